@@ -1,0 +1,85 @@
+"""Everything that can go wrong, as one tree.
+
+::
+
+    Phi3Error                      exit code 1   something nobody foresaw
+    ├── UsageError                          2   the request cannot be carried out as it was put
+    │   └── PromptTooLongError              2   more tokens than the model's context holds
+    ├── NoDeviceError                       3   no installed backend offers a usable device
+    ├── ModelError                          4   the model is unknown, cannot be had, or is damaged
+    │   └── StoreError                      4   the store cannot be read or written
+    └── BackendError                        5   a backend raised, died or stopped answering
+        └── BackendDiedError                5   its process is gone, and the engine with it
+
+Plugins raise these too: they cross the process boundary by their class name, message and hint.
+Anything else that a plugin raises arrives as :class:`BackendError`.
+"""
+
+from __future__ import annotations
+
+
+class Phi3Error(Exception):
+    """The root. ``message`` is one sentence without a full stop; ``hint`` is something that can be done or run."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(Phi3Error):
+    """The request cannot be carried out as it was put."""
+
+    exit_code = 2
+
+
+class PromptTooLongError(UsageError):
+    """The prompt has more tokens than the context leaves room for."""
+
+
+class NoDeviceError(Phi3Error):
+    """No installed backend offers a device that fits the request."""
+
+    exit_code = 3
+
+
+class ModelError(Phi3Error):
+    """The model is unknown, cannot be had in a form that the device loads, or is damaged."""
+
+    exit_code = 4
+
+
+class StoreError(ModelError):
+    """The store cannot be read or written."""
+
+
+class BackendError(Phi3Error):
+    """A backend raised, died, stopped answering, or answered nonsense."""
+
+    exit_code = 5
+
+
+class BackendDiedError(BackendError):
+    """The backend's process is gone, and the engine in it."""
+
+
+_CROSSING: dict[str, type[Phi3Error]] = {
+    kind.__name__: kind
+    for kind in (UsageError, PromptTooLongError, NoDeviceError, ModelError, StoreError, BackendError)
+}
+
+
+def from_wire(kind: str, message: str, hint: str | None) -> Phi3Error:
+    """Rebuild an error that a worker process reported.
+
+    Classes that are not part of the tree become :class:`BackendError`, with their name kept in the message.
+    """
+    known = _CROSSING.get(kind)
+    if known is None:
+        return BackendError(f"{kind}: {message}" if message else kind, hint=hint)
+    return known(message, hint=hint)

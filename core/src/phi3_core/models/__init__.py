@@ -1,0 +1,1 @@
+"""Models on disk: what there is to choose from, where it lies, and whether it is whole."""

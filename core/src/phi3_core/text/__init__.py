@@ -1,0 +1,1 @@
+"""Text to ids and back: the chat template, the tokenizer, incremental decoding and stop strings."""

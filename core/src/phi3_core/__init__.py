@@ -1,3 +1,81 @@
-"""A plugin-based runtime for the Phi-3 family of language models."""
+"""A plugin-based runtime for the Phi-3 family of language models.
+
+::
+
+    import phi3_core as phi3
+
+    with phi3.load("sample") as model:
+        print(model.generate("What is the capital of France?").text)
+
+Names are imported when they are first used, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api import load as load
+    from .errors import BackendDiedError as BackendDiedError
+    from .errors import BackendError as BackendError
+    from .errors import ModelError as ModelError
+    from .errors import NoDeviceError as NoDeviceError
+    from .errors import Phi3Error as Phi3Error
+    from .errors import PromptTooLongError as PromptTooLongError
+    from .errors import StoreError as StoreError
+    from .errors import UsageError as UsageError
+    from .hookspecs import hookimpl as hookimpl
+    from .model import Message as Message
+    from .model import Model as Model
+    from .model import Reply as Reply
+    from .model import Stream as Stream
+    from .surveys import Survey as Survey
+    from .surveys import survey as survey
+    from .values import Artifact as Artifact
+    from .values import Device as Device
+    from .values import Engine as Engine
+    from .values import Finding as Finding
+    from .values import GenerationRequest as GenerationRequest
+    from .values import Machine as Machine
+    from .values import Offer as Offer
+    from .values import Progress as Progress
+    from .values import Published as Published
+    from .values import Recipe as Recipe
+    from .values import Refusal as Refusal
+    from .values import Sampling as Sampling
+    from .values import Source as Source
+
+_HOMES = {
+    "api": ("load",),
+    "errors": (
+        *("BackendDiedError", "BackendError", "ModelError", "NoDeviceError", "Phi3Error", "PromptTooLongError"),
+        *("StoreError", "UsageError"),
+    ),
+    "hookspecs": ("hookimpl",),
+    "model": ("Message", "Model", "Reply", "Stream"),
+    "surveys": ("Survey", "survey"),
+    "values": (
+        *("Artifact", "Device", "Engine", "Finding", "GenerationRequest", "Machine", "Offer", "Progress"),
+        *("Published", "Recipe", "Refusal", "Sampling", "Source"),
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604 - the names are strings, of the table above
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -27,6 +27,8 @@ class Phi3Error(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.last_lines: tuple[str, ...] = ()
+        """What a worker process, or native code in it, printed last."""
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import numpy
 
 PROJECT = "phi3_core"
-ENTRY_POINT_GROUP = "phi3"
 REQUIRED = ("detect", "load", "generate")
 
 hookspec = pluggy.HookspecMarker(PROJECT)

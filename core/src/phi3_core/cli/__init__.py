@@ -1,0 +1,36 @@
+"""The command ``phi3``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from ..errors import Phi3Error
+from .parser import parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Every error is printed here, and nowhere else."""
+    given = parser().parse_args(arguments)
+    from . import output
+
+    output.prepare(quiet=getattr(given, "quiet", True))
+    try:
+        code: int = given.call(given)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has had enough. Python would complain once more when it flushes at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Phi3Error as error:
+        output.print_error(error, traceback=given.traceback)
+        return error.exit_code
+    except Exception as error:
+        output.print_unexpected(error, traceback=given.traceback)
+        return 1
+    return code

@@ -1,0 +1,186 @@
+"""``phi3 chat``: a conversation."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Phi3Error, UsageError
+from . import options
+
+if TYPE_CHECKING:
+    from ..model import Message, Model, Reply
+
+HELP = """\
+/help            this list
+/reset           forget the conversation
+/system [TEXT]   set what the model is to know or be, and forget the conversation; without TEXT show it
+/save FILE       write the conversation to FILE as JSON
+/quit            leave; Ctrl-D does the same
+Ctrl-C           stop the answer"""
+
+
+def add(commands: Any) -> None:
+    command = commands.add_parser(
+        "chat", help="a conversation with history", description=f"Talk with a model.\n\n{HELP}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_model(command)
+    options.add_device(command)
+    options.add_engine(command)
+    options.add_generation(command)
+    command.add_argument("--stats", action="store_true", help="print each answer's figures to stderr")
+    options.add_quiet(command)
+    options.add_traceback(command)
+    command.set_defaults(call=call)
+
+
+def call(given: argparse.Namespace) -> int:
+    from .. import api
+    from . import output
+
+    read = _terminal_reader() if sys.stdin.isatty() else _line_reader()
+    progress = output.Progress()
+    model = api.load(
+        given.model,
+        device=given.device,
+        precision=given.precision,
+        policy=given.policy,
+        options=dict(given.option),
+        purpose="conversation",
+        progress=progress,
+        refresh=given.refresh,
+    )
+    progress.clear()
+    with model:
+        Conversation(model, given).run(read)
+    return 0
+
+
+class Conversation:
+    """What has been said, and what may be said next."""
+
+    def __init__(self, model: Model, given: argparse.Namespace) -> None:
+        self._model = model
+        self._given = given
+        self._system: str | None = given.system
+        self._said: list[Message] = []
+        self._saved: set[Path] = set()
+
+    def run(self, read: Callable[[], str | None]) -> None:
+        """Answer line after line until ``read`` gives None or the user quits."""
+        while (line := read()) is not None:
+            text = line.strip()
+            if text in {"/quit", "/exit"}:
+                return
+            try:
+                if text.startswith("/"):
+                    self._command(text)
+                elif text:
+                    self._answer(text)
+            except Phi3Error as error:
+                from . import output
+
+                output.print_error(error, traceback=self._given.traceback)
+                if not isinstance(error, UsageError):
+                    raise
+
+    def _command(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        rest = rest.strip()
+        if word == "/help":
+            _tell(HELP)
+        elif word == "/reset":
+            self._said.clear()
+            _tell("the conversation is forgotten")
+        elif word == "/system":
+            if rest:
+                self._system = rest
+                self._said.clear()
+            _tell(f"system: {self._system}" if self._system else "there is no system message")
+        elif word == "/save":
+            self._save(rest)
+        else:
+            raise UsageError(f"unknown command {word}", hint="/help lists the commands")
+
+    def _save(self, name: str) -> None:
+        if not name:
+            raise UsageError("/save needs a file's name", hint="/save talk.json")
+        path = Path(name).expanduser().absolute()
+        if path.exists() and path not in self._saved:
+            raise UsageError(f"{path} exists already", hint="choose another name")
+        text = json.dumps({"model": self._model.name, "messages": self._messages()}, indent=2, ensure_ascii=False)
+        try:
+            path.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from error
+        self._saved.add(path)
+        _tell(f"saved to {path}")
+
+    def _messages(self) -> list[Message]:
+        return [*([{"role": "system", "content": self._system}] if self._system else []), *self._said]
+
+    def _answer(self, text: str) -> None:
+        question: Message = {"role": "user", "content": text}
+        pieces: list[str] = []
+        try:
+            with self._model.stream_chat(
+                [*self._messages(), question], **options.generation(self._given)
+            ) as stream:
+                for piece in stream:
+                    pieces.append(piece)
+                    print(piece, end="", flush=True)
+            print(flush=True)
+            self._figures(stream.reply)
+        except KeyboardInterrupt:
+            print(flush=True)
+            _tell("stopped")
+        if pieces:  # a question without any answer is as if it had not been asked
+            self._said += [question, {"role": "assistant", "content": "".join(pieces)}]
+
+    def _figures(self, reply: Reply) -> None:
+        from .run import stats
+
+        if self._given.stats:
+            _tell(stats(reply))
+        if reply.finish_reason == "length":
+            _tell("the answer was cut off; --max-new-tokens allows longer ones")
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _terminal_reader() -> Callable[[], str | None]:
+    """Reads with line editing and the history of this conversation; Ctrl-C drops the line, Ctrl-D ends."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import WordCompleter
+
+    words = WordCompleter(["/help", "/reset", "/system", "/save", "/quit"], sentence=True)
+    session: PromptSession[str] = PromptSession(completer=words, complete_while_typing=False)
+
+    def read() -> str | None:
+        while True:
+            try:
+                return session.prompt("> ")
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
+                return None
+
+    return read
+
+
+def _line_reader() -> Callable[[], str | None]:
+    """Reads lines that come from a file or another program."""
+    stream = sys.stdin.buffer
+
+    def read() -> str | None:
+        line = stream.readline()
+        return line.decode("utf-8", "replace") if line else None
+
+    return read

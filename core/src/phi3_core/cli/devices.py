@@ -1,0 +1,95 @@
+"""``phi3 devices``: what can run here, in which order and why; what cannot, and what is broken."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..surveys import Survey
+
+
+def add(commands: Any) -> None:
+    command = commands.add_parser(
+        "devices",
+        help="what can run here, ranked, and why; what cannot, and the remedy",
+        description="Ask every installed backend what it can drive on this machine.",
+    )
+    options.add_policy(command)
+    command.add_argument("--refresh", action="store_true", help="ask the backends again, whatever was cached")
+    command.add_argument("--json", action="store_true", help="print everything as JSON")
+    options.add_traceback(command)
+    command.set_defaults(call=call)
+
+
+def call(given: argparse.Namespace) -> int:
+    from .. import selection
+    from ..surveys import survey
+    from . import output
+
+    found = survey(refresh=given.refresh)
+    policy, words = selection.effective_policy(given.policy, on_battery=found.machine.on_battery)
+    rows = selection.overview(found, given.policy)
+    if given.json:
+        output.print_json(_document(found, policy, rows))
+    else:
+        _print(found, words, rows)
+    return 0 if any(row.rank for row in rows) else 3
+
+
+def _document(found: Survey, policy: str, rows: Any) -> dict[str, Any]:
+    return {
+        "machine": found.machine,
+        "policy": policy,
+        "candidates": [
+            {
+                "device": str(row.device),
+                "backend": row.device.backend,
+                "kind": row.device.kind,
+                "name": row.device.name,
+                "precisions": row.precisions,
+                "memory_bytes": row.device.memory_bytes,
+                "driver": row.device.driver,
+                "rank": row.rank,
+                "why": row.why,
+                "notes": row.notes,
+            }
+            for row in rows
+        ],
+        "refusals": [
+            {"backend": backend, "reason": refusal.reason, "remedy": refusal.remedy}
+            for backend, refusal in found.refusals
+        ],
+        "broken": found.broken,
+    }
+
+
+def _print(found: Survey, words: str, rows: Any) -> None:
+    from . import output
+
+    machine = found.machine
+    print(f"{machine.os} on {machine.architecture}, {output.size(machine.memory_bytes)} of memory; {words}")
+    if rows:
+        output.print_table(
+            ("", "device", "kind", "name", "precisions", "memory", "why"),
+            [
+                (
+                    row.rank or "-",
+                    row.device,
+                    row.device.kind,
+                    row.device.name,
+                    " ".join(row.precisions),
+                    output.size(row.device.memory_bytes),
+                    f"{row.why}; {row.notes}" if row.notes else row.why,
+                )
+                for row in rows
+            ],
+        )
+    elif not found.answers and not found.broken:
+        print("no backend is installed: pip install phi3-openvino")
+    for backend, refusal in found.refusals:
+        print(f"not usable: {backend}: {refusal.reason}" + (f" -> {refusal.remedy}" if refusal.remedy else ""))
+    for broken in found.broken:
+        print(f"broken: {broken.plugin} ({broken.distribution}): {broken.error}")

@@ -1,0 +1,74 @@
+"""The flags that commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..models.catalogue import DEFAULT
+
+def pair(text: str) -> tuple[str, str]:
+    """``KEY=VALUE``; the value may be empty."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
+    return key, value
+
+
+def add_traceback(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--traceback", action="store_true", help="show where an error came from")
+
+
+def add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-m", "--model", default=DEFAULT, help="a name (phi3 models list), a model folder, or a GGUF file [%(default)s]"
+    )
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("where it runs")
+    group.add_argument(
+        "-d", "--device", default="auto", help="auto, a backend, a kind (cpu, gpu, dgpu, npu), or BACKEND:DEVICE"
+    )
+    group.add_argument("-p", "--precision", choices=("fp16", "int8", "int4"), help="[the best that can be had]")
+    add_policy(group)
+    group.add_argument("--refresh", action="store_true", help="ask the backends again, whatever was cached")
+
+
+def add_policy(group: Any) -> None:
+    group.add_argument(
+        "--policy", choices=("auto", "performance", "efficiency"), default="auto", help="how to choose [%(default)s]"
+    )
+
+
+def add_engine(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--option",
+        metavar="KEY=VALUE",
+        type=pair,
+        action="append",
+        default=[],
+        help="handed to the engine in its own words, e.g. PERFORMANCE_HINT=LATENCY",
+    )
+
+
+def add_generation(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("how it answers")
+    group.add_argument("--system", metavar="TEXT", help="what the model is to know or be before it answers")
+    group.add_argument("--max-new-tokens", metavar="N", type=int, help="at most this many tokens [1024]")
+    group.add_argument("--temperature", metavar="T", type=float, help="0 is greedy and repeatable [0]")
+    group.add_argument("--top-k", metavar="K", type=int, help="keep the K likeliest tokens")
+    group.add_argument("--top-p", metavar="P", type=float, help="keep the likeliest tokens up to probability P")
+    group.add_argument("--repetition-penalty", metavar="R", type=float, help="over 1 discourages repeating")
+    group.add_argument("--seed", metavar="N", type=int, help="makes sampling repeatable")
+    group.add_argument("--stop", metavar="TEXT", action="append", help="end the answer before this text; may be repeated")
+
+
+def generation(given: argparse.Namespace) -> dict[str, Any]:
+    """The options of :class:`~phi3_core.model.GenerationOptions` that were given."""
+    names = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "stop")
+    return {name: value for name in names if (value := getattr(given, name)) is not None}
+
+
+def add_quiet(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong, not what was chosen")

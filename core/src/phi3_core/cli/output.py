@@ -1,0 +1,119 @@
+"""What goes to the terminal: answers to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable, Sequence
+
+from ..errors import Phi3Error
+from ..values import to_plain
+
+logger = logging.getLogger("phi3_core")
+
+
+def prepare(*, quiet: bool) -> None:
+    """Say on stderr what the runtime logs; write UTF-8 wherever a console does not say otherwise."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace") if stream.isatty() else reconfigure(encoding="utf-8", errors="replace")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("phi3: %(message)s"))
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def print_error(error: Phi3Error, *, traceback: bool) -> None:
+    """One line, the hint included; then the last words of a worker, if it had any."""
+    if traceback:
+        _print_traceback(error)
+    print(f"phi3: {error}", file=sys.stderr)
+    for line in error.last_lines[-8:]:
+        print(f"phi3:   | {line}", file=sys.stderr)
+
+
+def print_unexpected(error: Exception, *, traceback: bool) -> None:
+    """An error nobody foresaw."""
+    if traceback:
+        _print_traceback(error)
+    hint = "" if traceback else " (run it again with --traceback to see where)"
+    print(f"phi3: unexpected {type(error).__name__}: {error}{hint}", file=sys.stderr)
+
+
+def _print_traceback(error: BaseException) -> None:
+    import traceback
+
+    traceback.print_exception(type(error), error, error.__traceback__)
+
+
+def print_json(content: object) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(to_plain(content), indent=2, ensure_ascii=False))
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout, as wide as the terminal; unlimited where there is none."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    width = None if sys.stdout.isatty() else 250
+    Console(width=width, highlight=False).print(table)
+
+
+def size(count: int | None) -> str:
+    """Bytes as a person reads them."""
+    if count is None:
+        return ""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+class Progress:
+    """How far it is: a line that rewrites itself on a terminal, one line a stage elsewhere."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._drawn = 0.0
+        self._width = 0
+
+    def __call__(self, stage: str, done: int | None = None, total: int | None = None) -> None:
+        new, self._stage = stage != self._stage, stage
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        if not sys.stderr.isatty():
+            if new:
+                logger.info("%s …", stage)
+            return
+        now = time.monotonic()
+        if new or now - self._drawn > 0.1:
+            self._drawn = now
+            part = f" {100 * done // total} %" if done is not None and total else " …"
+            self._draw(f"phi3: {stage}{part}")
+
+    def _draw(self, text: str) -> None:
+        sys.stderr.write("\r" + text.ljust(self._width))
+        sys.stderr.flush()
+        self._width = len(text)
+
+    def clear(self) -> None:
+        """Take the line away, before something else is printed."""
+        if self._width:
+            self._draw("")
+            sys.stderr.write("\r")
+            self._width = 0
+

@@ -1,0 +1,37 @@
+"""The command line as a whole."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from .. import __version__
+from . import chat, devices, models, plugins, run
+
+EXIT_CODES = """\
+exit codes: 0 done, 1 unexpected, 2 usage, 3 no usable device, 4 model cannot be had or is damaged,
+5 a backend failed, 130 interrupted"""
+
+_COMMANDS = (run, chat, devices, plugins, models)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and where to read more."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"phi3: {message} ({self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Each command's file adds its own part, and ``call``, which carries it out."""
+    top = Parser(
+        prog="phi3",
+        description="Run the Phi-3 family of language models on the hardware you have.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"phi3-core {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    for command in _COMMANDS:
+        command.add(commands)
+    return top

@@ -1,0 +1,51 @@
+"""``phi3 plugins``: the installed backends, their versions, and the hooks that they implement."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from . import options
+
+
+def add(commands: Any) -> None:
+    command = commands.add_parser(
+        "plugins", help="installed backends, versions, hooks", description="List the installed backends."
+    )
+    command.add_argument("--refresh", action="store_true", help="ask the backends again, whatever was cached")
+    command.add_argument("--json", action="store_true", help="print everything as JSON")
+    options.add_traceback(command)
+    command.set_defaults(call=call)
+
+
+def call(given: argparse.Namespace) -> int:
+    from ..surveys import survey
+    from . import output
+
+    found = survey(refresh=given.refresh)
+    if given.json:
+        plugins = [
+            {
+                "plugin": answer.backend.name,
+                "distribution": answer.backend.distribution,
+                "version": answer.backend.version,
+                "hooks": answer.hooks,
+            }
+            for answer in found.answers
+        ]
+        output.print_json({"plugins": plugins, "broken": found.broken})
+        return 0
+    if not found.answers and not found.broken:
+        print("no backend is installed: pip install phi3-openvino")
+    else:
+        output.print_table(
+            ("plugin", "distribution", "version", "hooks"),
+            [
+                *(
+                    (answer.backend.name, answer.backend.distribution, answer.backend.version, " ".join(answer.hooks))
+                    for answer in found.answers
+                ),
+                *((broken.plugin, broken.distribution, "broken", broken.error) for broken in found.broken),
+            ],
+        )
+    return 0

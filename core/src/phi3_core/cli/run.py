@@ -1,0 +1,88 @@
+"""``phi3 run``: one answer to stdout."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from . import options
+
+if TYPE_CHECKING:
+    from ..model import Reply
+
+
+def add(commands: Any) -> None:
+    command = commands.add_parser(
+        "run", help="one answer to stdout", description="Answer one prompt. Text on stdin is added to it."
+    )
+    command.add_argument("prompt", metavar="PROMPT", nargs="?", help="what to ask; - reads all of it from stdin")
+    options.add_model(command)
+    options.add_device(command)
+    options.add_engine(command)
+    options.add_generation(command)
+    command.add_argument("--json", action="store_true", help="print the answer and its figures as JSON")
+    command.add_argument("--stats", action="store_true", help="print the figures to stderr")
+    options.add_quiet(command)
+    options.add_traceback(command)
+    command.set_defaults(call=call)
+
+
+def call(given: argparse.Namespace) -> int:
+    from .. import api
+    from . import output
+
+    prompt = _prompt(given.prompt)
+    progress = output.Progress()
+    model = api.load(
+        given.model,
+        device=given.device,
+        precision=given.precision,
+        policy=given.policy,
+        options=dict(given.option),
+        purpose="answer",
+        progress=progress,
+        refresh=given.refresh,
+    )
+    with model:
+        progress.clear()
+        with model.stream(prompt, system=given.system, **options.generation(given)) as stream:
+            for piece in stream:
+                if not given.json:
+                    print(piece, end="", flush=True)
+        reply = stream.reply
+        if given.json:
+            output.print_json(reply)
+        elif not reply.text.endswith("\n"):
+            print(flush=True)
+        if given.stats:
+            print(f"phi3: {stats(reply)}", file=sys.stderr)
+    return 0
+
+
+def _prompt(given: str | None) -> str:
+    """The prompt of the command line, with what stdin has to add."""
+    added = ""
+    if given == "-" or not sys.stdin.isatty():
+        try:
+            added = sys.stdin.buffer.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the text on stdin is not UTF-8: {error}") from error
+    text = "" if given in (None, "-") else str(given)
+    prompt = "\n\n".join(part for part in (text, added.strip("\n")) if part.strip())
+    if not prompt:
+        raise UsageError("the prompt is empty", hint='phi3 run "What is the capital of France?"')
+    return prompt
+
+
+def stats(reply: Reply) -> str:
+    """The figures of an answer in one line."""
+    parts = []
+    if reply.time_to_first_token_s is not None:
+        parts.append(f"first token {reply.time_to_first_token_s:.2f} s")
+    if reply.decode_tokens_per_s is not None:
+        parts.append(f"{reply.decode_tokens_per_s:.1f} tokens/s")
+    parts.append(f"{reply.prompt_tokens} + {reply.completion_tokens} tokens")
+    parts.append(f"{reply.precision} on {reply.device}")
+    return ", ".join(parts)

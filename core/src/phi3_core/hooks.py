@@ -1,0 +1,130 @@
+"""One backend called alone, with types: what a worker process does with a plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pluggy
+
+from . import hookspecs
+from .errors import BackendError
+from .values import (
+    PRECISIONS,
+    Artifact,
+    Device,
+    Engine,
+    Finding,
+    GenerationRequest,
+    Machine,
+    Offer,
+    Progress,
+    Published,
+    Recipe,
+    Refusal,
+    Source,
+)
+
+if TYPE_CHECKING:
+    import numpy
+
+    from .backends import Backend
+
+T = TypeVar("T")
+
+
+class Hooks:
+    """The hooks of one backend. Answers of a wrong type are a :class:`BackendError` that names the hook."""
+
+    def __init__(self, backend: Backend) -> None:
+        """Import the plugin and hold its hooks against the specs. Whatever the import raises passes through."""
+        self.backend = backend
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        plugin = _import(backend)
+        try:
+            self._manager.register(plugin, name=backend.name)
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise BackendError(" ".join(str(error).split())) from error
+        callers = self._manager.get_hookcallers(plugin) or []
+        self.names = tuple(sorted(caller.name for caller in callers))
+        missing = [name for name in hookspecs.REQUIRED if name not in self.names]
+        if missing:
+            raise BackendError(f"{backend.target} does not implement {', '.join(missing)}")
+
+    def _one(self, name: str, kind: type[T] | tuple[type[T], ...], **arguments: object) -> T:
+        answer = getattr(self._manager.hook, name)(**arguments)
+        if not isinstance(answer, kind):
+            wanted = kind if isinstance(kind, tuple) else (kind,)
+            words = " or ".join(item.__name__ for item in wanted)
+            raise BackendError(f"{name} returned {_describe(answer)}, not {words}")
+        return answer
+
+    def _many(self, name: str, kinds: tuple[type, ...], **arguments: object) -> list[Any]:
+        # Not `firstresult`: pluggy gives a list with this one backend's answer, or none if it has no such hook.
+        answers = getattr(self._manager.hook, name)(**arguments)
+        words = " and ".join(kind.__name__ for kind in kinds)
+        items: list[Any] = []
+        for answer in answers:
+            if isinstance(answer, (str, bytes)) or not isinstance(answer, Sequence):
+                raise BackendError(f"{name} returned {_describe(answer)}, not a sequence of {words}")
+            items += answer
+        for item in items:
+            if not isinstance(item, kinds):
+                raise BackendError(f"{name} returned {_describe(item)} among its answers, which are to be {words}")
+        return items
+
+    def detect(self, machine: Machine) -> list[Offer | Refusal]:
+        answers: list[Offer | Refusal] = self._many("detect", (Offer, Refusal), machine=machine)
+        devices = [answer.device for answer in answers if isinstance(answer, Offer)]
+        for device in devices:
+            if device.backend != self.backend.name:
+                raise BackendError(f"detect offered {device}, which is not a device of {self.backend.name}")
+        if len({str(device) for device in devices}) != len(devices):
+            raise BackendError(f"detect offered a device twice: {', '.join(map(str, devices))}")
+        return answers
+
+    def recognize(self, path: Path) -> str | None:
+        precision = self._one("recognize", (str, type(None)), path=path)
+        if precision is not None and precision not in PRECISIONS:
+            raise BackendError(f"recognize returned {precision!r}, not one of {', '.join(PRECISIONS)}")
+        return precision
+
+    def published(self, model: str, device: Device, precision: str) -> Published | None:
+        return self._one("published", (Published, type(None)), model=model, device=device, precision=precision)
+
+    def quantize(self, source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
+        self._manager.hook.quantize(source=source, device=device, recipe=recipe, output=output, progress=progress)
+
+    def load(self, artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> Engine:
+        # mypy: a protocol is not a concrete type, and isinstance with it is what `runtime_checkable` is for
+        kind: Any = Engine
+        engine: Engine = self._one(
+            "load", kind, artifact=artifact, device=device, options=options, purpose=purpose
+        )
+        return engine
+
+    def generate(self, engine: Engine, request: GenerationRequest) -> Iterator[int]:
+        kind: Any = Iterator
+        ids: Iterator[int] = self._one("generate", kind, engine=engine, request=request)
+        return ids
+
+    def logits(self, engine: Engine, ids: Sequence[int]) -> numpy.ndarray:
+        found: numpy.ndarray = self._manager.hook.logits(engine=engine, ids=ids)
+        return found
+
+    def diagnose(self, machine: Machine) -> list[Finding]:
+        return self._many("diagnose", (Finding,), machine=machine)
+
+
+def _import(backend: Backend) -> Any:
+    """Import what the entry point names."""
+    from importlib.metadata import EntryPoint
+
+    return EntryPoint(name=backend.name, value=backend.target, group="phi3").load()
+
+
+def _describe(answer: object) -> str:
+    return "None" if answer is None else f"a {type(answer).__name__} ({answer!r:.60})"

@@ -1,0 +1,76 @@
+"""The computer this runs on, and a word that changes when its drivers do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from .values import Machine
+
+_SYSTEMS = {"Linux": "linux", "Windows": "windows", "Darwin": "macos"}
+_ARCHITECTURES = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+
+# What tells on Linux that a driver, a device node or a user-space library came, went or changed its permissions.
+_LINUX_DEVICE_FOLDERS = ("/dev/accel", "/dev/dri")
+_LINUX_DRIVER_VERSIONS = ("/sys/module/intel_vpu", "/sys/module/xe", "/sys/module/i915", "/sys/module/amdgpu")
+_LINUX_LIBRARIES = ("/etc/ld.so.cache", "/etc/OpenCL/vendors")
+# Device classes whose subkeys hold a DriverVersion: display adapters and compute accelerators.
+_WINDOWS_CLASSES = ("{4d36e968-e325-11ce-bfc1-08002be10318}", "{f01a9d53-3ff6-48d2-9f97-c8a7004be10c}")
+
+
+def this_machine() -> Machine:
+    """Describe the machine. Takes some tens of milliseconds, most of them the import of psutil."""
+    import psutil
+
+    battery = None
+    # Containers and some virtual machines have no power supplies to ask, in one way or another.
+    with contextlib.suppress(Exception):
+        battery = psutil.sensors_battery()
+    system = platform.system()
+    architecture = platform.machine().lower()
+    return Machine(
+        os=_SYSTEMS.get(system, system.lower() or "unknown"),
+        architecture=_ARCHITECTURES.get(architecture, architecture or "unknown"),
+        memory_bytes=psutil.virtual_memory().total,
+        on_battery=battery is not None and battery.power_plugged is False,
+    )
+
+
+def driver_fingerprint() -> tuple[str, ...]:
+    """What changes when a driver is installed, updated or becomes accessible. Read without loading anything."""
+    facts = [sys.platform, platform.release(), platform.version()]
+    if sys.platform == "linux":
+        facts += _linux_facts()
+    elif sys.platform == "win32":
+        facts += _windows_facts()
+    return tuple(facts)
+
+
+def _linux_facts() -> Iterator[str]:
+    for folder in map(Path, _LINUX_DEVICE_FOLDERS):
+        with contextlib.suppress(OSError):
+            for node in sorted(folder.iterdir()):
+                yield f"{node} {os.access(node, os.R_OK | os.W_OK)}"
+    for module in map(Path, _LINUX_DRIVER_VERSIONS):
+        for name in ("version", "srcversion"):
+            with contextlib.suppress(OSError):
+                yield f"{module.name} {(module / name).read_text(encoding='ascii').strip()}"
+    for library in map(Path, _LINUX_LIBRARIES):
+        with contextlib.suppress(OSError):
+            yield f"{library} {library.stat().st_mtime_ns}"
+
+
+def _windows_facts() -> Iterator[str]:
+    if sys.platform == "win32":  # keeps the type checker off winreg elsewhere
+        import winreg
+
+        for name in _WINDOWS_CLASSES:
+            path = rf"SYSTEM\CurrentControlSet\Control\Class\{name}"
+            with contextlib.suppress(OSError), winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path) as key:
+                for index in range(winreg.QueryInfoKey(key)[0]):
+                    with contextlib.suppress(OSError), winreg.OpenKey(key, winreg.EnumKey(key, index)) as device:
+                        yield f"{name} {index} {winreg.QueryValueEx(device, 'DriverVersion')[0]}"

@@ -1,0 +1,71 @@
+"""What the word after ``--model`` means."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Literal
+
+from attrs import frozen
+
+from .. import paths
+from ..errors import ModelError
+from . import manifest
+from .catalogue import CATALOGUE
+from .store import Store
+
+HINT = "phi3 models list shows what there is"
+
+
+@frozen(kw_only=True)
+class Reference:
+    """A model, before anyone knows in which form it is to be had."""
+
+    name: str
+    form: Literal["named", "artifact", "source"]
+    """``named``: of the catalogue or the store; the others: a path of the user's."""
+    path: Path | None = None
+
+
+def look_up(word: str, store: Store) -> Reference:
+    """Find out what a word means, without loading anything.
+
+    A name of the catalogue or the store wins over a folder of the same name, which can be written ``./name``.
+
+    Raises:
+        ModelError: nothing is known by that word, or the path holds nothing that could be a model.
+    """
+    if not word.strip():
+        raise ModelError("the model's name is empty", hint=HINT)
+    if word in CATALOGUE or word in {entry.model for entry in store.entries()}:
+        return Reference(name=word, form="named")
+    path = Path(word).expanduser()
+    if path.exists():
+        return _local(path.absolute())
+    if "/" in word or "\\" in word or word.startswith("."):
+        raise ModelError(f"there is no file or folder {word!r}", hint=HINT)
+    close = difflib.get_close_matches(word, CATALOGUE, n=1, cutoff=0.5)
+    raise ModelError(f"unknown model {word!r}", hint=f"did you mean {close[0]}?" if close else HINT)
+
+
+def _local(path: Path) -> Reference:
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise ModelError(f"{path} is neither a model folder nor a GGUF file", hint="name the folder it lies in")
+        return Reference(name=path.stem, form="artifact", path=path)
+    if (path / manifest.NAME).is_file():
+        return Reference(name=path.name, form="artifact", path=path)
+    if any(path.glob("*.safetensors")):
+        _check_source(path)
+        return Reference(name=path.name, form="source", path=path)
+    if not any(path.iterdir()):
+        raise ModelError(f"the folder {path} is empty", hint=HINT)
+    return Reference(name=path.name, form="artifact", path=path)
+
+
+def _check_source(path: Path) -> None:
+    config = paths.read_json(path / "config.json")
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} has weights, but no config.json that says what they are")
+    if config.get("model_type") != "phi3":
+        raise ModelError(f"{path} is a model of type {config.get('model_type')!r}, not of the Phi-3 family")

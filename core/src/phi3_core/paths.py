@@ -1,0 +1,59 @@
+"""Where the runtime keeps its files: ``PHI3_HOME``, else the platform's cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def home() -> Path:
+    """The store's root, which need not exist yet."""
+    given = os.environ.get("PHI3_HOME")
+    if given:
+        return Path(given).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("phi3", appauthor=False))
+
+
+def engine_cache(backend: str, digest: str, *keys: str) -> Path | None:
+    """A folder for what a backend derives from one artifact, such as compiled models.
+
+    ``digest`` names the artifact (it goes when the artifact goes), ``keys`` whatever else the content depends on:
+    versions of the runtime and the driver, the device. None if no such folder can be written here.
+    """
+    words = ["".join(c if c.isalnum() or c in "-_." else "_" for c in key) for key in keys]
+    folder = home() / "engines" / digest[:16] / "-".join([backend, *words])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return None
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, or None if it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file so that readers see the old content or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(content, stream, indent=1, ensure_ascii=False)
+            stream.write("\n")
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise

@@ -1,0 +1,198 @@
+"""From a wish to a model that answers: survey, choose, obtain, load, generate.
+
+The first four steps are taken here, in this order, by :meth:`Journey.advance`; the fifth is the user's, through the
+:class:`~phi3_core.model.Model`. When an engine dies in the middle of an answer the journey is advanced again, to the
+next best device.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+from attrs import field, frozen
+
+from .errors import BackendError, NoDeviceError, Phi3Error
+from .models import obtain
+from .models.lookup import Reference, look_up
+from .models.store import Store
+from .selection import Candidate, Ranking, Wish, rank
+from .surveys import Survey, survey
+from .values import Device, Progress
+from .worker.host import Worker, limit
+
+if TYPE_CHECKING:
+    from .text.tokenizer import Tokenizer
+
+logger = logging.getLogger("phi3_core")
+
+LOAD_LIMIT_S = 900.0
+
+
+def no_progress(stage: str, done: int | None = None, total: int | None = None) -> None:
+    """For those who do not want to know how far it is."""
+
+
+@frozen(kw_only=True)
+class Attempt:
+    """A device that was tried, and what came of it: ``answered``, or the reason why not."""
+
+    device: str
+    outcome: str
+
+
+@frozen(kw_only=True)
+class Loaded:
+    """An engine in its worker process."""
+
+    worker: Worker
+    device: Device
+    precision: str
+    tokenizer: Tokenizer
+    context_length: int
+    capabilities: frozenset[str] = field(converter=frozenset)
+
+
+@attrs.define(kw_only=True)
+class Journey:
+    """One wish, the devices that can fulfil it, and how far along them it is."""
+
+    reference: Reference
+    wish: Wish
+    survey: Survey
+    ranking: Ranking
+    store: Store
+    options: Mapping[str, str]
+    purpose: str
+    progress: Progress
+    attempts: list[Attempt] = field(factory=list)
+    _left: Iterator[Candidate] = field(init=False)
+    _current: Candidate = field(init=False)
+    _tokenizer: Tokenizer | None = field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._left = iter(self.ranking.candidates)
+
+    def advance(self, failure: Phi3Error | None = None) -> Loaded:
+        """Obtain and load the model on the best device that is left.
+
+        ``failure`` is what became of the engine before, if there was one.
+
+        Raises:
+            Phi3Error: the last failure, when no device is left.
+        """
+        for candidate in self._left:
+            if failure is not None:
+                logger.warning("%s; going on with %s", failure.message, candidate.device)
+            try:
+                return self._load(candidate)
+            except (BackendError, obtain.Unobtainable) as error:
+                failure = self.failed(error, candidate.device)
+        raise failure or NoDeviceError("no device is left to try", hint="phi3 devices")
+
+    def failed(self, error: Phi3Error, device: Device) -> Phi3Error:
+        """Note that a device was tried in vain, and make sure that the error names it."""
+        if isinstance(error, BackendError) and not error.message.startswith(str(device)):
+            error.message = f"{device}: {error.message}"
+            error.args = (error.message,)
+        self.attempts.append(Attempt(device=str(device), outcome=error.message))
+        return error
+
+    def again(self) -> Loaded:
+        """Load once more where the journey last arrived: its engine had to be stopped, and nothing was wrong with it."""
+        return self._load(self._current)
+
+    def fetch(self) -> tuple[Device, obtain.Obtained]:
+        """Obtain the model for the best device, without loading it."""
+        failure: Phi3Error | None = None
+        for candidate in self._left:
+            worker = Worker(self.survey.backend(candidate.device.backend))
+            try:
+                return candidate.device, self._obtain(candidate, worker)
+            except (BackendError, obtain.Unobtainable) as error:
+                failure = self.failed(error, candidate.device)
+            finally:
+                worker.kill()
+        raise failure or NoDeviceError("no device is left to try", hint="phi3 devices")
+
+    def _obtain(self, candidate: Candidate, worker: Worker) -> obtain.Obtained:
+        found = obtain.stored(self.reference, candidate.device, candidate.precisions, self.store)
+        if found is None:
+            worker.finish(limit("load", LOAD_LIMIT_S))  # the import: whether there is a hook to ask
+            found = obtain.obtain(
+                self.reference, candidate.device, candidate.precisions, worker, self.store, self.progress
+            )
+        return found
+
+    def _load(self, candidate: Candidate) -> Loaded:
+        self._current = candidate
+        device = candidate.device
+        # The worker starts first, so that it imports its plugin while this process looks for the weights.
+        worker = Worker(self.survey.backend(device.backend))
+        try:
+            found = self._obtain(candidate, worker)
+            worker.begin("load", artifact=found.artifact, device=device, options=self.options, purpose=self.purpose)
+            precision = found.artifact.precision
+            logger.info(
+                *("%s %s, %s, on %s (%s): %s", self.reference.name, precision, found.how),
+                *(device, device.name, candidate.why),
+            )
+            tokenizer = self._read_text(found.text)
+            engine = worker.finish(limit("load", LOAD_LIMIT_S), self.progress)
+        except BaseException:
+            worker.kill()
+            raise
+        return Loaded(
+            worker=worker,
+            device=device,
+            precision=precision,
+            tokenizer=tokenizer,
+            context_length=engine["context_length"],
+            capabilities=engine["capabilities"],
+        )
+
+    def _read_text(self, folder: Path) -> Tokenizer:
+        """Read tokenizer and template while the worker is loading: a first, empty use compiles the template."""
+        if self._tokenizer is None:
+            from .text.tokenizer import Tokenizer
+
+            self._tokenizer = Tokenizer.from_folder(folder)
+            self._tokenizer.encode_chat([{"role": "user", "content": ""}])
+        return self._tokenizer
+
+
+def set_out(  # noqa: PLR0913 - these are the user's options
+    model: str,
+    wish: Wish,
+    *,
+    options: Mapping[str, str] | None = None,
+    purpose: str = "conversation",
+    progress: Progress = no_progress,
+    refresh: bool = False,
+) -> Journey:
+    """The first two steps: ask the backends, and rank what fits.
+
+    Raises:
+        ModelError: nothing is known by the name ``model``.
+        NoDeviceError: no device fits the wish.
+    """
+    store = Store()
+    reference = look_up(model, store)
+    found = survey(refresh=refresh)
+    for broken in found.broken:
+        logger.warning("backend %s (%s) is broken: %s", broken.plugin, broken.distribution, broken.error)
+    ranking = rank(found, wish)
+    return Journey(
+        reference=reference,
+        wish=wish,
+        survey=found,
+        ranking=ranking,
+        store=store,
+        options=dict(options or {}),
+        purpose=purpose,
+        progress=progress,
+    )
+

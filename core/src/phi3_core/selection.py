@@ -1,0 +1,162 @@
+"""Rank what is on offer, and say why. Pure: facts in, order and sentences out."""
+
+from __future__ import annotations
+
+from attrs import field, frozen, validators
+
+from .errors import NoDeviceError
+from .surveys import Survey
+from .values import KINDS, MATURITIES, PRECISIONS, Device, Offer
+
+POLICIES = ("auto", "performance", "efficiency")
+_ORDER = {
+    "performance": ("dgpu", "gpu", "npu", "cpu"),
+    "efficiency": ("npu", "gpu", "cpu", "dgpu"),
+}
+
+
+@frozen(kw_only=True)
+class Wish:
+    """What the user asked for."""
+
+    device: str = "auto"
+    """``auto``, a backend, a kind, or ``backend:device``; upper and lower case are the same."""
+    precision: str | None = field(default=None, validator=validators.optional(validators.in_(PRECISIONS)))
+    policy: str = field(default="auto", validator=validators.in_(POLICIES))
+
+
+@frozen(kw_only=True)
+class Candidate:
+    """A device that fits the wish, its place among the others, and the reason for that place."""
+
+    device: Device
+    precisions: tuple[str, ...]
+    rank: int | None
+    """1 is the best; None for a device that is used only when the user names it."""
+    why: str
+    notes: str = ""
+
+
+@frozen(kw_only=True)
+class Ranking:
+    policy: str
+    """``performance`` or ``efficiency``: what ``auto`` came to."""
+    candidates: tuple[Candidate, ...]
+    exact: bool
+    """Whether the user named one device in full, so that nothing may take its place."""
+
+
+def effective_policy(policy: str, *, on_battery: bool) -> tuple[str, str]:
+    """What a policy means on this machine now, and that as words."""
+    if policy != "auto":
+        return policy, f"policy {policy}"
+    resolved, power = ("efficiency", "on battery") if on_battery else ("performance", "on mains power")
+    return resolved, f"policy {resolved} (auto, {power})"
+
+
+def matches(wanted: str, device: Device) -> bool:
+    """Whether a ``--device`` word means this device. ``gpu`` means any GPU, ``dgpu`` only a discrete one."""
+    word = wanted.casefold()
+    if word in {"auto", device.backend.casefold(), device.kind, str(device).casefold()}:
+        return True
+    return word == "gpu" and device.kind == "dgpu"
+
+
+def rank(survey: Survey, wish: Wish) -> Ranking:
+    """Order the offers that fit a wish, best first.
+
+    Raises:
+        NoDeviceError: nothing fits; the message says what was asked, and what each backend answered.
+    """
+    policy, words = effective_policy(wish.policy, on_battery=survey.machine.on_battery)
+    exact = [offer for offer in survey.offers if str(offer.device).casefold() == wish.device.casefold()]
+    named = exact or [offer for offer in survey.offers if offer.automatic and matches(wish.device, offer.device)]
+    fitting = [offer for offer in named if wish.precision in (None, *offer.precisions)]
+    if not fitting:
+        raise _nothing(survey, wish, named)
+    order = _ORDER[policy]
+    fitting.sort(
+        key=lambda offer: (
+            order.index(offer.device.kind),
+            MATURITIES.index(offer.maturity),
+            -(offer.device.memory_bytes or 0),
+            str(offer.device),
+        )
+    )
+    candidates = []
+    for place, offer in enumerate(fitting, start=1):
+        why = _why(offer, fitting, wish, words, order, place)
+        precisions = (wish.precision,) if wish.precision else offer.precisions
+        candidates.append(
+            Candidate(device=offer.device, precisions=precisions, rank=place, why=why, notes=offer.notes)
+        )
+    return Ranking(policy=policy, candidates=tuple(candidates), exact=bool(exact))
+
+
+def overview(survey: Survey, policy: str) -> tuple[Candidate, ...]:
+    """Every device on offer: the ranked ones, then those that are used only when named. Empty if there is none."""
+    named = tuple(
+        Candidate(
+            device=offer.device, precisions=offer.precisions, rank=None, why="used only when named", notes=offer.notes
+        )
+        for offer in survey.offers
+        if not offer.automatic
+    )
+    try:
+        return (*rank(survey, Wish(policy=policy)).candidates, *named)
+    except NoDeviceError:
+        return named
+
+
+def _why(offer: Offer, all_: list[Offer], wish: Wish, policy: str, order: tuple[str, ...], place: int) -> str:
+    reasons = []
+    if wish.device != "auto":
+        reasons.append(f"asked for as {wish.device}")
+    if len(all_) == 1:
+        reasons.append("the only device that fits" if wish.device == "auto" else "the only one")
+    else:
+        reasons.append(f"{policy} takes {', then '.join(_present(order, all_))}")
+        if place > 1:
+            reasons.append(_after(all_[place - 2], offer))
+    if offer.maturity != "stable":
+        reasons.append(offer.maturity)
+    return "; ".join(reasons)
+
+
+def _present(order: tuple[str, ...], offers: list[Offer]) -> list[str]:
+    kinds = {offer.device.kind for offer in offers}
+    return [kind for kind in order if kind in kinds]
+
+
+def _after(better: Offer, offer: Offer) -> str:
+    """In what respect ``better`` comes before ``offer``: the first part of the sorting key that differs."""
+    ours, theirs = offer.device, better.device
+    if ours.kind != theirs.kind:
+        return f"{ours.kind} comes after {theirs.kind}"
+    if offer.maturity != better.maturity:
+        return f"{offer.maturity} comes after {better.maturity}"
+    if (ours.memory_bytes or 0) != (theirs.memory_bytes or 0):
+        return f"less memory than {theirs}"
+    return f"after {theirs} by name"
+
+
+def _nothing(survey: Survey, wish: Wish, named: list[Offer]) -> NoDeviceError:
+    if named:
+        runs = "; ".join(f"{offer.device} runs {', '.join(offer.precisions)}" for offer in named)
+        return NoDeviceError(f"no device that fits runs {wish.precision}: {runs}", hint="leave --precision out")
+    if not survey.answers and not survey.broken:
+        return NoDeviceError("no backend is installed", hint="pip install phi3-openvino")
+    word = wish.device.casefold()
+    wanted = word.partition(":")[0]
+    told = [
+        f"{backend}: {refusal.reason}"
+        for backend, refusal in survey.refusals
+        if wish.device == "auto" or wanted in KINDS or wanted == backend.casefold()
+    ]
+    told += [f"{broken.plugin} is broken: {broken.error}" for broken in survey.broken]
+    hidden = [str(offer.device) for offer in survey.offers if not offer.automatic]
+    what = "no usable device" if wish.device == "auto" else f"no device fits {wish.device!r}"
+    message = f"{what}; {'; '.join(told)}" if told else what
+    if hidden and wish.device == "auto":
+        return NoDeviceError(message, hint=f"there is {hidden[0]}, used only when named: --device {hidden[0]}")
+    return NoDeviceError(message, hint="phi3 devices")

@@ -1,0 +1,149 @@
+"""The worker's side: import one plugin and carry out what the host asks of it, one call at a time."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..backends import Backend
+from ..errors import BackendError, Phi3Error
+from ..values import Artifact, Device, Engine, GenerationRequest, Machine, Offer, Recipe, Source, to_plain
+from .lifetime import end_with_host
+from .protocol import Channel
+
+
+def main(handle: int) -> None:
+    """Serve the host at the other end of ``handle`` until it hangs up."""
+    # The console's Ctrl-C is the host's business alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
+    end_with_host()
+    channel = Channel(_connection(handle))
+    _send_warnings(channel)
+    server = Server(channel)
+    while True:
+        try:
+            message = channel.receive()
+        except (EOFError, OSError):
+            return
+        if "call" in message:  # a late cancel, of a generation that ended by itself, is nobody's business
+            server.serve(message)
+
+
+def _connection(handle: int) -> Any:
+    import multiprocessing.connection as connections
+
+    if sys.platform == "win32":
+        return connections.PipeConnection(handle)
+    return connections.Connection(handle)
+
+
+def _send_warnings(channel: Channel) -> None:
+    """Whatever a plugin logs as a warning is said to the user in the host's words."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            channel.send({"notice": record.getMessage()})
+
+    logger = logging.getLogger("phi3_core")
+    logger.addHandler(Handler(logging.WARNING))
+    logger.propagate = False
+
+
+class Server:
+    """The calls that a host can make, each a method named ``do_…``."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._engine: Engine | None = None
+
+    def serve(self, message: Mapping[str, Any]) -> None:
+        arguments = {key: value for key, value in message.items() if key != "call"}
+        try:
+            result = getattr(self, f"do_{message['call']}")(**arguments)
+        except BaseException as error:  # SystemExit and whatever else a plugin comes up with
+            self._channel.send({"error": _plain_error(error)})
+        else:
+            self._channel.send({"result": to_plain(result)})
+
+    def _progress(self, stage: str, done: int | None = None, total: int | None = None) -> None:
+        self._channel.send({"progress": [stage, done, total]})
+
+    def do_open(self, backend: Mapping[str, str]) -> list[str]:
+        from ..hooks import Hooks
+
+        self._hooks = Hooks(Backend(**backend))
+        return list(self._hooks.names)
+
+    def do_detect(self, machine: Mapping[str, Any]) -> list[dict[str, Any]]:
+        answers = self._hooks.detect(Machine(**machine))
+        return [{"offer" if isinstance(answer, Offer) else "refusal": answer} for answer in answers]
+
+    def do_recognize(self, path: str) -> str | None:
+        return self._hooks.recognize(Path(path)) if "recognize" in self._hooks.names else None
+
+    def do_published(self, model: str, device: Mapping[str, Any], precision: str) -> object:
+        if "published" not in self._hooks.names:
+            return None
+        return self._hooks.published(model, Device(**device), precision)
+
+    def do_quantize(
+        self, source: Mapping[str, Any], device: Mapping[str, Any], recipe: Mapping[str, Any], output: str
+    ) -> None:
+        self._hooks.quantize(Source(**source), Device(**device), Recipe(**recipe), Path(output), self._progress)
+
+    def do_load(
+        self, artifact: Mapping[str, Any], device: Mapping[str, Any], options: Mapping[str, str], purpose: str
+    ) -> dict[str, Any]:
+        engine = self._hooks.load(Artifact(**artifact), Device(**device), options, purpose)
+        self._engine = engine
+        return {
+            "context_length": engine.context_length,
+            "max_concurrency": engine.max_concurrency,
+            "capabilities": engine.capabilities,
+        }
+
+    def do_generate(self, request: Mapping[str, Any]) -> None:
+        if self._engine is None:
+            raise BackendError("generate was called before load")
+        asked = GenerationRequest(**request)
+        stops = frozenset(asked.stop_ids)
+        ids = self._hooks.generate(self._engine, asked)
+        try:
+            for count, item in enumerate(ids, start=1):
+                token = int(item)
+                if token in stops:
+                    raise BackendError(f"generate yielded the stop id {token} instead of ending before it")
+                if count > asked.max_new_tokens:
+                    raise BackendError(f"generate yielded more than the {asked.max_new_tokens} ids asked for")
+                self._channel.send({"id": token})
+                if self._channel.waiting():
+                    self._channel.receive()  # during a generation the host says one thing only: cancel
+                    break
+        finally:
+            close = getattr(ids, "close", None)
+            if close is not None:
+                close()
+
+    def do_close(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+
+def _plain_error(error: BaseException) -> dict[str, Any]:
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    if isinstance(error, Phi3Error):
+        return {"kind": type(error).__name__, "message": error.message, "hint": error.hint, "traceback": text}
+    if isinstance(error, SystemExit):
+        return {"kind": "SystemExit", "message": f"it tried to exit with {error.code!r}", "traceback": text}
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return {"kind": type(error).__name__, "message": " | ".join(lines)[:2000], "traceback": text}
+
+

@@ -1,0 +1,92 @@
+"""No worker outlives its host, however the host ends.
+
+The worker's standard input is a pipe that the host holds open and never writes to. Its end means that the host is
+gone. A thread waits for that everywhere; but a native library that keeps the interpreter's lock would keep the thread
+waiting too, so Linux and Windows are asked to end the process by themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+
+def end_with_host() -> None:
+    """In the worker: end this process when the host is gone."""
+    lifeline = sys.stdin.fileno()
+    if sys.platform == "linux":
+        import fcntl
+        import signal
+
+        # SIGIO is the kernel's word for "this pipe has news", and the only news it can have is its end. SIGKILL in its
+        # place cannot be caught, blocked or delayed. (PR_SET_PDEATHSIG would also fire when only the thread ends that
+        # started this process.)
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    threading.Thread(target=_wait_for_end, args=(lifeline,), name="phi3-lifeline", daemon=True).start()
+
+
+def _wait_for_end(lifeline: int) -> None:
+    while os.read(lifeline, 1):
+        pass
+    os._exit(1)
+
+
+def tie_to_host(process: subprocess.Popen[bytes]) -> Any:
+    """In the host: have the system end ``process`` with this one. Keep the answer as long as the process is wanted."""
+    if sys.platform == "win32":
+        return _windows_job(int(process._handle))  # noqa: SLF001 - there is no public way to the process handle
+    return None
+
+
+def _windows_job(process: int) -> Any:
+    """Put a process into a job that Windows ends when the last handle to it, ours, is closed."""
+    if sys.platform != "win32":
+        return None
+    import ctypes
+    from ctypes import wintypes
+
+    class BasicLimits(ctypes.Structure):
+        _fields_ = (
+            ("per_process_user_time_limit", ctypes.c_int64),
+            ("per_job_user_time_limit", ctypes.c_int64),
+            ("limit_flags", wintypes.DWORD),
+            ("minimum_working_set_size", ctypes.c_size_t),
+            ("maximum_working_set_size", ctypes.c_size_t),
+            ("active_process_limit", wintypes.DWORD),
+            ("affinity", ctypes.c_size_t),
+            ("priority_class", wintypes.DWORD),
+            ("scheduling_class", wintypes.DWORD),
+        )
+
+    class ExtendedLimits(ctypes.Structure):
+        _fields_ = (
+            ("basic", BasicLimits),
+            ("io_counters", ctypes.c_uint64 * 6),
+            ("process_memory_limit", ctypes.c_size_t),
+            ("job_memory_limit", ctypes.c_size_t),
+            ("peak_process_memory_used", ctypes.c_size_t),
+            ("peak_job_memory_used", ctypes.c_size_t),
+        )
+
+    extended_limit_information, kill_on_job_close = 9, 0x2000
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+    kernel.CreateJobObjectW.restype = wintypes.HANDLE
+    kernel.SetInformationJobObject.argtypes = (wintypes.HANDLE, ctypes.c_int, ctypes.c_void_p, wintypes.DWORD)
+    kernel.AssignProcessToJobObject.argtypes = (wintypes.HANDLE, wintypes.HANDLE)
+    job = kernel.CreateJobObjectW(None, None)
+    limits = ExtendedLimits()
+    limits.basic.limit_flags = kill_on_job_close
+    if (
+        not job
+        or not kernel.SetInformationJobObject(
+            job, extended_limit_information, ctypes.byref(limits), ctypes.sizeof(limits)
+        )
+        or not kernel.AssignProcessToJobObject(job, process)
+    ):
+        return None  # the thread that waits for the lifeline's end is still there
+    return job

@@ -1,0 +1,54 @@
+"""What the host and a worker say to each other: JSON objects over a pipe.
+
+Nothing is pickled: a worker runs other people's native code, and its host must be able to distrust what it says.
+
+From the host: ``{"call": verb, …arguments}`` and, during ``generate``, ``{"cancel": true}``.
+From the worker, any number of ``{"progress": [stage, done, total]}``, ``{"notice": text}`` and ``{"id": token}``,
+then one ``{"result": …}`` or ``{"error": {"kind", "message", "hint", "traceback"}}``.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ..values import to_plain
+
+LARGEST_MESSAGE = 256 * 2**20
+
+
+class Connection(Protocol):
+    """The part of ``multiprocessing.connection.Connection`` that both of its platform's classes share."""
+
+    def send_bytes(self, buf: bytes) -> None: ...
+    def recv_bytes(self, maxlength: int | None = None) -> bytes: ...
+    def poll(self, timeout: float | None = 0.0) -> bool: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
+class Channel:
+    """Messages over a connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._sending = threading.Lock()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send one message, from any thread; ``OSError`` if the other side is gone."""
+        data = json.dumps(to_plain(message), separators=(",", ":")).encode()
+        with self._sending:
+            self.connection.send_bytes(data)
+
+    def receive(self) -> dict[str, Any]:
+        """Wait for one message; ``EOFError`` or ``OSError`` if the other side is gone."""
+        message = json.loads(self.connection.recv_bytes(LARGEST_MESSAGE))
+        if not isinstance(message, dict):
+            raise OSError("the other side sent something that is not a message")
+        return message
+
+    def waiting(self, seconds: float = 0.0) -> bool:
+        """Whether a message, or the other side's end, can be read within ``seconds``."""
+        return self.connection.poll(seconds)

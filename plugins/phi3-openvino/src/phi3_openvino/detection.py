@@ -1,0 +1,113 @@
+"""Which devices OpenVINO can use here, and why not the others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from phi3_core.values import Device, Machine, Offer, Refusal
+
+PROPERTIES = (
+    "FULL_DEVICE_NAME",
+    "DEVICE_TYPE",
+    "GPU_DEVICE_TOTAL_MEM_SIZE",
+    "NPU_DEVICE_TOTAL_MEM_SIZE",
+    "NPU_DRIVER_VERSION",
+)
+UNTRIED = "this project has not been run on such a device yet"
+_INTEL = "0x8086"
+_GPU_DRIVER = {
+    "linux": "install Intel's compute runtime (Debian and Ubuntu: apt install intel-opencl-icd) and join the group render",
+    "windows": "install the newest Intel graphics driver",
+}
+_NPU_DRIVER = {
+    "linux": "install Intel's linux-npu-driver (with libze_loader) and join the group render",
+    "windows": "install the newest Intel NPU driver",
+}
+
+
+def detect(machine: Machine) -> list[Offer | Refusal]:
+    """Ask OpenVINO. Takes about half a second, most of it OpenVINO's import."""
+    import openvino
+
+    return judge(machine, read(openvino.Core()), intel_hardware())
+
+
+def read(core: Any) -> dict[str, dict[str, str]]:
+    """Every device's properties as text, by the device's name. A property that a device cannot tell is left out."""
+    devices: dict[str, dict[str, str]] = {}
+    for name in core.available_devices:
+        devices[name] = {}
+        for key in PROPERTIES:
+            # OpenVINO raises for what a device does not know, and an NPU without its driver for what it should.
+            with contextlib.suppress(RuntimeError):
+                value = core.get_property(name, key)
+                devices[name][key] = str(getattr(value, "name", value))
+    return devices
+
+
+def intel_hardware(root: Path = Path("/sys/class")) -> frozenset[str]:
+    """Intel devices that Linux sees, usable or not: ``gpu``, ``npu``. Elsewhere nothing is known."""
+    found = set()
+    for kind, pattern in (("gpu", "drm/card*/device/vendor"), ("npu", "accel/accel*/device/vendor")):
+        for file in root.glob(pattern):
+            with contextlib.suppress(OSError):
+                if file.read_text(encoding="ascii").strip() == _INTEL:
+                    found.add(kind)
+    return frozenset(found)
+
+
+def judge(
+    machine: Machine, devices: Mapping[str, Mapping[str, str]], hardware: frozenset[str]
+) -> list[Offer | Refusal]:
+    """Turn what OpenVINO says into offers, and what it does not say into refusals."""
+    answers: list[Offer | Refusal] = []
+    for name, properties in devices.items():
+        family = name.partition(".")[0]
+        if family == "CPU":
+            answers.append(_offer(name, "cpu", properties, machine.memory_bytes))
+        elif family == "GPU":
+            kind = "dgpu" if properties.get("DEVICE_TYPE", "").upper() == "DISCRETE" else "gpu"
+            # OpenVINO calls a single GPU "GPU"; GPU.0 means the same, and goes on meaning it beside a second one.
+            number = name if "." in name else "GPU.0"
+            answers.append(_offer(number, kind, properties, _bytes(properties, "GPU_DEVICE_TOTAL_MEM_SIZE")))
+        elif family == "NPU":
+            if "NPU_DRIVER_VERSION" in properties:
+                answers.append(_offer("NPU", "npu", properties, _bytes(properties, "NPU_DEVICE_TOTAL_MEM_SIZE")))
+            else:
+                answers.append(Refusal(reason="the NPU does not tell its driver", remedy=_NPU_DRIVER.get(machine.os, "")))
+    families = {name.partition(".")[0] for name in devices}
+    if "GPU" not in families:
+        answers.append(_missing("GPU", "gpu" in hardware, _GPU_DRIVER.get(machine.os, "")))
+    if "NPU" not in families:
+        answers.append(_missing("NPU", "npu" in hardware, _NPU_DRIVER.get(machine.os, "")))
+    return answers
+
+
+def _offer(name: str, kind: str, properties: Mapping[str, str], memory_bytes: int | None) -> Offer:
+    device = Device(
+        backend="openvino",
+        id=name,
+        kind=kind,
+        name=" ".join(properties.get("FULL_DEVICE_NAME", name).split()) or name,
+        memory_bytes=memory_bytes,
+        driver=properties.get("NPU_DRIVER_VERSION"),
+    )
+    # The NPU's compiler takes symmetric int4 weights, by channel or in groups of 128.
+    precisions: Sequence[str] = ("int4",) if kind == "npu" else ("int4", "int8", "fp16")
+    return Offer(device=device, precisions=precisions, notes="" if kind == "cpu" else UNTRIED)
+
+
+def _bytes(properties: Mapping[str, str], key: str) -> int | None:
+    text = properties.get(key, "")
+    return int(text) if text.isdigit() and int(text) > 0 else None
+
+
+def _missing(family: str, present: bool, remedy: str) -> Refusal:
+    if present:
+        return Refusal(reason=f"an Intel {family} is here, but OpenVINO cannot use it", remedy=remedy)
+    return Refusal(
+        reason=f"OpenVINO finds no Intel {family}", remedy=f"if there is one, {remedy}" if remedy else ""
+    )

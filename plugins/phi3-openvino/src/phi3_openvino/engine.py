@@ -1,0 +1,226 @@
+"""Load weights with OpenVINO GenAI, and generate: ids in, ids out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import openvino_genai
+from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
+from phi3_core.machine import driver_fingerprint
+from phi3_core.paths import engine_cache, read_json
+from phi3_core.values import Artifact, Device, GenerationRequest
+
+from . import weights
+
+# OpenVINO GenAI's own defaults for the NPU, whose graphs have fixed shapes.
+_NPU_PROMPT, _NPU_ANSWER = 1024, 128
+_END = object()
+
+
+def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> OpenVinoEngine:
+    """Load an IR folder or a GGUF file on ``device``; ``options`` are OpenVINO's own properties.
+
+    Raises:
+        ModelError: there are no weights that OpenVINO GenAI loads.
+        UsageError: OpenVINO does not take one of the options.
+    """
+    file = weights.find(artifact.path)
+    if file is None:
+        raise ModelError(f"{artifact.path} holds neither {weights.IR} nor one GGUF file")
+    properties = _properties(artifact, device, options, purpose)
+    if file.suffix.lower() == ".gguf":
+        file = _as_ir(file, artifact) or file
+    source = file if file.suffix.lower() == ".gguf" else file.parent
+    try:
+        pipeline = openvino_genai.LLMPipeline(source, device.id, **properties)
+    except RuntimeError as error:
+        raise _loading_error(error, options) from error
+    return OpenVinoEngine(pipeline, _context_length(artifact, device, options), _longest_prompt(device, options))
+
+
+class OpenVinoEngine:
+    """A pipeline of OpenVINO GenAI."""
+
+    max_concurrency = 1
+    capabilities: frozenset[str] = frozenset()
+
+    def __init__(self, pipeline: Any, context_length: int, longest_prompt: int | None) -> None:
+        self._pipeline = pipeline
+        self.context_length = context_length
+        self._longest_prompt = longest_prompt
+
+    def close(self) -> None:
+        self._pipeline = None
+
+    def generate(self, request: GenerationRequest) -> Iterator[int]:
+        """Run the pipeline in a thread of its own, which releases the interpreter's lock, and yield what it streams."""
+        if self._longest_prompt is not None and len(request.prompt_ids) > self._longest_prompt:
+            raise PromptTooLongError(
+                f"the prompt has {len(request.prompt_ids)} tokens, and the NPU was loaded for {self._longest_prompt}",
+                hint=f"--option MAX_PROMPT_LEN={len(request.prompt_ids)}",
+            )
+        streamer = _Streamer(frozenset(request.stop_ids))
+        thread = threading.Thread(target=self._run, args=(request, streamer), name="phi3-openvino", daemon=True)
+        thread.start()
+        try:
+            while (item := streamer.items.get()) is not _END:
+                if isinstance(item, BaseException):
+                    raise BackendError(_clean(item)) from item
+                yield item
+        finally:
+            streamer.wanted = False
+            thread.join()
+
+    def _run(self, request: GenerationRequest, streamer: _Streamer) -> None:
+        try:
+            ids = np.array([request.prompt_ids], dtype=np.int64)
+            inputs = openvino_genai.TokenizedInputs(openvino.Tensor(ids), openvino.Tensor(np.ones_like(ids)))
+            self._pipeline.generate(inputs, _config(request), streamer)
+        except Exception as error:  # it is raised again in the thread that waits
+            streamer.items.put(error)
+        else:
+            streamer.items.put(_END)
+
+
+class _Streamer(openvino_genai.StreamerBase):
+    """Hands on ids as they come. OpenVINO GenAI ends the process over an exception in here: there must be none."""
+
+    def __init__(self, stop_ids: frozenset[int]) -> None:
+        super().__init__()
+        self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.wanted = True
+        self._stop_ids = stop_ids
+
+    def write(self, token: Any) -> openvino_genai.StreamingStatus:
+        for item in token if isinstance(token, list) else (token,):
+            if item in self._stop_ids:
+                return openvino_genai.StreamingStatus.STOP
+            self.items.put(item)
+        return openvino_genai.StreamingStatus.RUNNING if self.wanted else openvino_genai.StreamingStatus.CANCEL
+
+    def end(self) -> None:
+        pass
+
+
+def _config(request: GenerationRequest) -> Any:
+    config = openvino_genai.GenerationConfig()
+    config.max_new_tokens = request.max_new_tokens
+    if request.stop_ids:
+        config.eos_token_id = request.stop_ids[0]
+        config.stop_token_ids = set(request.stop_ids)
+    else:
+        config.ignore_eos = True
+    sampling = request.sampling
+    config.repetition_penalty = sampling.repetition_penalty
+    config.do_sample = sampling.temperature > 0
+    if config.do_sample:
+        config.temperature = sampling.temperature
+        config.top_p = sampling.top_p
+        if sampling.top_k:
+            config.top_k = sampling.top_k
+        # Without a seed of its own OpenVINO GenAI draws the same numbers every time.
+        config.rng_seed = sampling.seed if sampling.seed is not None else int.from_bytes(os.urandom(4), "little")
+    return config
+
+
+def _properties(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    if device.kind == "npu":
+        # These two are read as numbers, not as text.
+        properties |= {key: _number(options, key) for key in ("MAX_PROMPT_LEN", "MIN_RESPONSE_LEN") if key in options}
+    elif purpose == "answer":
+        # Starts in a third of the time, and can be cached when compiled; a conversation wants paged attention instead,
+        # whose prefix cache makes the next turn's prompt nearly free.
+        properties["ATTENTION_BACKEND"] = "SDPA"
+    paged = {**properties, **options}.get("ATTENTION_BACKEND") != "SDPA"
+    if "CACHE_DIR" not in options and not (device.kind == "cpu" and paged):
+        # The CPU's paged attention model is compiled anew whatever the cache holds: writing there only costs time.
+        cache = _compiled_cache(artifact, device)
+        if cache is not None:
+            properties["CACHE_DIR"] = str(cache)
+    return {**{key: value for key, value in options.items() if key not in properties}, **properties}
+
+
+def _compiled_cache(artifact: Artifact, device: Device) -> Path | None:
+    """Compiled models fail or mislead after an update of OpenVINO or of the driver, so both are in the folder's name."""
+    driver = device.driver or ("" if device.kind == "cpu" else "\n".join(driver_fingerprint()))
+    state = hashlib.sha256(f"{openvino.__version__}\n{device.name}\n{driver}".encode()).hexdigest()[:12]
+    folder = engine_cache("openvino", str(artifact.manifest.get("digest", "")), device.id, state)
+    if folder is not None:
+        for other in folder.parent.glob(f"openvino-{device.id}-*"):
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+def _as_ir(gguf: Path, artifact: Artifact) -> Path | None:
+    """The GGUF file's graph as an IR, converted the first time: reading that takes a tenth of the time."""
+    folder = engine_cache("openvino", str(artifact.manifest.get("digest", "")), "ir", openvino.__version__)
+    if folder is None:
+        return None
+    if not (folder / weights.IR).is_file():
+        with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as staging:
+            link = Path(staging) / gguf.name
+            try:
+                link.symlink_to(gguf.resolve())
+            except OSError:  # Windows asks for a privilege
+                shutil.copyfile(gguf, link)
+            try:
+                openvino_genai.LLMPipeline(link, "CPU", ATTENTION_BACKEND="SDPA", enable_save_ov_model=True)
+            except RuntimeError as error:
+                raise ModelError(f"OpenVINO GenAI cannot read {gguf}: {_clean(error)}") from error
+            # The .xml last: it is what says that the folder is whole.
+            for name in (Path(weights.IR).with_suffix(".bin").name, weights.IR):
+                os.replace(Path(staging) / name, folder / name)
+    return folder / weights.IR
+
+
+def _number(options: Mapping[str, str], key: str) -> int:
+    try:
+        return int(options[key])
+    except ValueError:
+        raise UsageError(f"the option {key} is a number, not {options[key]!r}") from None
+
+
+def _longest_prompt(device: Device, options: Mapping[str, str]) -> int | None:
+    if device.kind != "npu":
+        return None
+    return _number(options, "MAX_PROMPT_LEN") if "MAX_PROMPT_LEN" in options else _NPU_PROMPT
+
+
+def _context_length(artifact: Artifact, device: Device, options: Mapping[str, str]) -> int:
+    if device.kind == "npu":
+        answer = _number(options, "MIN_RESPONSE_LEN") if "MIN_RESPONSE_LEN" in options else _NPU_ANSWER
+        return (_longest_prompt(device, options) or _NPU_PROMPT) + answer
+    known = artifact.manifest.get("context_length")
+    if known is None:
+        config = read_json(artifact.path / "config.json")
+        known = config.get("max_position_embeddings") if isinstance(config, dict) else None
+    if not isinstance(known, int) or known < 1:
+        raise ModelError(f"{artifact.path} does not say how long its context is")
+    return known
+
+
+def _loading_error(error: RuntimeError, options: Mapping[str, str]) -> Exception:
+    text = _clean(error)
+    for key, value in options.items():
+        if key in text or (value and value in text):
+            return UsageError(f"OpenVINO does not take the option {key}={value}: {text}")
+    return BackendError(f"loading failed: {text}")
+
+
+def _clean(error: BaseException) -> str:
+    """OpenVINO's message without the places in its sources that it passed through."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
+    return " ".join(said) or str(error)

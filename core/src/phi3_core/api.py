@@ -14,7 +14,7 @@ from .values import Progress
 PURPOSES = ("answer", "conversation")
 
 
-def load(  # noqa: PLR0913 - each is an option with a default
+def load(
     model: str = DEFAULT,
     *,
     device: str = "auto",

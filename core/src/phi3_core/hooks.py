@@ -27,7 +27,7 @@ from .values import (
 )
 
 if TYPE_CHECKING:
-    import numpy
+    import numpy as np
 
     from .backends import Backend
 
@@ -63,8 +63,8 @@ class Hooks:
         return answer
 
     def _many(self, name: str, kinds: tuple[type, ...], **arguments: object) -> list[Any]:
-        # Not `firstresult`: pluggy gives a list with this one backend's answer, or none if it has no such hook.
-        answers = getattr(self._manager.hook, name)(**arguments)
+        # Not `firstresult`: pluggy gives a list with this one backend's answer, and leaves None out.
+        answers = getattr(self._manager.hook, name)(**arguments) or [None]
         words = " and ".join(kind.__name__ for kind in kinds)
         items: list[Any] = []
         for answer in answers:
@@ -101,9 +101,7 @@ class Hooks:
     def load(self, artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> Engine:
         # mypy: a protocol is not a concrete type, and isinstance with it is what `runtime_checkable` is for
         kind: Any = Engine
-        engine: Engine = self._one(
-            "load", kind, artifact=artifact, device=device, options=options, purpose=purpose
-        )
+        engine: Engine = self._one("load", kind, artifact=artifact, device=device, options=options, purpose=purpose)
         return engine
 
     def generate(self, engine: Engine, request: GenerationRequest) -> Iterator[int]:
@@ -111,8 +109,8 @@ class Hooks:
         ids: Iterator[int] = self._one("generate", kind, engine=engine, request=request)
         return ids
 
-    def logits(self, engine: Engine, ids: Sequence[int]) -> numpy.ndarray:
-        found: numpy.ndarray = self._manager.hook.logits(engine=engine, ids=ids)
+    def logits(self, engine: Engine, ids: Sequence[int]) -> np.ndarray:
+        found: np.ndarray = self._manager.hook.logits(engine=engine, ids=ids)
         return found
 
     def diagnose(self, machine: Machine) -> list[Finding]:

@@ -30,7 +30,7 @@ from .values import (
 )
 
 if TYPE_CHECKING:
-    import numpy
+    import numpy as np
 
 PROJECT = "phi3_core"
 REQUIRED = ("detect", "load", "generate")
@@ -84,7 +84,7 @@ def published(model: str, device: Device, precision: str) -> Published | None:
 
 
 @hookspec(firstresult=True)
-def logits(engine: Engine, ids: Sequence[int]) -> numpy.ndarray:
+def logits(engine: Engine, ids: Sequence[int]) -> np.ndarray:
     """Optional. The logits after every position: ``[len(ids), vocabulary]``, float32."""
     raise NotImplementedError
 

@@ -64,7 +64,8 @@ def _linux_facts() -> Iterator[str]:
             yield f"{library} {library.stat().st_mtime_ns}"
 
 
-def _windows_facts() -> Iterator[str]:
+def _windows_facts() -> list[str]:
+    facts: list[str] = []
     if sys.platform == "win32":  # keeps the type checker off winreg elsewhere
         import winreg
 
@@ -73,4 +74,5 @@ def _windows_facts() -> Iterator[str]:
             with contextlib.suppress(OSError), winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path) as key:
                 for index in range(winreg.QueryInfoKey(key)[0]):
                     with contextlib.suppress(OSError), winreg.OpenKey(key, winreg.EnumKey(key, index)) as device:
-                        yield f"{name} {index} {winreg.QueryValueEx(device, 'DriverVersion')[0]}"
+                        facts.append(f"{name} {index} {winreg.QueryValueEx(device, 'DriverVersion')[0]}")
+    return facts

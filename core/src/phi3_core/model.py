@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequenc
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from .errors import BackendError, PromptTooLongError, UsageError
 from .pipeline import Attempt, Journey, Loaded
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 DEFAULT_MAX_NEW_TOKENS = 1024
+_OPTIONS_HINT = "phi3 run --help lists what can be set"
 
 Message = Mapping[str, str]
 """``{"role": "user", "content": "…"}``; roles are system, user and assistant."""
@@ -56,7 +57,7 @@ class Reply:
     time_to_first_token_s: float | None
     decode_tokens_per_s: float | None
     """Tokens after the first, over the time they took; None if there were none."""
-    attempts: tuple[Attempt, ...] = field(converter=tuple)
+    attempts: tuple[Attempt, ...]
 
 
 class Stream:
@@ -210,8 +211,7 @@ class Model:
     def _request(
         self, messages: Sequence[Message], options: GenerationOptions
     ) -> tuple[GenerationRequest, StopStrings]:
-        stop = options.get("stop", ())
-        stops = StopStrings((stop,) if isinstance(stop, str) else tuple(stop))
+        sampling, wanted, stops = check_options(options)
         prompt = self._tokenizer.encode_chat(messages)
         room = self._context_length - len(prompt)
         if room < 1:
@@ -220,20 +220,13 @@ class Model:
                 f"{self._context_length}, the answer included",
                 hint="shorten the prompt",
             )
-        names = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
-        known: Any = dict(options)
-        unknown = set(known) - set(GenerationOptions.__annotations__)
-        if unknown:
-            raise UsageError(f"unknown option {sorted(unknown)[0]!r}")
-        try:
-            sampling = Sampling(**{name: known[name] for name in names if name in known})
-            wanted = known.get("max_new_tokens", DEFAULT_MAX_NEW_TOKENS)
-            request = GenerationRequest(
-                prompt_ids=prompt, max_new_tokens=wanted, sampling=sampling, stop_ids=self._tokenizer.stop_ids
-            )
-        except (TypeError, ValueError) as error:
-            raise UsageError(_sentence(error)) from error
-        return _shorten(request, room), stops
+        request = GenerationRequest(
+            prompt_ids=prompt,
+            max_new_tokens=min(wanted, room),
+            sampling=sampling,
+            stop_ids=self._tokenizer.stop_ids,
+        )
+        return request, stops
 
     def _stream(self, messages: Sequence[Message], options: GenerationOptions, *, owner: int | None) -> Stream:
         if self._closed:
@@ -274,7 +267,8 @@ class Model:
                         break
             if not stopped:
                 rest, stopped = stops.push(decoder.finish())
-                rest += "" if stopped else stops.finish()
+                rest += stops.finish()
+                stopped = stops.found
                 if rest:
                     text.append(rest)
                     yield rest
@@ -319,6 +313,28 @@ class Model:
         return self._loaded
 
 
+def check_options(options: GenerationOptions) -> tuple[Sampling, int, StopStrings]:
+    """The sampling, the number of new tokens and the stop strings that ``options`` ask for.
+
+    Raises:
+        UsageError: they make no sense.
+    """
+    given: dict[str, Any] = dict(options)
+    unknown = set(given) - set(GenerationOptions.__annotations__)
+    if unknown:
+        raise UsageError(f"unknown option {min(unknown)!r}", hint=_OPTIONS_HINT)
+    stop = given.pop("stop", ())
+    wanted = given.pop("max_new_tokens", DEFAULT_MAX_NEW_TOKENS)
+    if not isinstance(wanted, int) or wanted < 1:
+        raise UsageError(f"max_new_tokens must be 1 or more, not {wanted!r}", hint=_OPTIONS_HINT)
+    try:
+        sampling = Sampling(**given)
+    except (TypeError, ValueError) as error:
+        # attrs puts the attribute and the class behind the sentence
+        raise UsageError(str(error.args[0]) if error.args else str(error), hint=_OPTIONS_HINT) from error
+    return sampling, wanted, StopStrings((stop,) if isinstance(stop, str) else tuple(stop))
+
+
 def _messages(prompt: str, system: str | None) -> list[Message]:
     if not isinstance(prompt, str) or not prompt.strip():
         raise UsageError("the prompt is empty", hint='phi3 run "What is the capital of France?"')
@@ -326,17 +342,8 @@ def _messages(prompt: str, system: str | None) -> list[Message]:
     return [{"role": "system", "content": system}, asked] if system else [asked]
 
 
-def _shorten(request: GenerationRequest, room: int) -> GenerationRequest:
-    return request if request.max_new_tokens <= room else evolve(request, max_new_tokens=room)
-
-
 def _continue(request: GenerationRequest, made: Sequence[int]) -> GenerationRequest:
     if not made:
         return request
     left = request.max_new_tokens - len(made)
     return evolve(request, prompt_ids=(*request.prompt_ids, *made), max_new_tokens=left)
-
-
-def _sentence(error: Exception) -> str:
-    """What a validator has to say, without the attribute and class that attrs adds to its arguments."""
-    return str(error.args[0]) if error.args else str(error)

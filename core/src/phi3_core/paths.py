@@ -52,8 +52,8 @@ def write_json(path: Path, content: Any) -> None:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             json.dump(content, stream, indent=1, ensure_ascii=False)
             stream.write("\n")
-        os.replace(name, path)
+        Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            Path(name).unlink()
         raise

@@ -102,7 +102,7 @@ class Journey:
         return error
 
     def again(self) -> Loaded:
-        """Load once more where the journey last arrived: its engine had to be stopped, and nothing was wrong with it."""
+        """Load once more where the journey last arrived: the engine was stopped for a reason of the user's."""
         return self._load(self._current)
 
     def fetch(self) -> tuple[Device, obtain.Obtained]:
@@ -123,7 +123,12 @@ class Journey:
         if found is None:
             worker.finish(limit("load", LOAD_LIMIT_S))  # the import: whether there is a hook to ask
             found = obtain.obtain(
-                self.reference, candidate.device, candidate.precisions, worker, self.store, self.progress
+                self.reference,
+                candidate.device,
+                candidate.precisions,
+                self.store,
+                worker=worker,
+                progress=self.progress,
             )
         return found
 
@@ -164,7 +169,7 @@ class Journey:
         return self._tokenizer
 
 
-def set_out(  # noqa: PLR0913 - these are the user's options
+def set_out(
     model: str,
     wish: Wish,
     *,
@@ -195,4 +200,3 @@ def set_out(  # noqa: PLR0913 - these are the user's options
         purpose=purpose,
         progress=progress,
     )
-

@@ -55,11 +55,14 @@ def effective_policy(policy: str, *, on_battery: bool) -> tuple[str, str]:
 
 
 def matches(wanted: str, device: Device) -> bool:
-    """Whether a ``--device`` word means this device. ``gpu`` means any GPU, ``dgpu`` only a discrete one."""
-    word = wanted.casefold()
-    if word in {"auto", device.backend.casefold(), device.kind, str(device).casefold()}:
+    """Whether a ``--device`` word means this device.
+
+    ``gpu`` means any GPU, ``dgpu`` only a discrete one; ``openvino:GPU`` means every ``openvino:GPU.n``.
+    """
+    word, full = wanted.casefold(), str(device).casefold()
+    if word in {"auto", device.backend.casefold(), device.kind, full}:
         return True
-    return word == "gpu" and device.kind == "dgpu"
+    return (word == "gpu" and device.kind == "dgpu") or full.startswith(f"{word}.")
 
 
 def rank(survey: Survey, wish: Wish) -> Ranking:
@@ -85,11 +88,9 @@ def rank(survey: Survey, wish: Wish) -> Ranking:
     )
     candidates = []
     for place, offer in enumerate(fitting, start=1):
-        why = _why(offer, fitting, wish, words, order, place)
+        why = _why(place, fitting, wish, words, order)
         precisions = (wish.precision,) if wish.precision else offer.precisions
-        candidates.append(
-            Candidate(device=offer.device, precisions=precisions, rank=place, why=why, notes=offer.notes)
-        )
+        candidates.append(Candidate(device=offer.device, precisions=precisions, rank=place, why=why, notes=offer.notes))
     return Ranking(policy=policy, candidates=tuple(candidates), exact=bool(exact))
 
 
@@ -108,7 +109,8 @@ def overview(survey: Survey, policy: str) -> tuple[Candidate, ...]:
         return named
 
 
-def _why(offer: Offer, all_: list[Offer], wish: Wish, policy: str, order: tuple[str, ...], place: int) -> str:
+def _why(place: int, all_: list[Offer], wish: Wish, policy: str, order: tuple[str, ...]) -> str:
+    offer = all_[place - 1]
     reasons = []
     if wish.device != "auto":
         reasons.append(f"asked for as {wish.device}")

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
@@ -20,24 +20,47 @@ from .backends import Backend, Broken, installed
 from .errors import Phi3Error
 from .values import Machine, Offer, Refusal, to_plain
 
+if TYPE_CHECKING:
+    from .worker.host import Worker
+
 DETECT_LIMIT_S = 20.0
 _FRESH_S = 24 * 3600.0
 # A backend that failed is asked again soon: what broke it may have been a moment's trouble.
 _BROKEN_FRESH_S = 600.0
 
 
-def _values(kind: Any) -> Any:
-    return lambda given: tuple(kind(**item) if isinstance(item, dict) else item for item in given)
+def _backend(given: Any) -> Any:
+    return Backend(**given) if isinstance(given, dict) else given
+
+
+def _words(given: Any) -> Any:
+    return tuple(given)
+
+
+def _offers(given: Any) -> Any:
+    return tuple(Offer(**item) if isinstance(item, dict) else item for item in given)
+
+
+def _refusals(given: Any) -> Any:
+    return tuple(Refusal(**item) if isinstance(item, dict) else item for item in given)
+
+
+def _answers(given: Any) -> Any:
+    return tuple(Answer(**item) if isinstance(item, dict) else item for item in given)
+
+
+def _broken(given: Any) -> Any:
+    return tuple(Broken(**item) if isinstance(item, dict) else item for item in given)
 
 
 @frozen(kw_only=True)
 class Answer:
     """What one backend said about this machine."""
 
-    backend: Backend = field(converter=lambda given: Backend(**given) if isinstance(given, dict) else given)
-    hooks: tuple[str, ...] = field(converter=tuple)
-    offers: tuple[Offer, ...] = field(converter=_values(Offer))
-    refusals: tuple[Refusal, ...] = field(converter=_values(Refusal))
+    backend: Backend = field(converter=_backend)
+    hooks: tuple[str, ...] = field(converter=_words)
+    offers: tuple[Offer, ...] = field(converter=_offers)
+    refusals: tuple[Refusal, ...] = field(converter=_refusals)
 
 
 @frozen(kw_only=True)
@@ -45,8 +68,8 @@ class Survey:
     """What all backends said."""
 
     machine: Machine
-    answers: tuple[Answer, ...] = field(converter=_values(Answer))
-    broken: tuple[Broken, ...] = field(converter=_values(Broken))
+    answers: tuple[Answer, ...] = field(converter=_answers)
+    broken: tuple[Broken, ...] = field(converter=_broken)
 
     @property
     def offers(self) -> tuple[Offer, ...]:
@@ -119,8 +142,8 @@ def _ask_all(here: Machine) -> Survey:
             worker.begin("detect", machine=here)
         for worker in workers:
             try:
-                # One limit for all: they run side by side, and the first one's wait is everybody's.
-                answers.append(_answer(worker, max(0.5, limit_s - (time.monotonic() - started))))
+                # They run side by side, so that one limit, from the common start, is enough for all.
+                answers.append(_answer(worker, limit_s, started))
             except Phi3Error as error:
                 backend = worker.backend
                 failed.append(Broken(plugin=backend.name, distribution=backend.distribution, error=error.message))
@@ -130,8 +153,8 @@ def _ask_all(here: Machine) -> Survey:
     return Survey(machine=here, answers=tuple(answers), broken=tuple(failed))
 
 
-def _answer(worker: Any, limit_s: float) -> Answer:
-    said = worker.finish(limit_s)
+def _answer(worker: Worker, limit_s: float, started: float) -> Answer:
+    said = worker.finish(limit_s, since=started)
     return Answer(
         backend=worker.backend,
         hooks=worker.hooks,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 from attrs import field, frozen, validators
@@ -20,16 +20,9 @@ PRECISIONS = ("fp16", "int8", "int4")
 MATURITIES = ("stable", "experimental", "legacy")
 SEVERITIES = ("info", "warning", "error")
 
-T = TypeVar("T")
-
 
 def _one_of(*allowed: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
     return validators.and_(validators.instance_of(str), validators.in_(allowed))
-
-
-def _value(kind: type[T]) -> Callable[[Any], Any]:
-    """A converter that also takes the mapping that :func:`to_plain` made of a ``kind``."""
-    return lambda given: kind(**given) if isinstance(given, Mapping) else given
 
 
 def _strings(given: Any) -> tuple[str, ...]:
@@ -78,11 +71,16 @@ class Device:
         return f"{self.backend}:{self.id}"
 
 
+def _device(given: Any) -> Any:
+    """Also takes the mapping that :func:`to_plain` made of a device."""
+    return Device(**given) if isinstance(given, Mapping) else given
+
+
 @frozen(kw_only=True)
 class Offer:
     """A device that works, and the precisions it runs, the backend's preferred one first."""
 
-    device: Device = field(converter=_value(Device), validator=validators.instance_of(Device))
+    device: Device = field(converter=_device, validator=validators.instance_of(Device))
     precisions: tuple[str, ...] = field(
         converter=_strings,
         validator=validators.and_(validators.min_len(1), validators.deep_iterable(_one_of(*PRECISIONS))),
@@ -191,15 +189,18 @@ class Sampling:
             raise ValueError(f"seed must fit 32 bits, not {given}")
 
 
+def _sampling(given: Any) -> Any:
+    """Also takes the mapping that :func:`to_plain` made of a sampling."""
+    return Sampling(**given) if isinstance(given, Mapping) else given
+
+
 @frozen(kw_only=True)
 class GenerationRequest:
     """Token ids in, and when to stop. The ids of the prompt and of the answer count towards the context."""
 
     prompt_ids: tuple[int, ...] = field(converter=_ids, validator=validators.min_len(1))
     max_new_tokens: int = field(validator=validators.and_(validators.instance_of(int), validators.ge(1)))
-    sampling: Sampling = field(
-        factory=Sampling, converter=_value(Sampling), validator=validators.instance_of(Sampling)
-    )
+    sampling: Sampling = field(factory=Sampling, converter=_sampling, validator=validators.instance_of(Sampling))
     stop_ids: tuple[int, ...] = field(default=(), converter=_ids)
     json_schema: str | None = field(default=None, validator=_optional_text)
 

@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ..errors import Phi3Error
+from phi3_core.errors import Phi3Error
+
 from .parser import parser
 
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Phi3Error, UsageError
+from phi3_core.errors import Phi3Error, UsageError
+
 from . import options
 
 if TYPE_CHECKING:
-    from ..model import Message, Model, Reply
+    from phi3_core.model import Message, Model, Reply
 
 HELP = """\
 /help            this list
@@ -26,7 +27,9 @@ Ctrl-C           stop the answer"""
 
 def add(commands: Any) -> None:
     command = commands.add_parser(
-        "chat", help="a conversation with history", description=f"Talk with a model.\n\n{HELP}",
+        "chat",
+        help="a conversation with history",
+        description=f"Talk with a model.\n\n{HELP}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_model(command)
@@ -40,10 +43,13 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
-    from .. import api
+    from phi3_core import api
+    from phi3_core.model import check_options
+
     from . import output
 
     read = _terminal_reader() if sys.stdin.isatty() else _line_reader()
+    check_options(options.generation(given))  # before a model is loaded in vain
     progress = output.Progress()
     model = api.load(
         given.model,
@@ -128,9 +134,7 @@ class Conversation:
         question: Message = {"role": "user", "content": text}
         pieces: list[str] = []
         try:
-            with self._model.stream_chat(
-                [*self._messages(), question], **options.generation(self._given)
-            ) as stream:
+            with self._model.stream_chat([*self._messages(), question], **options.generation(self._given)) as stream:
                 for piece in stream:
                     pieces.append(piece)
                     print(piece, end="", flush=True)

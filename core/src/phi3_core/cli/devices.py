@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import options
 
 if TYPE_CHECKING:
-    from ..surveys import Survey
+    from phi3_core.surveys import Survey
 
 
 def add(commands: Any) -> None:
@@ -25,8 +25,9 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
-    from .. import selection
-    from ..surveys import survey
+    from phi3_core import selection
+    from phi3_core.surveys import survey
+
     from . import output
 
     found = survey(refresh=given.refresh)

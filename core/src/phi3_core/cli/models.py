@@ -6,11 +6,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError, UsageError
+from phi3_core.errors import ModelError, UsageError
+
 from . import options
 
 if TYPE_CHECKING:
-    from ..models.store import Entry
+    from phi3_core.models.store import Entry
 
 
 def add(commands: Any) -> None:
@@ -49,8 +50,9 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def call_list(given: argparse.Namespace) -> int:
-    from ..models.catalogue import CATALOGUE
-    from ..models.store import Store
+    from phi3_core.models.catalogue import CATALOGUE
+    from phi3_core.models.store import Store
+
     from . import output
 
     entries = [_row(entry) for entry in Store().entries()]
@@ -69,9 +71,10 @@ def call_list(given: argparse.Namespace) -> int:
 
 
 def call_show(given: argparse.Namespace) -> int:
-    from ..models.catalogue import CATALOGUE
-    from ..models.lookup import look_up
-    from ..models.store import Store
+    from phi3_core.models.catalogue import CATALOGUE
+    from phi3_core.models.lookup import look_up
+    from phi3_core.models.store import Store
+
     from . import output
 
     store = Store()
@@ -103,11 +106,12 @@ def call_show(given: argparse.Namespace) -> int:
 
 
 def call_pull(given: argparse.Namespace) -> int:
-    from .. import pipeline
-    from ..models import obtain
-    from ..models.lookup import look_up
-    from ..models.store import Store
-    from ..selection import Wish
+    from phi3_core import pipeline
+    from phi3_core.models import obtain
+    from phi3_core.models.lookup import look_up
+    from phi3_core.models.store import Store
+    from phi3_core.selection import Wish
+
     from . import output
 
     progress = output.Progress()
@@ -140,7 +144,8 @@ def call_pull(given: argparse.Namespace) -> int:
 
 
 def call_remove(given: argparse.Namespace) -> int:
-    from ..models.store import Store
+    from phi3_core.models.store import Store
+
     from . import output
 
     if given.source and (given.backend or given.precision):

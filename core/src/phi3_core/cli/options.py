@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..models.catalogue import DEFAULT
+from phi3_core.models.catalogue import DEFAULT
+
 
 def pair(text: str) -> tuple[str, str]:
     """``KEY=VALUE``; the value may be empty."""
@@ -61,10 +62,10 @@ def add_generation(command: argparse.ArgumentParser) -> None:
     group.add_argument("--top-p", metavar="P", type=float, help="keep the likeliest tokens up to probability P")
     group.add_argument("--repetition-penalty", metavar="R", type=float, help="over 1 discourages repeating")
     group.add_argument("--seed", metavar="N", type=int, help="makes sampling repeatable")
-    group.add_argument("--stop", metavar="TEXT", action="append", help="end the answer before this text; may be repeated")
+    group.add_argument("--stop", metavar="TEXT", action="append", help="end the answer before this text")
 
 
-def generation(given: argparse.Namespace) -> dict[str, Any]:
+def generation(given: argparse.Namespace) -> Any:
     """The options of :class:`~phi3_core.model.GenerationOptions` that were given."""
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "stop")
     return {name: value for name in names if (value := getattr(given, name)) is not None}

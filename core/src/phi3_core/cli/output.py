@@ -8,10 +8,21 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 
-from ..errors import Phi3Error
-from ..values import to_plain
+from phi3_core.errors import Phi3Error
+from phi3_core.values import to_plain
 
 logger = logging.getLogger("phi3_core")
+
+
+class Handler(logging.Handler):
+    """Says a line on stderr; a progress line that stands there makes room."""
+
+    progress: Progress | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.progress is not None:
+            self.progress.clear()
+        print(f"phi3: {record.getMessage()}", file=sys.stderr)
 
 
 def prepare(*, quiet: bool) -> None:
@@ -20,9 +31,7 @@ def prepare(*, quiet: bool) -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace") if stream.isatty() else reconfigure(encoding="utf-8", errors="replace")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("phi3: %(message)s"))
-    logger.handlers = [handler]
+    logger.handlers = [Handler(logging.INFO)]
     logger.propagate = False
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
 
@@ -31,9 +40,9 @@ def print_error(error: Phi3Error, *, traceback: bool) -> None:
     """One line, the hint included; then the last words of a worker, if it had any."""
     if traceback:
         _print_traceback(error)
-    print(f"phi3: {error}", file=sys.stderr)
+    logger.error("%s", error)
     for line in error.last_lines[-8:]:
-        print(f"phi3:   | {line}", file=sys.stderr)
+        logger.error("  | %s", line)
 
 
 def print_unexpected(error: Exception, *, traceback: bool) -> None:
@@ -41,7 +50,7 @@ def print_unexpected(error: Exception, *, traceback: bool) -> None:
     if traceback:
         _print_traceback(error)
     hint = "" if traceback else " (run it again with --traceback to see where)"
-    print(f"phi3: unexpected {type(error).__name__}: {error}{hint}", file=sys.stderr)
+    logger.error("unexpected %s: %s%s", type(error).__name__, error, hint)
 
 
 def _print_traceback(error: BaseException) -> None:
@@ -90,6 +99,9 @@ class Progress:
         self._stage = ""
         self._drawn = 0.0
         self._width = 0
+        for handler in logger.handlers:
+            if isinstance(handler, Handler):
+                handler.progress = self
 
     def __call__(self, stage: str, done: int | None = None, total: int | None = None) -> None:
         new, self._stage = stage != self._stage, stage
@@ -116,4 +128,3 @@ class Progress:
             self._draw("")
             sys.stderr.write("\r")
             self._width = 0
-

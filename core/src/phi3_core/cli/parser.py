@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
-from .. import __version__
+from phi3_core import __version__
+
 from . import chat, devices, models, plugins, run
 
 EXIT_CODES = """\

@@ -19,7 +19,8 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
-    from ..surveys import survey
+    from phi3_core.surveys import survey
+
     from . import output
 
     found = survey(refresh=given.refresh)

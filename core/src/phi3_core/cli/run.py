@@ -6,11 +6,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from phi3_core.errors import UsageError
+
 from . import options
 
 if TYPE_CHECKING:
-    from ..model import Reply
+    from phi3_core.model import Reply
 
 
 def add(commands: Any) -> None:
@@ -30,10 +31,13 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
-    from .. import api
+    from phi3_core import api
+    from phi3_core.model import check_options
+
     from . import output
 
     prompt = _prompt(given.prompt)
+    check_options(options.generation(given))  # before a model is loaded in vain
     progress = output.Progress()
     model = api.load(
         given.model,

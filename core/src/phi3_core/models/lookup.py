@@ -8,8 +8,9 @@ from typing import Literal
 
 from attrs import frozen
 
-from .. import paths
-from ..errors import ModelError
+from phi3_core import paths
+from phi3_core.errors import ModelError
+
 from . import manifest
 from .catalogue import CATALOGUE
 from .store import Store

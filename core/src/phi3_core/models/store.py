@@ -22,9 +22,10 @@ from typing import Any
 
 from attrs import frozen
 
-from .. import paths
-from ..errors import ModelError, StoreError
-from ..values import PRECISIONS, Artifact, Source
+from phi3_core import paths
+from phi3_core.errors import ModelError, StoreError
+from phi3_core.values import PRECISIONS, Artifact, Source
+
 from . import manifest
 
 Fill = Callable[[Path], Mapping[str, Any]]
@@ -122,7 +123,7 @@ class Store:
                 try:
                     content = manifest.make(staging, {**facts, **fill(staging)})
                     folder.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(staging, folder)
+                    staging.replace(folder)
                 except BaseException:
                     _remove(staging)
                     raise
@@ -135,7 +136,7 @@ class Store:
         with store_errors(self.root):
             trash = self.root / "staging" / f"removed-{entry.manifest['digest'][:16]}-{os.getpid()}"
             trash.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(entry.path, trash)
+            entry.path.replace(trash)
             shutil.rmtree(trash)
             shutil.rmtree(self.root / "engines" / entry.manifest["digest"][:16], ignore_errors=True)
             with contextlib.suppress(OSError):

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..backends import Backend
-from ..errors import BackendError, Phi3Error
-from ..values import Artifact, Device, Engine, GenerationRequest, Machine, Offer, Recipe, Source, to_plain
+from phi3_core.backends import Backend
+from phi3_core.errors import BackendError, Phi3Error
+from phi3_core.values import Artifact, Device, Engine, GenerationRequest, Machine, Offer, Recipe, Source, to_plain
+
 from .lifetime import end_with_host
 from .protocol import Channel
 
@@ -76,7 +77,7 @@ class Server:
         self._channel.send({"progress": [stage, done, total]})
 
     def do_open(self, backend: Mapping[str, str]) -> list[str]:
-        from ..hooks import Hooks
+        from phi3_core.hooks import Hooks
 
         self._hooks = Hooks(Backend(**backend))
         return list(self._hooks.names)
@@ -145,5 +146,3 @@ def _plain_error(error: BaseException) -> dict[str, Any]:
         return {"kind": "SystemExit", "message": f"it tried to exit with {error.code!r}", "traceback": text}
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return {"kind": type(error).__name__, "message": " | ".join(lines)[:2000], "traceback": text}
-
-

@@ -17,9 +17,10 @@ from multiprocessing import connection as connections
 from pathlib import Path
 from typing import Any
 
-from ..backends import Backend
-from ..errors import BackendDiedError, BackendError, from_wire
-from ..values import GenerationRequest, Progress
+from phi3_core.backends import Backend
+from phi3_core.errors import BackendDiedError, BackendError, from_wire
+from phi3_core.values import GenerationRequest, Progress
+
 from .lifetime import tie_to_host
 from .protocol import Channel
 
@@ -71,11 +72,15 @@ class Worker:
         with contextlib.suppress(OSError):  # a dead worker is noticed where its answer is read
             self._channel.send({"call": verb, **arguments})
 
-    def finish(self, limit_s: float, progress: Progress | None = None) -> Any:
-        """The answer to the latest :meth:`begin`. ``limit_s`` is how long the worker may go without any word."""
+    def finish(self, limit_s: float, progress: Progress | None = None, *, since: float | None = None) -> Any:
+        """The answer to the latest :meth:`begin`.
+
+        ``limit_s`` is how long the worker may go without any word; or, with ``since`` (of ``time.monotonic()``), how
+        long it may take in all.
+        """
         answer = None
         while self._pending:
-            message = self._receive(limit_s)
+            message = self._receive(limit_s, since)
             if "result" in message:
                 answer = message["result"]
                 if self._pending.popleft() == "open":
@@ -93,9 +98,9 @@ class Worker:
         """What ``multiprocessing.connection.wait`` needs to wait for several workers at once."""
         return self._channel.connection.fileno()
 
-    def _receive(self, limit_s: float) -> dict[str, Any]:
+    def _receive(self, limit_s: float, since: float | None = None) -> dict[str, Any]:
         """One message; errors are raised and notices passed on here."""
-        deadline = time.monotonic() + limit_s
+        deadline = (time.monotonic() if since is None else since) + limit_s
         while True:
             try:
                 # In short steps, because Windows does not interrupt a wait for Ctrl-C everywhere.
@@ -112,9 +117,7 @@ class Worker:
                 logger.warning("%s: %s", self.backend.name, message["notice"])
             elif "error" in message:
                 verb = self._pending.popleft()
-                problem = from_wire(
-                    message["error"]["kind"], message["error"]["message"], message["error"].get("hint")
-                )
+                problem = from_wire(message["error"]["kind"], message["error"]["message"], message["error"].get("hint"))
                 problem.__cause__ = RemoteTraceback(message["error"].get("traceback", ""))
                 if verb == "open":  # a plugin that could not be imported cannot do anything else
                     self.kill()

@@ -39,7 +39,7 @@ def _wait_for_end(lifeline: int) -> None:
 def tie_to_host(process: subprocess.Popen[bytes]) -> Any:
     """In the host: have the system end ``process`` with this one. Keep the answer as long as the process is wanted."""
     if sys.platform == "win32":
-        return _windows_job(int(process._handle))  # noqa: SLF001 - there is no public way to the process handle
+        return _windows_job(process.pid)
     return None
 
 
@@ -74,19 +74,22 @@ def _windows_job(process: int) -> Any:
         )
 
     extended_limit_information, kill_on_job_close = 9, 0x2000
+    set_quota_and_terminate = 0x0101  # the rights that AssignProcessToJobObject asks for
     kernel = ctypes.WinDLL("kernel32", use_last_error=True)
     kernel.CreateJobObjectW.restype = wintypes.HANDLE
+    kernel.OpenProcess.restype = wintypes.HANDLE
+    kernel.CloseHandle.argtypes = (wintypes.HANDLE,)
     kernel.SetInformationJobObject.argtypes = (wintypes.HANDLE, ctypes.c_int, ctypes.c_void_p, wintypes.DWORD)
     kernel.AssignProcessToJobObject.argtypes = (wintypes.HANDLE, wintypes.HANDLE)
     job = kernel.CreateJobObjectW(None, None)
+    handle = kernel.OpenProcess(set_quota_and_terminate, False, process)
     limits = ExtendedLimits()
     limits.basic.limit_flags = kill_on_job_close
-    if (
-        not job
-        or not kernel.SetInformationJobObject(
-            job, extended_limit_information, ctypes.byref(limits), ctypes.sizeof(limits)
-        )
-        or not kernel.AssignProcessToJobObject(job, process)
-    ):
-        return None  # the thread that waits for the lifeline's end is still there
-    return job
+    tied = (
+        job
+        and handle
+        and kernel.SetInformationJobObject(job, extended_limit_information, ctypes.byref(limits), ctypes.sizeof(limits))
+        and kernel.AssignProcessToJobObject(job, handle)
+    )
+    kernel.CloseHandle(handle)
+    return job if tied else None  # if it is not, the thread that waits for the lifeline's end is still there

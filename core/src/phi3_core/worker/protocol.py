@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ..values import to_plain
+from phi3_core.values import to_plain
 
 LARGEST_MESSAGE = 256 * 2**20
 

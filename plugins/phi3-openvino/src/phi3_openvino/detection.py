@@ -19,7 +19,7 @@ PROPERTIES = (
 UNTRIED = "this project has not been run on such a device yet"
 _INTEL = "0x8086"
 _GPU_DRIVER = {
-    "linux": "install Intel's compute runtime (Debian and Ubuntu: apt install intel-opencl-icd) and join the group render",
+    "linux": "install Intel's compute runtime (on Debian: intel-opencl-icd) and join the group render",
     "windows": "install the newest Intel graphics driver",
 }
 _NPU_DRIVER = {
@@ -77,7 +77,9 @@ def judge(
             if "NPU_DRIVER_VERSION" in properties:
                 answers.append(_offer("NPU", "npu", properties, _bytes(properties, "NPU_DEVICE_TOTAL_MEM_SIZE")))
             else:
-                answers.append(Refusal(reason="the NPU does not tell its driver", remedy=_NPU_DRIVER.get(machine.os, "")))
+                answers.append(
+                    Refusal(reason="the NPU does not tell its driver", remedy=_NPU_DRIVER.get(machine.os, ""))
+                )
     families = {name.partition(".")[0] for name in devices}
     if "GPU" not in families:
         answers.append(_missing("GPU", "gpu" in hardware, _GPU_DRIVER.get(machine.os, "")))
@@ -108,6 +110,4 @@ def _bytes(properties: Mapping[str, str], key: str) -> int | None:
 def _missing(family: str, present: bool, remedy: str) -> Refusal:
     if present:
         return Refusal(reason=f"an Intel {family} is here, but OpenVINO cannot use it", remedy=remedy)
-    return Refusal(
-        reason=f"OpenVINO finds no Intel {family}", remedy=f"if there is one, {remedy}" if remedy else ""
-    )
+    return Refusal(reason=f"OpenVINO finds no Intel {family}", remedy=f"if there is one, {remedy}" if remedy else "")

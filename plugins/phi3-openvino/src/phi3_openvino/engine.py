@@ -152,7 +152,7 @@ def _properties(artifact: Artifact, device: Device, options: Mapping[str, str], 
 
 
 def _compiled_cache(artifact: Artifact, device: Device) -> Path | None:
-    """Compiled models fail or mislead after an update of OpenVINO or of the driver, so both are in the folder's name."""
+    """Compiled models fail or mislead after an update of OpenVINO or of the driver: both are in the folder's name."""
     driver = device.driver or ("" if device.kind == "cpu" else "\n".join(driver_fingerprint()))
     state = hashlib.sha256(f"{openvino.__version__}\n{device.name}\n{driver}".encode()).hexdigest()[:12]
     folder = engine_cache("openvino", str(artifact.manifest.get("digest", "")), device.id, state)
@@ -181,7 +181,7 @@ def _as_ir(gguf: Path, artifact: Artifact) -> Path | None:
                 raise ModelError(f"OpenVINO GenAI cannot read {gguf}: {_clean(error)}") from error
             # The .xml last: it is what says that the folder is whole.
             for name in (Path(weights.IR).with_suffix(".bin").name, weights.IR):
-                os.replace(Path(staging) / name, folder / name)
+                (Path(staging) / name).replace(folder / name)
     return folder / weights.IR
 
 

@@ -1,0 +1,93 @@
+"""What the tests of all distributions share: ``--run-slow``, a store of their own, and plugins made on the spot."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--run-slow``."""
+    parser.addoption("--run-slow", action="store_true", help="also run tests that take more than a few seconds")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked ``slow``, unless it was asked for."""
+    if config.getoption("--run-slow"):
+        return
+    skip = pytest.mark.skip(reason="slow: needs --run-slow")
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("PHI3_HOME", str(folder))
+    return folder
+
+
+PARROT = '''
+from phi3_core import Device, Offer, hookimpl
+
+class Engine:
+    context_length, max_concurrency, capabilities = 64, 1, frozenset()
+    def close(self):
+        pass
+
+@hookimpl
+def detect(machine):
+    return [Offer(device=Device(backend="{name}", id="CPU", kind="cpu", name="A parrot"), precisions=["fp16"])]
+
+@hookimpl
+def quantize(source, device, recipe, output, progress):
+    progress("feathers", 1, 1)
+    (output / "parrot.txt").write_text(recipe.precision, encoding="utf-8")
+
+@hookimpl
+def load(artifact, device, options):
+    return Engine()
+
+@hookimpl
+def generate(engine, request):
+    """Say what was said, once."""
+    said = [token for token in request.prompt_ids if token not in request.stop_ids]
+    yield from said[: request.max_new_tokens]
+'''
+"""A backend that repeats the prompt. ``{name}`` is its entry point's name."""
+
+
+class Plugins:
+    """Makes real distributions: a module, and the metadata that ``importlib.metadata`` finds."""
+
+    def __init__(self, site: Path) -> None:
+        self.site = site
+
+    def add(self, name: str, source: str = PARROT, *, distribution: str = "", changes: str = "") -> str:
+        """Install a backend, and return its distribution's name. ``changes`` goes below ``source``."""
+        distribution = distribution or f"phi3-{name}"
+        module = distribution.replace("-", "_")
+        text = source.replace("{name}", name) + textwrap.dedent(changes)
+        (self.site / f"{module}.py").write_text(text, encoding="utf-8")
+        info = self.site / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[phi3]\n{name} = {module}\n", encoding="utf-8")
+        return distribution
+
+
+@pytest.fixture
+def plugins(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
+    """A place where backends can be installed, for this process and those it starts. The store is empty."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    # Backends that happen to be installed would take part too, each of them for a second.
+    assert str(site) in sys.path
+    return Plugins(site)

@@ -1,0 +1,131 @@
+"""Chat templates: from messages to the text that the model was trained on.
+
+A template comes with the model and is not trusted: it runs in Jinja's immutable sandbox, in the dialect that
+Hugging Face's libraries speak. Jinja is imported when the first template is rendered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+from phi3_core.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    import jinja2
+
+PHI3_TEMPLATE = """\
+{%- for message in messages -%}
+    {%- if message['role'] not in ('system', 'user', 'assistant') -%}
+        {{- raise_exception('it has no place for the role ' + message['role']) -}}
+    {%- endif -%}
+    {{- '<|' + message['role'] + '|>\\n' + message['content'] + '<|end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|assistant|>\\n' -}}
+{%- endif -%}
+"""
+"""For Phi-3 folders that come without a template."""
+
+_HINT = "the model's files are at fault: fetch the model again, or report it where it was published"
+
+
+@define
+class ChatTemplate:
+    """A chat template and the variables, such as ``bos_token``, that it is given besides the messages."""
+
+    source: str
+    variables: Mapping[str, Any] = field(factory=dict)
+    _compiled: jinja2.Template | None = field(default=None, init=False, repr=False, eq=False)
+
+    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
+        """Return the text of the conversation, ready for the tokenizer.
+
+        Raises :class:`UsageError` if the template itself refuses the messages, :class:`ModelError` if it is broken.
+        """
+        refusal, environment = _dialect()
+        try:
+            if self._compiled is None:
+                self._compiled = environment.from_string(self.source)
+            return self._compiled.render(
+                {
+                    **self.variables,
+                    "messages": [dict(message) for message in messages],
+                    "tools": None,
+                    "documents": None,
+                    "add_generation_prompt": add_generation_prompt,
+                }
+            )
+        except refusal as error:
+            raise UsageError(
+                f"the model's chat template refuses these messages: {_sentence(error)}",
+                hint="change the order or the roles of the messages",
+            ) from error
+        except Exception as error:
+            # The sandbox lets any exception through that an expression of the template can provoke.
+            raise ModelError(
+                f"the model's chat template is broken: {type(error).__name__}: {_sentence(error)}", hint=_HINT
+            ) from error
+
+
+_made: tuple[type[Exception], Any] | None = None
+
+
+def _dialect() -> tuple[type[Exception], Any]:
+    """Return what ``raise_exception`` raises and the environment of all templates, made once."""
+    global _made  # noqa: PLW0603 - costs 80 ms that most commands do not need
+    if _made is None:
+        _made = _make_dialect()
+    return _made
+
+
+def _make_dialect() -> tuple[type[Exception], Any]:
+    import json
+    from datetime import datetime
+
+    import jinja2
+    from jinja2 import ext, nodes, parser, sandbox
+
+    class Refusal(jinja2.TemplateError):
+        pass
+
+    class Generation(ext.Extension):
+        """``{% generation %}`` marks what training learns from; here its body is printed as it is."""
+
+        tags = {"generation"}  # noqa: RUF012 - Jinja's own declaration
+
+        def parse(self, parser: parser.Parser) -> list[nodes.Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    def raise_exception(message: str) -> None:
+        raise Refusal(str(message))
+
+    def strftime_now(layout: str) -> str:
+        return datetime.now().astimezone().strftime(layout)
+
+    def tojson(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | str | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        # Unlike Jinja's filter of that name, this one does not escape for HTML.
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    environment = sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = strftime_now
+    return Refusal, environment
+
+
+def _sentence(error: Exception) -> str:
+    """Fold an error's text, which an untrusted template may have written, into one short line."""
+    line = " ".join(str(error).split()).rstrip(".")
+    return line if len(line) <= 300 else line[:299] + "…"

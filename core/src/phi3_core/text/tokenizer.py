@@ -1,0 +1,169 @@
+"""A model's tokenizer, as its folder describes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from phi3_core.errors import ModelError, UsageError
+
+from .decoder import Pieces, decode
+from .guard import Guard
+from .template import PHI3_TEMPLATE, ChatTemplate
+
+ROLES = ("system", "user", "assistant", "tool")
+
+_REPAIR = "fetch the model again, or see what is wrong with `phi3 models verify`"
+_SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_ENDS = ("<|end|>", "<|endoftext|>", "<|im_end|>")
+_PHI3_TURNS = ("<|user|>", "<|assistant|>", "<|end|>")
+
+
+class Tokenizer:
+    """Turns conversations and text into ids, and ids into text.
+
+    ``stop_ids`` end an answer. Ids are found in the whole text only where the chat template put their strings:
+    a message that spells one out is text.
+    """
+
+    def __init__(self, plain: tokenizers.Tokenizer, template: ChatTemplate, stop_ids: Iterable[int]) -> None:
+        # A tokenizer saved after training may still cut off and fill up.
+        plain.no_truncation()
+        plain.no_padding()
+        self.stop_ids: tuple[int, ...] = tuple(sorted(set(stop_ids)))
+        self.vocabulary_size: int = plain.get_vocab_size(with_added_tokens=True)
+        self.pieces = Pieces(plain)
+        self._template = template
+        self._guard = Guard(plain, self.stop_ids)
+
+    @classmethod
+    def from_folder(cls, path: Path) -> Tokenizer:
+        """Read ``tokenizer.json`` and what lies beside it; only that file must be there if the model is a Phi-3."""
+        plain = _read_tokenizer(path / "tokenizer.json")
+        config = _read_json(path / "tokenizer_config.json")
+        special = _special_tokens(config)
+        added = {token.content: number for number, token in plain.get_added_tokens_decoder().items()}
+        template = ChatTemplate(_read_template(path, config, added), special)
+        return cls(plain, template, _stop_ids(path, plain, added, special.get("eos_token")))
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> list[int]:
+        """Return the ids of a conversation. Of each message, ``role`` and ``content`` are used."""
+        roles, contents = _check(messages)
+
+        def render(texts: list[str]) -> str:
+            turns = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+            return self._template.render(turns, add_generation_prompt=add_generation_prompt)
+
+        return self._guard.encode(contents, render, also_in=self._template.source)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of ``text`` and nothing else; no part of it becomes a control token."""
+        _check_unicode(text, "the text")
+        return self._guard.encode([text], "".join)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of ``ids`` without special tokens, and without an incomplete character at the end."""
+        return decode(self, ids)
+
+
+def _check(messages: Sequence[Mapping[str, str]]) -> tuple[list[str], list[str]]:
+    """Return the roles and the contents of ``messages``."""
+    if isinstance(messages, (str, Mapping)) or not messages:
+        raise UsageError("there are no messages", hint="give a list with at least one message")
+    for place, message in enumerate(messages, 1):
+        role = message.get("role") if isinstance(message, Mapping) else None
+        if role not in ROLES:
+            raise UsageError(f"message {place} has the role {role!r}", hint=f"roles are {', '.join(ROLES)}")
+        if not isinstance(message.get("content"), str):
+            raise UsageError(f"the content of message {place} is not a string", hint="only text is understood")
+        _check_unicode(message["content"], f"message {place}")
+    return [message["role"] for message in messages], [message["content"] for message in messages]
+
+
+def _check_unicode(text: str, name: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{name} is not valid Unicode", hint="it was probably not read as UTF-8") from error
+
+
+def _read_tokenizer(path: Path) -> tokenizers.Tokenizer:
+    text = _read_text(path)
+    if text is None:
+        raise ModelError(f"{path} is missing", hint=_REPAIR)
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError(f"{path} is damaged: {error}", hint=_REPAIR) from error
+
+
+def _read_text(path: Path) -> str | None:
+    """Return what a file says, or None if there is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", hint=_REPAIR) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, an empty one if there is no such file."""
+    text = _read_text(path)
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is damaged: {error}", hint=_REPAIR) from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} is damaged: it holds no JSON object", hint=_REPAIR)
+    return value
+
+
+def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the strings of the special tokens, which are given as they are or with their flags."""
+    given = {name: config.get(name) for name in _SPECIAL_NAMES}
+    strings = {name: value.get("content") if isinstance(value, dict) else value for name, value in given.items()}
+    return {name: string for name, string in strings.items() if isinstance(string, str)}
+
+
+def _read_template(folder: Path, config: Mapping[str, Any], added: Collection[str]) -> str:
+    template = _read_text(folder / "chat_template.jinja")
+    if template is None:
+        template = config.get("chat_template")
+    if isinstance(template, list):
+        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
+        template = named.get("default")
+    if template is None and all(token in added for token in _PHI3_TURNS):
+        template = PHI3_TEMPLATE
+    if not isinstance(template, str):
+        raise ModelError(
+            f"{folder / 'tokenizer_config.json'} has no chat template",
+            hint="use a model that was tuned for chat, or put its template into chat_template.jinja",
+        )
+    return template
+
+
+def _stop_ids(
+    folder: Path, plain: tokenizers.Tokenizer, added: Mapping[str, int], eos_token: str | None
+) -> Iterator[int]:
+    for name in ("generation_config.json", "config.json"):
+        given = _read_json(folder / name).get("eos_token_id")
+        if given is not None:
+            ids = given if isinstance(given, list) else [given]
+            if not all(type(number) is int and number >= 0 for number in ids):
+                raise ModelError(f"{folder / name} is damaged: eos_token_id is {given!r}", hint=_REPAIR)
+            yield from ids
+            break
+    eos_id = plain.token_to_id(eos_token) if eos_token else None
+    if eos_id is not None:
+        yield eos_id
+    phi3 = all(token in added for token in _PHI3_TURNS)
+    for token in (*_ENDS, "<|assistant|>") if phi3 else _ENDS:
+        if token in added:
+            yield added[token]

@@ -1,0 +1,290 @@
+"""The command line, as its users meet it: what goes to stdout, what to stderr, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from phi3_core.cli import main
+
+
+@pytest.fixture
+def source(phi3_folder, tmp_path):
+    folder = tmp_path / "tiny"
+    shutil.copytree(phi3_folder, folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "phi3"}), encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"\0" * 8)
+    return str(folder)
+
+
+@pytest.fixture
+def phi3(plugins, source, capfd, monkeypatch):
+    """Run one command in this process; returns (exit code, stdout, stderr)."""
+    plugins.add("parrot")
+    monkeypatch.chdir(plugins.site)
+
+    class NoTerminal:
+        buffer = Path(os.devnull).open("rb")  # noqa: SIM115 - closed by the fixture
+
+        def isatty(self):
+            return False
+
+    monkeypatch.setattr(sys, "stdin", NoTerminal())
+
+    def run(*arguments):
+        capfd.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    yield run
+    NoTerminal.buffer.close()
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "phi3_core", *map(str, arguments)]
+
+
+def test_run_prints_the_answer_and_says_why_this_device(phi3, source):
+    code, out, err = phi3("run", "Hello world", "-m", source, "-d", "parrot")
+    assert (code, out.strip()) == (0, "Hello world")
+    assert "parrot:CPU (A parrot): asked for as parrot; the only one" in err
+    code, out, err = phi3("run", "Hello world", "-m", source, "-d", "parrot", "-q", "--stats")
+    assert "tokens" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_run_json_has_the_documented_keys(phi3, source):
+    code, out, _ = phi3("run", "Hello", "-m", source, "--json")
+    reply = json.loads(out)
+    assert code == 0
+    assert set(reply) == {
+        *("text", "model", "device", "precision", "prompt_tokens", "completion_tokens", "finish_reason"),
+        *("time_to_first_token_s", "decode_tokens_per_s", "attempts"),
+    }
+    assert reply["attempts"] == [{"device": "parrot:CPU", "outcome": "answered"}]
+
+
+def test_devices_json_has_the_documented_keys(phi3):
+    code, out, _ = phi3("devices", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert set(found) == {"machine", "policy", "candidates", "refusals", "broken"}
+    (candidate,) = [one for one in found["candidates"] if one["backend"] == "parrot"]
+    assert {"device", "backend", "kind", "name", "precisions", "memory_bytes", "rank", "why"} <= set(candidate)
+    assert candidate["device"] == "parrot:CPU"
+
+
+def test_devices_and_plugins_name_what_is_broken(phi3, plugins):
+    plugins.add("bad", changes="raise ImportError('no such DLL')")
+    code, out, _ = phi3("devices")
+    assert code == 0
+    assert "parrot:CPU" in out
+    assert "broken: bad (phi3-bad): ImportError: no such DLL" in out
+    _, out, _ = phi3("devices", "--json")
+    assert json.loads(out)["broken"] == [
+        {"plugin": "bad", "distribution": "phi3-bad", "error": "ImportError: no such DLL"}
+    ]
+    _, out, _ = phi3("plugins", "--json")
+    listed = json.loads(out)
+    assert listed["plugins"][0]["hooks"] == ["detect", "generate", "load", "quantize"]
+    assert listed["broken"][0]["plugin"] == "bad"
+
+
+def test_devices_without_any_is_exit_code_3(home, capfd, monkeypatch, tmp_path):
+    environment = {**os.environ, "PHI3_HOME": str(home)}
+    code = "import sys; from phi3_core.cli import main; sys.exit(main(['devices']))"
+    # An isolated interpreter that sees phi3_core and what it needs, but no distribution's metadata.
+    hide = "import importlib.metadata as m; m.entry_points = lambda **_: (); "
+    done = subprocess.run(
+        [sys.executable, "-c", hide + code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert "pip install phi3-openvino" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "COMMAND"),
+        (["fly"], 2, "invalid choice: 'fly'"),
+        (["run", "--temperature", "hot", "x"], 2, "--temperature"),
+        (["run", "x", "--precision", "int3"], 2, "int3"),
+        (["run", "x", "--option", "FOO"], 2, "expected KEY=VALUE"),
+        (["run", "", "-m", "{source}"], 2, "the prompt is empty"),
+        (["run", "x", "-m", "{source}", "--temperature", "-1"], 2, "temperature must be 0"),
+        (["run", "x", "-m", "{source}", "--max-new-tokens", "0"], 2, "max_new_tokens"),
+        (["run", "Hello " * 90, "-m", "{source}"], 2, "holds 64"),
+        (["run", "x", "-m", "{source}", "-d", "warp"], 3, "no device fits 'warp'"),
+        (["run", "x", "-m", "{source}", "-d", "parrot", "-p", "int4"], 3, "parrot:CPU runs fp16"),
+        (["run", "x", "-m", "nonsense"], 4, "unknown model 'nonsense'"),
+        (["run", "x", "-m", "./nowhere"], 4, "no file or folder"),
+        (["run", "x", "-m", "."], 4, "finds no weights"),
+        (["models", "show", "nonsense"], 4, "unknown model"),
+        (["models", "rm", "nonsense"], 4, "no such model"),
+    ],
+)
+def test_bad_input_is_one_line_with_a_hint_and_the_documented_code(phi3, source, arguments, code, words):
+    got, out, err = phi3(*[argument.replace("{source}", source) for argument in arguments])
+    assert (got, out) == (code, "")
+    (line,) = [line for line in err.splitlines() if not line.startswith(("phi3: tiny fp16", "phi3: feathers"))]
+    assert line.startswith("phi3: ")
+    assert words in line
+    assert line.endswith(")")
+
+
+def test_a_failing_backend_is_exit_code_5_with_its_last_words(phi3, plugins, source):
+    change = "@hookimpl\ndef load(artifact):\n    import os; os.write(2, b'the driver is upset\\n'); os._exit(9)\n"
+    plugins.add("bad", changes=change)
+    code, out, err = phi3("run", "Hello", "-m", source, "-d", "bad", "-q")
+    assert (code, out) == (5, "")
+    assert err.splitlines() == [
+        "phi3: bad:CPU: its process died during load (exit code 9)",
+        "phi3:   | the driver is upset",
+    ]
+    *_, err = phi3("run", "Hello", "-m", source, "-d", "bad", "-q", "--traceback")
+    assert "Traceback" in err
+
+
+def test_text_on_stdin_is_added_to_the_prompt(phi3, plugins, source):
+    def run(stdin: bytes, *prompt: str):
+        done = subprocess.run(
+            command("run", *prompt, "-m", source, "-q"), input=stdin, capture_output=True, check=False, timeout=60
+        )
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    assert run(b"world\n", "Hello")[1].split() == ["Hello", "world"]
+    assert run(b"\xef\xbb\xbfHello world", "-")[1].strip() == "Hello world"
+    code, _, err = run(b"\xff\xfe", "Hello")
+    assert code == 2
+    assert "not UTF-8" in err
+    assert run(b"", "-")[0] == 2
+
+
+def test_models_are_listed_shown_pulled_and_removed(phi3, source, home):
+    code, out, _ = phi3("models", "list", "--json")
+    assert code == 0
+    assert {model["name"] for model in json.loads(out)["catalogue"]} >= {"sample", "phi-3-mini-4k-instruct", "phi-4"}
+    code, out, _ = phi3("models", "pull", source, "--json")
+    pulled = json.loads(out)
+    assert (code, pulled["backend"], pulled["precision"]) == (0, "parrot", "fp16")
+    folder = pulled["path"]
+    assert phi3("run", "Hello", "-m", folder)[1].strip() == "Hello"
+    (entry,) = json.loads(phi3("models", "list", "--json")[1])["entries"]
+    assert entry["path"] == folder
+    code, out, _ = phi3("models", "show", entry["model"])
+    assert code == 0
+    assert "parrot fp16" in out
+    assert "Phi-3-mini" in phi3("models", "show", "phi-3-mini-4k-instruct")[1]
+    assert phi3("models", "rm", entry["model"])[0] == 0
+    assert json.loads(phi3("models", "list", "--json")[1])["entries"] == []
+    assert not Path(folder).exists()
+
+
+def test_a_folder_is_taken_into_the_store_under_its_name(phi3, source, home, tmp_path):
+    folder = json.loads(phi3("models", "pull", source, "--json")[1])["path"]
+    mine = tmp_path / "mine"
+    shutil.copytree(folder, mine)
+    code, out, _ = phi3("models", "pull", mine)
+    assert (code, out.strip()) == (0, str(home / "artifacts" / "mine" / "parrot-fp16"))
+    shutil.rmtree(mine)
+    assert phi3("run", "Hello", "-m", "mine")[1].strip() == "Hello"
+
+
+def test_chat_reads_lines_and_knows_its_commands(phi3, plugins, source, tmp_path):
+    saved = tmp_path / "talk.json"
+    lines = ["/help", "Hello", "/save", f"/save {saved}", f"/save {saved}", "/nonsense", "/system the end", "/system"]
+    lines += ["world", "/reset", "/quit", "never said"]
+    done = subprocess.run(
+        command("chat", "-m", source, "-q", "--stats"),
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0
+    assert done.stdout.split()[0] == "Hello"
+    assert "never" not in done.stdout
+    assert "/save needs a file's name" in done.stderr
+    assert "unknown command /nonsense" in done.stderr
+    assert "system: the end" in done.stderr
+    talk = json.loads(saved.read_text(encoding="utf-8"))
+    assert [message["role"] for message in talk["messages"]] == ["user", "assistant"]
+
+
+def test_a_reader_that_has_had_enough_is_no_error(phi3, plugins, source):
+    change = """
+        @hookimpl
+        def generate(engine, request):
+            for _ in range(request.max_new_tokens):
+                yield request.prompt_ids[1]
+    """
+    plugins.add("talker", changes=change)
+    with subprocess.Popen(
+        command("run", "Hello world", "-m", source, "-d", "talker", "-q"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.read(5)
+        process.stdout.close()
+        assert process.wait(30) == 0
+        assert process.stderr.read() == b""
+
+
+PLACES = {
+    "import": "import time; time.sleep(60)",
+    "load": "@hookimpl\ndef load(artifact):\n    import time; time.sleep(60)\n",
+    "prefill": "@hookimpl\ndef generate(engine, request):\n    sum(range(10**12))\n    yield 1\n",
+    "decode": (
+        "@hookimpl\ndef generate(engine, request):\n    import time\n"
+        "    while True:\n        time.sleep(0.05); yield request.prompt_ids[1]\n"
+    ),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a test cannot press Ctrl-C for one process on Windows")
+@pytest.mark.parametrize("place", PLACES)
+def test_ctrl_c_ends_within_half_a_second_and_leaves_no_process(phi3, plugins, source, place):
+    phi3("models", "pull", source, "-d", "parrot")
+    plugins.add("slow", changes=PLACES[place])
+    if place == "import":
+        arguments = command("devices")
+    else:
+        assert phi3("models", "pull", source, "-d", "slow")[0] == 0
+        arguments = command("run", "Hello world", "-m", source, "-d", "slow", "-q")
+    with subprocess.Popen(
+        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        host = psutil.Process(process.pid)
+        deadline = time.monotonic() + 30
+        while not (workers := host.children(recursive=True)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if place == "decode":
+            assert process.stdout.read(1)
+        else:
+            time.sleep(1.5)  # until it is where it is to be interrupted
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        code = process.wait(10)
+        took = time.monotonic() - started
+        assert code == 130
+        assert process.stderr.read() == b""
+        assert workers
+        _, alive = psutil.wait_procs(workers, timeout=1)
+        assert alive == []
+        # The machine that tests may be busy; benchmarks/interrupt.py measures the half second.
+        assert took < 2

@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from phi3_core.errors import ModelError, UsageError
+from phi3_core.text import guard
+from phi3_core.text.template import PHI3_TEMPLATE, ChatTemplate
+from phi3_core.text.tokenizer import Tokenizer
+from tokenizers import AddedToken, decoders, models, normalizers, processors
+from tokenizers import Tokenizer as Plain
+
+FRAGMENTS = (
+    *("<|end|>", "<|user|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "</s>", "<s>", "<unk>", "<|im_<|im_end|>"),
+    *("<", "<|", "end", "|>", "<|e", "im_end|>", "s>", "▁", " ", "  ", "\n", "the capital", "Paris", "é", "你", "😀"),
+    *("\U000f0000", "\U000f0001", "\ufffd", "<0x0A>"),
+)
+contents = st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join)
+
+
+def user(content):
+    return [{"role": "user", "content": content}]
+
+
+def bare(plain):
+    """The tokenizer without any added tokens: what text is when nothing in it is special."""
+    state = json.loads(plain.to_str())
+    state["added_tokens"] = []
+    return Plain.from_str(json.dumps(state))
+
+
+@pytest.fixture(scope="module")
+def phi3(phi3_folder):
+    plain = Plain.from_file(str(phi3_folder / "tokenizer.json"))
+    return Tokenizer.from_folder(phi3_folder), plain, bare(plain)
+
+
+@pytest.fixture(scope="module")
+def chatml(chatml_folder):
+    plain = Plain.from_file(str(chatml_folder / "tokenizer.json"))
+    return Tokenizer.from_folder(chatml_folder), plain, bare(plain)
+
+
+# --- conversations ----------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(content=contents)
+def test_phi3_ids(phi3, content):
+    tokenizer, plain, text_only = phi3
+    number = plain.token_to_id
+    # The turn tokens take the whitespace after them along, as they do without the guard.
+    middle = text_only.encode(content.lstrip(" \n"), add_special_tokens=False).ids
+    ids = tokenizer.encode_chat(user(content))
+    assert ids == [number("<|user|>"), *middle, number("<|end|>"), number("<|assistant|>")]
+    assert plain.decode(middle) == tokenizer.decode(middle) == content.lstrip(" \n").replace("▁", " ")
+
+
+@settings(deadline=None)
+@given(content=contents)
+def test_chatml_ids(chatml, content):
+    tokenizer, plain, text_only = chatml
+    start, end = map(plain.token_to_id, ("<|im_start|>", "<|im_end|>"))
+    ids = tokenizer.encode_chat(user(content))
+    middle, between, last = (text_only.encode(text).ids for text in ("user\n" + content, "\n", "assistant\n"))
+    assert ids == [start, *middle, end, *between, start, *last]
+    assert plain.decode(ids, skip_special_tokens=False) == (
+        f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@settings(deadline=None)
+@given(text=st.text(st.characters(exclude_characters="<", exclude_categories=["Cs"])))
+def test_ordinary_conversation_is_what_the_plain_tokenizer_makes_of_it(phi3, text):
+    tokenizer, plain, _ = phi3
+    messages = [{"role": role, "content": text} for role in ("system", "user", "assistant", "user")]
+    rendered = ChatTemplate(PHI3_TEMPLATE).render(messages, add_generation_prompt=False)
+    ids = tokenizer.encode_chat(messages, add_generation_prompt=False)
+    assert ids == plain.encode(rendered, add_special_tokens=False).ids
+
+
+@settings(deadline=None)
+@given(text=contents)
+def test_text(phi3, chatml, text):
+    for tokenizer, _, text_only in (phi3, chatml):
+        assert tokenizer.encode(text) == text_only.encode(text, add_special_tokens=False).ids
+        assert tokenizer.decode(tokenizer.encode(text)).replace("▁", " ") == text.replace("▁", " ")
+
+
+def test_second_tokenizer_is_made_when_it_is_needed(phi3_folder):
+    tokenizer = Tokenizer.from_folder(phi3_folder)
+    tokenizer.encode_chat(user("1 < 2, and <p> is a paragraph"))
+    assert tokenizer._guard._disarming is None
+    tokenizer.encode_chat(user("What does <|end|> mean?"))
+    second = tokenizer._guard._disarming
+    tokenizer.encode_chat(user("And <|user|>?"))
+    assert tokenizer._guard._disarming is second
+
+
+def test_token_put_together_from_two_messages(chatml_folder, make_folder, byte_level_tokenizer):
+    folder = make_folder(
+        byte_level_tokenizer,
+        tokenizer_config={"chat_template": "{% for m in messages %}{{ m.content | trim }}{% endfor %}"},
+    )
+    tokenizer = Tokenizer.from_folder(folder)
+    for length in range(1, len("<|im_end|>")):
+        halves = "a <|im_end|>"[: length + 2], "<|im_end|> b"[length:]
+        ids = tokenizer.encode_chat([*user(halves[0] + " \n"), *user(halves[1])])
+        assert tokenizer.decode(ids) == "a <|im_end|> b"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        None,
+        "Hello",
+        {"role": "user", "content": "Hello"},
+        ["Hello"],
+        [{"content": "Hello"}],
+        [{"role": "User", "content": "Hello"}],
+        [{"role": ["user"], "content": "Hello"}],
+        [{"role": "user"}],
+        [{"role": "user", "content": None}],
+        [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
+        [{"role": "user", "content": "\ud800"}],
+    ],
+)
+def test_messages_that_are_none(phi3, messages):
+    with pytest.raises(UsageError) as caught:
+        phi3[0].encode_chat(messages)
+    assert caught.value.hint
+
+
+def test_only_role_and_content_reach_the_template(make_folder, byte_level_tokenizer):
+    folder = make_folder(byte_level_tokenizer, tokenizer_config={"chat_template": "{{ messages[0] | tojson }}"})
+    tokenizer = Tokenizer.from_folder(folder)
+    ids = tokenizer.encode_chat([{"role": "user", "content": "a", "name": "<|im_end|>"}])
+    assert tokenizer.decode(ids) == '{"role": "user", "content": "a"}'
+
+
+def test_text_that_is_not_unicode(phi3):
+    with pytest.raises(UsageError, match="Unicode"):
+        phi3[0].encode("\udcff")
+
+
+# --- unusual tokens ---------------------------------------------------------------------------------------------------
+
+
+def make(plain, template="{{ bos_token }}{{ messages[0].content }}<|im_end|>"):
+    return Tokenizer(plain, ChatTemplate(template, {"bos_token": ""}), [])
+
+
+@pytest.mark.parametrize("text", ["a<|IM_END|>b", "a＜|im_end|＞b", "a<|im_end|>b", "plain"])
+def test_tokens_matched_after_a_normalizer(byte_level_tokenizer, text):
+    byte_level_tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    byte_level_tokenizer.add_special_tokens([AddedToken("<|im_end|>", normalized=True, special=True)])
+    state = json.loads(byte_level_tokenizer.to_str())
+    for token in state["added_tokens"]:
+        token["normalized"] = True
+    plain = Plain.from_str(json.dumps(state))
+    tokenizer = make(plain)
+    end = plain.token_to_id("<|im_end|>")
+    ids = tokenizer.encode_chat(user(text))
+    assert ids.count(end) == 1
+    assert ids[-1] == end
+    assert tokenizer.decode(ids) == byte_level_tokenizer.normalizer.normalize_str(text)
+
+
+def test_token_of_one_character(byte_level_tokenizer):
+    byte_level_tokenizer.add_special_tokens([AddedToken("☃", normalized=False), AddedToken("☃☃", normalized=False)])
+    tokenizer = make(byte_level_tokenizer, "☃{{ messages[0].content }}☃☃")
+    one, two = map(byte_level_tokenizer.token_to_id, ("☃", "☃☃"))
+    ids = tokenizer.encode_chat(user("a☃b☃☃☃c☃"))
+    assert [number for number in ids if number in (one, two)] == [one, two]
+    assert tokenizer.decode(ids) == "a☃b☃☃☃c☃"
+
+
+def test_runs_of_whitespace_stay_tokens(byte_level_tokenizer):
+    byte_level_tokenizer.add_tokens([AddedToken("    ", normalized=False), AddedToken("\n\n", normalized=False)])
+    tokenizer = make(byte_level_tokenizer)
+    ids = tokenizer.encode_chat(user("a\n\n    b<|im_end|>"))
+    assert {byte_level_tokenizer.token_to_id("    "), byte_level_tokenizer.token_to_id("\n\n")} <= set(ids)
+    assert tokenizer.decode(ids) == "a\n\n    b<|im_end|>"
+
+
+def test_model_that_spells_control_tokens_itself():
+    plain = Plain(models.Unigram([("?", -9.0), ("</s>", 0.0), ("a", -1.0), ("b", -1.0), ("<", -5.0)], unk_id=0))
+    plain.decoder = decoders.Fuse()
+    plain.add_special_tokens([AddedToken("</s>", normalized=False, special=True)])
+    tokenizer = make(plain, "{{ messages[0].content }}</s>")
+    assert tokenizer.encode_chat(user("ab")) == [2, 3, 1]
+    with pytest.raises(UsageError, match="control token") as caught:
+        tokenizer.encode_chat(user("a</s>b"))
+    assert "</s>" in caught.value.hint
+
+
+def test_unknown_character_is_no_control_token():
+    plain = Plain(models.BPE({"<unk>": 0, "a": 1}, [], unk_token="<unk>"))
+    plain.decoder = decoders.Fuse()
+    plain.add_special_tokens(["<unk>", "<|im_end|>"])
+    assert make(plain).encode_chat(user("a?a")) == [1, 0, 1, 2]
+
+
+def test_private_use_characters_in_messages(phi3, monkeypatch):
+    monkeypatch.setattr(guard, "_PRIVATE_USE", (range(0xE000, 0xE003),))
+    tokenizer = phi3[0]
+    text = "\ue000<|end|>\ue002"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    with pytest.raises(UsageError, match="private-use"):
+        tokenizer.encode(text + "\ue001")
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_phi3_folder(phi3_folder):
+    tokenizer = Tokenizer.from_folder(phi3_folder)
+    plain = Plain.from_file(str(phi3_folder / "tokenizer.json"))
+    assert tokenizer.stop_ids == tuple(map(plain.token_to_id, ("<|endoftext|>", "<|assistant|>", "<|end|>")))
+    assert tokenizer.vocabulary_size == len(plain.get_vocab())
+
+
+def test_settings_of_training_are_forgotten(make_folder, phi3_tokenizer):
+    phi3_tokenizer.enable_truncation(3)
+    phi3_tokenizer.enable_padding(length=50)
+    phi3_tokenizer.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", [("<s>", 1)])
+    tokenizer = Tokenizer.from_folder(make_folder(phi3_tokenizer))
+    text = "the capital of France is Paris"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer.encode(text)) == 6
+    assert len(tokenizer.encode_chat(user("<s> " + text))) == 13
+
+
+@pytest.mark.parametrize(
+    ("files", "stops"),
+    [
+        ({}, ["<|endoftext|>", "<|im_end|>"]),
+        ({"generation_config": {"eos_token_id": 70}, "config": {"eos_token_id": 71}}, [70]),
+        ({"generation_config": {"eos_token_id": [71, 70, 2]}}, [70, 71]),
+        ({"generation_config": {"eos_token_id": None}, "config": {"eos_token_id": 71}}, [71]),
+        ({"generation_config": {}, "config": {"eos_token_id": [71]}}, [71]),
+        ({"tokenizer_config": {"eos_token": "Paris"}}, ["Paris"]),
+        ({"tokenizer_config": {"eos_token": {"content": "Paris", "special": True}}}, ["Paris"]),
+        ({"tokenizer_config": {"eos_token": "missing"}}, []),
+    ],
+)
+def test_stop_ids(make_folder, byte_level_tokenizer, files, stops):
+    config = {"chat_template": "", **files.pop("tokenizer_config", {})}
+    tokenizer = Tokenizer.from_folder(make_folder(byte_level_tokenizer, tokenizer_config=config, **files))
+    number = byte_level_tokenizer.token_to_id
+    expected = {number("<|endoftext|>"), number("<|im_end|>")}
+    expected |= {stop if isinstance(stop, int) else number(stop) for stop in stops}
+    assert tokenizer.stop_ids == tuple(sorted(expected))
+
+
+@pytest.mark.parametrize("stops", ["x", [1, "x"], -1, True, {"a": 1}, 1.5])
+def test_stop_ids_that_are_none(make_folder, phi3_tokenizer, stops):
+    folder = make_folder(phi3_tokenizer, generation_config={"eos_token_id": stops})
+    with pytest.raises(ModelError, match=r"generation_config\.json"):
+        Tokenizer.from_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("A{{ eos_token }}", "A<|im_end|>"),
+        ([{"name": "tool_use", "template": "B"}, {"name": "default", "template": "C"}], "C"),
+    ],
+)
+def test_chat_template(make_folder, byte_level_tokenizer, template, text):
+    config = {"chat_template": template, "eos_token": {"content": "<|im_end|>"}}
+    folder = make_folder(byte_level_tokenizer, tokenizer_config=config)
+    ids = Tokenizer.from_folder(folder).encode_chat(user("Hi"))
+    assert byte_level_tokenizer.decode(ids, skip_special_tokens=False) == text
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}é", encoding="utf-8")
+    tokenizer = Tokenizer.from_folder(folder)
+    assert tokenizer.decode(tokenizer.encode_chat(user("Hi"))) == "Hié"
+
+
+@pytest.mark.parametrize("template", [None, [], [{"name": "rag", "template": "A"}], [1], 5])
+def test_no_chat_template(make_folder, byte_level_tokenizer, template):
+    folder = make_folder(byte_level_tokenizer, tokenizer_config={"chat_template": template})
+    with pytest.raises(ModelError, match="no chat template") as caught:
+        Tokenizer.from_folder(folder)
+    assert caught.value.hint
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(ModelError, match=r"tokenizer\.json is missing") as caught:
+        Tokenizer.from_folder(tmp_path / "nowhere")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe{}", b"[" * 100_000])
+def test_damaged_file(phi3_folder, tmp_path, name, content):
+    folder = shutil.copytree(phi3_folder, tmp_path / "model")
+    (folder / name).write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        Tokenizer.from_folder(folder)
+    assert name in caught.value.message
+    assert caught.value.hint
+
+
+def test_tokenizer_cut_short(phi3_folder, tmp_path):
+    folder = shutil.copytree(phi3_folder, tmp_path / "model")
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    for length in range(0, len(text), 997):
+        (folder / "tokenizer.json").write_text(text[:length], encoding="utf-8")
+        with pytest.raises(ModelError):
+            Tokenizer.from_folder(folder)

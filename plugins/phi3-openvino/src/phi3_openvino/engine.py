@@ -25,6 +25,8 @@ from . import weights
 # OpenVINO GenAI's own defaults for the NPU, whose graphs have fixed shapes.
 _NPU_PROMPT, _NPU_ANSWER = 1024, 128
 _END = object()
+# Release and build; what follows them is a commit.
+_VERSION = "-".join(openvino.__version__.split("-")[:2])
 
 
 def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> OpenVinoEngine:
@@ -154,7 +156,7 @@ def _properties(artifact: Artifact, device: Device, options: Mapping[str, str], 
 def _compiled_cache(artifact: Artifact, device: Device) -> Path | None:
     """Compiled models fail or mislead after an update of OpenVINO or of the driver: both are in the folder's name."""
     driver = device.driver or ("" if device.kind == "cpu" else "\n".join(driver_fingerprint()))
-    state = hashlib.sha256(f"{openvino.__version__}\n{device.name}\n{driver}".encode()).hexdigest()[:12]
+    state = hashlib.sha256(f"{_VERSION}\n{device.name}\n{driver}".encode()).hexdigest()[:12]
     folder = engine_cache("openvino", str(artifact.manifest.get("digest", "")), device.id, state)
     if folder is not None:
         for other in folder.parent.glob(f"openvino-{device.id}-*"):
@@ -165,7 +167,7 @@ def _compiled_cache(artifact: Artifact, device: Device) -> Path | None:
 
 def _as_ir(gguf: Path, artifact: Artifact) -> Path | None:
     """The GGUF file's graph as an IR, converted the first time: reading that takes a tenth of the time."""
-    folder = engine_cache("openvino", str(artifact.manifest.get("digest", "")), "ir", openvino.__version__)
+    folder = engine_cache("openvino", str(artifact.manifest.get("digest", "")), "ir", _VERSION)
     if folder is None:
         return None
     if not (folder / weights.IR).is_file():

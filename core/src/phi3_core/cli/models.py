@@ -16,14 +16,23 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     command = commands.add_parser(
-        "models", help="list, show, pull or remove models", description="The models of the catalogue and the store."
+        "models",
+        help="list, show, pull, verify or remove models",
+        description="The models that there are.",
     )
     verbs = command.add_subparsers(metavar="VERB", required=True, parser_class=type(command))
     listing = verbs.add_parser("list", help="what is in the store, and what the catalogue knows")
     show = verbs.add_parser("show", help="all that is known about one model")
     pull = verbs.add_parser("pull", help="get a model, in the form that suits the device")
+    verify = verbs.add_parser("verify", help="read every file of a model and compare it with its hash")
     remove = verbs.add_parser("rm", help="remove a model from the store")
-    for verb, call in ((listing, call_list), (show, call_show), (pull, call_pull), (remove, call_remove)):
+    for verb, call in (
+        (listing, call_list),
+        (show, call_show),
+        (pull, call_pull),
+        (verify, call_verify),
+        (remove, call_remove),
+    ):
         if verb is not listing:
             verb.add_argument("model", metavar="MODEL")
         verb.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -140,6 +149,30 @@ def call_pull(given: argparse.Namespace) -> int:
         output.print_json({**result, "device": str(result["device"])} if "device" in result else result)
     else:
         print(result["path"])
+    return 0
+
+
+def call_verify(given: argparse.Namespace) -> int:
+    from phi3_core.models import manifest
+    from phi3_core.models.store import Store
+
+    from . import output
+
+    entries = [entry for entry in Store().entries() if entry.model == given.model]
+    if not entries:
+        raise ModelError(f"the store has no such model {given.model!r}", hint="phi3 models list")
+    rows = [{**_row(entry), "wrong": manifest.damaged(entry.path, entry.manifest)} for entry in entries]
+    for row in rows:
+        if row["damaged"]:
+            row["wrong"] = {manifest.NAME: "damaged"}
+    if given.json:
+        output.print_json({"entries": rows})
+    else:
+        for row in rows:
+            said = "; ".join(f"{name} is {what}" for name, what in row["wrong"].items())
+            print(f"{row['path']}: {said or 'whole'}")
+    if any(row["wrong"] for row in rows):
+        raise ModelError(f"{given.model} is damaged", hint=f"phi3 models rm {given.model}, then pull it again")
     return 0
 
 

@@ -65,6 +65,20 @@ def check_sizes(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise ModelError(f"{folder / name} is damaged: {size} bytes, not {entry['size']}")
 
 
+def damaged(folder: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Read every file and compare its hash with the manifest; what is wrong, by the file's name."""
+    wrong = {}
+    for name, entry in manifest["files"].items():
+        try:
+            if sha256(folder / name) != entry["sha256"]:
+                wrong[name] = "damaged"
+        except FileNotFoundError:
+            wrong[name] = "missing"
+        except OSError as error:
+            wrong[name] = f"unreadable: {(error.strerror or str(error)).lower()}"
+    return wrong
+
+
 def sha256(file: Path) -> str:
     """The SHA-256 of a file's content, as hexadecimal digits."""
     digest = hashlib.sha256()

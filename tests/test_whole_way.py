@@ -71,6 +71,15 @@ def test_the_sample_is_pulled_listed_and_removed(sample_needed, home):
     assert json.loads(phi3("models", "list", "--json").stdout)["entries"] == []
 
 
+def test_the_sample_is_a_source_too(sample_needed, home):
+    done = phi3("models", "pull", "sample", "--source", "-q")
+    folder = Path(done.stdout.strip())
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "phi3"
+    assert (folder / "model.safetensors").stat().st_size > 200_000_000
+    shown = phi3("models", "show", "sample").stdout
+    assert "original weights" in shown
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

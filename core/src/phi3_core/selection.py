@@ -151,9 +151,9 @@ def _nothing(survey: Survey, wish: Wish, named: list[Offer]) -> NoDeviceError:
     word = wish.device.casefold()
     wanted = word.partition(":")[0]
     told = [
-        f"{backend}: {refusal.reason}"
-        for backend, refusal in survey.refusals
-        if wish.device == "auto" or wanted in KINDS or wanted == backend.casefold()
+        f"{answer.backend.name}: {', '.join(refusal.reason for refusal in answer.refusals)}"
+        for answer in survey.answers
+        if answer.refusals and (wish.device == "auto" or wanted in KINDS or wanted == answer.backend.name.casefold())
     ]
     told += [f"{broken.plugin} is broken: {broken.error}" for broken in survey.broken]
     hidden = [str(offer.device) for offer in survey.offers if not offer.automatic]

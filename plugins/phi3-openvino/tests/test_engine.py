@@ -118,6 +118,18 @@ def test_a_gguf_file_loads_where_it_lies(sample_store, artifact, tmp_path):
         assert "Paris" in model.generate(FRANCE).text
 
 
+def test_a_store_that_cannot_be_written_costs_time_and_a_sentence(sample_home, artifact, tmp_path, monkeypatch, caplog):
+    home = tmp_path / "home"
+    shutil.copytree(artifact, home / "artifacts" / "sample" / "openvino-int4")
+    (home / "engines").write_text("a file, where a folder would be written", encoding="utf-8")
+    (file,) = (home / "artifacts").glob("*/*/*.gguf")
+    file.chmod(0o444)
+    monkeypatch.setenv("PHI3_HOME", str(home))
+    with phi3.load("sample", device="openvino:CPU", purpose="answer") as model:
+        assert "Paris" in model.generate(FRANCE).text
+    assert any("the compiled model is not kept" in record.getMessage() for record in caplog.records)
+
+
 @pytest.fixture(scope="module")
 def ir_folder(sample_home, artifact, tmp_path_factory):
     """An OpenVINO IR as it comes from a hub: no manifest."""

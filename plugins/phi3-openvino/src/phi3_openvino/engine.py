@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import os
 import queue
 import shutil
@@ -25,6 +27,7 @@ from . import weights
 # OpenVINO GenAI's own defaults for the NPU, whose graphs have fixed shapes.
 _NPU_PROMPT, _NPU_ANSWER = 1024, 128
 _END = object()
+logger = logging.getLogger("phi3_core.openvino")
 # Release and build; what follows them is a commit.
 _VERSION = "-".join(openvino.__version__.split("-")[:2])
 
@@ -40,13 +43,11 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
     if file is None:
         raise ModelError(f"{artifact.path} holds neither {weights.IR} nor one GGUF file")
     properties = _properties(artifact, device, options, purpose)
-    if file.suffix.lower() == ".gguf":
-        file = _as_ir(file, artifact) or file
-    source = file if file.suffix.lower() == ".gguf" else file.parent
-    try:
-        pipeline = openvino_genai.LLMPipeline(source, device.id, **properties)
-    except RuntimeError as error:
-        raise _loading_error(error, options) from error
+    with _loadable(file, artifact) as source:
+        try:
+            pipeline = openvino_genai.LLMPipeline(source, device.id, **properties)
+        except RuntimeError as error:
+            raise _loading_error(error, options) from error
     return OpenVinoEngine(pipeline, _context_length(artifact, device, options), _longest_prompt(device, options))
 
 
@@ -158,33 +159,54 @@ def _compiled_cache(artifact: Artifact, device: Device) -> Path | None:
     driver = device.driver or ("" if device.kind == "cpu" else "\n".join(driver_fingerprint()))
     state = hashlib.sha256(f"{_VERSION}\n{device.name}\n{driver}".encode()).hexdigest()[:12]
     folder = engine_cache("openvino", str(artifact.manifest.get("digest", "")), device.id, state)
-    if folder is not None:
+    if folder is None:
+        logger.warning("the store cannot be written, so the compiled model is not kept; the next start takes as long")
+    else:
         for other in folder.parent.glob(f"openvino-{device.id}-*"):
             if other != folder:
                 shutil.rmtree(other, ignore_errors=True)
     return folder
 
 
-def _as_ir(gguf: Path, artifact: Artifact) -> Path | None:
-    """The GGUF file's graph as an IR, converted the first time: reading that takes a tenth of the time."""
+@contextlib.contextmanager
+def _loadable(file: Path, artifact: Artifact) -> Iterator[Path]:
+    """What a pipeline is made of: an IR's folder, for a GGUF file too.
+
+    A GGUF file is converted the first time, since its IR is read in a tenth of the time.
+    """
+    if file.suffix.lower() != ".gguf":
+        yield file.parent
+        return
     folder = engine_cache("openvino", str(artifact.manifest.get("digest", "")), "ir", _VERSION)
-    if folder is None:
-        return None
-    if not (folder / weights.IR).is_file():
-        with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as staging:
-            link = Path(staging) / gguf.name
-            try:
-                link.symlink_to(gguf.resolve())
-            except OSError:  # Windows asks for a privilege
-                shutil.copyfile(gguf, link)
-            try:
-                openvino_genai.LLMPipeline(link, "CPU", ATTENTION_BACKEND="SDPA", enable_save_ov_model=True)
-            except RuntimeError as error:
-                raise ModelError(f"OpenVINO GenAI cannot read {gguf}: {_clean(error)}") from error
-            # The .xml last: it is what says that the folder is whole.
-            for name in (Path(weights.IR).with_suffix(".bin").name, weights.IR):
-                (Path(staging) / name).replace(folder / name)
-    return folder / weights.IR
+    if folder is not None and (folder / weights.IR).is_file():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as staging:
+        gguf = _writable(file, Path(staging))
+        if folder is None:
+            yield gguf
+            return
+        try:
+            openvino_genai.LLMPipeline(gguf, "CPU", ATTENTION_BACKEND="SDPA", enable_save_ov_model=True)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO GenAI cannot read {file}: {_clean(error)}") from error
+        # The .xml last: it is what says that the folder is whole.
+        for name in (Path(weights.IR).with_suffix(".bin").name, weights.IR):
+            gguf.with_name(name).replace(folder / name)
+    yield folder
+
+
+def _writable(file: Path, folder: Path) -> Path:
+    """The file under a name in ``folder``: OpenVINO GenAI opens a GGUF file for writing, and saves beside it."""
+    here = folder / file.name
+    try:
+        if os.access(file, os.W_OK):
+            here.symlink_to(file.resolve())
+            return here
+    except OSError:  # Windows asks for a privilege
+        pass
+    shutil.copyfile(file, here)
+    return here
 
 
 def _number(options: Mapping[str, str], key: str) -> int:
@@ -217,7 +239,8 @@ def _loading_error(error: RuntimeError, options: Mapping[str, str]) -> Exception
     text = _clean(error)
     for key, value in options.items():
         if key in text or (value and value in text):
-            return UsageError(f"OpenVINO does not take the option {key}={value}: {text}")
+            hint = f"leave --option {key}={value} out"
+            return UsageError(f"OpenVINO does not take the option {key}={value}: {text}", hint=hint)
     return BackendError(f"loading failed: {text}")
 
 

@@ -138,7 +138,7 @@ def _seen(shape: Architecture, ids: ov.Node, mask: ov.Node, positions: ov.Node) 
         return ops.select(visible, ops.constant(np.float32(0)), ops.constant(HIDDEN))
     # By position, not by place in the cache: some devices keep gaps there. Neutral operands complete the form that
     # the paged backend takes the window from; see this module's docstring.
-    true = ops.constant(np.array(True))  # noqa: FBT003
+    true = ops.constant(np.array(True))
     places = ops.unsqueeze(ops.subtract(ops.cum_sum(mask, _whole(1)), one), _list(1, 2))
     near = ops.greater(places, ops.add(ops.unsqueeze(positions, _list(1, 3)), _whole(-shape.window)))
     visible = ops.bitwise_and(ops.bitwise_and(causal, near), present)

@@ -7,7 +7,7 @@ import json
 import pytest
 from phi3_core.errors import ModelError
 from phi3_core.models.lookup import look_up
-from phi3_core.models.store import Store
+from phi3_core.models.store import Form, Store
 
 
 def test_a_name_of_the_catalogue_wins_over_a_folder(home, tmp_path, monkeypatch):
@@ -17,7 +17,7 @@ def test_a_name_of_the_catalogue_wins_over_a_folder(home, tmp_path, monkeypatch)
 
 
 def test_a_name_of_the_store_is_known(home):
-    Store().make_artifact("mine", "acme", "int4", lambda _: {})
+    Store().make_artifact("mine", Form(backend="acme", precision="int4"), lambda _: {})
     assert look_up("mine", Store()).form == "named"
 
 
@@ -44,7 +44,7 @@ def test_folders_and_files_are_told_apart(home, tmp_path):
         ("phi-3-mini-4k", "unknown model 'phi-3-mini-4k'", "phi-3-mini-4k-instruct"),
         ("zzz", "unknown model 'zzz'", "list"),
         ("./nowhere", "no file or folder", "list"),
-        ("no/where", "no file or folder", "list"),
+        ("no/where/else", "no file or folder", "list"),
     ],
 )
 def test_unknown_words_are_refused_with_a_hint(home, word, words, hint):

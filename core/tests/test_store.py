@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from phi3_core.errors import ModelError, StoreError
 from phi3_core.models import manifest
-from phi3_core.models.store import Store
+from phi3_core.models.store import Form, Store
+
+INT4 = Form(backend="acme", precision="int4")
 
 
 def fill(folder: Path) -> dict[str, object]:
@@ -23,12 +25,12 @@ def fill(folder: Path) -> dict[str, object]:
 
 
 def make(store: Store, filler=fill):
-    return store.make_artifact("m", "acme", "int4", filler)
+    return store.make_artifact("m", INT4, filler)
 
 
 def test_an_artifact_is_found_again_with_all_that_its_manifest_says(home):
     made = make(Store())
-    found = Store().artifact("m", "acme", "int4")
+    found = Store().artifact("m", INT4)
     assert found == made
     assert found.path == home / "artifacts" / "m" / "acme-int4"
     assert found.manifest["files"]["weights.bin"]["size"] == 1000
@@ -36,7 +38,7 @@ def test_an_artifact_is_found_again_with_all_that_its_manifest_says(home):
     assert found.manifest["tools"]["x"] == "1"
     (entry,) = Store().entries()
     assert (entry.model, entry.backend, entry.precision, entry.size_bytes) == ("m", "acme", "int4", 1002)
-    assert Store().artifact("m", "acme", "int8") is None
+    assert Store().artifact("m", Form(backend="acme", precision="int8")) is None
     assert Store().source("m") is None
 
 
@@ -54,18 +56,18 @@ def test_what_fails_halfway_is_never_seen(home, error):
     with pytest.raises(error):
         make(Store(), half)
     assert Store().entries() == []
-    assert Store().artifact("m", "acme", "int4") is None
+    assert Store().artifact("m", INT4) is None
     assert [path for path in (home / "staging").iterdir() if path.is_dir()] == []
     assert make(Store()).manifest["files"]
 
 
 KILLED = """
 import os, sys
-from phi3_core.models.store import Store
+from phi3_core.models.store import Form, Store
 def fill(folder):
     (folder / "weights.bin").write_bytes(b"half")
     os._exit(9)
-Store().make_artifact("m", "acme", "int4", fill)
+Store().make_artifact("m", Form(backend="acme", precision="int4"), fill)
 """
 
 
@@ -104,7 +106,7 @@ def test_a_damaged_file_is_named(home, harm):
     else:
         (folder / "weights.bin").unlink()
     with pytest.raises(ModelError, match=r"weights\.bin") as caught:
-        Store().artifact("m", "acme", "int4")
+        Store().artifact("m", INT4)
     assert caught.value.hint == "phi3 models rm m, then pull it again"
 
 
@@ -113,7 +115,7 @@ def test_a_damaged_manifest_is_named_and_can_be_removed(home, text):
     folder = make(Store()).path
     (folder / manifest.NAME).write_text(text, encoding="utf-8")
     with pytest.raises(ModelError, match="phi3.json"):
-        Store().artifact("m", "acme", "int4")
+        Store().artifact("m", INT4)
     (entry,) = Store().entries()
     Store().remove(entry)
     assert Store().entries() == []
@@ -124,7 +126,7 @@ def test_a_manifest_of_a_later_format_asks_for_an_update(home):
     file = folder / manifest.NAME
     file.write_text(file.read_text(encoding="utf-8").replace('"format": 1', '"format": 2'), encoding="utf-8")
     with pytest.raises(ModelError, match="update phi3-core"):
-        Store().artifact("m", "acme", "int4")
+        Store().artifact("m", INT4)
 
 
 def test_removing_takes_what_was_derived_along(home):
@@ -175,6 +177,6 @@ def test_a_read_only_store_can_be_read(small_disk):
     folder, make_read_only = small_disk
     made = make(Store(folder))
     assert make_read_only() == 0
-    assert Store(folder).artifact("m", "acme", "int4") == made
+    assert Store(folder).artifact("m", INT4) == made
     with pytest.raises(StoreError, match="read-only"):
-        Store(folder).make_artifact("m", "acme", "int8", fill)
+        Store(folder).make_artifact("m", Form(backend="acme", precision="int8"), fill)

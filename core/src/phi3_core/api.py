@@ -24,6 +24,7 @@ def load(
     purpose: str = "conversation",
     progress: Progress = no_progress,
     refresh: bool = False,
+    offline: bool = False,
 ) -> Model:
     """Load a model on the best device, or on the one that is named.
 
@@ -36,6 +37,7 @@ def load(
         purpose: ``conversation`` keeps the work of earlier prompts for later ones; ``answer`` starts faster.
         progress: called while the model is being obtained.
         refresh: ask the backends again, whatever was cached.
+        offline: take only what is on this machine.
 
     Raises:
         UsageError, NoDeviceError, ModelError, BackendError: see :mod:`phi3_core.errors`.
@@ -49,4 +51,7 @@ def load(
         wish = Wish(device=device, precision=precision, policy=policy)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error.args[0]) if error.args else str(error)) from error
-    return Model(set_out(model, wish, options=options, purpose=purpose, progress=progress, refresh=refresh))
+    journey = set_out(
+        model, wish, options=options, purpose=purpose, progress=progress, refresh=refresh, offline=offline
+    )
+    return Model(journey)

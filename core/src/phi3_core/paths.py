@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+LARGEST_JSON = 128 * 2**20
+
 
 def home() -> Path:
     """The store's root, which need not exist yet."""
@@ -37,8 +39,10 @@ def engine_cache(backend: str, digest: str, *keys: str) -> Path | None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None if it is missing or not JSON."""
+    """The content of a JSON file, or None if it is missing, not JSON, or absurdly large."""
     try:
+        if path.stat().st_size > LARGEST_JSON:
+            return None
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

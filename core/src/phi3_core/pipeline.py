@@ -16,9 +16,13 @@ import attrs
 from attrs import field, frozen
 
 from .errors import BackendError, NoDeviceError, Phi3Error
-from .models import obtain
+from .models import memory, obtain
+from .models.catalogue import CATALOGUE
 from .models.lookup import Reference, look_up
-from .models.store import Store
+from .models.memory import TooLargeError
+from .models.obtained import Obtained, Unobtainable
+from .models.plan import Plan
+from .models.store import Store, touch
 from .selection import Candidate, Ranking, Wish, rank
 from .surveys import Survey, survey
 from .values import Device, Progress
@@ -68,6 +72,8 @@ class Journey:
     options: Mapping[str, str]
     purpose: str
     progress: Progress
+    offline: bool = False
+    update: bool = False
     attempts: list[Attempt] = field(factory=list)
     _left: Iterator[Candidate] = field(init=False)
     _current: Candidate = field(init=False)
@@ -89,7 +95,7 @@ class Journey:
                 logger.warning("%s; going on with %s", failure.message, candidate.device)
             try:
                 return self._load(candidate)
-            except (BackendError, obtain.Unobtainable) as error:
+            except (BackendError, Unobtainable, TooLargeError) as error:
                 failure = self.failed(error, candidate.device)
         raise failure or NoDeviceError("no device is left to try", hint="phi3 devices")
 
@@ -105,30 +111,72 @@ class Journey:
         """Load once more where the journey last arrived: the engine was stopped for a reason of the user's."""
         return self._load(self._current)
 
-    def fetch(self) -> tuple[Device, obtain.Obtained]:
+    def fetch(self) -> tuple[Device, Obtained]:
         """Obtain the model for the best device, without loading it."""
         failure: Phi3Error | None = None
         for candidate in self._left:
             worker = Worker(self.survey.backend(candidate.device.backend))
             try:
                 return candidate.device, self._obtain(candidate, worker)
-            except (BackendError, obtain.Unobtainable) as error:
+            except (BackendError, Unobtainable, TooLargeError) as error:
                 failure = self.failed(error, candidate.device)
             finally:
                 worker.kill()
         raise failure or NoDeviceError("no device is left to try", hint="phi3 devices")
 
-    def _obtain(self, candidate: Candidate, worker: Worker) -> obtain.Obtained:
-        found = obtain.stored(self.reference, candidate.device, candidate.precisions, self.store)
+    def plan(self) -> Plan:
+        """What :meth:`fetch` would download for the best device that the model can be had for."""
+        failure: Phi3Error | None = None
+        for candidate in self._left:
+            worker = Worker(self.survey.backend(candidate.device.backend))
+            try:
+                worker.finish(limit("load", LOAD_LIMIT_S))
+                return obtain.plan(
+                    self._need(candidate), self.store, worker=worker, offline=self.offline, update=self.update
+                )
+            except (BackendError, Unobtainable, TooLargeError) as error:
+                failure = self.failed(error, candidate.device)
+            finally:
+                worker.kill()
+        raise failure or NoDeviceError("no device is left to try", hint="phi3 devices")
+
+    def _need(self, candidate: Candidate) -> obtain.Need:
+        return obtain.Need(
+            reference=self.reference,
+            device=candidate.device,
+            precisions=self._fitting(candidate),
+            layout=candidate.layout,
+        )
+
+    def _fitting(self, candidate: Candidate) -> tuple[str, ...]:
+        """The candidate's precisions at which the model fits its memory."""
+        known, memory_bytes = CATALOGUE.get(self.reference.name), candidate.device.memory_bytes
+        if known is None or self.reference.form != "named" or memory_bytes is None:
+            return candidate.precisions
+        return memory.check(known, candidate.precisions, str(candidate.device), memory_bytes)
+
+    def _context(self, candidate: Candidate, precision: str, offered: int) -> int:
+        """The engine's context, or as much of it as the device's memory holds."""
+        known, memory_bytes = CATALOGUE.get(self.reference.name), candidate.device.memory_bytes
+        if known is None or self.reference.form != "named" or memory_bytes is None:
+            return offered
+        room = memory.context_that_fits(known, precision, memory_bytes)
+        if room < offered:
+            logger.info("%s holds %d tokens of context, not %d", candidate.device, room, offered)
+        return min(offered, room)
+
+    def _obtain(self, candidate: Candidate, worker: Worker) -> Obtained:
+        need = self._need(candidate)
+        found = None if self.update else obtain.stored(need, self.store)
         if found is None:
             worker.finish(limit("load", LOAD_LIMIT_S))  # the import: whether there is a hook to ask
             found = obtain.obtain(
-                self.reference,
-                candidate.device,
-                candidate.precisions,
+                need,
                 self.store,
                 worker=worker,
                 progress=self.progress,
+                offline=self.offline,
+                update=self.update,
             )
         return found
 
@@ -146,7 +194,9 @@ class Journey:
                 *(device, device.name, candidate.why),
             )
             tokenizer = self._read_text(found.text)
+            self.progress("loading")
             engine = worker.finish(limit("load", LOAD_LIMIT_S), self.progress)
+            touch(found.artifact.path)
         except BaseException:
             worker.kill()
             raise
@@ -155,7 +205,7 @@ class Journey:
             device=device,
             precision=precision,
             tokenizer=tokenizer,
-            context_length=engine["context_length"],
+            context_length=self._context(candidate, precision, engine["context_length"]),
             capabilities=engine["capabilities"],
         )
 
@@ -177,6 +227,8 @@ def set_out(
     purpose: str = "conversation",
     progress: Progress = no_progress,
     refresh: bool = False,
+    offline: bool = False,
+    update: bool = False,
 ) -> Journey:
     """The first two steps: ask the backends, and rank what fits.
 
@@ -199,4 +251,6 @@ def set_out(
         options=dict(options or {}),
         purpose=purpose,
         progress=progress,
+        offline=offline,
+        update=update,
     )

@@ -35,6 +35,7 @@ class Candidate:
     """1 is the best; None for a device that is used only when the user names it."""
     why: str
     notes: str = ""
+    layout: str = ""
 
 
 @frozen(kw_only=True)
@@ -90,7 +91,11 @@ def rank(survey: Survey, wish: Wish) -> Ranking:
     for place, offer in enumerate(fitting, start=1):
         why = _why(place, fitting, wish, words, order)
         precisions = (wish.precision,) if wish.precision else offer.precisions
-        candidates.append(Candidate(device=offer.device, precisions=precisions, rank=place, why=why, notes=offer.notes))
+        candidates.append(
+            Candidate(
+                device=offer.device, precisions=precisions, rank=place, why=why, notes=offer.notes, layout=offer.layout
+            )
+        )
     return Ranking(policy=policy, candidates=tuple(candidates), exact=bool(exact))
 
 
@@ -98,7 +103,12 @@ def overview(survey: Survey, policy: str) -> tuple[Candidate, ...]:
     """Every device on offer: the ranked ones, then those that are used only when named. Empty if there is none."""
     named = tuple(
         Candidate(
-            device=offer.device, precisions=offer.precisions, rank=None, why="used only when named", notes=offer.notes
+            device=offer.device,
+            precisions=offer.precisions,
+            rank=None,
+            why="used only when named",
+            notes=offer.notes,
+            layout=offer.layout,
         )
         for offer in survey.offers
         if not offer.automatic

@@ -89,6 +89,8 @@ class Offer:
     notes: str = field(default="", validator=validators.instance_of(str))
     automatic: bool = field(default=True, validator=_truth)
     """False if the device is to be used only when the user names it in full."""
+    layout: str = field(default="", validator=validators.matches_re(r"[a-z0-9]*"))
+    """A word for the form of weights that this device loads, if the backend's devices do not all load the same."""
 
 
 @frozen(kw_only=True)

@@ -60,6 +60,7 @@ def call(given: argparse.Namespace) -> int:
         purpose="conversation",
         progress=progress,
         refresh=given.refresh,
+        offline=given.offline,
     )
     progress.clear()
     with model:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from phi3_core.errors import ModelError, UsageError
@@ -34,15 +36,20 @@ def add(commands: Any) -> None:
         (remove, call_remove),
     ):
         if verb is not listing:
-            verb.add_argument("model", metavar="MODEL")
+            verb.add_argument("model", metavar="MODEL", nargs="?" if verb is remove else None)
         verb.add_argument("--json", action="store_true", help="print the result as JSON")
         options.add_traceback(verb)
         verb.set_defaults(call=call)
     pull.add_argument("--source", action="store_true", help="get the original weights, from which backends quantize")
+    pull.add_argument("--update", action="store_true", help="get the newest revision, if there is a newer one")
+    pull.add_argument("--dry-run", action="store_true", help="only say what would be downloaded")
+    options.add_offline(pull)
     options.add_device(pull)
+    verify.add_argument("--repair", action="store_true", help="fetch what is damaged again, and nothing else")
     options.add_quiet(pull)
     remove.add_argument("--backend", help="only what is for this backend")
     remove.add_argument("-p", "--precision", choices=("fp16", "int8", "int4"), help="only this precision")
+    remove.add_argument("--unused", metavar="DAYS", type=int, help="only what has not been used for so many days")
     remove.add_argument("--source", action="store_true", help="only the original weights")
 
 
@@ -54,6 +61,9 @@ def _row(entry: Entry) -> dict[str, Any]:
         "form": "artifact" if entry.backend else "source",
         "bytes": entry.size_bytes,
         "path": entry.path,
+        "revision": entry.manifest.get("revision"),
+        "used": datetime.fromtimestamp(entry.used, timezone.utc).isoformat(timespec="seconds"),
+        "quality": entry.manifest.get("quality"),
         "damaged": bool(entry.manifest.get("damaged")),
     }
 
@@ -64,19 +74,37 @@ def call_list(given: argparse.Namespace) -> int:
 
     from . import output
 
-    entries = [_row(entry) for entry in Store().entries()]
+    store = Store()
+    entries = [_row(entry) for entry in store.entries()]
     here = {row["model"] for row in entries}
+    total, free = sum(row["bytes"] for row in entries), store.free_bytes()
     if given.json:
         catalogue = [{**known._asdict(), "in_store": known.name in here} for known in CATALOGUE.values()]
-        output.print_json({"store": str(Store().root), "entries": entries, "catalogue": catalogue})
+        document = {"store": store.root, "bytes": total, "free_bytes": free, "entries": entries, "catalogue": catalogue}
+        output.print_json(document)
         return 0
     rows = [
-        (row["model"], row["backend"] or "-", row["precision"] or "source", output.size(row["bytes"]))
+        (
+            row["model"],
+            row["backend"] or "-",
+            row["precision"] or "source",
+            output.size(row["bytes"]),
+            row["used"][:10],
+            _quality(row["quality"]),
+        )
         for row in entries
     ]
-    rows += [(known.name, "-", "-", "not in the store") for known in CATALOGUE.values() if known.name not in here]
-    output.print_table(("model", "backend", "precision", "size"), rows)
+    rows += [(known.name, "-", "-", "not here", "", "") for known in CATALOGUE.values() if known.name not in here]
+    output.print_table(("model", "backend", "precision", "size", "last use", "quality"), rows)
+    print(f"{output.size(total)} in {store.root}, {output.size(free)} free")
     return 0
+
+
+def _quality(report: Any) -> str:
+    """The report's perplexity, and that of the reference, if it was measured."""
+    if not isinstance(report, dict) or "perplexity" not in report:
+        return ""
+    return f"perplexity {report['perplexity']:.2f} ({report.get('reference_perplexity', 0):.2f})"
 
 
 def call_show(given: argparse.Namespace) -> int:
@@ -115,40 +143,78 @@ def call_show(given: argparse.Namespace) -> int:
 
 
 def call_pull(given: argparse.Namespace) -> int:
-    from phi3_core import pipeline
-    from phi3_core.models import obtain
+    from phi3_core.models import local, obtain
     from phi3_core.models.lookup import look_up
     from phi3_core.models.store import Store
-    from phi3_core.selection import Wish
 
     from . import output
 
+    if given.dry_run:
+        return _dry_run(given)
     progress = output.Progress()
     if given.source:
         store = Store()
-        source = obtain.source_of(look_up(given.model, store), store, progress)
-        result = {"model": source.model, "form": "source", "path": source.path}
+        source = obtain.source_of(
+            look_up(given.model, store), store, progress, offline=given.offline, update=given.update
+        )
+        result = {"model": source.model, "form": "source", "revision": source.revision, "path": source.path}
     else:
-        wish = Wish(device=given.device, precision=given.precision, policy=given.policy)
-        journey = pipeline.set_out(given.model, wish, progress=progress, refresh=given.refresh)
+        journey = _journey(given, progress)
         device, found = journey.fetch()
         artifact = found.artifact
         if journey.reference.form == "artifact":
-            artifact = obtain.take_in(journey.reference, found, journey.store)
+            artifact = local.take_in(journey.reference.name, found, journey.store)
         result = {
             "model": journey.reference.name,
             "form": "artifact",
-            "device": device,
+            "device": str(device),
             "backend": artifact.backend,
             "precision": artifact.precision,
+            "revision": artifact.manifest.get("revision"),
             "how": found.how,
             "path": artifact.path,
         }
     progress.clear()
     if given.json:
-        output.print_json({**result, "device": str(result["device"])} if "device" in result else result)
+        output.print_json(result)
     else:
         print(result["path"])
+    return 0
+
+
+def _journey(given: argparse.Namespace, progress: Any) -> Any:
+    from phi3_core import pipeline
+    from phi3_core.selection import Wish
+
+    wish = Wish(device=given.device, precision=given.precision, policy=given.policy)
+    return pipeline.set_out(
+        given.model,
+        wish,
+        progress=progress,
+        refresh=given.refresh,
+        offline=given.offline,
+        update=given.update,
+    )
+
+
+def _dry_run(given: argparse.Namespace) -> int:
+    """What a pull would download: the files and their sizes."""
+    from phi3_core.models import plan
+    from phi3_core.models.lookup import look_up
+    from phi3_core.models.store import Store
+
+    from . import output
+
+    if given.source:
+        planned = plan.for_source(look_up(given.model, Store()), offline=given.offline)
+    else:
+        planned = _journey(given, output.Progress()).plan()
+    if given.json:
+        output.print_json(planned)
+        return 0
+    for file in planned.files:
+        print(f"{output.size(file.size):>10}  {file.name}")
+    print(f"{output.size(planned.size_bytes):>10}  {planned.words}")
     return 0
 
 
@@ -158,9 +224,15 @@ def call_verify(given: argparse.Namespace) -> int:
 
     from . import output
 
-    entries = [entry for entry in Store().entries() if entry.model == given.model]
+    store = Store()
+    entries = [entry for entry in store.entries() if entry.model == given.model]
     if not entries:
         raise ModelError(f"the store has no such model {given.model!r}", hint="phi3 models list")
+    if given.repair:
+        progress = output.Progress()
+        for entry in entries:
+            store.repair(entry, progress)
+        progress.clear()
     rows = [{**_row(entry), "wrong": manifest.damaged(entry.path, entry.manifest)} for entry in entries]
     for row in rows:
         if row["damaged"]:
@@ -172,7 +244,10 @@ def call_verify(given: argparse.Namespace) -> int:
             said = "; ".join(f"{name} is {what}" for name, what in row["wrong"].items())
             print(f"{row['path']}: {said or 'whole'}")
     if any(row["wrong"] for row in rows):
-        raise ModelError(f"{given.model} is damaged", hint=f"phi3 models rm {given.model}, then pull it again")
+        can_be = not given.repair and any(store.from_hub(entry) for entry in entries)
+        again = f"phi3 models verify --repair {given.model}"
+        hint = again if can_be else f"phi3 models rm {given.model}, then pull it again"
+        raise ModelError(f"{given.model} is damaged", hint=hint)
     return 0
 
 
@@ -183,16 +258,20 @@ def call_remove(given: argparse.Namespace) -> int:
 
     if given.source and (given.backend or given.precision):
         raise UsageError("--source goes with neither --backend nor --precision")
+    if given.model is None and given.unused is None:
+        raise UsageError("which model?", hint="phi3 models rm MODEL, or --unused DAYS")
+    before = time.time() - 86400 * given.unused if given.unused is not None else None
     store = Store()
     entries = [
         entry
         for entry in store.entries()
-        if entry.model == given.model
+        if given.model in {None, entry.model}
+        and (before is None or entry.used < before)
         and (not given.source or entry.backend is None)
         and given.backend in (None, entry.backend)
         and given.precision in (None, entry.precision)
     ]
-    if not entries:
+    if not entries and given.unused is None:
         raise ModelError(f"the store has no such model {given.model!r}", hint="phi3 models list")
     for entry in entries:
         store.remove(entry)
@@ -200,5 +279,6 @@ def call_remove(given: argparse.Namespace) -> int:
     if given.json:
         output.print_json({"removed": [_row(entry) for entry in entries], "bytes": freed})
     else:
-        print(f"phi3: removed {given.model}, {output.size(freed)}", file=sys.stderr)
+        names = ", ".join(sorted({entry.model for entry in entries})) or "nothing"
+        print(f"phi3: removed {names}, {output.size(freed)}", file=sys.stderr)
     return 0

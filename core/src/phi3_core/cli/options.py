@@ -22,8 +22,12 @@ def add_traceback(command: argparse.ArgumentParser) -> None:
 
 def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "-m", "--model", default=DEFAULT, help="a name (phi3 models list), a model folder, or a GGUF file [%(default)s]"
+        "-m",
+        "--model",
+        default=DEFAULT,
+        help="a name (phi3 models list), a hub repository, a model folder, or a GGUF file [%(default)s]",
     )
+    add_offline(command)
 
 
 def add_device(command: argparse.ArgumentParser) -> None:
@@ -34,6 +38,10 @@ def add_device(command: argparse.ArgumentParser) -> None:
     group.add_argument("-p", "--precision", choices=("fp16", "int8", "int4"), help="[the best that can be had]")
     add_policy(group)
     group.add_argument("--refresh", action="store_true", help="ask the backends again, whatever was cached")
+
+
+def add_offline(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--offline", action="store_true", help="take only what is on this machine")
 
 
 def add_policy(group: Any) -> None:

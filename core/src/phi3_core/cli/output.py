@@ -99,23 +99,40 @@ class Progress:
         self._stage = ""
         self._drawn = 0.0
         self._width = 0
+        self._since, self._first = 0.0, 0
         for handler in logger.handlers:
             if isinstance(handler, Handler):
                 handler.progress = self
 
     def __call__(self, stage: str, done: int | None = None, total: int | None = None) -> None:
         new, self._stage = stage != self._stage, stage
+        if new:
+            self._since, self._first = 0.0, 0
         if not logger.isEnabledFor(logging.INFO):
             return
         if not sys.stderr.isatty():
-            if new:
-                logger.info("%s …", stage)
+            if new and total:  # a log wants to know of what takes long, and not of every step
+                logger.info("%s %s", stage, size(total) if total >= 10**6 else "…")
             return
         now = time.monotonic()
         if new or now - self._drawn > 0.1:
             self._drawn = now
-            part = f" {100 * done // total} %" if done is not None and total else " …"
-            self._draw(f"phi3: {stage}{part}")
+            self._draw(f"phi3: {stage}{self._part(done, total, now)}")
+
+    def _part(self, done: int | None, total: int | None, now: float) -> str:
+        """How much of it; of what is measured in megabytes, also how fast, and how long it will take."""
+        if done is None or not total:
+            return " …"
+        if done < self._first or not self._since:
+            self._first, self._since = done, now
+        text = f" {100 * done // total} %"
+        if total < 10**7:
+            return text
+        text += f" of {size(total)}"
+        if now - self._since < 1 or done == self._first:
+            return text
+        speed = (done - self._first) / (now - self._since)
+        return f"{text}, {size(int(speed))}/s, {(total - done) / speed:.0f} s left"
 
     def _draw(self, text: str) -> None:
         sys.stderr.write("\r" + text.ljust(self._width))

@@ -48,6 +48,7 @@ def call(given: argparse.Namespace) -> int:
         purpose="answer",
         progress=progress,
         refresh=given.refresh,
+        offline=given.offline,
     )
     with model:
         progress.clear()

@@ -13,10 +13,8 @@ from phi3_core.values import Progress
 
 from .hub import RemoteFile, Snapshot, check_name
 from .hub_client import HubClient
-from .store import store_errors
+from .store import PARTIAL, store_errors
 from .transfer import Job, Transfer, is_right, size_of
-
-PARTIAL = ".partial"
 
 
 def download(

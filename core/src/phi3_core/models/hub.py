@@ -59,7 +59,7 @@ def inspect(repository: str, revision: str | None = None, folder: str = "", *, o
     Raises:
         ModelError: the hub cannot be asked, has no such repository, revision or folder, or does not give it to us.
     """
-    from .hub_client import Hiccup, HubClient, Patience
+    from .hub_client import Hiccup, HubClient, MissingError, Patience
 
     client = HubClient(repository, revision, offline=offline)
     patience = Patience(tries=3, wait=time.sleep)
@@ -74,7 +74,7 @@ def inspect(repository: str, revision: str | None = None, folder: str = "", *, o
     if folder and not any(file.name.startswith(f"{folder}/") for file in files):
         there = sorted({file.name.rpartition("/")[0] for file in files} - {""})
         hint = f"it has {', '.join(there[:8])}" if there else "all its files lie at its root"
-        raise ModelError(f"{repository} at {commit[:12]} has no folder {folder}", hint=hint)
+        raise MissingError(f"{repository} at {commit[:12]} has no folder {folder}", hint=hint)
     return Snapshot(repository=repository, commit=commit, folder=folder, files=files)
 
 

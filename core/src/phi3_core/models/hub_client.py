@@ -39,6 +39,10 @@ class Hiccup(Exception):  # noqa: N818 - it is not the outcome unless it goes on
         """Seconds that the server asks us to wait."""
 
 
+class MissingError(ModelError):
+    """The hub answers, and what was asked for is not there. Something else may be."""
+
+
 class Patience:
     """How often, and after which pause, something is tried again."""
 
@@ -201,7 +205,8 @@ class HubClient:
             hint = "check that the account of HF_TOKEN may read it"
         else:
             message, hint = f"the hub answers {status} for {where}", f"look at {self.endpoint}/{where}"
-        return ModelError(message, hint=hint)
+        not_there = status in {401, 404} and "token" not in message and code != "GatedRepo"
+        return (MissingError if not_there else ModelError)(message, hint=hint)
 
     def _raise_translated(self, error: Exception) -> NoReturn:
         """Raise a broken connection as a hiccup; anything else as it is, for it is nobody's network."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,8 @@ from . import manifest
 from .catalogue import CATALOGUE
 from .store import Store
 
+# OWNER/NAME, of characters that the hub allows.
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 HINT = "phi3 models list shows what there is"
 
 
@@ -23,9 +26,11 @@ class Reference:
     """A model, before anyone knows in which form it is to be had."""
 
     name: str
-    form: Literal["named", "artifact", "source"]
-    """``named``: of the catalogue or the store; the others: a path of the user's."""
+    form: Literal["named", "hub", "artifact", "source"]
+    """``named``: of the catalogue or the store; ``hub``: a repository; the others: a path of the user's."""
     path: Path | None = None
+    repository: str | None = None
+    """The hub's name for it, of one that is not in the catalogue."""
 
 
 def look_up(word: str, store: Store) -> Reference:
@@ -38,11 +43,16 @@ def look_up(word: str, store: Store) -> Reference:
     """
     if not word.strip():
         raise ModelError("the model's name is empty", hint=HINT)
-    if word in CATALOGUE or word in {entry.model for entry in store.entries()}:
+    if word in CATALOGUE or store.knows(word):
         return Reference(name=word, form="named")
     path = Path(word).expanduser()
     if path.exists():
         return _local(path.absolute())
+    for known in CATALOGUE.values():
+        if known.repository is not None and word.casefold() == known.repository.casefold():
+            return Reference(name=known.name, form="named")
+    if _HUB_ID.fullmatch(word):
+        return Reference(name=word.replace("/", "--"), form="hub", repository=word)
     if "/" in word or "\\" in word or word.startswith("."):
         raise ModelError(f"there is no file or folder {word!r}", hint=HINT)
     close = difflib.get_close_matches(word, CATALOGUE, n=1, cutoff=0.5)

@@ -16,11 +16,16 @@ FORMAT = 1
 
 
 def make(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Hash every file below ``folder``, and write the manifest with ``facts`` beside them."""
-    files = {
-        file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": sha256(file)}
-        for file in sorted(_files(folder))
-    }
+    """Hash every file below ``folder``, and write the manifest with ``facts`` beside them.
+
+    ``facts["hashes"]`` are SHA-256 that are known already, by name; they do not become part of the manifest.
+    """
+    facts = dict(facts)
+    known = facts.pop("hashes", {})
+    files = {}
+    for file in sorted(_files(folder)):
+        name = file.relative_to(folder).as_posix()
+        files[name] = {"size": file.stat().st_size, "sha256": known.get(name) or sha256(file)}
     listing = "\n".join(f"{name} {entry['sha256']}" for name, entry in files.items())
     manifest = {
         "format": FORMAT,
@@ -57,6 +62,8 @@ def check_sizes(folder: Path, manifest: Mapping[str, Any]) -> None:
         ModelError: naming the first file that differs.
     """
     for name, entry in manifest["files"].items():
+        if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
+            raise ModelError(f"{folder / NAME} names {name!r}, which leads out of its folder")
         try:
             size = (folder / name).stat().st_size
         except OSError:

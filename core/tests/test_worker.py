@@ -27,7 +27,7 @@ def load(artifact, device, options):
 
 def start(name: str) -> Worker:
     (backend,) = [backend for backend in installed()[0] if backend.name == name]
-    return Worker(backend)
+    return Worker().open(backend)
 
 
 def load(worker: Worker, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ import sys, time
 from phi3_core.backends import installed
 from phi3_core.worker.host import Worker
 (backend,) = [b for b in installed()[0] if b.name == "busy"]
-worker = Worker(backend)
+worker = Worker().open(backend)
 print(worker._process.pid, flush=True)
 {then}
 """

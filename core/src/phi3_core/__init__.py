@@ -12,11 +12,12 @@ Names are imported when they are first used, so that importing the package costs
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # typing is a large module, and its constant of this name is all that is needed of it
 if TYPE_CHECKING:
+    from typing import Any
+
     from .api import load as load
     from .errors import BackendDiedError as BackendDiedError
     from .errors import BackendError as BackendError

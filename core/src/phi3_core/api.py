@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
-from .model import Model
-from .models.catalogue import DEFAULT
-from .pipeline import no_progress, set_out
-from .selection import Wish
-from .values import Progress
+from .models import DEFAULT
+
+if TYPE_CHECKING:
+    from .model import Model
+    from .selection import Wish
+    from .values import Progress
+    from .worker.host import Worker
 
 PURPOSES = ("answer", "conversation")
 
@@ -22,7 +25,7 @@ def load(
     policy: str = "auto",
     options: Mapping[str, str] | None = None,
     purpose: str = "conversation",
-    progress: Progress = no_progress,
+    progress: Progress | None = None,
     refresh: bool = False,
     offline: bool = False,
 ) -> Model:
@@ -45,13 +48,47 @@ def load(
     What the runtime decides on its way, and why, it logs as ``phi3_core``; warnings show up on stderr unless
     logging is configured otherwise. No ``if __name__ == "__main__"`` guard is needed.
     """
+    return load_with(
+        start_spare(),
+        model,
+        device=device,
+        precision=precision,
+        policy=policy,
+        options=options,
+        purpose=purpose,
+        progress=progress,
+        refresh=refresh,
+        offline=offline,
+    )
+
+
+def start_spare() -> Worker:
+    """Start a worker process before anything else is imported: both sides' imports then take place side by side."""
+    from .worker.host import Worker
+
+    return Worker()
+
+
+def load_with(spare: Worker, model: str, *, device: str, precision: str | None, policy: str, **rest: Any) -> Model:
+    """:func:`load` with a worker that :func:`start_spare` started."""
+    try:
+        from .model import Model
+        from .pipeline import no_progress, set_out
+
+        wish = _wish(device, precision, policy, rest["purpose"])
+        rest["progress"] = rest["progress"] or no_progress
+        return Model(set_out(model, wish, spare=spare, **rest))
+    except BaseException:
+        spare.kill()
+        raise
+
+
+def _wish(device: str, precision: str | None, policy: str, purpose: str) -> Wish:
+    from .selection import Wish
+
     if purpose not in PURPOSES:
         raise UsageError(f"unknown purpose {purpose!r}", hint=f"one of {', '.join(PURPOSES)}")
     try:
-        wish = Wish(device=device, precision=precision, policy=policy)
+        return Wish(device=device, precision=precision, policy=policy)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error.args[0]) if error.args else str(error)) from error
-    journey = set_out(
-        model, wish, options=options, purpose=purpose, progress=progress, refresh=refresh, offline=offline
-    )
-    return Model(journey)

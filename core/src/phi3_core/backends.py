@@ -6,8 +6,6 @@ hangs, exits or crashes at its import takes nothing with it.
 
 from __future__ import annotations
 
-import importlib.metadata
-
 from attrs import frozen
 
 ENTRY_POINT_GROUP = "phi3"
@@ -35,6 +33,8 @@ class Broken:
 
 def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
     """Read the installed distributions' metadata for backends, and for names that two of them claim."""
+    import importlib.metadata
+
     backends: dict[str, Backend] = {}
     broken: list[Broken] = []
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):

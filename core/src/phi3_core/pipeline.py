@@ -74,6 +74,7 @@ class Journey:
     progress: Progress
     offline: bool = False
     update: bool = False
+    spare: Worker | None = None
     attempts: list[Attempt] = field(factory=list)
     _left: Iterator[Candidate] = field(init=False)
     _current: Candidate = field(init=False)
@@ -115,7 +116,7 @@ class Journey:
         """Obtain the model for the best device, without loading it."""
         failure: Phi3Error | None = None
         for candidate in self._left:
-            worker = Worker(self.survey.backend(candidate.device.backend))
+            worker = self._worker(candidate.device)
             try:
                 return candidate.device, self._obtain(candidate, worker)
             except (BackendError, Unobtainable, TooLargeError) as error:
@@ -124,11 +125,16 @@ class Journey:
                 worker.kill()
         raise failure or NoDeviceError("no device is left to try", hint="phi3 devices")
 
+    def _worker(self, device: Device) -> Worker:
+        """A worker for the device's backend: the spare one, if it is still there."""
+        worker, self.spare = self.spare or Worker(), None
+        return worker.open(self.survey.backend(device.backend))
+
     def plan(self) -> Plan:
         """What :meth:`fetch` would download for the best device that the model can be had for."""
         failure: Phi3Error | None = None
         for candidate in self._left:
-            worker = Worker(self.survey.backend(candidate.device.backend))
+            worker = self._worker(candidate.device)
             try:
                 worker.finish(limit("load", LOAD_LIMIT_S))
                 return obtain.plan(
@@ -184,7 +190,7 @@ class Journey:
         self._current = candidate
         device = candidate.device
         # The worker starts first, so that it imports its plugin while this process looks for the weights.
-        worker = Worker(self.survey.backend(device.backend))
+        worker = self._worker(device)
         try:
             found = self._obtain(candidate, worker)
             worker.begin("load", artifact=found.artifact, device=device, options=self.options, purpose=self.purpose)
@@ -229,8 +235,11 @@ def set_out(
     refresh: bool = False,
     offline: bool = False,
     update: bool = False,
+    spare: Worker | None = None,
 ) -> Journey:
     """The first two steps: ask the backends, and rank what fits.
+
+    ``spare`` is a worker that was started before anybody knew for which backend.
 
     Raises:
         ModelError: nothing is known by the name ``model``.
@@ -253,4 +262,5 @@ def set_out(
         progress=progress,
         offline=offline,
         update=update,
+        spare=spare,
     )

@@ -136,7 +136,7 @@ def _ask_all(here: Machine) -> Survey:
     answers: list[Answer] = []
     limit_s = limit("detect", DETECT_LIMIT_S)
     started = time.monotonic()
-    workers = [Worker(backend) for backend in backends]
+    workers = [Worker().open(backend) for backend in backends]
     try:
         for worker in workers:
             worker.begin("detect", machine=here)

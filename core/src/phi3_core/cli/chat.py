@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from phi3_core.errors import Phi3Error, UsageError
 
 from . import options
 
+TYPE_CHECKING = False  # as in the package itself
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
+
     from phi3_core.model import Message, Model, Reply
 
 HELP = """\
@@ -43,27 +44,10 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
-    from phi3_core import api
-    from phi3_core.model import check_options
-
-    from . import output
+    from .opening import open_model
 
     read = _terminal_reader() if sys.stdin.isatty() else _line_reader()
-    check_options(options.generation(given))  # before a model is loaded in vain
-    progress = output.Progress()
-    model = api.load(
-        given.model,
-        device=given.device,
-        precision=given.precision,
-        policy=given.policy,
-        options=dict(given.option),
-        purpose="conversation",
-        progress=progress,
-        refresh=given.refresh,
-        offline=given.offline,
-    )
-    progress.clear()
-    with model:
+    with open_model(given, "conversation") as model:
         Conversation(model, given).run(read)
     return 0
 
@@ -115,6 +99,9 @@ class Conversation:
             raise UsageError(f"unknown command {word}", hint="/help lists the commands")
 
     def _save(self, name: str) -> None:
+        import json
+        from pathlib import Path
+
         if not name:
             raise UsageError("/save needs a file's name", hint="/save talk.json")
         path = Path(name).expanduser().absolute()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
 
 from . import options
 
+TYPE_CHECKING = False  # as in the package itself
 if TYPE_CHECKING:
+    from typing import Any
+
     from phi3_core.surveys import Survey
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
 
 from phi3_core.errors import ModelError, UsageError
 
 from . import options
 
+TYPE_CHECKING = False  # as in the package itself
 if TYPE_CHECKING:
+    from typing import Any
+
     from phi3_core.models.store import Entry
 
 
@@ -54,6 +55,8 @@ def add(commands: Any) -> None:
 
 
 def _row(entry: Entry) -> dict[str, Any]:
+    from datetime import datetime, timezone
+
     return {
         "model": entry.model,
         "backend": entry.backend,

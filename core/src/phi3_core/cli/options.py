@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from phi3_core.models.catalogue import DEFAULT
+from phi3_core.models import DEFAULT
+
+TYPE_CHECKING = False  # as in the package itself
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def pair(text: str) -> tuple[str, str]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
 
 from phi3_core.errors import UsageError
 
 from . import options
 
+TYPE_CHECKING = False  # as in the package itself
 if TYPE_CHECKING:
+    from typing import Any
+
     from phi3_core.model import Reply
 
 
@@ -31,27 +33,11 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
-    from phi3_core import api
-    from phi3_core.model import check_options
-
     from . import output
+    from .opening import open_model
 
     prompt = _prompt(given.prompt)
-    check_options(options.generation(given))  # before a model is loaded in vain
-    progress = output.Progress()
-    model = api.load(
-        given.model,
-        device=given.device,
-        precision=given.precision,
-        policy=given.policy,
-        options=dict(given.option),
-        purpose="answer",
-        progress=progress,
-        refresh=given.refresh,
-        offline=given.offline,
-    )
-    with model:
-        progress.clear()
+    with open_model(given, "answer") as model:
         with model.stream(prompt, system=given.system, **options.generation(given)) as stream:
             for piece in stream:
                 if not given.json:

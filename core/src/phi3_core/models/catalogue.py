@@ -1,10 +1,8 @@
-"""The models known by name. Imported by the command line: keep it cheap."""
+"""The models known by name. Imported early: keep it cheap."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
-
-DEFAULT = "phi-3-mini-4k-instruct"
 
 
 class Known(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any
 
 from phi3_core.backends import Backend
 from phi3_core.errors import BackendError, Phi3Error
+from phi3_core.hooks import Hooks
 from phi3_core.values import Artifact, Device, Engine, GenerationRequest, Machine, Offer, Recipe, Source, to_plain
 
 from .lifetime import end_with_host
@@ -77,8 +78,6 @@ class Server:
         self._channel.send({"progress": [stage, done, total]})
 
     def do_open(self, backend: Mapping[str, str]) -> list[str]:
-        from phi3_core.hooks import Hooks
-
         self._hooks = Hooks(Backend(**backend))
         return list(self._hooks.names)
 

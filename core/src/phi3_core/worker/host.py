@@ -15,14 +15,16 @@ import weakref
 from collections.abc import Iterator, Mapping
 from multiprocessing import connection as connections
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from phi3_core.backends import Backend
 from phi3_core.errors import BackendDiedError, BackendError, from_wire
-from phi3_core.values import GenerationRequest, Progress
 
 from .lifetime import tie_to_host
 from .protocol import Channel
+
+if TYPE_CHECKING:
+    from phi3_core.backends import Backend
+    from phi3_core.values import GenerationRequest, Progress
 
 logger = logging.getLogger("phi3_core")
 
@@ -43,12 +45,14 @@ def limit(name: str, default_s: float) -> float:
 class Worker:
     """A process that holds one backend, and at most one engine. It is driven by one thread at a time.
 
-    Starting it returns at once; the plugin is being imported meanwhile. Every call has a time limit: a worker that
+    Starting it returns at once, and may be done before it is known which backend is wanted; :meth:`open` says that, and
+    returns at once too, while the plugin is being imported. Every call has a time limit: a worker that
     does not answer within it is killed, and the call raises :class:`BackendError`.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+    backend: Backend
+
+    def __init__(self) -> None:
         self.hooks: tuple[str, ...] = ()
         """The hooks that the plugin implements; known once a first call has been answered."""
         self._pending: collections.deque[str] = collections.deque()
@@ -62,7 +66,12 @@ class Worker:
         self._reader.start()
         # A host that forgets to close, or ends, leaves nothing behind.
         self._finalizer = weakref.finalize(self, _end, self._process, ours, os.getpid())
+
+    def open(self, backend: Backend) -> Worker:
+        """Have the worker import a backend."""
+        self.backend = backend
         self.begin("open", backend=backend)
+        return self
 
     # --- one call -----------------------------------------------------------------------------------------------
 

@@ -14,8 +14,6 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from phi3_core.values import to_plain
-
 LARGEST_MESSAGE = 256 * 2**20
 
 
@@ -38,6 +36,8 @@ class Channel:
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send one message, from any thread; ``OSError`` if the other side is gone."""
+        from phi3_core.values import to_plain  # late: a host starts its worker before it imports anything large
+
         data = json.dumps(to_plain(message), separators=(",", ":")).encode()
         with self._sending:
             self.connection.send_bytes(data)

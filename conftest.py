@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -91,3 +94,17 @@ def plugins(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plug
     # Backends that happen to be installed would take part too, each of them for a second.
     assert str(site) in sys.path
     return Plugins(site)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], int]]]:
+    """A file system of 256 KiB, and a call that makes it read-only."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("only root on Linux can mount a small file system")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"tmpfs", bytes(folder), b"tmpfs", 0, b"size=256k") != 0:
+        pytest.skip("this system does not allow mounting")
+    yield folder, lambda: libc.mount(None, bytes(folder), None, 32 | 1, None)  # MS_REMOUNT | MS_RDONLY
+    assert libc.umount(bytes(folder)) == 0

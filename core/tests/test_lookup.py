@@ -69,3 +69,6 @@ def test_what_is_no_model_is_refused_by_name(home, tmp_path):
     (llama / "config.json").write_text(json.dumps({"model_type": "llama"}), encoding="utf-8")
     with pytest.raises(ModelError, match="'llama', not of the Phi-3 family"):
         look_up(str(llama), Store())
+    (llama / "model.safetensors").rename(llama / "openvino_model.bin")
+    with pytest.raises(ModelError, match="'llama', not of the Phi-3 family"):
+        look_up(str(llama), Store())

@@ -278,6 +278,17 @@ def test_two_pulls_at_once_do_the_work_once(phi3, server, ready, home):
     assert len(server.bodies(WEIGHTS)) == 1
 
 
+def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(phi3, server, ready, small_disk, monkeypatch):
+    disk, _ = small_disk
+    monkeypatch.setenv("PHI3_HOME", str(disk))
+    server.add(READY, ready)
+    code, _, err = phi3("models", "pull", MODEL)
+    assert code == 4
+    assert "the download needs 3." in err
+    assert "PHI3_HOME" in err
+    assert not server.bodies(WEIGHTS)
+
+
 def test_a_wrong_byte_is_refused_and_not_published(phi3, server, ready, home):
     server.add(READY, ready)
     server.fault(WEIGHTS, wrong_byte=5, times=1)

@@ -66,17 +66,20 @@ def _local(path: Path) -> Reference:
         return Reference(name=path.stem, form="artifact", path=path)
     if (path / manifest.NAME).is_file():
         return Reference(name=path.name, form="artifact", path=path)
-    if any(path.glob("*.safetensors")):
-        _check_source(path)
+    is_source = any(path.glob("*.safetensors"))
+    _check_family(path, needed=is_source)
+    if is_source:
         return Reference(name=path.name, form="source", path=path)
     if not any(path.iterdir()):
         raise ModelError(f"the folder {path} is empty", hint=HINT)
     return Reference(name=path.name, form="artifact", path=path)
 
 
-def _check_source(path: Path) -> None:
+def _check_family(path: Path, *, needed: bool) -> None:
+    """Refuse a folder whose ``config.json`` names another family, or, if it is ``needed``, names none."""
     config = paths.read_json(path / "config.json")
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} has weights, but no config.json that says what they are")
-    if config.get("model_type") != "phi3":
-        raise ModelError(f"{path} is a model of type {config.get('model_type')!r}, not of the Phi-3 family")
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind is None and needed:
+        raise ModelError(f"{path} has weights, but no config.json that says of which kind", hint=HINT)
+    if kind not in {None, "phi3"}:
+        raise ModelError(f"{path} is a model of type {kind!r}, not of the Phi-3 family", hint=HINT)

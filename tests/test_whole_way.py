@@ -56,7 +56,7 @@ def test_devices_and_plugins_as_programs_read_them(sample_store):
     assert all(refusal["reason"] and refusal["backend"] for refusal in found["refusals"])
     listed = json.loads(phi3("plugins", "--json").stdout)
     (openvino,) = [plugin for plugin in listed["plugins"] if plugin["plugin"] == "openvino"]
-    assert {"detect", "load", "generate", "recognize", "published"} <= set(openvino["hooks"])
+    assert {"detect", "load", "generate", "logits", "published", "quantize", "recognize"} <= set(openvino["hooks"])
 
 
 def test_the_sample_is_pulled_listed_and_removed(sample_needed, home):

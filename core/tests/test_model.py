@@ -305,6 +305,27 @@ def test_a_quantizer_that_fails_leaves_nothing(plugins, source, home):
     assert [path for path in (home / "staging").iterdir() if path.is_dir()] == []
 
 
+NOISE = """
+import numpy
+
+@hookimpl
+def logits(engine, ids):
+    return numpy.random.default_rng(0).normal(size=(len(ids), {vocabulary})).astype("float32")
+"""
+
+
+def test_what_answers_like_noise_is_refused_and_not_published(plugins, phi3_folder, tmp_path, home):
+    from phi3_core.quantization.random_checkpoint import TINY, write_random
+
+    config = {**TINY["phi-3-mini-4k"], "vocab_size": 600}
+    folder = write_random(tmp_path / "checkpoint", config)
+    shutil.copyfile(phi3_folder / "tokenizer.json", folder / "tokenizer.json")
+    plugins.add("parrot", changes=NOISE.replace("{vocabulary}", "600"))
+    with pytest.raises(ModelError, match="answers like noise"):
+        phi3.load(str(folder), device="parrot")
+    assert not list(home.glob("artifacts/*/*"))
+
+
 SCRIPT = """
 import phi3_core as phi3
 model = phi3.load({source!r}, device="parrot")

@@ -18,6 +18,9 @@ TYPE_CHECKING = False  # typing is a large module, and its constant of this name
 if TYPE_CHECKING:
     from typing import Any
 
+    from .answers import Message as Message
+    from .answers import Reply as Reply
+    from .answers import Stream as Stream
     from .api import load as load
     from .errors import BackendDiedError as BackendDiedError
     from .errors import BackendError as BackendError
@@ -28,10 +31,7 @@ if TYPE_CHECKING:
     from .errors import StoreError as StoreError
     from .errors import UsageError as UsageError
     from .hookspecs import hookimpl as hookimpl
-    from .model import Message as Message
     from .model import Model as Model
-    from .model import Reply as Reply
-    from .model import Stream as Stream
     from .surveys import Survey as Survey
     from .surveys import survey as survey
     from .values import Artifact as Artifact
@@ -49,13 +49,14 @@ if TYPE_CHECKING:
     from .values import Source as Source
 
 _HOMES = {
+    "answers": ("Message", "Reply", "Stream"),
     "api": ("load",),
     "errors": (
         *("BackendDiedError", "BackendError", "ModelError", "NoDeviceError", "Phi3Error", "PromptTooLongError"),
         *("StoreError", "UsageError"),
     ),
     "hookspecs": ("hookimpl",),
-    "model": ("Message", "Model", "Reply", "Stream"),
+    "model": ("Model",),
     "surveys": ("Survey", "survey"),
     "values": (
         *("Artifact", "Device", "Engine", "Finding", "GenerationRequest", "Machine", "Offer", "Progress"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 from attrs import field, frozen
 
+from .answers import Attempt
 from .errors import BackendError, NoDeviceError, Phi3Error
 from .models import memory, obtain
 from .models.catalogue import CATALOGUE
@@ -25,7 +26,7 @@ from .models.plan import Plan
 from .models.store import Store, touch
 from .selection import Candidate, Ranking, Wish, rank
 from .surveys import Survey, survey
-from .values import Device, Progress
+from .values import Device, Progress, Recipe
 from .worker.host import Worker, limit
 
 if TYPE_CHECKING:
@@ -38,14 +39,6 @@ LOAD_LIMIT_S = 900.0
 
 def no_progress(stage: str, done: int | None = None, total: int | None = None) -> None:
     """For those who do not want to know how far it is."""
-
-
-@frozen(kw_only=True)
-class Attempt:
-    """A device that was tried, and what came of it: ``answered``, or the reason why not."""
-
-    device: str
-    outcome: str
 
 
 @frozen(kw_only=True)
@@ -75,6 +68,8 @@ class Journey:
     offline: bool = False
     update: bool = False
     spare: Worker | None = None
+    recipe: Recipe | None = None
+    check: bool = True
     attempts: list[Attempt] = field(factory=list)
     _left: Iterator[Candidate] = field(init=False)
     _current: Candidate = field(init=False)
@@ -128,6 +123,7 @@ class Journey:
     def _worker(self, device: Device) -> Worker:
         """A worker for the device's backend: the spare one, if it is still there."""
         worker, self.spare = self.spare or Worker(), None
+        worker.disposable = self.purpose == "answer"
         return worker.open(self.survey.backend(device.backend))
 
     def plan(self) -> Plan:
@@ -152,6 +148,8 @@ class Journey:
             device=candidate.device,
             precisions=self._fitting(candidate),
             layout=candidate.layout,
+            recipe=self.recipe,
+            check=self.check,
         )
 
     def _fitting(self, candidate: Candidate) -> tuple[str, ...]:
@@ -173,7 +171,7 @@ class Journey:
 
     def _obtain(self, candidate: Candidate, worker: Worker) -> Obtained:
         need = self._need(candidate)
-        found = None if self.update else obtain.stored(need, self.store)
+        found = None if self.update or self.recipe else obtain.stored(need, self.store)
         if found is None:
             worker.finish(limit("load", LOAD_LIMIT_S))  # the import: whether there is a hook to ask
             found = obtain.obtain(

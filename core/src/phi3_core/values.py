@@ -31,6 +31,10 @@ def _strings(given: Any) -> tuple[str, ...]:
     return tuple(given)
 
 
+def _mapping(given: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(given)
+
+
 def _ids(given: Any) -> tuple[int, ...]:
     return tuple(int(item) for item in given)
 
@@ -113,7 +117,7 @@ class Recipe:
     )
     """Share of the linear layers that get the low precision; the rest get int8."""
     symmetric: bool | None = field(default=None, validator=validators.optional(_truth))
-    extra: Mapping[str, str] = field(factory=dict, converter=dict)
+    extra: Mapping[str, str] = field(factory=dict, converter=_mapping)
 
     @group_size.validator
     def _check_group_size(self, _: attrs.Attribute[Any], given: int | None) -> None:
@@ -141,7 +145,7 @@ class Artifact:
     path: Path = field(converter=Path)
     backend: str = field(validator=_text)
     precision: str = field(validator=_one_of(*PRECISIONS))
-    manifest: Mapping[str, Any] = field(factory=dict, converter=dict)
+    manifest: Mapping[str, Any] = field(factory=dict, converter=_mapping)
 
 
 @frozen(kw_only=True)

@@ -181,8 +181,3 @@ def test_a_truncated_gguf_file_is_named_before_openvino_sees_it(sample_store, ar
     Path(cut).write_bytes(b"hello")
     with pytest.raises(ModelError, match=r"cut\.gguf"):
         phi3.load(str(cut))
-
-
-def test_a_precision_that_nobody_has_is_said_to_be_missing(sample_store):
-    with pytest.raises(ModelError, match="not to be had for openvino:CPU at fp16"):
-        phi3.load("sample", device="openvino:CPU", precision="fp16")

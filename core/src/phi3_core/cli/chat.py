@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from phi3_core.model import Message, Model, Reply
+    from phi3_core.answers import Message, Reply
+    from phi3_core.model import Model
 
 HELP = """\
 /help            this list

@@ -107,7 +107,7 @@ def _quality(report: Any) -> str:
     """The report's perplexity, and that of the reference, if it was measured."""
     if not isinstance(report, dict) or "perplexity" not in report:
         return ""
-    return f"perplexity {report['perplexity']:.2f} ({report.get('reference_perplexity', 0):.2f})"
+    return f"perplexity {report['perplexity']:.2f} ({report.get('perplexity_reference', 0):.2f})"
 
 
 def call_show(given: argparse.Namespace) -> int:
@@ -146,7 +146,7 @@ def call_show(given: argparse.Namespace) -> int:
 
 
 def call_pull(given: argparse.Namespace) -> int:
-    from phi3_core.models import local, obtain
+    from phi3_core.models import local, sources
     from phi3_core.models.lookup import look_up
     from phi3_core.models.store import Store
 
@@ -157,7 +157,7 @@ def call_pull(given: argparse.Namespace) -> int:
     progress = output.Progress()
     if given.source:
         store = Store()
-        source = obtain.source_of(
+        source = sources.source_of(
             look_up(given.model, store), store, progress, offline=given.offline, update=given.update
         )
         result = {"model": source.model, "form": "source", "revision": source.revision, "path": source.path}
@@ -222,7 +222,7 @@ def _dry_run(given: argparse.Namespace) -> int:
 
 
 def call_verify(given: argparse.Namespace) -> int:
-    from phi3_core.models import manifest
+    from phi3_core.models import fetch, manifest
     from phi3_core.models.store import Store
 
     from . import output
@@ -234,7 +234,7 @@ def call_verify(given: argparse.Namespace) -> int:
     if given.repair:
         progress = output.Progress()
         for entry in entries:
-            store.repair(entry, progress)
+            fetch.repair(entry, progress)
         progress.clear()
     rows = [{**_row(entry), "wrong": manifest.damaged(entry.path, entry.manifest)} for entry in entries]
     for row in rows:
@@ -247,7 +247,7 @@ def call_verify(given: argparse.Namespace) -> int:
             said = "; ".join(f"{name} is {what}" for name, what in row["wrong"].items())
             print(f"{row['path']}: {said or 'whole'}")
     if any(row["wrong"] for row in rows):
-        can_be = not given.repair and any(store.from_hub(entry) for entry in entries)
+        can_be = not given.repair and any(fetch.from_hub(entry) for entry in entries)
         again = f"phi3 models verify --repair {given.model}"
         hint = again if can_be else f"phi3 models rm {given.model}, then pull it again"
         raise ModelError(f"{given.model} is damaged", hint=hint)

@@ -6,7 +6,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from phi3_core.errors import Phi3Error
 from phi3_core.values import to_plain
@@ -78,6 +79,23 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
         table.add_row(*(Text(str(cell)) for cell in row))
     width = None if sys.stdout.isatty() else 250
     Console(width=width, highlight=False).print(table)
+
+
+def print_quality(report: Mapping[str, Any]) -> None:
+    """A quality report as a table."""
+    print_table(
+        ("tokens", "perplexity", "of the reference", "mean KL", "99th percentile", "top-1 agreement"),
+        [
+            (
+                report["tokens"],
+                f"{report['perplexity']:.2f}",
+                f"{report['perplexity_reference']:.2f}",
+                f"{report['kl_mean']:.4f}",
+                f"{report['kl_p99']:.4f}",
+                f"{report['top1_agreement']:.1%}",
+            )
+        ],
+    )
 
 
 def size(count: int | None) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 from phi3_core.errors import ModelError
 from phi3_core.values import Progress
 
-from . import download, hub
+from . import download, hub, manifest
 from .hub_client import MissingError
-from .store import PARTIAL
+from .store import PARTIAL, Entry
 
 _WEIGHTS = ("*.safetensors", "*.onnx", "openvino_*.bin")
 _TEXT = "tokenizer.json"
@@ -90,3 +90,27 @@ def check_family(snapshot: hub.Snapshot, *, offline: bool) -> None:
         raise ModelError(
             f"{snapshot.repository} is a model of type {kind!r}, not of the Phi-3 family", hint="phi3 models list"
         )
+
+
+def from_hub(entry: Entry) -> bool:
+    """Whether an entry's files can be had from the hub again."""
+    repository = (entry.manifest.get("source") or {}).get("repository", "")
+    return "/" in repository and ":" not in repository and bool(entry.manifest.get("revision"))
+
+
+def repair(entry: Entry, progress: Progress) -> None:
+    """Fetch those files of an entry of the store that are damaged, at the revision that it has.
+
+    Raises:
+        ModelError: it did not come from the hub, or the hub does not give it again.
+    """
+    wrong = manifest.damaged(entry.path, entry.manifest)
+    if not wrong:
+        return
+    if not from_hub(entry):
+        hint = f"phi3 models rm {entry.model}, then pull it again"
+        raise ModelError(f"{entry.path} did not come from the hub and cannot be repaired", hint=hint)
+    source = entry.manifest["source"]
+    snapshot = hub.inspect(source["repository"], entry.manifest["revision"], source.get("folder", ""))
+    files = [file for file in hub.wanted(snapshot.files, snapshot.folder) if snapshot.local_name(file) in wrong]
+    download.download(snapshot, files, entry.path, progress)

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from attrs import evolve, frozen
+from attrs import frozen
 
+from phi3_core.backends import Backend
 from phi3_core.errors import ModelError
 from phi3_core.values import Artifact, Device, Progress, Published, Recipe, Source, to_plain
 
@@ -21,13 +22,13 @@ from .hub_client import MissingError
 from .lookup import Reference
 from .obtained import Obtained, Unobtainable
 from .plan import Plan
+from .sources import PACKAGE, source_of
 from .store import Form, Store
 
 logger = logging.getLogger("phi3_core")
 
 ASK_LIMIT_S = 30.0
 QUANTIZE_SILENCE_S = 900.0
-PACKAGE = "package:"
 _TEXT_FILES = (
     "config.json",
     "generation_config.json",
@@ -43,6 +44,8 @@ class Asked(Protocol):
 
     hooks: tuple[str, ...]
 
+    backend: Backend
+
     def call(self, verb: str, *, limit_s: float, progress: Progress | None = None, **arguments: object) -> Any: ...
 
 
@@ -55,6 +58,10 @@ class Need:
     precisions: tuple[str, ...]
     """The first that can be had is taken."""
     layout: str = ""
+    recipe: Recipe | None = None
+    """How to quantize, if the user said so: what is in the store or published is not taken instead."""
+    check: bool = True
+    """Whether the quality of what is quantized is measured, and noise refused."""
 
     @property
     def name(self) -> str:
@@ -90,6 +97,8 @@ def obtain(
     path = need.reference.path
     if need.reference.form == "artifact" and path is not None:
         return errand.local(path)
+    if need.recipe is not None:
+        return errand.quantized()
     found = None if update else stored(need, store)
     return found or errand.published() or errand.quantized()
 
@@ -213,11 +222,11 @@ class _Errand:
         source = source_of(need.reference, self.store, self.progress, offline=self.offline, update=self.update)
         if not any(source.path.glob("*.safetensors")):
             return self.local(source.path)
-        precision = need.precisions[0]
-        old = self.store.artifact(need.name, need.form(precision))
-        if old is not None and old.manifest.get("source", {}).get("revision") == source.revision:
-            return Obtained(artifact=old, text=old.path, how="from the store, made of the newest revision")
-        recipe = Recipe(precision=precision)
+        recipe = need.recipe or Recipe(precision=need.precisions[0])
+        old = self.store.artifact(need.name, need.form(recipe.precision))
+        made_of = (source.revision, to_plain(recipe))
+        if old and (old.manifest.get("source", {}).get("revision"), old.manifest.get("recipe")) == made_of:
+            return Obtained(artifact=old, text=old.path, how="from the store, where it is already")
         artifact = self._quantize(source, recipe, old)
         return Obtained(artifact=artifact, text=artifact.path, how="quantized from the original weights")
 
@@ -239,10 +248,24 @@ class _Errand:
             for file in _TEXT_FILES:  # the text is core's business, whatever the backend kept
                 if (source.path / file).is_file() and not (folder / file).exists():
                     shutil.copyfile(source.path / file, folder / file)
-            return {"source": {"model": source.model, "revision": source.revision}, "recipe": to_plain(recipe)}
+            return {
+                "source": {"model": source.model, "revision": source.revision},
+                "recipe": to_plain(recipe),
+                "quality": self._quality(folder, recipe, source),
+            }
 
         digest = str(old.manifest["digest"]) if old is not None else ""
         return self.store.make_artifact(need.name, need.form(recipe.precision), fill, old=digest)
+
+    def _quality(self, folder: Path, recipe: Recipe, source: Source) -> dict[str, Any] | None:
+        if not self.need.check or "logits" not in self.worker.hooks:
+            return None
+        from phi3_core import evaluation
+
+        found = evaluation.check(
+            folder, recipe.precision, self.need.device, self.worker.backend, source.path, self.progress
+        )
+        return dict(to_plain(found))
 
     def local(self, path: Path) -> Obtained:
         """The user's own files, or a folder of the hub's that needs no quantizing."""
@@ -252,47 +275,6 @@ class _Errand:
             return None if found is None else str(found)
 
         return local.obtain(path, self.need.device, self.need.precisions, self.store, recognize=recognize)
-
-
-def source_of(
-    reference: Reference, store: Store, progress: Progress, *, offline: bool = False, update: bool = False
-) -> Source:
-    """The original weights of a model: the user's folder, the store's, built from a package, or from the hub.
-
-    Raises:
-        ModelError: they cannot be had.
-    """
-    if reference.path is not None:
-        return Source(path=reference.path, model=reference.name, revision=local.fingerprint(reference.path)[:12])
-    known = CATALOGUE.get(reference.name)
-    repository = known.repository if known else reference.repository
-    found = store.source(reference.name)
-    if found is not None and not (update and repository):
-        return found
-    if reference.name == sample.NAME:
-
-        def build(folder: Path) -> Mapping[str, Any]:
-            sample.build_source(sample.package_file(), folder, progress)
-            return {"revision": sample.revision(), "source": {"repository": f"{PACKAGE}{sample.PACKAGE}"}}
-
-        return store.make_source(sample.NAME, build)
-    if repository is None:
-        hint = "phi3 models show tells what there is of it"
-        raise ModelError(f"the original weights of {reference.name} are not in the store", hint=hint)
-    from . import fetch
-
-    snapshot, files = fetch.listed(repository, None, "", offline=offline)
-    if found is not None and found.revision == snapshot.commit:
-        return found
-    if known is None:
-        fetch.check_family(snapshot, offline=offline)
-
-    def fill(folder: Path) -> Mapping[str, Any]:
-        return fetch.fill(snapshot, files, folder, progress, offline=offline)
-
-    old = store.source_digest(reference.name)
-    made = store.make_source(reference.name, fill, old=old)
-    return evolve(made, revision=snapshot.commit)
 
 
 def _link(file: Path, link: Path) -> None:

@@ -27,7 +27,7 @@ from attrs import frozen
 
 from phi3_core import paths
 from phi3_core.errors import ModelError, StoreError
-from phi3_core.values import PRECISIONS, Artifact, Progress, Source
+from phi3_core.values import PRECISIONS, Artifact, Source
 
 from . import manifest
 
@@ -174,31 +174,6 @@ class Store:
         return content
 
     # --- removing -----------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def from_hub(entry: Entry) -> bool:
-        """Whether an entry's files can be had from the hub again."""
-        repository = (entry.manifest.get("source") or {}).get("repository", "")
-        return "/" in repository and ":" not in repository and bool(entry.manifest.get("revision"))
-
-    def repair(self, entry: Entry, progress: Progress) -> None:
-        """Fetch those files of an entry that are damaged, at the revision that it has.
-
-        Raises:
-            ModelError: it did not come from the hub, or the hub does not give it again.
-        """
-        wrong = manifest.damaged(entry.path, entry.manifest)
-        if not wrong:
-            return
-        if not self.from_hub(entry):
-            hint = f"phi3 models rm {entry.model}, then pull it again"
-            raise ModelError(f"{entry.path} did not come from the hub and cannot be repaired", hint=hint)
-        from . import download, hub
-
-        source = entry.manifest["source"]
-        snapshot = hub.inspect(source["repository"], entry.manifest["revision"], source.get("folder", ""))
-        files = [file for file in hub.wanted(snapshot.files, snapshot.folder) if snapshot.local_name(file) in wrong]
-        download.download(snapshot, files, entry.path, progress)
 
     def free_bytes(self) -> int:
         """What is free on the store's disk."""

@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,15 @@ class Server:
             close = getattr(ids, "close", None)
             if close is not None:
                 close()
+
+    def do_logits(self, ids: Sequence[int]) -> list[int]:
+        if self._engine is None:
+            raise BackendError("logits was called before load")
+        found = self._hooks.logits(self._engine, ids)
+        if found.ndim != 2 or len(found) != len(ids):
+            raise BackendError(f"logits returned {list(found.shape)} for {len(ids)} ids")
+        self._channel.send_array(found)
+        return list(found.shape)
 
     def do_close(self) -> None:
         engine, self._engine = self._engine, None

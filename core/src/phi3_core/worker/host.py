@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("phi3_core")
 
 _TICK_S = 0.2
-_CANCEL_S = 0.4
+_CANCEL_S = 0.25
 _LAST_LINES = 20
 
 
@@ -53,6 +53,8 @@ class Worker:
     backend: Backend
 
     def __init__(self) -> None:
+        self.disposable = False
+        """Whether Ctrl-C in the middle of an answer may end the process at once: no other answer is wanted of it."""
         self.hooks: tuple[str, ...] = ()
         """The hooks that the plugin implements; known once a first call has been answered."""
         self._pending: collections.deque[str] = collections.deque()
@@ -87,11 +89,13 @@ class Worker:
         ``limit_s`` is how long the worker may go without any word; or, with ``since`` (of ``time.monotonic()``), how
         long it may take in all.
         """
-        answer = None
+        answer = array = None
         while self._pending:
             message = self._receive(limit_s, since)
-            if "result" in message:
-                answer = message["result"]
+            if "array" in message:
+                array = self._channel.receive_array(message["array"])
+            elif "result" in message:
+                answer = message["result"] if array is None else array
                 if self._pending.popleft() == "open":
                     self.hooks = tuple(answer)
             elif "progress" in message and progress is not None:
@@ -146,6 +150,10 @@ class Worker:
                 limit_s = limit("token", 120.0)
                 yield message["id"]
             self._pending.clear()
+        except KeyboardInterrupt:
+            if self.disposable:  # somebody is waiting at the console, and nobody for this engine
+                self.kill()
+            raise
         finally:
             if self._pending and self._finalizer.alive:
                 self._cancel()

@@ -10,7 +10,7 @@ import queue
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +48,49 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
             pipeline = openvino_genai.LLMPipeline(source, device.id, **properties)
         except RuntimeError as error:
             raise _loading_error(error, options) from error
-    return OpenVinoEngine(pipeline, _context_length(artifact, device, options), _longest_prompt(device, options))
+    return OpenVinoEngine(
+        pipeline,
+        _context_length(artifact, device, options),
+        longest_prompt=_longest_prompt(device, options),
+        graph=source / weights.IR,
+        device=device.id,
+    )
 
 
 class OpenVinoEngine:
     """A pipeline of OpenVINO GenAI."""
 
     max_concurrency = 1
-    capabilities: frozenset[str] = frozenset()
+    capabilities: frozenset[str] = frozenset({"logits"})
 
-    def __init__(self, pipeline: Any, context_length: int, longest_prompt: int | None) -> None:
+    def __init__(
+        self, pipeline: Any, context_length: int, *, longest_prompt: int | None, graph: Path, device: str
+    ) -> None:
         self._pipeline = pipeline
         self.context_length = context_length
         self._longest_prompt = longest_prompt
+        self._graph = graph
+        self._device = device
 
     def close(self) -> None:
         self._pipeline = None
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """The graph run once by OpenVINO itself, since the pipeline keeps its logits to itself."""
+        if not self._graph.is_file():
+            raise BackendError("logits need a store that can be written, to keep the graph of a GGUF file in")
+        compiled = openvino.Core().compile_model(self._graph, self._device)
+        row = np.array([ids], dtype=np.int64)
+        inputs = {
+            "input_ids": row,
+            "attention_mask": np.ones_like(row),
+            "position_ids": np.arange(len(ids), dtype=np.int64)[None],
+            "beam_idx": np.zeros(1, dtype=np.int32),
+        }
+        known = {name for port in compiled.inputs for name in port.get_names()}
+        found = compiled.create_infer_request().infer({name: inputs[name] for name in inputs if name in known})
+        rows: np.ndarray = np.asarray(found["logits"], dtype=np.float32)[0]
+        return rows
 
     def generate(self, request: GenerationRequest) -> Iterator[int]:
         """Run the pipeline in a thread of its own, which releases the interpreter's lock, and yield what it streams."""

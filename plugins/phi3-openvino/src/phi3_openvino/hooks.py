@@ -7,9 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phi3_core import hookimpl
-from phi3_core.values import Artifact, Device, GenerationRequest, Machine, Offer, Published, Refusal
+from phi3_core.values import (
+    Artifact,
+    Device,
+    GenerationRequest,
+    Machine,
+    Offer,
+    Progress,
+    Published,
+    Recipe,
+    Refusal,
+    Source,
+)
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .engine import OpenVinoEngine
 
 
@@ -32,6 +45,18 @@ def published(model: str, device: Device, precision: str) -> Published | None:
     from . import weights
 
     return weights.published(model, device, precision)
+
+
+@hookimpl
+def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
+    from . import quantization
+
+    quantization.quantize(source, device, recipe, output, progress)
+
+
+@hookimpl
+def logits(engine: OpenVinoEngine, ids: Sequence[int]) -> np.ndarray:
+    return engine.logits(ids)
 
 
 @hookimpl

@@ -1,0 +1,74 @@
+"""``phi3 eval``: the quality report of a model on a device."""
+
+from __future__ import annotations
+
+import argparse
+
+from phi3_core.errors import UsageError
+
+from . import options
+
+TYPE_CHECKING = False  # as in the package itself
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def add(commands: Any) -> None:
+    command = commands.add_parser(
+        "eval",
+        help="the quality report: perplexity, KL divergence and top-1 agreement",
+        description="Hold a model's answers on a device against those of its original weights.",
+    )
+    command.add_argument("model", metavar="MODEL", help="a name, a hub repository, or a model folder")
+    options.add_device(command)
+    options.add_engine(command)
+    options.add_offline(command)
+    command.add_argument("--reference", metavar="FOLDER", help="original weights to compare with [the model's own]")
+    command.add_argument("--text", metavar="FILE", help="a text to evaluate with [a built-in one]")
+    command.add_argument("--json", action="store_true", help="print the report as JSON")
+    options.add_quiet(command)
+    options.add_traceback(command)
+    command.set_defaults(call=call)
+
+
+def call(given: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from phi3_core import evaluation, pipeline
+    from phi3_core.models import sources
+    from phi3_core.models.lookup import look_up
+    from phi3_core.selection import Wish
+    from phi3_core.values import to_plain
+
+    from . import output
+
+    text = None
+    if given.text:
+        try:
+            text = Path(given.text).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"the text {given.text} cannot be read: {error}", hint="name a UTF-8 text file") from error
+    progress = output.Progress()
+    wish = Wish(device=given.device, precision=given.precision, policy=given.policy)
+    journey = pipeline.set_out(given.model, wish, progress=progress, refresh=given.refresh, offline=given.offline)
+    device, found = journey.fetch()
+    reference = look_up(given.reference, journey.store) if given.reference else journey.reference
+    if reference.form == "artifact":
+        raise UsageError(f"{reference.path} has no original weights to compare with", hint="--reference FOLDER")
+    source = sources.source_of(reference, journey.store, progress, offline=given.offline)
+    report = evaluation.evaluate(
+        found.artifact,
+        device,
+        journey.survey.backend(device.backend),
+        reference=source.path,
+        ids=evaluation.evaluation_ids(found.text, text),
+        progress=progress,
+        options=dict(given.option),
+    )
+    progress.clear()
+    if given.json:
+        document = {"model": journey.reference.name, "device": str(device), "precision": found.artifact.precision}
+        output.print_json({**document, **to_plain(report)})
+    else:
+        output.print_quality(to_plain(report))
+    return 0

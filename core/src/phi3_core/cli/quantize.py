@@ -1,0 +1,97 @@
+"""``phi3 quantize``: original weights into the form that a backend loads, with a measured quality."""
+
+from __future__ import annotations
+
+import argparse
+
+from phi3_core.errors import UsageError
+
+from . import options
+
+TYPE_CHECKING = False  # as in the package itself
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def add(commands: Any) -> None:
+    command = commands.add_parser(
+        "quantize",
+        help="make weights for a device, and measure how good they are",
+        description="Turn a model's original weights into the form that a device loads.",
+    )
+    command.add_argument("model", metavar="MODEL", help="a name, a hub repository, or a folder with original weights")
+    options.add_device(command)
+    options.add_offline(command)
+    group = command.add_argument_group("how it is quantized")
+    group.add_argument("--group-size", metavar="N", type=int, help="weights that share a scale; -1: one a channel")
+    group.add_argument("--ratio", metavar="R", type=float, default=1.0, help="share of layers in int4, the rest int8")
+    symmetry = group.add_mutually_exclusive_group()
+    symmetry.add_argument("--sym", dest="symmetric", action="store_true", default=None, help="symmetric rounding")
+    symmetry.add_argument("--asym", dest="symmetric", action="store_false", help="with zero points")
+    group.add_argument("--calibration", metavar="FILE", help="a text to calibrate with; none turns calibration off")
+    group.add_argument("--no-check", action="store_true", help="do not measure the quality, nor refuse noise")
+    command.add_argument("--output", metavar="FOLDER", help="copy the result there too")
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    options.add_quiet(command)
+    options.add_traceback(command)
+    command.set_defaults(call=call)
+
+
+def call(given: argparse.Namespace) -> int:
+    import shutil
+    from pathlib import Path
+
+    from phi3_core import pipeline
+    from phi3_core.selection import Wish
+    from phi3_core.values import Recipe
+
+    from . import output
+
+    if given.precision is None:
+        raise UsageError("which precision?", hint=f"phi3 quantize {given.model} --precision int4")
+    target = Path(given.output).absolute() if given.output else None
+    if target is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} exists already", hint="name a folder that does not")
+    extra = {}
+    if given.calibration:
+        extra["calibration"] = (
+            given.calibration if given.calibration == "none" else str(Path(given.calibration).absolute())
+        )
+    try:
+        recipe = Recipe(
+            precision=given.precision,
+            group_size=given.group_size,
+            ratio=given.ratio,
+            symmetric=given.symmetric,
+            extra=extra,
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error.args[0]) if error.args else str(error), hint="phi3 quantize --help") from error
+    wish = Wish(device=given.device, precision=given.precision, policy=given.policy)
+    progress = output.Progress()
+    journey = pipeline.set_out(given.model, wish, progress=progress, refresh=given.refresh, offline=given.offline)
+    journey.recipe, journey.check = recipe, not given.no_check
+    device, found = journey.fetch()
+    progress.clear()
+    artifact = found.artifact
+    if target is not None:
+        shutil.copytree(artifact.path, target, dirs_exist_ok=True)
+    quality = artifact.manifest.get("quality")
+    if given.json:
+        output.print_json(
+            {
+                "model": journey.reference.name,
+                "device": str(device),
+                "precision": artifact.precision,
+                "recipe": artifact.manifest.get("recipe"),
+                "quality": quality,
+                "how": found.how,
+                "path": target or artifact.path,
+            }
+        )
+    else:
+        output.logger.info("%s, for %s", found.how, device)
+        if quality:
+            output.print_quality(quality)
+        print(target or artifact.path)
+    return 0

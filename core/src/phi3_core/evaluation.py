@@ -1,0 +1,93 @@
+"""How good an artifact is: its logits over a text, held against those of the original weights.
+
+The engine runs in a worker of its own while this process computes the reference.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import ModelError, UsageError
+from .paths import home
+from .text.tokenizer import Tokenizer
+from .values import Artifact, Device, Progress
+from .worker.host import Worker, limit
+
+if TYPE_CHECKING:
+    from .backends import Backend
+    from .quantization.quality import Quality
+
+MOST_TOKENS = 512
+LOGITS_LIMIT_S = 900.0
+_UNPUBLISHED = "unpublished"
+
+
+def evaluation_ids(text_folder: Path, text: str | None = None) -> list[int]:
+    """The ids of the built-in text, or of another, by the model's own tokenizer; at most 512.
+
+    Raises:
+        UsageError: the text is too short.
+    """
+    from .quantization.evaluation_text import EVALUATION_TEXT
+
+    ids = Tokenizer.from_folder(text_folder).encode(EVALUATION_TEXT if text is None else text)[:MOST_TOKENS]
+    if len(ids) < 2:
+        raise UsageError("the text to evaluate with is too short", hint="use some paragraphs")
+    return ids
+
+
+def evaluate(
+    artifact: Artifact,
+    device: Device,
+    backend: Backend,
+    *,
+    reference: Path,
+    ids: list[int],
+    progress: Progress,
+    options: Mapping[str, str] | None = None,
+) -> Quality:
+    """Compare an artifact on a device with the checkpoint ``reference`` over ``ids``.
+
+    Raises:
+        BackendError: the engine failed, or the backend does not give logits.
+        ModelError: the reference is damaged.
+    """
+    from .quantization import quality
+    from .quantization.checkpoint import Checkpoint
+    from .quantization.reference import logits
+
+    worker = Worker().open(backend)
+    try:
+        worker.begin("load", artifact=artifact, device=device, options=options or {}, purpose="answer")
+        worker.begin("logits", ids=ids)
+        expected = logits(Checkpoint.open(reference), ids, progress=progress)
+        given = worker.finish(limit("load", LOGITS_LIMIT_S))
+    finally:
+        worker.kill()
+    return quality.measure(ids, expected, given)
+
+
+def check(  # noqa: PLR0917 - each is a fact of the situation
+    folder: Path, precision: str, device: Device, backend: Backend, source: Path, progress: Progress
+) -> Quality:
+    """The quality of an artifact that is still being made.
+
+    Raises:
+        ModelError: it answers like noise.
+    """
+    artifact = Artifact(path=folder, backend=backend.name, precision=precision, manifest={"digest": _UNPUBLISHED})
+    try:
+        ids = evaluation_ids(folder)
+        found = evaluate(artifact, device, backend, reference=source, ids=ids, progress=progress)
+    finally:
+        shutil.rmtree(home() / "engines" / _UNPUBLISHED, ignore_errors=True)
+    if found.is_noise:
+        raise ModelError(
+            f"what came out answers like noise: it agrees with the original in {found.top1_agreement:.0%} of the "
+            f"positions",
+            hint="--no-check if the weights are noise themselves",
+        )
+    return found

@@ -1,0 +1,1 @@
+"""What every backend's quantization shares: mapped weights, rounding, calibration and the quality report."""

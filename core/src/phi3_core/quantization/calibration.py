@@ -1,0 +1,146 @@
+"""Which inputs of each linear layer matter, by running the model on some text.
+
+The reference's forward pass goes through the layers one by one, so one layer's weights are in use at a time, and
+what is kept is an :class:`Importance` of each: some tens of megabytes for Phi-3-mini.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+from attrs import field, frozen
+
+from phi3_core.errors import ModelError, UsageError
+from phi3_core.values import Progress
+
+from .calibration_text import CALIBRATION_TEXT
+from .checkpoint import Checkpoint
+from .importance import Importance, observe
+from .mapped import Floats, Weight
+from .reference import hidden_states
+
+LONGEST_PIECE = 512
+"""A user's text is read in pieces of this many tokens, and as many of them as ``MOST_TOKENS`` holds."""
+MOST_TOKENS = 4096
+
+
+@frozen(kw_only=True, eq=False)
+class Calibration:
+    """The importance of the inputs of linear layers."""
+
+    by_name: Mapping[str, Importance] = field(repr=False)
+    """By the weight's name."""
+    tokens: int
+
+    def of(self, weight: Weight) -> Importance:
+        importance = self.by_name.get(weight.name)
+        if importance is None or importance.moments.shape != (weight.shape[1],):
+            raise ModelError(f"the calibration is of another model: it does not fit {weight.name}")
+        return importance
+
+    def save(self, path: Path) -> None:
+        """As a ``.npz`` file, which appears only when it is whole."""
+        partial = path.with_name(f"{path.name}.partial")
+        arrays: dict[str, Any] = {"tokens": np.int64(self.tokens)}
+        for name, importance in self.by_name.items():
+            arrays[f"{name}/moments"] = importance.moments
+            if importance.directions is not None:
+                arrays[f"{name}/directions"] = importance.directions.astype(np.float16)
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            tokens = int(arrays.pop("tokens"))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+            raise ModelError(f"{path} is no calibration: {error}", hint="delete it; it is made again") from error
+        for name, values in arrays.items():
+            if values.ndim not in {1, 2} or values.dtype.kind != "f" or not np.isfinite(values).all():
+                raise ModelError(f"{path} is damaged: {name} holds no numbers", hint="delete it")
+        return cls(by_name=dict(_importances(arrays)), tokens=tokens)
+
+
+def _importances(arrays: Mapping[str, npt.NDArray[Any]]) -> Iterator[tuple[str, Importance]]:
+    for key, moments in arrays.items():
+        name, _, kind = key.rpartition("/")
+        if kind == "moments":
+            directions = arrays.get(f"{name}/directions")
+            if directions is not None:
+                directions = directions.astype(np.float32)
+            yield name, Importance(moments=moments.astype(np.float32), directions=directions)
+
+
+def calibrate(
+    checkpoint: Checkpoint, sequences: Sequence[Sequence[int]], *, progress: Progress | None = None
+) -> Calibration:
+    """Run the model on sequences of token ids and look at what each linear layer is given."""
+    tokens = sum(len(sequence) for sequence in sequences)
+    if not tokens:
+        raise UsageError("a calibration needs some text")
+    found: dict[str, Importance] = {}
+
+    def look(weight: Weight, inputs: Floats) -> None:
+        if not np.isfinite(inputs.sum(dtype=np.float64)):
+            raise ModelError(f"{checkpoint.path} is damaged: the inputs of {weight.name} are not finite")
+        found[weight.name] = observe(inputs)
+
+    hidden_states(checkpoint, sequences, observe=look, progress=progress)
+    return Calibration(by_name=found, tokens=tokens)
+
+
+def calibration_ids(folder: Path, text: str | None = None) -> list[list[int]]:
+    """Token ids of the built-in text, or of the user's, by the checkpoint's own tokenizer."""
+    tokenizer = read_tokenizer(folder)
+    if text is None:
+        return [tokenizer.encode(piece, add_special_tokens=False).ids for piece in CALIBRATION_TEXT]
+    ids = tokenizer.encode(text, add_special_tokens=False).ids[:MOST_TOKENS]
+    return [ids[start : start + LONGEST_PIECE] for start in range(0, len(ids), LONGEST_PIECE)]
+
+
+def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
+    """The ``tokenizer.json`` beside the weights."""
+    path = folder / "tokenizer.json"
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise ModelError(f"{path} cannot be read: {error}", hint="fetch the checkpoint again") from error
+
+
+def calibration_for(
+    checkpoint: Checkpoint, *, text: str | None = None, cache: Path | None = None, progress: Progress | None = None
+) -> Calibration:
+    """The calibration over the built-in text or the user's, kept in the folder ``cache`` if one is given.
+
+    The file's name tells the text and the weights apart: it hashes the ids, ``config.json``, and the size and time
+    of the weights' files.
+    """
+    sequences = calibration_ids(checkpoint.path, text)
+    if cache is None:
+        return calibrate(checkpoint, sequences, progress=progress)
+    stored = cache / f"calibration-{_digest(checkpoint, sequences)}.npz"
+    if stored.is_file():
+        return Calibration.load(stored)
+    calibration = calibrate(checkpoint, sequences, progress=progress)
+    cache.mkdir(parents=True, exist_ok=True)
+    calibration.save(stored)
+    return calibration
+
+
+def _digest(checkpoint: Checkpoint, sequences: Sequence[Sequence[int]]) -> str:
+    digest = hashlib.sha256((checkpoint.path / "config.json").read_bytes())
+    for file in sorted({weight.file for weight in (checkpoint.embedding, checkpoint.head, *checkpoint.linear)}):
+        status = file.stat()
+        digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    digest.update(repr([list(sequence) for sequence in sequences]).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,238 @@
+"""Rounding weights to 4 or 8 bits, row by row, so that the layer's output changes least.
+
+Each group's scale is searched for (``scales.py``), errors count by how much their inputs matter, and what is known
+about how inputs move together shifts the weights of later groups by what earlier ones lost (``importance.py``).
+A block of rows is worked on at a time, small enough for the cache and for the memory of a small machine.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+from attrs import evolve, frozen
+
+from phi3_core.errors import UsageError
+
+from .importance import Feedback, Importance, plan_feedback
+from .mapped import Floats, Weight
+from .scales import Integers, ScaleSearch, Scheme
+
+_ROWS_AT_ONCE = 1 << 22
+_CACHED = 1 << 17
+_LONGEST_STEP = 128
+_SAMPLE = 256
+_POWERS = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+
+
+@frozen(kw_only=True, eq=False)
+class Rounded:
+    """Rows of a rounded weight."""
+
+    scheme: Scheme
+    values: Integers
+    """``[rows, inputs]``, one integer a byte: int8 if symmetric, else uint8."""
+    scales: npt.NDArray[np.float16]
+    """``[rows, groups]``; those of int4 may be negative, so that the largest weight can be -8 times its scale."""
+    zeros: npt.NDArray[np.uint8] | None
+    """``[rows, groups]``, or None if symmetric."""
+    lost: float
+    """The expected squared error of the outputs, in sum."""
+    whole: float
+    """The expected square of the outputs that ``lost`` compares with."""
+
+    def dequantize(self) -> Floats:
+        """``[rows, inputs]``, as a backend reads it."""
+        grouped = self.values.reshape(*self.scales.shape, -1).astype(np.float32)
+        if self.zeros is not None:
+            grouped -= self.zeros[..., None]
+        grouped *= self.scales[..., None].astype(np.float32)
+        return grouped.reshape(self.values.shape)
+
+
+def check_group_size(weight: Weight, scheme: Scheme) -> None:
+    """Groups have to fill a row; what does not fit is said with the figures."""
+    inputs, size = weight.shape[1], scheme.group_size
+    if size == -1:
+        return
+    if size < 1 or inputs % size:
+        fitting = [str(each) for each in (128, 64, 32) if inputs % each == 0]
+        raise UsageError(
+            f"groups of {size} do not divide the {inputs} inputs of {weight.name}",
+            hint=f"use a group size of {' or '.join([*fitting, '-1 (one scale per channel)'])}",
+        )
+
+
+def round_weight(weight: Weight, scheme: Scheme, importance: Importance | None = None) -> Rounded:
+    """Round a whole weight in memory; :func:`round_blocks` does it piece by piece."""
+    parts = [part for _, part in round_blocks(weight, scheme, importance)]
+    return Rounded(
+        scheme=scheme,
+        values=np.concatenate([part.values for part in parts]),
+        scales=np.concatenate([part.scales for part in parts]),
+        zeros=None if scheme.symmetric else np.concatenate([part.zeros for part in parts if part.zeros is not None]),
+        lost=sum(part.lost for part in parts),
+        whole=sum(part.whole for part in parts),
+    )
+
+
+def round_blocks(
+    weight: Weight,
+    scheme: Scheme,
+    importance: Importance | None = None,
+    *,
+    factors: Floats | None = None,
+    workers: int | None = None,
+) -> Iterator[tuple[slice, Rounded]]:
+    """Round a weight, a block of rows at a time and in order; threads work ahead by one block each.
+
+    Without ``importance`` every input counts the same. With a balance, what comes out is the balanced weight.
+    ``factors`` on the outputs, ``[outputs]``, are taken into the weights before they are rounded.
+    """
+    check_group_size(weight, scheme)
+    workers = workers or min(8, os.cpu_count() or 1)
+    rounder = _Rounder(scheme, weight.shape[1], importance)
+
+    def work(rows: slice) -> Rounded:
+        values = weight.float32(rows)
+        if factors is not None:
+            values *= factors[rows, None]
+        return rounder(values)
+
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[tuple[slice, Future[Rounded]]] = deque()
+        for rows in weight.blocks(_ROWS_AT_ONCE):
+            ahead.append((rows, pool.submit(work, rows)))
+            if len(ahead) > workers:
+                done, future = ahead.popleft()
+                yield done, future.result()
+        for done, future in ahead:
+            yield done, future.result()
+
+
+def round_rows(values: Floats, scheme: Scheme, importance: Importance | None = None) -> Rounded:
+    """Round some rows, ``[rows, inputs]``; the values themselves are left alone."""
+    return _Rounder(scheme, values.shape[1], importance)(values.copy())
+
+
+class _Rounder:
+    """What all rows of a weight have in common."""
+
+    def __init__(self, scheme: Scheme, inputs: int, importance: Importance | None) -> None:
+        self.scheme = scheme
+        self.importance = importance or Importance(moments=np.ones(inputs, np.float32))
+        self.feedback: Feedback | None = None
+        if self.importance.directions is not None and scheme.bits == 4:
+            size = inputs // scheme.groups(inputs)
+            step = next(each for each in range(min(size, _LONGEST_STEP), 0, -1) if size % each == 0)
+            self.feedback = plan_feedback(self.importance, step)
+
+    def __call__(self, values: Floats) -> Rounded:
+        """Round rows, which may be changed."""
+        if self.importance.balance is not None:
+            values *= self.importance.balance
+        rows, inputs = values.shape
+        groups, weights = self.scheme.groups(inputs), self.importance.weights
+        result = Rounded(
+            scheme=self.scheme,
+            values=np.empty((rows, inputs), np.int8 if self.scheme.symmetric else np.uint8),
+            scales=np.empty((rows, groups), np.float16),
+            zeros=None if self.scheme.symmetric else np.empty((rows, groups), np.uint8),
+            lost=0.0,
+            whole=_weighted_sum(values, weights),
+        )
+        if self.feedback:
+            return evolve(result, lost=_round_in_steps(values, self.feedback, weights, result))
+        return evolve(result, lost=_round_at_once(values, weights, result))
+
+
+def _round_at_once(values: Floats, weights: Floats, result: Rounded) -> float:
+    """All groups of some rows together. Returns what is lost."""
+    rows, groups = result.scales.shape
+    shaped, integers = values.reshape(rows, groups, -1), result.values.reshape(rows, groups, -1)
+    step = max(1, _CACHED // values.shape[1])
+    lost = 0.0
+    for start in range(0, rows, step):
+        block = slice(start, min(start + step, rows))
+        part = ScaleSearch(shaped[block], weights.reshape(groups, -1), result.scheme)
+        part.search()
+        result.scales[block] = part.store()
+        if result.zeros is not None:
+            result.zeros[block] = part.zeros
+        lost += part.finish(integers[block])
+    return lost
+
+
+def _round_in_steps(values: Floats, feedback: Feedback, weights: Floats, result: Rounded) -> float:
+    """Group after group, and step after step within long groups, each shifted by what was lost before."""
+    rows, groups = result.scales.shape
+    size = values.shape[1] // groups
+    lost = 0.0
+    block_rows = max(1, _CACHED // size)
+    for start in range(0, rows, block_rows):
+        block = slice(start, min(start + block_rows, rows))
+        changed = np.zeros((block.stop - start, feedback.steps[0].push.shape[1]), np.float32)
+        part: ScaleSearch | None = None
+        for step in feedback.steps:
+            group = step.inputs.start // size
+            original = values[block, step.inputs]
+            shifted = _matmul(changed, step.pull)
+            np.subtract(original, shifted, out=shifted)
+            if step.inputs.start % size == 0:
+                columns = slice(step.inputs.start, step.inputs.start + size)
+                target = values[block, columns].copy() if size > shifted.shape[1] else shifted
+                part = ScaleSearch(target[:, None], feedback.weights[None, columns], result.scheme)
+                part.search()
+                result.scales[block, group] = part.store()[:, 0]
+                if result.zeros is not None:
+                    result.zeros[block, group] = part.zeros[:, 0]
+            assert part is not None
+            errors = part.finish_run(shifted, result.values[block, step.inputs])
+            errors -= original
+            changed += _matmul(errors, step.push)
+            lost += _weighted_sum(errors, weights[step.inputs])
+    return lost
+
+
+def _matmul(left: Floats, right: Floats) -> Floats:
+    """A product in slices that OpenBLAS works on in the calling thread: the rows are shared among threads already."""
+    rows = max(1, (1 << 18) // right.size)
+    whole = len(left) // rows * rows
+    if whole == 0:
+        return left @ right
+    product = np.empty((len(left), right.shape[1]), np.float32)
+    slices = product[:whole].reshape(-1, rows, right.shape[1])
+    np.matmul(left[:whole].reshape(-1, rows, left.shape[1]), right, out=slices)
+    np.matmul(left[whole:], right, out=product[whole:])
+    return product
+
+
+def _weighted_sum(values: Floats, weights: Floats) -> float:
+    return float(np.einsum("ri,ri->i", values, values).astype(np.float64) @ weights)
+
+
+def pack_nibbles(values: Integers) -> npt.NDArray[np.uint8]:
+    """Two 4-bit integers a byte along the inputs, the first one low, negative ones in two's complement."""
+    unsigned: npt.NDArray[np.uint8] = values.view(np.uint8)
+    packed = unsigned[:, 1::2] << 4
+    packed |= unsigned[:, 0::2] & 15
+    return packed.astype(np.uint8, copy=False)
+
+
+def find_balance(weight: Weight, scheme: Scheme, importance: Importance) -> Importance:
+    """The importance with the balance under which a sample of the rows loses least: a power of the moments."""
+    rows = weight.float32(slice(None, None, max(1, weight.shape[0] // _SAMPLE)))
+    plain = Importance(moments=importance.moments)
+    least, best = math.inf, np.ones(weight.shape[1], np.float32)
+    for power in _POWERS:
+        factors = plain.weights ** np.float32(power / 2)
+        factors /= np.exp(np.log(factors).mean())
+        rounded = round_rows(rows, scheme, plain.balanced(factors))
+        if rounded.lost < least:
+            least, best = rounded.lost, factors
+    return importance.balanced(best)

@@ -1,0 +1,223 @@
+"""The OpenVINO graph of a Phi-3 checkpoint, written node by node as openvino-genai takes it.
+
+Inputs ``input_ids``, ``attention_mask`` and ``position_ids`` (``[batch, tokens]``, int64; the mask covers the cache
+too) and ``beam_idx`` (``[batch]``, int32); output ``logits``. The KV cache is a state of the model, one variable for
+the keys and one for the values of each layer.
+
+Two things run this graph. The SDPA backend takes it as it is. The paged backend puts PagedAttention in the place of
+each cache and its attention, drops the mask, and finds the sliding window only in masks of forms that it knows
+(OpenVINO, ``transformations/sdpa_to_paged_attention/state_management_pattern.cpp``): the one written here is the
+one it calls gpt-oss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+from phi3_core.quantization.architecture import Architecture
+from phi3_core.quantization.checkpoint import Checkpoint, Layer
+from phi3_core.quantization.mapped import Floats, Weight
+from phi3_core.quantization.rotary import Rotary
+
+HIDDEN = np.float32(-65504.0)
+"""What keeps a key from being seen: the lowest number of half precision, which every device can hold."""
+
+
+class Weights(Protocol):
+    """How weights become nodes."""
+
+    def matrix(self, weight: Weight) -> ov.Node:
+        """``[outputs, inputs]`` in float32, however it is stored."""
+        ...
+
+    def norm(self, weight: Weight, following: Weight) -> Floats:
+        """A norm's weights, ``[hidden]``, as the linear layer behind it wants them."""
+        ...
+
+
+def build(checkpoint: Checkpoint, weights: Weights) -> ov.Model:
+    """The whole graph. Memory that the weights' constants share has to stay alive as long as the model."""
+    shape = checkpoint.architecture
+    ids, mask, positions = (_input(name, [-1, -1]) for name in ("input_ids", "attention_mask", "position_ids"))
+    beams = _input("beam_idx", [-1], np.int32)
+    table = weights.matrix(checkpoint.embedding)
+    states = ops.gather(table, ids, _whole(0))
+    attention = _Attention(checkpoint.architecture, weights, (ids, mask, positions, beams))
+    for index, layer in enumerate(checkpoint.layers):
+        normed = _rms_norm(states, weights.norm(layer.input_norm, layer.qkv), shape.epsilon)
+        states = ops.add(states, attention(layer, index, normed))
+        normed = _rms_norm(states, weights.norm(layer.post_norm, layer.gate_up), shape.epsilon)
+        states = ops.add(states, _feed_forward(shape, layer, weights, normed))
+    normed = _rms_norm(states, weights.norm(checkpoint.norm, checkpoint.head), shape.epsilon)
+    head = table if shape.tied else weights.matrix(checkpoint.head)
+    logits = ops.result(_linear(normed, head), name="logits")
+    logits.output(0).set_names({"logits"})
+    return ov.Model([logits], attention.cache.stored, [ids, mask, positions, beams], "phi3")
+
+
+def _input(name: str, shape: Sequence[int], kind: type = np.int64) -> ov.Node:
+    node = ops.parameter(list(shape), kind, name=name)
+    node.output(0).set_names({name})
+    return node
+
+
+def _whole(*values: int) -> ov.Node:
+    """A constant of integers; one of them makes a scalar, more a list."""
+    return ops.constant(np.array(values[0] if len(values) == 1 else values, np.int64))
+
+
+def _list(*values: int) -> ov.Node:
+    return ops.constant(np.array(values, np.int64))
+
+
+def _linear(inputs: ov.Node, matrix: ov.Node) -> ov.Node:
+    return ops.matmul(inputs, matrix, transpose_a=False, transpose_b=True)
+
+
+def _rms_norm(states: ov.Node, weight: Floats, epsilon: float) -> ov.Node:
+    """From primitives, in the form that the devices' plugins fuse again."""
+    square = ops.power(states, ops.constant(np.float32(2)))
+    mean = ops.add(ops.reduce_mean(square, _list(-1), keep_dims=True), ops.constant(np.float32(epsilon)))
+    normed = ops.multiply(states, ops.divide(ops.constant(np.float32(1)), ops.sqrt(mean)))
+    return ops.multiply(normed, ops.constant(weight.reshape(1, 1, -1)))
+
+
+def _length(node: ov.Node, axis: int) -> ov.Node:
+    """One dimension as a scalar."""
+    return ops.gather(ops.shape_of(node), _whole(axis), _whole(0))
+
+
+class _Turn:
+    """The rotary embedding of one pass: cosine and sine of every position, ``[batch, 1, tokens, size]``."""
+
+    def __init__(self, rotary: Rotary, positions: ov.Node) -> None:
+        self.size = rotary.size
+        frequencies: ov.Node = ops.constant(rotary.short.reshape(1, 1, 1, -1))
+        if rotary.long is not None:
+            # As in transformers, one list for the whole pass: the long one as soon as any position needs it.
+            last = ops.reduce_max(positions, _list(0, 1), keep_dims=False)
+            beyond = ops.greater_equal(last, _whole(rotary.original_context))
+            frequencies = ops.select(beyond, ops.constant(rotary.long.reshape(1, 1, 1, -1)), frequencies)
+        places = ops.unsqueeze(ops.convert(positions, np.float32), _list(1, 3))
+        angles = ops.multiply(places, frequencies)
+        angles = ops.concat([angles, angles], -1)
+        self.cosine, self.sine = ops.cos(angles), ops.sin(angles)
+        if rotary.scale != 1:
+            scale = ops.constant(np.float32(rotary.scale))
+            self.cosine, self.sine = ops.multiply(self.cosine, scale), ops.multiply(self.sine, scale)
+
+    def __call__(self, heads: ov.Node, head_size: int) -> ov.Node:
+        """Turn the first ``size`` dimensions of ``[batch, heads, tokens, head size]``; the others pass through."""
+        if self.size == head_size:
+            return self._rotate(heads)
+        rest = _slice(heads, self.size, head_size)
+        return ops.concat([self._rotate(_slice(heads, 0, self.size)), rest], -1)
+
+    def _rotate(self, heads: ov.Node) -> ov.Node:
+        first, second = _slice(heads, 0, self.size // 2), _slice(heads, self.size // 2, self.size)
+        swapped = ops.concat([ops.multiply(second, ops.constant(np.float32(-1))), first], -1)
+        return ops.add(ops.multiply(heads, self.cosine), ops.multiply(swapped, self.sine))
+
+
+def _slice(node: ov.Node, start: int, stop: int, axis: int = 3) -> ov.Node:
+    return ops.slice(node, _list(start), _list(stop), _list(1), _list(axis))
+
+
+def _seen(shape: Architecture, ids: ov.Node, mask: ov.Node, positions: ov.Node) -> ov.Node:
+    """The mask added to attention's scores, ``[batch, 1, tokens, keys]``: 0 where a key is seen."""
+    tokens, keys = _length(ids, 1), _length(mask, 1)
+    zero, one = _whole(0), _whole(1)
+    every = ops.range(zero, keys, one, "i64")
+    behind = ops.range(ops.subtract(keys, tokens), keys, one, "i64")
+    causal = ops.less_equal(ops.unsqueeze(every, _list(0, 1, 2)), ops.unsqueeze(behind, _list(0, 1, 3)))
+    present = ops.not_equal(ops.unsqueeze(mask, _list(1, 2)), zero)
+    if shape.window is None:
+        visible = ops.logical_and(causal, present)
+        return ops.select(visible, ops.constant(np.float32(0)), ops.constant(HIDDEN))
+    # By position, not by place in the cache: some devices keep gaps there. Neutral operands complete the form that
+    # the paged backend takes the window from; see this module's docstring.
+    true = ops.constant(np.array(True))
+    places = ops.unsqueeze(ops.subtract(ops.cum_sum(mask, _whole(1)), one), _list(1, 2))
+    near = ops.greater(places, ops.add(ops.unsqueeze(positions, _list(1, 3)), _whole(-shape.window)))
+    visible = ops.bitwise_and(ops.bitwise_and(causal, near), present)
+    visible = ops.bitwise_and(ops.bitwise_and(true, visible), true)
+    sizes = (ops.unsqueeze(size, zero) for size in (_length(ids, 0), one, tokens, keys))
+    wide = ops.broadcast(visible, ops.concat(list(sizes), 0))
+    added = ops.select(wide, ops.constant(np.float32(0)), ops.constant(HIDDEN))
+    return ops.slice(added, _list(0), ops.unsqueeze(keys, zero), _list(1), _list(3))
+
+
+class _Cache:
+    """The keys and values of earlier passes, ``[batch, key heads, keys, head size]``, as the model's state."""
+
+    def __init__(self, shape: Architecture, ids: ov.Node, beams: ov.Node) -> None:
+        self.shape, self.beams = shape, beams
+        self.stored: list[ov.Node] = []
+        batch = ops.gather(ops.shape_of(ids), _list(0), _whole(0))
+        sizes = ops.concat([batch, _list(shape.key_value_heads, 0, shape.head_size)], 0)
+        self.empty = ops.broadcast(ops.constant(np.float32(0)), sizes)
+
+    def extend(self, index: int, kind: str, new: ov.Node) -> ov.Node:
+        """Append this pass's keys or values to those of the same beam."""
+        name = f"past_key_values.{index}.{kind}present.{index}.{kind}"
+        sizes = ov.PartialShape([-1, self.shape.key_value_heads, -1, self.shape.head_size])
+        past = ops.read_value(self.empty, name, np.float32, sizes)
+        whole = ops.concat([ops.gather(past, self.beams, _whole(0)), new], 2)
+        self.stored.append(ops.assign(whole, name))
+        return self._spread(whole)
+
+    def _spread(self, heads: ov.Node) -> ov.Node:
+        """Repeat each key head for the query heads that share it."""
+        shape = self.shape
+        each = shape.heads // shape.key_value_heads
+        if each == 1:
+            return heads
+        sizes = ops.concat(
+            [
+                ops.gather(ops.shape_of(heads), _list(0, 1), _whole(0)),
+                _list(each),
+                ops.gather(ops.shape_of(heads), _list(2, 3), _whole(0)),
+            ],
+            0,
+        )
+        wide = ops.broadcast(ops.unsqueeze(heads, _whole(2)), sizes, broadcast_spec="BIDIRECTIONAL")
+        return ops.reshape(wide, _list(0, shape.heads, -1, shape.head_size), special_zero=True)
+
+
+class _Attention:
+    """What all layers' attention shares in one pass: rotary tables, mask and cache."""
+
+    def __init__(
+        self, shape: Architecture, weights: Weights, inputs: tuple[ov.Node, ov.Node, ov.Node, ov.Node]
+    ) -> None:
+        ids, mask, positions, beams = inputs
+        self.shape, self.weights = shape, weights
+        self.cache = _Cache(shape, ids, beams)
+        self.turn = _Turn(shape.rotary, positions)
+        self.seen = _seen(shape, ids, mask, positions)
+
+    def __call__(self, layer: Layer, index: int, inputs: ov.Node) -> ov.Node:
+        """``[batch, tokens, hidden]`` to the same."""
+        shape = self.shape
+        mixed = _linear(inputs, self.weights.matrix(layer.qkv))
+        parts = ops.variadic_split(mixed, _whole(2), _list(shape.queries, shape.keys, shape.keys)).outputs()
+        counts = shape.heads, shape.key_value_heads, shape.key_value_heads
+        queries, keys, values = (
+            ops.transpose(ops.reshape(part, _list(0, 0, count, shape.head_size), special_zero=True), _list(0, 2, 1, 3))
+            for part, count in zip(parts, counts, strict=True)
+        )
+        queries, keys = self.turn(queries, shape.head_size), self.turn(keys, shape.head_size)
+        keys, values = self.cache.extend(index, "key", keys), self.cache.extend(index, "value", values)
+        outputs = ops.transpose(ops.scaled_dot_product_attention(queries, keys, values, self.seen), _list(0, 2, 1, 3))
+        flat = ops.reshape(outputs, _list(0, 0, shape.queries), special_zero=True)
+        return _linear(flat, self.weights.matrix(layer.output))
+
+
+def _feed_forward(shape: Architecture, layer: Layer, weights: Weights, inputs: ov.Node) -> ov.Node:
+    both = _linear(inputs, weights.matrix(layer.gate_up))
+    gate, inner = ops.variadic_split(both, _whole(2), _list(shape.intermediate, shape.intermediate)).outputs()
+    return _linear(ops.multiply(ops.swish(gate), inner), weights.matrix(layer.down))

@@ -1,0 +1,170 @@
+"""The hook's work as a whole: a folder that loads, choices made, and refusals before any work."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import openvino as ov
+import pytest
+from phi3_core.errors import ModelError, UsageError
+from phi3_core.quantization.calibration import calibrate
+from phi3_core.quantization.checkpoint import Checkpoint
+from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.values import Device, Recipe, Source
+from phi3_openvino import quantization
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+CPU = Device(backend="openvino", id="CPU", kind="cpu", name="CPU")
+NPU = Device(backend="openvino", id="NPU", kind="npu", name="NPU")
+IDS = np.random.default_rng(1).integers(3, 320, 24)
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = write_random(tmp_path / "model", {**TINY["phi-3-medium"], "hidden_size": 128})
+    letters = {letter: place for place, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(letters, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return Source(path=folder, model="tiny")
+
+
+@pytest.fixture
+def make(source, tmp_path):
+    """Quantize, and give the kinds of constants in the model with how many values each has."""
+
+    def make(device=CPU, **recipe):
+        output = tmp_path / "output"
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir()
+        stages = []
+        quantization.quantize(
+            source, device, Recipe(**recipe), output, lambda stage, done=None, total=None: stages.append(stage)
+        )
+        assert stages[-1] == "writing the model"
+        assert {path.name for path in output.iterdir()} == {
+            "openvino_model.xml",
+            "openvino_model.bin",
+            "config.json",
+            "tokenizer.json",
+        }
+        model = ov.Core().read_model(output / "openvino_model.xml")
+        sizes = {}
+        for node in model.get_ops():
+            if node.get_type_name() == "Constant" and node.get_friendly_name().endswith("weight"):
+                kind = node.output(0).get_element_type().get_type_name()
+                sizes[kind] = sizes.get(kind, 0) + int(np.prod(list(node.output(0).get_shape())))
+        return sizes, output
+
+    return make
+
+
+def total(source, *, outer):
+    checkpoint = Checkpoint.open(source.path)
+    weights = (checkpoint.embedding, checkpoint.head) if outer else checkpoint.linear
+    return sum(weight.raw.size for weight in weights)
+
+
+def test_precisions(make, source):
+    linear, outer = total(source, outer=False), total(source, outer=True)
+    assert make(precision="fp16")[0] == {"f16": linear + outer}
+    assert make(precision="int8")[0] == {"i8": linear + outer}
+    assert make(precision="int8", symmetric=False)[0] == {"u8": linear, "i8": outer}
+    assert make(precision="int4")[0] == {"i4": linear, "i8": outer}
+    assert make(precision="int4", symmetric=False, group_size=32)[0] == {"u4": linear, "i8": outer}
+
+
+def test_a_ratio_leaves_the_rest_in_8_bits(make, source):
+    linear = total(source, outer=False)
+    sizes, _ = make(precision="int4", ratio=0.6)
+    assert 0.3 * linear < sizes["i4"] <= 0.6 * linear
+    assert sizes["i4"] + sizes["i8"] == linear + total(source, outer=True)
+
+
+def test_what_was_written_answers_like_the_original(make, source):
+    from phi3_core.quantization.quality import measure
+    from phi3_core.quantization.reference import logits
+
+    reference = logits(Checkpoint.open(source.path), IDS)
+    divergences = []
+    for recipe in ({"precision": "fp16"}, {"precision": "int8"}, {"precision": "int4", "group_size": 32}):
+        _, output = make(**recipe)
+        found = (
+            ov.Core()
+            .compile_model(output / "openvino_model.xml", "CPU")
+            .create_infer_request()
+            .infer(
+                {
+                    "input_ids": IDS[None],
+                    "attention_mask": np.ones((1, 24), np.int64),
+                    "position_ids": np.arange(24)[None],
+                    "beam_idx": np.zeros(1, np.int32),
+                }
+            )["logits"][0]
+        )
+        divergences.append(measure([int(token) for token in IDS], reference, found).kl_mean)
+    assert divergences[0] < 1e-3
+    assert divergences == sorted(divergences)
+    assert divergences[2] < 0.5
+
+
+def test_calibration_by_default_by_file_and_not_at_all(make, source, tmp_path, monkeypatch):
+    seen = []
+    original = quantization.compressed.Plan
+
+    def plan(**values):
+        seen.append(values.get("importance", {}))
+        return original(**values)
+
+    monkeypatch.setattr(quantization.compressed, "Plan", plan)
+    text, moments = tmp_path / "text.txt", tmp_path / "moments.npz"
+    text.write_text("Some text of the user's own.", encoding="utf-8")
+    calibrate(Checkpoint.open(source.path), [[5, 6, 7]]).save(moments)
+    make(precision="int4")
+    make(precision="int4", extra={"calibration": str(text)})
+    make(precision="int4", extra={"calibration": str(moments)})
+    make(precision="int4", extra={"calibration": "none"})
+    make(precision="int8")
+    assert [len(each) for each in seen] == [0, 9, 0, 9, 0, 9, 0, 0]
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert len({each[name].moments.tobytes() for each in seen if each}) == 3
+
+
+@pytest.mark.parametrize(
+    ("device", "recipe", "message"),
+    [
+        (CPU, {"precision": "int4", "group_size": 48}, "groups of 48 do not divide the 128 inputs"),
+        (CPU, {"precision": "int8", "group_size": 64}, "int8 has no groups of 64"),
+        (CPU, {"precision": "fp16", "ratio": 0.5}, "a ratio of 0.5 needs int4"),
+        (CPU, {"precision": "int4", "extra": {"awq": "yes"}}, "no quantization setting awq"),
+        (CPU, {"precision": "int4", "extra": {"calibration": "nowhere.txt"}}, r"nowhere\.txt cannot be read"),
+        (NPU, {"precision": "int4", "symmetric": False}, "openvino:NPU takes symmetric weights only"),
+        (NPU, {"precision": "int4", "ratio": 0.6}, "one precision throughout"),
+        (NPU, {"precision": "int4", "group_size": 64}, "openvino:NPU takes no groups of 64"),
+    ],
+)
+def test_refused_before_the_work(source, tmp_path, device, recipe, message):
+    output = tmp_path / "output"
+    output.mkdir()
+    with pytest.raises(UsageError, match=message):
+        quantization.quantize(source, device, Recipe(**recipe), output, lambda *_, **__: None)
+    assert not list(output.iterdir())
+
+
+def test_what_the_npu_gets(make, source):
+    linear, outer = total(source, outer=False), total(source, outer=True)
+    assert make(NPU, precision="int4")[0] == {"i4": linear, "i8": outer}
+    assert make(NPU, precision="int4", group_size=-1)[0] == {"i4": linear, "i8": outer}
+
+
+def test_too_little_disk_or_memory_is_said_with_the_figures(source, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(quantization.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        with pytest.raises(ModelError, match=r"0\.0 GB free; the model takes 0\.0 GB"):
+            quantization.quantize(source, CPU, Recipe(precision="int4"), tmp_path, lambda *_, **__: None)
+    memory = quantization.psutil.virtual_memory()
+    monkeypatch.setattr(quantization.psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
+    with pytest.raises(ModelError, match=r"about 0\.\d GB of memory; 0\.0 GB are available"):
+        quantization.quantize(source, CPU, Recipe(precision="int4"), tmp_path, lambda *_, **__: None)

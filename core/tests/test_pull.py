@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import signal
@@ -74,9 +75,10 @@ def original(tokenizer) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def phi3(plugins, server, capfd):
+def phi3(plugins, server, capfd, monkeypatch):
     """Run one command in this process; returns (exit code, stdout, stderr)."""
     plugins.add("parrot", changes=PUBLISHES)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
 
     def run(*arguments):
         capfd.readouterr()
@@ -190,6 +192,18 @@ def test_what_has_not_been_used_for_long_can_be_removed(phi3, server, ready, hom
     assert phi3("models", "rm", "--unused", "30")[0] == 0
     assert not folder(home).exists()
     assert phi3("models", "rm")[0] == 2
+
+
+def test_a_first_run_fetches_the_default_model_and_counts_as_its_use(phi3, server, ready, home):
+    server.add(READY, ready)
+    code, out, err = phi3("run", "Hello world", "-m", MODEL, "-d", "parrot")
+    assert (code, out.strip()) == (0, "Hello world")
+    assert f"published as {READY}" in err
+    old = time.time() - 40 * 86400
+    os.utime(folder(home) / "phi3.json", (old, old))
+    server.stop()
+    assert phi3("run", "Hello", "-d", "parrot", "--offline")[0] == 0
+    assert (folder(home) / "phi3.json").stat().st_mtime > old + 86400
 
 
 def test_a_repository_outside_the_catalogue_works_if_it_is_of_the_family(phi3, server, original, home):

@@ -10,6 +10,12 @@ import phi3_core as phi3
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path_factory, monkeypatch):
+    """No test touches the store of whoever runs it; one that wants the shared store asks for it."""
+    monkeypatch.setenv("PHI3_HOME", str(tmp_path_factory.getbasetemp() / "own-store"))
+
+
 @pytest.fixture(scope="session")
 def sample_home(tmp_path_factory):
     """A store that keeps the sample model, shared by all who are given the same PHI3_TEST_CACHE."""

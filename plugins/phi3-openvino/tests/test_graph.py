@@ -8,6 +8,7 @@ import openvino_genai
 import pytest
 from openvino._offline_transformations import paged_attention_transformation
 from phi3_core.quantization.checkpoint import Checkpoint
+from phi3_core.quantization.importance import Importance
 from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.quantization.reference import logits
 from phi3_core.quantization.rounding import round_weight
@@ -186,3 +187,20 @@ def rounded_logits(checkpoint, schemes, ids):
 def test_other_stored_types_become_halves(tmp_path, build, dtype):
     checkpoint = Checkpoint.open(write_random(tmp_path / dtype, TINY["phi-4-mini"], dtype=dtype))
     assert close(Runner(build(checkpoint))(IDS)[0], logits(checkpoint, IDS), 1e-2)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_balancing_alone_changes_nothing(checkpoints, build, name):
+    """Factors on the inputs of three layers, taken back by the norms and by the rows of ``up``; 8 bits lose little."""
+    checkpoint = checkpoints[name]
+    random = np.random.default_rng(4)
+    importance, factors, schemes = {}, {}, {}
+    for layer in checkpoint.layers:
+        for weight in (layer.qkv, layer.gate_up, layer.down):
+            balance = random.uniform(0.5, 2, weight.shape[1]).astype(np.float32)
+            importance[weight.name] = Importance(moments=np.ones_like(balance), balance=balance)
+            schemes[weight.name] = Scheme(bits=8)
+        factors[layer.gate_up.name] = np.concatenate([np.ones_like(balance), 1 / balance])
+    model = build(checkpoint, schemes=schemes, importance=importance, factors=factors)
+    expected = logits(checkpoint, IDS)
+    assert np.std(Runner(model)(IDS)[0] - expected) < 0.05 * np.std(expected)

@@ -254,11 +254,23 @@ def _context_length(artifact: Artifact, device: Device, options: Mapping[str, st
         answer = _number(options, "MIN_RESPONSE_LEN") if "MIN_RESPONSE_LEN" in options else _NPU_ANSWER
         return (_longest_prompt(device, options) or _NPU_PROMPT) + answer
     known = artifact.manifest.get("context_length")
+    config = read_json(artifact.path / "config.json")
+    config = config if isinstance(config, dict) else {}
     if known is None:
-        config = read_json(artifact.path / "config.json")
-        known = config.get("max_position_embeddings") if isinstance(config, dict) else None
+        known = config.get("max_position_embeddings")
     if not isinstance(known, int) or known < 1:
         raise ModelError(f"{artifact.path} does not say how long its context is")
+    original = config.get("original_max_position_embeddings")
+    if (
+        artifact.manifest.get("recipe")
+        and config.get("rope_scaling")
+        and isinstance(original, int)
+        and original < known
+    ):
+        # Longrope turns positions differently in longer sequences, the earlier ones included: a cache that was filled
+        # before the limit is wrong behind it, and a prompt that is read in chunks mixes both.
+        logger.warning("the context is limited to %d tokens: longrope's longer ones come out wrong so far", original)
+        return original
     return known
 
 

@@ -12,6 +12,7 @@ import openvino as ov
 import psutil
 from attrs import frozen
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.paths import engine_cache
 from phi3_core.quantization.calibration import Calibration, calibration_for
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.importance import Importance
@@ -168,8 +169,9 @@ def _gigabytes(size: int) -> str:
 def _calibration(checkpoint: Checkpoint, settings: _Settings, progress: Progress) -> Calibration | None:
     if not settings.calibrated:
         return None
+    kept = engine_cache("core", "calibration")
     if settings.calibration is None:
-        return calibration_for(checkpoint, progress=progress)
+        return calibration_for(checkpoint, cache=kept, progress=progress)
     path = Path(settings.calibration)
     if path.suffix == ".npz":
         return Calibration.load(path)
@@ -177,7 +179,7 @@ def _calibration(checkpoint: Checkpoint, settings: _Settings, progress: Progress
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UsageError(f"the calibration text {path} cannot be read: {error}") from error
-    return calibration_for(checkpoint, text=text, progress=progress)
+    return calibration_for(checkpoint, text=text, cache=kept, progress=progress)
 
 
 def _schemes(

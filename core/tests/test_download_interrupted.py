@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("huggingface_hub")
 
 from phi3_core.errors import ModelError
-from phi3_core.models.download import PARTIAL, lock
+from phi3_core.models.store import PARTIAL, locked
 
 
 def load_support():
@@ -113,5 +113,5 @@ def test_control_c_while_the_server_is_silent(server, commit, tmp_path) -> None:
 
 def test_the_lock_is_free_after_an_error(tmp_path) -> None:
     for _ in range(2):
-        with pytest.raises(ModelError), lock(tmp_path / "a" / "b", support.ignore):
+        with pytest.raises(ModelError), locked(tmp_path / "a" / "b", support.ignore):
             raise ModelError("no")

@@ -108,13 +108,14 @@ PULL = """
     import sys
     from pathlib import Path
     from phi3_core.models import hub
-    from phi3_core.models.download import download, lock
+    from phi3_core.models.download import download
+    from phi3_core.models.store import locked
 
     def progress(stage, done=None, total=None):
         print(stage, done, total, flush=True)
 
     destination = Path(sys.argv[1])
-    with lock(destination, progress):
+    with locked(destination, progress):
         snapshot = hub.inspect("acme/phi")
         download(snapshot, hub.wanted(snapshot.files), destination, progress)
     print("done", flush=True)

@@ -13,7 +13,7 @@ from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.quantization.reference import logits
 from phi3_core.quantization.rounding import round_weight
 from phi3_core.quantization.scales import Scheme
-from phi3_openvino import compressed, graph
+from phi3_openvino import graph, graph_weights
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 IDS = np.random.default_rng(1).integers(3, 320, 64)
@@ -33,7 +33,7 @@ def build(tmp_path):
     alive = []
 
     def build(checkpoint, **schemes):
-        weights = compressed.CompressedWeights(compressed.Plan(**schemes), compressed.Scratch(tmp_path))
+        weights = graph_weights.CompressedWeights(graph_weights.Plan(**schemes), graph_weights.Scratch(tmp_path))
         alive.append(weights)
         return graph.build(checkpoint, weights)
 

@@ -111,13 +111,13 @@ def test_what_was_written_answers_like_the_original(make, source):
 
 def test_calibration_by_default_by_file_and_not_at_all(make, source, tmp_path, monkeypatch):
     seen = []
-    original = quantization.compressed.Plan
+    original = quantization.graph_weights.Plan
 
     def plan(**values):
         seen.append(values.get("importance", {}))
         return original(**values)
 
-    monkeypatch.setattr(quantization.compressed, "Plan", plan)
+    monkeypatch.setattr(quantization.graph_weights, "Plan", plan)
     text, moments = tmp_path / "text.txt", tmp_path / "moments.npz"
     text.write_text("Some text of the user's own.", encoding="utf-8")
     calibrate(Checkpoint.open(source.path), [[5, 6, 7]]).save(moments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterable, Iterator
@@ -24,7 +23,7 @@ def download(
 
     A file appears under its name when it is whole and its hash is right. What is on the way lies in ``.partial``,
     which goes when all is done; what a killed call left there is taken up by the next one. One process at a time
-    may do this to a destination: see :func:`lock`.
+    may do this to a destination: see :func:`phi3_core.models.store.locked`.
 
     Raises:
         ModelError: the hub does not give a file, or the bytes it gave are not those it announced.
@@ -43,25 +42,6 @@ def download(
         _check_room(missing, destination)
         Transfer(client, missing, total, progress).run()
     shutil.rmtree(partials, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def lock(destination: Path, progress: Progress) -> Iterator[None]:
-    """Let one process at a time fill ``destination``; the others say that they wait, and then find it filled."""
-    import filelock
-
-    held = filelock.FileLock(f"{destination}.lock")
-    with store_errors(destination.parent):
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            held.acquire(timeout=0)
-        except filelock.Timeout:
-            progress("waiting for another process")
-            held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
 
 
 def _jobs(snapshot: Snapshot, files: Iterable[RemoteFile], destination: Path) -> list[Job]:

@@ -150,27 +150,26 @@ class Store:
 
     def _make(self, folder: Path, model: str, facts: Mapping[str, Any], fill: Fill, old: str = "") -> dict[str, Any]:
         staging = self.root / "staging" / "-".join(folder.relative_to(self.root).parts)
-        with store_errors(self.root):
-            staging.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(staging):
-                content = _whole(folder, model)
-                if content is not None and content["digest"] != old:
-                    return content
-                # What a killed process left is of no use, unless it is a download, which goes on where it stopped.
+        waiting = "%s that makes %s"
+        with store_errors(self.root), locked(staging, lambda words: logger.info(waiting, words, staging.name)):
+            content = _whole(folder, model)
+            if content is not None and content["digest"] != old:
+                return content
+            # What a killed process left is of no use, unless it is a download, which goes on where it stopped.
+            if not (staging / PARTIAL).is_dir():
+                _remove(staging)
+            staging.mkdir(exist_ok=True)
+            try:
+                content = manifest.make(staging, {**facts, **fill(staging)})
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                _remove(staging / PARTIAL)
+                if old:
+                    self._discard(folder, old)
+                staging.replace(folder)
+            except BaseException:
                 if not (staging / PARTIAL).is_dir():
                     _remove(staging)
-                staging.mkdir(exist_ok=True)
-                try:
-                    content = manifest.make(staging, {**facts, **fill(staging)})
-                    folder.parent.mkdir(parents=True, exist_ok=True)
-                    _remove(staging / PARTIAL)
-                    if old:
-                        self._discard(folder, old)
-                    staging.replace(folder)
-                except BaseException:
-                    if not (staging / PARTIAL).is_dir():
-                        _remove(staging)
-                    raise
+                raise
         return content
 
     # --- removing -----------------------------------------------------------------------------------------------
@@ -207,15 +206,18 @@ def touch(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(staging: Path) -> Iterator[None]:
+def locked(folder: Path, waiting: Callable[[str], object]) -> Iterator[None]:
+    """Let one process at a time fill ``folder``; the others say that they wait, and then find it filled."""
     import filelock
 
-    lock = filelock.FileLock(f"{staging}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        logger.info("waiting for another process that makes %s", staging.name)
-        lock.acquire()
+    lock = filelock.FileLock(f"{folder}.lock")
+    with store_errors(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            waiting("waiting for another process")
+            lock.acquire()
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ one it calls gpt-oss.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -221,3 +222,8 @@ def _feed_forward(shape: Architecture, layer: Layer, weights: Weights, inputs: o
     both = _linear(inputs, weights.matrix(layer.gate_up))
     gate, inner = ops.variadic_split(both, _whole(2), _list(shape.intermediate, shape.intermediate)).outputs()
     return _linear(ops.multiply(ops.swish(gate), inner), weights.matrix(layer.down))
+
+
+def save(model: ov.Model, path: Path) -> None:
+    """Write the graph as an IR, its constants as they are."""
+    ov.save_model(model, path, compress_to_fp16=False)

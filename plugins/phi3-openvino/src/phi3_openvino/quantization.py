@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import psutil
 from attrs import frozen
 from phi3_core.errors import ModelError, UsageError
@@ -21,7 +20,7 @@ from phi3_core.quantization.rounding import check_group_size, find_balance, roun
 from phi3_core.quantization.scales import Scheme
 from phi3_core.values import Device, Progress, Recipe, Source
 
-from . import compressed, graph
+from . import graph, graph_weights
 
 MODEL = "openvino_model.xml"
 _BESIDE = (
@@ -64,10 +63,10 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     _check_room(checkpoint, settings, output)
     calibration = _calibration(checkpoint, settings, progress)
     schemes = _schemes(checkpoint, settings, calibration, progress)
-    plan = compressed.Plan(schemes=schemes)
+    plan = graph_weights.Plan(schemes=schemes)
     if calibration:
         importance = _balance(checkpoint, schemes, calibration, progress)
-        plan = compressed.Plan(schemes=schemes, importance=importance, factors=_factors(checkpoint, importance))
+        plan = graph_weights.Plan(schemes=schemes, importance=importance, factors=_factors(checkpoint, importance))
     # On Windows a file cannot go while it is mapped, so that cleaning up may fail there until the process ends.
     with tempfile.TemporaryDirectory(dir=output, prefix="scratch-", ignore_cleanup_errors=True) as scratch:
         _write(checkpoint, plan, Path(scratch), output, progress)
@@ -76,7 +75,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
             shutil.copyfile(source.path / name, output / name)
 
 
-def _write(checkpoint: Checkpoint, plan: compressed.Plan, scratch: Path, output: Path, progress: Progress) -> None:
+def _write(checkpoint: Checkpoint, plan: graph_weights.Plan, scratch: Path, output: Path, progress: Progress) -> None:
     """A function of its own, so that all that maps the scratch files is gone when it returns."""
     done = 0
 
@@ -85,10 +84,10 @@ def _write(checkpoint: Checkpoint, plan: compressed.Plan, scratch: Path, output:
         done += weight.raw.size
         progress("rounding weights" if plan.schemes else "preparing weights", done, checkpoint.parameters)
 
-    weights = compressed.CompressedWeights(plan, compressed.Scratch(scratch), stored)
+    weights = graph_weights.CompressedWeights(plan, graph_weights.Scratch(scratch), stored)
     model = graph.build(checkpoint, weights)
     progress("writing the model")
-    ov.save_model(model, output / MODEL, compress_to_fp16=False)
+    graph.save(model, output / MODEL)
 
 
 def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> _Settings:
@@ -141,7 +140,7 @@ def _check_room(checkpoint: Checkpoint, settings: _Settings, output: Path) -> No
     linear = {weight.name for weight in checkpoint.linear}
     low = settings.linear
     outer = None if low is None else _BYTE_SCHEME
-    size = sum(compressed.stored_bytes(weight, low if name in linear else outer) for name, weight in each.items())
+    size = sum(graph_weights.stored_bytes(weight, low if name in linear else outer) for name, weight in each.items())
     if settings.ratio < 1:
         size = round(size * (1 + (1 - settings.ratio)))
     twice = low is not None or checkpoint.embedding.dtype != "F16"

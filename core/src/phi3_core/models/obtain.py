@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
 
@@ -26,6 +26,8 @@ from .sources import PACKAGE, source_of
 from .store import Form, Store
 
 logger = logging.getLogger("phi3_core")
+
+T = TypeVar("T")
 
 ASK_LIMIT_S = 30.0
 QUANTIZE_SILENCE_S = 900.0
@@ -112,23 +114,32 @@ def plan(need: Need, store: Store, *, worker: Asked, offline: bool, update: bool
     reference = need.reference
     if not update and (found := stored(need, store)) is not None:
         return Plan(words=f"nothing: it is in {found.artifact.path}")
-    if reference.form == "named" and reference.name in CATALOGUE:
-        for precision in need.precisions:
-            answer = worker.call(
-                "published", limit_s=ASK_LIMIT_S, model=need.name, device=need.device, precision=precision
-            )
-            if answer is None:
-                continue
-            published = Published(**answer)
-            if published.repository.startswith(PACKAGE):
-                return Plan(words=f"nothing: it is in the installed package {published.repository[len(PACKAGE) :]}")
-            try:
-                return plans.for_repository(published.repository, published.revision, published.folder, offline=offline)
-            except MissingError as error:
-                logger.warning("%s; looking for another way to get %s", error.message, need.name)
+
+    def planned(published: Published, _: str) -> Plan:
+        if published.repository.startswith(PACKAGE):
+            return Plan(words=f"nothing: it is in the installed package {published.repository[len(PACKAGE) :]}")
+        return plans.for_repository(published.repository, published.revision, published.folder, offline=offline)
+
+    if (found_plan := _first_published(need, worker, planned)) is not None:
+        return found_plan
     if reference.form in {"named", "source"} and "quantize" not in worker.hooks:
         raise _no_form(need)
     return plans.for_source(reference, offline=offline)
+
+
+def _first_published(need: Need, worker: Asked, take: Callable[[Published, str], T]) -> T | None:
+    """What ``take`` makes of the first published weights that are where the backend says, and their precision."""
+    if need.reference.form != "named" or need.name not in CATALOGUE:
+        return None
+    for precision in need.precisions:
+        answer = worker.call("published", limit_s=ASK_LIMIT_S, model=need.name, device=need.device, precision=precision)
+        if answer is None:
+            continue
+        try:
+            return take(Published(**answer), precision)
+        except MissingError as error:
+            logger.warning("%s; looking for another way to get %s", error.message, need.name)
+    return None
 
 
 def _no_form(need: Need) -> Unobtainable:
@@ -152,23 +163,12 @@ class _Errand:
 
     def published(self) -> Obtained | None:
         """Weights that somebody made ready, if the backend knows of any."""
-        need = self.need
-        if need.reference.form != "named" or need.name not in CATALOGUE:
-            return None
-        for precision in need.precisions:
-            answer = self.worker.call(
-                "published", limit_s=ASK_LIMIT_S, model=need.name, device=need.device, precision=precision
-            )
-            if answer is None:
-                continue
-            published = Published(**answer)
-            if published.repository.startswith(PACKAGE):
-                return self._from_package(published.repository[len(PACKAGE) :], precision)
-            try:
-                return self._from_hub(published, precision)
-            except MissingError as error:
-                logger.warning("%s; looking for another way to get %s", error.message, need.name)
-        return None
+        return _first_published(self.need, self.worker, self._take)
+
+    def _take(self, published: Published, precision: str) -> Obtained:
+        if published.repository.startswith(PACKAGE):
+            return self._from_package(published.repository[len(PACKAGE) :], precision)
+        return self._from_hub(published, precision)
 
     def _from_package(self, package: str, precision: str) -> Obtained:
         if package != sample.PACKAGE:

@@ -81,8 +81,16 @@ def test_no_text_is_refused(checkpoint):
 
 
 def test_a_users_text_is_read_in_pieces(checkpoint):
-    assert [len(piece) for piece in calibration_ids(checkpoint.path, "x" * 1100)] == [512, 512, 76]
-    assert sum(len(piece) for piece in calibration_ids(checkpoint.path, "x" * 9999)) == 4096
+    assert [len(piece) for piece in calibration_ids(checkpoint, "x" * 1100)] == [512, 512, 76]
+    assert sum(len(piece) for piece in calibration_ids(checkpoint, "x" * 9999)) == 4096
+
+
+def test_large_models_read_the_beginning_of_each_piece(checkpoint, monkeypatch):
+    whole = calibration_ids(checkpoint)
+    monkeypatch.setattr("phi3_core.quantization.reference._WORK", 120 * checkpoint.parameters)
+    some = calibration_ids(checkpoint)
+    assert sum(map(len, some)) == 120
+    assert all(part == piece[: len(part)] for part, piece in zip(some, whole, strict=True))
 
 
 def test_without_a_tokenizer_there_is_no_calibration(checkpoint):

@@ -9,7 +9,7 @@ import pytest
 from phi3_core.errors import UsageError
 from phi3_core.quantization.importance import Importance, observe
 from phi3_core.quantization.mapped import Weight
-from phi3_core.quantization.rounding import find_balance, pack_nibbles, round_blocks, round_rows, round_weight
+from phi3_core.quantization.rounding import pack_nibbles, round_blocks, round_rows, round_weight
 from phi3_core.quantization.scales import Scheme
 
 RANDOM = np.random.default_rng(3)
@@ -132,7 +132,7 @@ def test_balance_spares_what_matters():
     moments = np.where(np.arange(256) % 20 == 0, np.float32(100), np.float32(1))
     scheme = Scheme(bits=4, group_size=64)
     plain = Importance(moments=moments)
-    balanced = find_balance(weight_of(VALUES), scheme, plain)
+    balanced = plain.balanced()
     assert balanced.balance is not None
     assert np.exp(np.log(balanced.balance).mean()) == pytest.approx(1, rel=1e-3)
     without = round_weight(weight_of(VALUES), scheme, plain).dequantize()

@@ -73,14 +73,17 @@ def evaluate(
 def check(  # noqa: PLR0917 - each is a fact of the situation
     folder: Path, precision: str, device: Device, backend: Backend, source: Path, progress: Progress
 ) -> Quality:
-    """The quality of an artifact that is still being made.
+    """The quality of an artifact that is still being made; of large models over the text's beginning only.
 
     Raises:
         ModelError: it answers like noise.
     """
+    from .quantization.checkpoint import Checkpoint
+    from .quantization.reference import affordable_tokens
+
     artifact = Artifact(path=folder, backend=backend.name, precision=precision, manifest={"digest": _UNPUBLISHED})
     try:
-        ids = evaluation_ids(folder)
+        ids = evaluation_ids(folder)[: affordable_tokens(Checkpoint.open(source))]
         found = evaluate(artifact, device, backend, reference=source, ids=ids, progress=progress)
     finally:
         shutil.rmtree(home() / "engines" / _UNPUBLISHED, ignore_errors=True)

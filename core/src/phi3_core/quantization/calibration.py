@@ -24,7 +24,7 @@ from .calibration_text import CALIBRATION_TEXT
 from .checkpoint import Checkpoint
 from .importance import Importance, observe
 from .mapped import Floats, Weight
-from .reference import hidden_states
+from .reference import affordable_tokens, hidden_states
 
 LONGEST_PIECE = 512
 """A user's text is read in pieces of this many tokens, and as many of them as ``MOST_TOKENS`` holds."""
@@ -99,11 +99,15 @@ def calibrate(
     return Calibration(by_name=found, tokens=tokens)
 
 
-def calibration_ids(folder: Path, text: str | None = None) -> list[list[int]]:
-    """Token ids of the built-in text, or of the user's, by the checkpoint's own tokenizer."""
-    tokenizer = read_tokenizer(folder)
+def calibration_ids(checkpoint: Checkpoint, text: str | None = None) -> list[list[int]]:
+    """Token ids of the built-in text, or of the user's, by the checkpoint's own tokenizer.
+
+    Of the built-in text large models read only the beginning of each piece: all that takes them minutes adds little.
+    """
+    tokenizer = read_tokenizer(checkpoint.path)
     if text is None:
-        return [tokenizer.encode(piece, add_special_tokens=False).ids for piece in CALIBRATION_TEXT]
+        most = affordable_tokens(checkpoint) // len(CALIBRATION_TEXT)
+        return [tokenizer.encode(piece, add_special_tokens=False).ids[:most] for piece in CALIBRATION_TEXT]
     ids = tokenizer.encode(text, add_special_tokens=False).ids[:MOST_TOKENS]
     return [ids[start : start + LONGEST_PIECE] for start in range(0, len(ids), LONGEST_PIECE)]
 
@@ -125,7 +129,7 @@ def calibration_for(
     The file's name tells the text and the weights apart: it hashes the ids, ``config.json``, and the size and time
     of the weights' files.
     """
-    sequences = calibration_ids(checkpoint.path, text)
+    sequences = calibration_ids(checkpoint, text)
     if cache is None:
         return calibrate(checkpoint, sequences, progress=progress)
     stored = cache / f"calibration-{_digest(checkpoint, sequences)}.npz"

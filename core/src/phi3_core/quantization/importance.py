@@ -10,7 +10,8 @@ size and ``d`` is not let under three tenths: on another text the full covarianc
 
 *Balance.* Multiplying an input's weights by a factor and dividing the input by it changes nothing but the rounding:
 weights of important inputs become large in their group and are rounded finer (AWQ, Lin et al., 2023). The division
-costs nothing where a norm feeds the layer, for it goes into the norm's weights.
+costs nothing where a norm feeds the layer, for it goes into the norm's weights. AWQ searches the best power of the
+inputs' magnitude for each layer; a fixed one did as well on other texts (``docs/decisions/0008``), and costs nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from attrs import evolve, field, frozen
 from .mapped import Floats
 
 DIRECTIONS = 32
+_FEW = 16 * DIRECTIONS
+"""From fewer tokens than this, directions are those of the text rather than of the model, and do not help."""
+_POWER = np.float32(0.3)
 _TRUST = np.float32(0.1)
 _FLOOR = np.float32(0.3)
 _PASSES = 2
@@ -37,7 +41,11 @@ class Importance:
     balance: Floats | None = field(default=None, repr=False)
     """Factors on each input's weights, ``[inputs]``; whoever uses the rounded weights divides the inputs by them."""
 
-    def balanced(self, balance: Floats) -> Importance:
+    def balanced(self, balance: Floats | None = None) -> Importance:
+        """With a balance: the one given, or a power of the inputs' root mean squares, 1 in the geometric mean."""
+        if balance is None:
+            balance = Importance(moments=self.moments).weights ** (_POWER / 2)
+            balance /= np.exp(np.log(balance).mean())
         return evolve(self, balance=balance)
 
     @property
@@ -56,7 +64,7 @@ def observe(inputs: Floats) -> Importance:
     """From a layer's inputs, ``[tokens, inputs]``; the directions by subspace iteration (Halko et al., 2011)."""
     tokens, width = inputs.shape
     moments = np.einsum("ti,ti->i", inputs, inputs) / np.float32(tokens)
-    if tokens <= DIRECTIONS or width <= DIRECTIONS:
+    if tokens < _FEW or width <= DIRECTIONS:
         return Importance(moments=moments)
     normed = inputs / np.sqrt(moments * np.float32(tokens) + np.float32(1e-30))
     basis = np.random.default_rng(0).standard_normal((width, DIRECTIONS + 8), np.float32)

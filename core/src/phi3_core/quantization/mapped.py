@@ -52,7 +52,7 @@ class Weight:
             values: Floats = wide.view(np.float32)
         else:
             values = part.astype(np.float32)
-        if not np.isfinite(values.sum(dtype=np.float64)) and not np.isfinite(values).all():
+        if not np.isfinite(values.sum()) and not np.isfinite(values).all():
             raise ModelError(f"{self.file} is damaged: tensor {self.name} has values that are not finite", hint=_HINT)
         return values
 

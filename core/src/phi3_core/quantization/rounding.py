@@ -7,7 +7,6 @@ A block of rows is worked on at a time, small enough for the cache and for the m
 
 from __future__ import annotations
 
-import math
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -26,8 +25,6 @@ from .scales import Integers, ScaleSearch, Scheme
 _ROWS_AT_ONCE = 1 << 22
 _CACHED = 1 << 17
 _LONGEST_STEP = 128
-_SAMPLE = 256
-_POWERS = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 
 
 @frozen(kw_only=True, eq=False)
@@ -222,17 +219,3 @@ def pack_nibbles(values: Integers) -> npt.NDArray[np.uint8]:
     packed = unsigned[:, 1::2] << 4
     packed |= unsigned[:, 0::2] & 15
     return packed.astype(np.uint8, copy=False)
-
-
-def find_balance(weight: Weight, scheme: Scheme, importance: Importance) -> Importance:
-    """The importance with the balance under which a sample of the rows loses least: a power of the moments."""
-    rows = weight.float32(slice(None, None, max(1, weight.shape[0] // _SAMPLE)))
-    plain = Importance(moments=importance.moments)
-    least, best = math.inf, np.ones(weight.shape[1], np.float32)
-    for power in _POWERS:
-        factors = plain.weights ** np.float32(power / 2)
-        factors /= np.exp(np.log(factors).mean())
-        rounded = round_rows(rows, scheme, plain.balanced(factors))
-        if rounded.lost < least:
-            least, best = rounded.lost, factors
-    return importance.balanced(best)

@@ -21,7 +21,7 @@ from .mapped import Floats
 
 Integers = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 
-_FACTORS = {4: tuple(np.linspace(0.62, 1.07, 10)), 8: (0.9, 0.95, 1.0)}
+_FACTORS = {4: (0.66, 0.78, 0.9, 1.02), 8: (1.0,)}
 """Scales tried, as factors of the one at which the largest weight just fits."""
 _TINY = np.float32(1e-30)
 

@@ -16,7 +16,7 @@ from phi3_core.quantization.calibration import Calibration, calibration_for
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.importance import Importance
 from phi3_core.quantization.mapped import Floats, Weight
-from phi3_core.quantization.rounding import check_group_size, find_balance, round_rows
+from phi3_core.quantization.rounding import check_group_size, round_rows
 from phi3_core.quantization.scales import Scheme
 from phi3_core.values import Device, Progress, Recipe, Source
 
@@ -65,7 +65,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     schemes = _schemes(checkpoint, settings, calibration, progress)
     plan = graph_weights.Plan(schemes=schemes)
     if calibration:
-        importance = _balance(checkpoint, schemes, calibration, progress)
+        importance = _balance(checkpoint, schemes, calibration)
         plan = graph_weights.Plan(schemes=schemes, importance=importance, factors=_factors(checkpoint, importance))
     # On Windows a file cannot go while it is mapped, so that cleaning up may fail there until the process ends.
     with tempfile.TemporaryDirectory(dir=output, prefix="scratch-", ignore_cleanup_errors=True) as scratch:
@@ -195,16 +195,13 @@ def _schemes(
     return schemes
 
 
-def _balance(
-    checkpoint: Checkpoint, schemes: Mapping[str, Scheme], calibration: Calibration, progress: Progress
-) -> dict[str, Importance]:
+def _balance(checkpoint: Checkpoint, schemes: Mapping[str, Scheme], calibration: Calibration) -> dict[str, Importance]:
     """The importance of all inputs, balanced where somebody before the layer can divide them at no cost."""
     importance = {weight.name: calibration.of(weight) for weight in (*checkpoint.linear, checkpoint.head)}
-    for index, layer in enumerate(checkpoint.layers):
-        progress("balancing inputs", index, len(checkpoint.layers))
+    for layer in checkpoint.layers:
         for weight in (layer.qkv, layer.gate_up, layer.down):
             if schemes[weight.name].bits == 4:
-                importance[weight.name] = find_balance(weight, schemes[weight.name], importance[weight.name])
+                importance[weight.name] = importance[weight.name].balanced()
     return importance
 
 

@@ -9,6 +9,7 @@ import pytest
 from openvino._offline_transformations import paged_attention_transformation
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.importance import Importance
+from phi3_core.quantization.plan import Plan
 from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.quantization.reference import logits
 from phi3_core.quantization.rounding import round_weight
@@ -33,7 +34,7 @@ def build(tmp_path):
     alive = []
 
     def build(checkpoint, **schemes):
-        weights = graph_weights.CompressedWeights(graph_weights.Plan(**schemes), graph_weights.Scratch(tmp_path))
+        weights = graph_weights.CompressedWeights(Plan(**schemes), graph_weights.Scratch(tmp_path))
         alive.append(weights)
         return graph.build(checkpoint, weights)
 

@@ -6,6 +6,7 @@ import numpy as np
 import openvino as ov
 import pytest
 from phi3_core.quantization.checkpoint import Checkpoint
+from phi3_core.quantization.plan import Plan
 from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.quantization.reference import logits
 from phi3_openvino import graph, graph_weights
@@ -40,7 +41,7 @@ def test_it_is_transformers(tmp_path, name, config, tokens):
         expected = theirs(torch.tensor(ids)[None]).logits[0].numpy()
     span = np.ptp(expected)
     assert np.abs(logits(checkpoint, ids) - expected).max() <= 1e-4 * span
-    weights = graph_weights.CompressedWeights(graph_weights.Plan(), graph_weights.Scratch(tmp_path))
+    weights = graph_weights.CompressedWeights(Plan(), graph_weights.Scratch(tmp_path))
     compiled = ov.Core().compile_model(graph.build(checkpoint, weights), "CPU")
     found = compiled.create_infer_request().infer(
         {

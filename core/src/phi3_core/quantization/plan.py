@@ -19,7 +19,7 @@ from .calibration import Calibration, calibration_for
 from .checkpoint import Checkpoint
 from .importance import Importance
 from .mapped import Floats, Weight
-from .rounding import find_balance, round_rows
+from .rounding import round_rows
 from .scales import Scheme
 
 _SAMPLED = 16
@@ -64,19 +64,16 @@ def read_calibration(checkpoint: Checkpoint, given: str | None, progress: Progre
     return calibration_for(checkpoint, text=text, cache=kept, progress=progress)
 
 
-def make_plan(
-    checkpoint: Checkpoint, schemes: Mapping[str, Scheme], calibration: Calibration | None, progress: Progress
-) -> Plan:
+def make_plan(checkpoint: Checkpoint, schemes: Mapping[str, Scheme], calibration: Calibration | None) -> Plan:
     """Complete the schemes by what the calibration found, balanced where a division of the inputs costs nothing."""
     if calibration is None:
         return Plan(schemes=schemes)
     importance = {weight.name: calibration.of(weight) for weight in (*checkpoint.linear, checkpoint.head)}
     factors: dict[str, Floats] = {}
-    for index, layer in enumerate(checkpoint.layers):
-        progress("balancing inputs", index, len(checkpoint.layers))
+    for layer in checkpoint.layers:
         for weight in (layer.qkv, layer.gate_up, layer.down):
             if schemes[weight.name].bits == 4:
-                importance[weight.name] = find_balance(weight, schemes[weight.name], importance[weight.name])
+                importance[weight.name] = importance[weight.name].balanced()
         balance = importance[layer.down.name].balance
         if balance is not None:
             # What the inputs of down are divided by goes into the rows of up, whose outputs they are.

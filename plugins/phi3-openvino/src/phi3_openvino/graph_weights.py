@@ -11,18 +11,17 @@ it: a few gigabytes of weights then need next to no memory of the process's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
-from attrs import field, frozen
 from openvino import opset13 as ops
 from openvino._offline_transformations import compress_model_transformation
-from phi3_core.quantization.importance import Importance
 from phi3_core.quantization.mapped import Floats, Weight
+from phi3_core.quantization.plan import Plan
 from phi3_core.quantization.rounding import Rounded, pack_nibbles, round_blocks
 from phi3_core.quantization.scales import Scheme
 
@@ -69,17 +68,6 @@ class _Marked:
         return converted
 
 
-@frozen(kw_only=True)
-class Plan:
-    """How each weight is stored: a scheme by its name, half precision for those that are not named."""
-
-    schemes: Mapping[str, Scheme] = field(factory=dict)
-    importance: Mapping[str, Importance] = field(factory=dict)
-    """Of the inputs, by the weight's name, for those where it is known."""
-    factors: Mapping[str, Floats] = field(factory=dict)
-    """On a weight's outputs, ``[outputs]``, where they are divided for the sake of the layer that takes them in."""
-
-
 class CompressedWeights:
     """Turns weights into nodes by a plan. Keep it as long as the model: its arrays are the model's constants."""
 
@@ -105,9 +93,7 @@ class CompressedWeights:
 
     def norm(self, weight: Weight, following: Weight) -> Floats:
         """A norm's weights, divided by the balance of the linear layer that follows."""
-        importance = self.plan.importance.get(following.name)
-        values = weight.float32()
-        return values if importance is None or importance.balance is None else values / importance.balance
+        return self.plan.norm(weight, following)
 
     def _half(self, weight: Weight) -> ov.Node:
         values = weight.raw

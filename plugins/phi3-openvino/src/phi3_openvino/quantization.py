@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import psutil
 from attrs import frozen
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.paths import engine_cache
-from phi3_core.quantization.calibration import Calibration, calibration_for
 from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.importance import Importance
-from phi3_core.quantization.mapped import Floats, Weight
-from phi3_core.quantization.rounding import check_group_size, round_rows
+from phi3_core.quantization.mapped import Weight
+from phi3_core.quantization.plan import Plan, make_plan, read_calibration, spared
+from phi3_core.quantization.rounding import check_group_size
 from phi3_core.quantization.scales import Scheme
 from phi3_core.values import Device, Progress, Recipe, Source
 
@@ -37,8 +33,6 @@ _BESIDE = (
 _BYTE_SCHEME = Scheme(bits=8)
 _LARGE = 4_000_000_000
 """Weights from which on the NPU wants one scale per channel (OpenVINO's guide to LLMs on the NPU)."""
-_SAMPLED = 16
-"""One row in so many is rounded to see how much a layer suffers."""
 
 
 @frozen(kw_only=True)
@@ -51,22 +45,13 @@ class _Settings:
     calibration: str | None
     """A file, ``none``, or None for the built-in text."""
 
-    @property
-    def calibrated(self) -> bool:
-        return self.linear is not None and self.linear.bits == 4 and self.calibration != "none"
-
 
 def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
     """Write ``openvino_model.xml``, its ``.bin``, the configuration and the tokenizer into the folder ``output``."""
     checkpoint = Checkpoint.open(source.path)
     settings = _decide(checkpoint, device, recipe)
     _check_room(checkpoint, settings, output)
-    calibration = _calibration(checkpoint, settings, progress)
-    schemes = _schemes(checkpoint, settings, calibration, progress)
-    plan = graph_weights.Plan(schemes=schemes)
-    if calibration:
-        importance = _balance(checkpoint, schemes, calibration)
-        plan = graph_weights.Plan(schemes=schemes, importance=importance, factors=_factors(checkpoint, importance))
+    plan = _plan(checkpoint, settings, progress)
     # On Windows a file cannot go while it is mapped, so that cleaning up may fail there until the process ends.
     with tempfile.TemporaryDirectory(dir=output, prefix="scratch-", ignore_cleanup_errors=True) as scratch:
         _write(checkpoint, plan, Path(scratch), output, progress)
@@ -75,7 +60,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
             shutil.copyfile(source.path / name, output / name)
 
 
-def _write(checkpoint: Checkpoint, plan: graph_weights.Plan, scratch: Path, output: Path, progress: Progress) -> None:
+def _write(checkpoint: Checkpoint, plan: Plan, scratch: Path, output: Path, progress: Progress) -> None:
     """A function of its own, so that all that maps the scratch files is gone when it returns."""
     done = 0
 
@@ -165,71 +150,16 @@ def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
 
 
-def _calibration(checkpoint: Checkpoint, settings: _Settings, progress: Progress) -> Calibration | None:
-    if not settings.calibrated:
-        return None
-    kept = engine_cache("core", "calibration")
-    if settings.calibration is None:
-        return calibration_for(checkpoint, cache=kept, progress=progress)
-    path = Path(settings.calibration)
-    if path.suffix == ".npz":
-        return Calibration.load(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the calibration text {path} cannot be read: {error}") from error
-    return calibration_for(checkpoint, text=text, cache=kept, progress=progress)
-
-
-def _schemes(
-    checkpoint: Checkpoint, settings: _Settings, calibration: Calibration | None, progress: Progress
-) -> dict[str, Scheme]:
+def _plan(checkpoint: Checkpoint, settings: _Settings, progress: Progress) -> Plan:
     """The output layer and the embedding get 8 bits, as optimum-intel has it, and so do the layers beyond the ratio."""
-    if settings.linear is None:
-        return {}
-    schemes = {weight.name: settings.linear for weight in checkpoint.linear}
+    low = settings.linear
+    if low is None:
+        return Plan()
+    calibration = read_calibration(checkpoint, settings.calibration, progress) if low.bits == 4 else None
+    schemes = {weight.name: low for weight in checkpoint.linear}
     schemes |= {weight.name: _BYTE_SCHEME for weight in (checkpoint.embedding, checkpoint.head)}
     if settings.ratio < 1:
-        spared = _spared(checkpoint, settings.linear, settings.ratio, calibration, progress)
-        schemes |= {weight.name: _BYTE_SCHEME for weight in spared}
-    return schemes
-
-
-def _balance(checkpoint: Checkpoint, schemes: Mapping[str, Scheme], calibration: Calibration) -> dict[str, Importance]:
-    """The importance of all inputs, balanced where somebody before the layer can divide them at no cost."""
-    importance = {weight.name: calibration.of(weight) for weight in (*checkpoint.linear, checkpoint.head)}
-    for layer in checkpoint.layers:
-        for weight in (layer.qkv, layer.gate_up, layer.down):
-            if schemes[weight.name].bits == 4:
-                importance[weight.name] = importance[weight.name].balanced()
-    return importance
-
-
-def _factors(checkpoint: Checkpoint, importance: Mapping[str, Importance]) -> dict[str, Floats]:
-    """What the inputs of ``down`` are divided by goes into the rows of ``up``, whose outputs they are."""
-    factors: dict[str, Floats] = {}
-    for layer in checkpoint.layers:
-        balance = importance[layer.down.name].balance
-        if balance is not None:
-            factors[layer.gate_up.name] = np.concatenate([np.ones_like(balance), 1 / balance])
-    return factors
-
-
-def _spared(
-    checkpoint: Checkpoint, scheme: Scheme, ratio: float, calibration: Calibration | None, progress: Progress
-) -> Iterable[Weight]:
-    """Layers that would lose the largest share of their output, until the others are a ``ratio`` of all weights."""
-    weights = list(checkpoint.linear)
-    suffering: dict[str, float] = {}
-    for index, weight in enumerate(weights):
-        progress("choosing layers for 8 bits", index, len(weights))
-        rows = weight.float32(slice(None, None, _SAMPLED))
-        rounded = round_rows(rows, scheme, calibration.of(weight) if calibration else None)
-        suffering[weight.name] = rounded.lost / rounded.whole if rounded.whole else 0.0
-    low = sum(weight.raw.size for weight in weights)
-    limit = ratio * low
-    for weight in sorted(weights, key=lambda weight: suffering[weight.name], reverse=True):
-        if low <= limit:
-            return
-        low -= weight.raw.size
-        yield weight
+        schemes |= dict.fromkeys(
+            (weight.name for weight in spared(checkpoint, low, settings.ratio, calibration, progress)), _BYTE_SCHEME
+        )
+    return make_plan(checkpoint, schemes, calibration)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import sysconfig
 from importlib.metadata import Distribution, files
 from pathlib import Path
 
@@ -15,42 +14,27 @@ import pytest
 FRANCE = "What is the capital of France?"
 
 
-def phi3(*arguments, stdin=None):
-    """Run the installed command ``phi3``."""
-    command = Path(sysconfig.get_path("scripts")) / ("phi3.exe" if sys.platform == "win32" else "phi3")
-    return subprocess.run(
-        [command, *map(str, arguments)],
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        timeout=300,
-    )
-
-
-def test_the_main_job(sample_store):
+def test_the_main_job(phi3, sample_store):
     done = phi3("run", "--model", "sample", FRANCE, "--stats")
     assert (done.returncode, done.stdout) == (0, "The capital of France is Paris.\n")
     assert "openvino:CPU" in done.stderr
     assert "first token" in done.stderr
 
 
-def test_json_and_text_on_stdin(sample_store):
+def test_json_and_text_on_stdin(phi3, sample_store):
     done = phi3("run", "--model", "sample", "--json", "-q", "Answer the question.", stdin=FRANCE)
     reply = json.loads(done.stdout)
     assert "Paris" in reply["text"]
     assert reply["attempts"] == [{"device": reply["device"], "outcome": "answered"}]
 
 
-def test_a_chat_that_is_fed_by_a_program(sample_store):
+def test_a_chat_that_is_fed_by_a_program(phi3, sample_store):
     done = phi3("chat", "--model", "sample", "-q", "--max-new-tokens", "20", stdin=f"{FRANCE}\n/reset\n/quit\n")
     assert done.returncode == 0
     assert "Paris" in done.stdout
 
 
-def test_devices_and_plugins_as_programs_read_them(sample_store):
+def test_devices_and_plugins_as_programs_read_them(phi3, sample_store):
     found = json.loads(phi3("devices", "--json").stdout)
     assert "openvino:CPU" in [candidate["device"] for candidate in found["candidates"]]
     assert all(refusal["reason"] and refusal["backend"] for refusal in found["refusals"])
@@ -59,7 +43,7 @@ def test_devices_and_plugins_as_programs_read_them(sample_store):
     assert {"detect", "load", "generate", "logits", "published", "quantize", "recognize"} <= set(openvino["hooks"])
 
 
-def test_the_sample_is_pulled_listed_and_removed(sample_needed, home):
+def test_the_sample_is_pulled_listed_and_removed(phi3, sample_needed, home):
     done = phi3("models", "pull", "sample", "-d", "openvino:CPU", "--json")
     pulled = json.loads(done.stdout)
     assert pulled["precision"] == "int4"
@@ -71,7 +55,7 @@ def test_the_sample_is_pulled_listed_and_removed(sample_needed, home):
     assert json.loads(phi3("models", "list", "--json").stdout)["entries"] == []
 
 
-def test_the_sample_is_a_source_too(sample_needed, home):
+def test_the_sample_is_a_source_too(phi3, sample_needed, home):
     done = phi3("models", "pull", "sample", "--source", "-q")
     folder = Path(done.stdout.strip())
     assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "phi3"
@@ -88,7 +72,7 @@ def test_the_sample_is_a_source_too(sample_needed, home):
         ("import time; time.sleep(600)", "did not answer"),
     ],
 )
-def test_a_broken_backend_costs_a_sentence_and_not_the_answer(sample_store, plugins, monkeypatch, changes, words):
+def test_a_broken_backend_costs_a_sentence_and_not_the_answer(phi3, sample_store, plugins, monkeypatch, changes, words):
     monkeypatch.setenv("PHI3_DETECT_LIMIT", "6")
     monkeypatch.setenv("PHI3_HOME", str(sample_store))
     plugins.add("bad", changes=changes)
@@ -99,7 +83,7 @@ def test_a_broken_backend_costs_a_sentence_and_not_the_answer(sample_store, plug
     assert words in sentence
 
 
-def test_a_better_device_that_dies_is_replaced_with_a_sentence(sample_store, plugins, monkeypatch):
+def test_a_better_device_that_dies_is_replaced_with_a_sentence(phi3, sample_store, plugins, monkeypatch):
     monkeypatch.setenv("PHI3_HOME", str(sample_store))
     dies = """
         @hookimpl

@@ -56,7 +56,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     if recipe.extra.get("calibration", "none") != "none":
         raise UsageError("the reference exporter takes no calibration text", hint="leave --calibration out")
     if recipe.precision == "fp16":
-        # Its frequencies, rounded to half precision, are off by up to 0.04 %: at position 4,096 by more than a radian.
+        # Off by 0.04 % and more, they turn position 4,096 by up to a radian too much or too little.
         # At int8 and int4 it keeps them in float32. See docs/checked-shapes.md.
         raise UsageError(
             "optimum-intel rounds the rotary frequencies of fp16 models, whose answers go wrong with their length",

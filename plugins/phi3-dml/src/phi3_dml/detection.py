@@ -1,0 +1,264 @@
+"""Which adapters ONNX Runtime GenAI can use through DirectML here, and why not the others.
+
+What Windows says is read in :mod:`phi3_dml.windows` into the records of :mod:`phi3_dml.records`; :func:`judge` turns
+records into offers and refusals and touches nothing.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from phi3_core.errors import BackendError
+from phi3_core.values import Device, Machine, Offer, Refusal
+
+from . import flavours
+from .flavours import Flavours
+from .records import INTEL, NVIDIA, QUALCOMM, VENDORS, Adapter, Core, Reading, Trial
+
+DIRECTX = ("directml", "winml")
+"""The flavours of ONNX Runtime GenAI that drive DirectX 12 devices."""
+DML_PRECISIONS = ("int4", "fp16")
+CPU_PRECISIONS = ("int4", "int8", "fp16")
+UNTRIED = "this project has not been run on such a device yet"
+_UNSUPPORTED = 0x887A0004  # DXGI_ERROR_UNSUPPORTED
+_INTEGRATED_BELOW = 2**30
+"""Without DXCore's word: an adapter with less memory of its own is taken for an integrated one."""
+_DRIVERS = {
+    "AMD": "install the newest driver from https://www.amd.com/en/support",
+    "Intel": "install the newest driver from https://www.intel.com/content/www/us/en/download-center/home.html",
+    "NVIDIA": "install the newest driver from https://www.nvidia.com/en-us/drivers/",
+    "Qualcomm": "install the newest driver through Windows Update",
+}
+_ANY_DRIVER = "install the newest driver of its maker"
+
+
+def detect(machine: Machine) -> list[Offer | Refusal]:
+    """Look, without importing ONNX Runtime. Takes some tenths of a second on Windows, most of them a child process."""
+    found = flavours.installed()
+    wanted = machine.os == "windows" and found.flavour in DIRECTX
+    return judge(machine, found, read() if wanted else Reading(), cpu_name())
+
+
+def read() -> Reading:
+    """Ask Windows."""
+    from . import windows
+
+    return windows.read()
+
+
+def confirm(device: Device) -> None:
+    """See that a surveyed device still has its index.
+
+    The order of adapters follows the screens: plugging one in can change it, and nothing else tells.
+
+    Raises:
+        BackendError: another adapter has the index now, or none has.
+    """
+    if sys.platform != "win32" or not device.id.isdigit():
+        return
+    from . import com, dxgi
+
+    names = [adapter.name for adapter, _ in dxgi.adapters(com.library("dxgi.dll")) if not adapter.software]
+    index = int(device.id)
+    if index >= len(names) or names[index] != device.name:
+        now = names[index] if index < len(names) else "no adapter"
+        raise BackendError(f"{device} was {device.name} and is {now} now", hint="phi3 devices --refresh")
+
+
+def judge(machine: Machine, found: Flavours, reading: Reading, cpu: str) -> list[Offer | Refusal]:
+    """Turn what was found and read into offers and refusals."""
+    conflicts = [Refusal(reason=conflict.message, remedy=conflict.remedy) for conflict in found.conflicts()]
+    if conflicts:
+        return list(conflicts)
+    answers: list[Offer | Refusal] = []
+    if machine.os != "windows":
+        answers.append(Refusal(reason="DirectX 12 is a Windows API, and this is not Windows"))
+    elif found.flavour in DIRECTX:
+        answers += directx(reading)
+    else:
+        answers.append(_without_directml(machine, found))
+    if found.flavour is not None:
+        answers.append(_cpu(machine, found, cpu))
+    elif machine.os != "windows":
+        answers.append(Refusal(reason="ONNX Runtime GenAI is not installed", remedy='pip install "phi3-dml[cpu]"'))
+    return answers
+
+
+def directx(reading: Reading) -> Iterator[Offer | Refusal]:
+    """An answer for every adapter that is hardware of a known maker."""
+    offered = refused = False
+    for answer in _adapters(reading):
+        offered, refused = offered or isinstance(answer, Offer), refused or isinstance(answer, Refusal)
+        yield answer
+    yield from _npus(reading)
+    if not offered and not refused:
+        yield _nothing(reading)
+
+
+def _adapters(reading: Reading) -> Iterator[Offer | Refusal]:
+    blocking: Adapter | None = None
+    # The index counts whatever is not software; GenAI makes a device on each adapter up to the one it wants.
+    for index, adapter in enumerate(adapter for adapter in reading.adapters if not adapter.software):
+        trial, known = reading.trial(adapter), adapter.vendor in VENDORS and not adapter.remote
+        if blocking is not None:
+            if known:
+                yield _behind(adapter, blocking)
+        elif not trial.succeeded:
+            blocking = adapter
+            if known:
+                yield _refused(adapter, trial)
+        elif known:
+            yield _offer(index, adapter, trial, reading.details(adapter))
+
+
+def _offer(index: int, adapter: Adapter, trial: Trial, core: Core | None) -> Offer:
+    kind, guessed = _kind(adapter, core)
+    own, shared = adapter.dedicated_bytes, adapter.shared_bytes
+    notes = [UNTRIED]
+    if guessed:
+        notes.append("whether it is integrated is guessed from its memory, as Windows does not say")
+    return Offer(
+        device=Device(
+            backend="dml",
+            id=str(index),
+            kind=kind,
+            name=adapter.name,
+            # An integrated GPU uses the computer's memory, of which Windows lets it have a part.
+            memory_bytes=(own if kind == "dgpu" else own + shared) or None,
+            driver=(core.driver if core else "") or trial.driver or None,
+        ),
+        precisions=DML_PRECISIONS,
+        maturity="experimental",
+        notes="; ".join(notes),
+        layout="dml",
+    )
+
+
+def _kind(adapter: Adapter, core: Core | None) -> tuple[str, bool]:
+    """The kind of an adapter, and whether that is a guess."""
+    if core is not None and is_npu(core):
+        return "npu", False
+    if core is not None and core.integrated is not None:
+        return ("gpu" if core.integrated else "dgpu"), False
+    if adapter.vendor in (QUALCOMM, NVIDIA):  # one makes integrated GPUs for Windows, the other discrete ones
+        return ("gpu" if adapter.vendor == QUALCOMM else "dgpu"), True
+    return ("gpu" if adapter.dedicated_bytes < _INTEGRATED_BELOW else "dgpu"), True
+
+
+def is_npu(core: Core) -> bool:
+    """Whether an adapter is an NPU: its driver says so, or it computes and does not draw."""
+    return core.hardware and (core.npu or not core.graphics)
+
+
+def _refused(adapter: Adapter, trial: Trial) -> Refusal:
+    driver = _DRIVERS.get(VENDORS.get(adapter.vendor, ""), _ANY_DRIVER)
+    version = f" {trial.driver}" if trial.driver else ""
+    if trial.failure:
+        return Refusal(
+            reason=f"{adapter.name}: its driver{version} {trial.failure} when it was asked for Direct3D 12",
+            remedy=driver,
+        )
+    if trial.code == _UNSUPPORTED:
+        return Refusal(reason=f"{adapter.name} does not do Direct3D 12 (feature level 11.0)", remedy=driver)
+    return Refusal(
+        reason=f"{adapter.name}: its driver{version} refuses Direct3D 12 (0x{trial.code or 0:08X})", remedy=driver
+    )
+
+
+def _behind(adapter: Adapter, blocking: Adapter) -> Refusal:
+    update = _DRIVERS.get(VENDORS.get(blocking.vendor, ""), _ANY_DRIVER)
+    return Refusal(
+        reason=f"{adapter.name}: ONNX Runtime GenAI does not get past {blocking.name}, which comes before it and fails",
+        remedy=f"for {blocking.name}, {update}, or disable it in the Device Manager (devmgmt.msc)",
+    )
+
+
+def _npus(reading: Reading) -> Iterator[Refusal]:
+    """NPUs that DXGI does not list, and that GenAI therefore cannot open."""
+    listed = {adapter.luid for adapter in reading.adapters}
+    for core in reading.core:
+        if core.luid not in listed and is_npu(core):
+            remedy = "pip install phi3-openvino, which drives it" if core.vendor == INTEL else ""
+            yield Refusal(
+                reason=f"{core.name or 'an NPU'}: ONNX Runtime GenAI opens graphics adapters only, and this is not one",
+                remedy=remedy,
+            )
+
+
+def _nothing(reading: Reading) -> Refusal:
+    if reading.failures:
+        return Refusal(
+            reason=f"Windows did not list its graphics adapters: {'; '.join(reading.failures)}",
+            remedy="update Windows (DirectML needs Windows 10 version 1903 or later) and the graphics driver",
+        )
+    if reading.remote_session or any(adapter.remote and not adapter.software for adapter in reading.adapters):
+        return Refusal(
+            reason="Windows shows no graphics adapter of its own in this remote session",
+            remedy="sign in at the computer itself, or allow the policy 'Use hardware graphics adapters for all Remote "
+            "Desktop Services sessions'",
+        )
+    return Refusal(
+        reason="Windows has no graphics adapter with a driver for Direct3D 12",
+        remedy="if there is a GPU, " + _ANY_DRIVER,
+    )
+
+
+def _without_directml(machine: Machine, found: Flavours) -> Refusal:
+    if machine.architecture != "x86_64":
+        return Refusal(
+            reason=f"ONNX Runtime GenAI with DirectML is not published for Python on {machine.architecture}",
+            remedy="install Python for x86-64 (64-bit), which Windows runs emulated",
+        )
+    present = " ".join(one.name for one in (*found.genai, *found.runtimes))
+    if not present:
+        return Refusal(
+            reason="ONNX Runtime GenAI is not installed", remedy="pip install onnxruntime-genai-directml==0.13.1"
+        )
+    return Refusal(
+        reason=f"the installed ONNX Runtime GenAI ({found.flavour}) cannot use DirectX GPUs",
+        remedy=f"pip uninstall -y {present} && pip install onnxruntime-genai-directml==0.13.1",
+    )
+
+
+def _cpu(machine: Machine, found: Flavours, name: str) -> Offer:
+    chosen = found.flavour == "cpu"
+    notes = "ONNX Runtime on the CPU"
+    if machine.os == "windows" and chosen:
+        notes += "; for DirectX GPUs, install the DirectML flavour"
+    elif machine.os != "windows":
+        notes += "; for DirectX GPUs, install phi3-dml on Windows"
+    return Offer(
+        device=Device(
+            backend="dml",
+            id="CPU",
+            kind="cpu",
+            name=f"ONNX Runtime CPU: {name or machine.architecture}",
+            memory_bytes=machine.memory_bytes,
+        ),
+        precisions=CPU_PRECISIONS,
+        maturity="experimental",
+        notes=notes,
+        automatic=chosen,
+    )
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What the processor is called; empty if nobody says."""
+    if sys.platform == "win32":
+        import winreg
+
+        path = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
+        try:
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path) as key:
+                return " ".join(str(winreg.QueryValueEx(key, "ProcessorNameString")[0]).split())
+        except OSError:
+            return platform.processor()
+    try:
+        with cpuinfo.open(encoding="utf-8", errors="replace") as stream:
+            names = [line.partition(":")[2] for line in stream.read(4096).splitlines() if line.startswith("model name")]
+    except OSError:
+        names = []
+    return " ".join(names[0].split()) if names else platform.processor()

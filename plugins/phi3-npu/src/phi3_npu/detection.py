@@ -1,0 +1,220 @@
+"""Which Intel NPUs the Intel NPU Acceleration Library can use here, and why not the others.
+
+What the operating system says is read in :mod:`phi3_npu.sysfs` and :mod:`phi3_npu.cfgmgr` into the records of
+:mod:`phi3_npu.records`; :func:`judge` turns records into offers and refusals and touches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from phi3_core.values import Device, Machine, Offer, Refusal
+
+from .records import AMD, GENERATIONS, INTEL, QUALCOMM, Npu, System
+
+LEAST_WINDOWS_DRIVER = (32, 0, 100, 2408)
+"""The library asks for 2408 (``backend/utils.py``), which is the last part of this version.
+
+The library also compares on Linux, where a driver's number is the time of its build in seconds, so that every driver
+passes. There, the release that brought the generation is asked for instead (``Generation.linux_driver``).
+"""
+PRECISIONS = ("int8", "int4", "fp16")
+_WINDOWS_DRIVER_PAGE = "https://www.intel.com/content/www/us/en/download/794734/intel-npu-driver-windows.html"
+_LINUX_DRIVER_PAGE = "https://github.com/intel/linux-npu-driver/releases"
+_DISABLED, _NO_DRIVER = 22, 28  # CM_PROB_DISABLED and CM_PROB_FAILED_INSTALL of Windows' Device Manager
+_OTHERS = {AMD: "AMD", QUALCOMM: "Qualcomm"}
+
+
+def detect(machine: Machine) -> list[Offer | Refusal]:
+    """Look, without importing the library. Takes some milliseconds."""
+    from . import requirements
+
+    obstacle = requirements.missing()
+    return [obstacle] if obstacle is not None else judge(machine, read(machine))
+
+
+def read(machine: Machine) -> System:
+    """Ask the operating system."""
+    if machine.os == "linux":
+        from . import sysfs
+
+        return sysfs.read()
+    if machine.os == "windows":
+        from . import cfgmgr
+
+        return cfgmgr.read()
+    return System()
+
+
+def judge(machine: Machine, system: System) -> list[Offer | Refusal]:
+    """Turn what was read into offers and refusals."""
+    answers: list[Offer | Refusal] = []
+    usable: list[Npu] = []
+    for npu in system.npus:
+        refusal = refuse(machine.os, npu, system)
+        if refusal is None:
+            usable.append(npu)
+        else:
+            answers.append(refusal)
+    if usable:
+        answers.insert(0, _offer(machine, usable))
+    elif not system.npus:
+        answers.append(_absent(machine.os, system))
+    return [*answers, _cpu(machine, system)]
+
+
+def refuse(system_name: str, npu: Npu, system: System) -> Refusal | None:
+    """Why one device cannot be used, if so."""
+    if npu.vendor != INTEL:
+        maker = _OTHERS.get(npu.vendor, "")
+        name = npu.name or (f"an {maker} NPU" if maker else "an accelerator")
+        return Refusal(
+            reason=f"{name} is here, but this backend drives Intel's NPUs only",
+            remedy="pip install phi3-dml, for the GPU beside it" if system_name == "windows" else "",
+        )
+    return _refuse_linux(npu, system) if system_name == "linux" else _refuse_windows(npu)
+
+
+def describe(npu: Npu) -> str:
+    """What to call an NPU: its name and its generation."""
+    generation = GENERATIONS.get(npu.device)
+    where = generation.name if generation else f"unknown generation, device {npu.device:04x}"
+    return f"{npu.name or 'Intel NPU'} ({where})"
+
+
+def version(text: str) -> tuple[int, ...]:
+    """The numbers of a version; of nothing, nothing."""
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def _refuse_linux(npu: Npu, system: System) -> Refusal | None:
+    name = describe(npu)
+    if npu.kernel_driver != "intel_vpu":
+        return Refusal(
+            reason=f"{name}: the kernel ({system.kernel}) has no driver for it",
+            remedy="sudo modprobe intel_vpu; if there is no such module, install a newer kernel with it",
+        )
+    if not npu.node or npu.node_group is None:
+        return Refusal(
+            reason=f"{name}: its device file {npu.node or '/dev/accel/accel*'} is missing",
+            remedy="in a container, pass it in (docker run --device /dev/accel); else look for intel_vpu in sudo dmesg",
+        )
+    if not npu.accessible:
+        return Refusal(reason=f"{name}: no permission to read and write {npu.node}", remedy=_permit(npu))
+    return _refuse_libraries(npu, system)
+
+
+def _permit(npu: Npu) -> str:
+    group = npu.node_group
+    give = ""
+    if group not in ("render", "video"):
+        group = "render"
+        give = f"sudo chown root:{group} {npu.node} && sudo chmod g+rw {npu.node} && "
+    return f"{give}sudo usermod -aG {group} $USER, then log out and in again"
+
+
+def _refuse_libraries(npu: Npu, system: System) -> Refusal | None:
+    name = describe(npu)
+    if not system.loader:
+        return Refusal(
+            reason=f"{name}: libze_loader.so.1, the Level Zero loader, is not installed",
+            remedy="install Level Zero (on Ubuntu: libze1; else https://github.com/oneapi-src/level-zero/releases)",
+        )
+    if not npu.driver:
+        return Refusal(
+            reason=f"{name}: its user-space driver, libze_intel_npu.so.1, is not installed",
+            remedy=f"install linux-npu-driver: {_LINUX_DRIVER_PAGE}",
+        )
+    generation = GENERATIONS.get(npu.device)
+    least = generation.linux_driver if generation else (0, 0)
+    if version(npu.driver) < least:
+        return Refusal(
+            reason=f"{name}: its driver {npu.driver} is too old; {least[0]}.{least[1]} is the first for it",
+            remedy=f"install a newer linux-npu-driver: {_LINUX_DRIVER_PAGE}",
+        )
+    return None
+
+
+def _refuse_windows(npu: Npu) -> Refusal | None:
+    name = describe(npu)
+    install = f"install the newest NPU driver: {_WINDOWS_DRIVER_PAGE}"
+    if npu.problem == _DISABLED:
+        return Refusal(reason=f"{name}: it is disabled", remedy="enable it in the Device Manager (devmgmt.msc)")
+    if npu.problem == _NO_DRIVER or not npu.driver:
+        return Refusal(reason=f"{name}: it has no driver", remedy=install)
+    if npu.problem:
+        return Refusal(
+            reason=f"{name}: Windows stopped it (code {npu.problem} in the Device Manager)",
+            remedy=f"restart Windows; if it stays, {install}",
+        )
+    if version(npu.driver) < LEAST_WINDOWS_DRIVER:
+        least = ".".join(map(str, LEAST_WINDOWS_DRIVER))
+        return Refusal(
+            reason=f"{name}: its driver {npu.driver} is too old; the library wants {least} or newer", remedy=install
+        )
+    return None
+
+
+def _offer(machine: Machine, usable: list[Npu]) -> Offer:
+    """The library opens ``NPU``, whichever that is, so that there is one offer however many there are."""
+    first = usable[0]
+    generation = GENERATIONS.get(first.device)
+    known = generation is not None and generation.known_to_library
+    return Offer(
+        device=Device(
+            backend="npu",
+            id="NPU",
+            kind="npu",
+            name=describe(first),
+            memory_bytes=machine.memory_bytes,
+            driver=first.driver,
+        ),
+        precisions=PRECISIONS,
+        maturity="legacy",
+        notes="; ".join(_notes(usable, known=known)),
+        automatic=known,
+    )
+
+
+def _notes(usable: list[Npu], *, known: bool) -> Iterator[str]:
+    yield "the library was archived in April 2025; phi3-openvino drives the same NPU, and runs more of a model on it"
+    yield "this project has not been run on an NPU yet"
+    if not known:
+        yield "the library is older than this NPU, so it is used only when named: --device npu:NPU"
+    if len(usable) > 1:
+        yield f"the library uses one of the {len(usable)} NPUs, and chooses by itself"
+
+
+def _cpu(machine: Machine, system: System) -> Offer:
+    return Offer(
+        device=Device(
+            backend="npu",
+            id="CPU",
+            kind="cpu",
+            name=f"{system.cpu or machine.architecture} (the NPU library without an NPU)",
+            memory_bytes=machine.memory_bytes,
+        ),
+        precisions=PRECISIONS,
+        maturity="legacy",
+        notes="the NPU library's fallback on the CPU: for tests, and slower than any other backend",
+        automatic=False,
+    )
+
+
+def _absent(system_name: str, system: System) -> Refusal:
+    cpu = f" ({system.cpu})" if system.cpu else ""
+    if system.wsl:
+        return Refusal(
+            reason="Windows passes no NPU on to its subsystem for Linux", remedy="run phi3 in Windows itself"
+        )
+    if system.virtual:
+        return Refusal(
+            reason="no Intel NPU: this is a virtual machine, and its host has not passed one on",
+            remedy="run on the host itself, or pass the PCI device (class 1200) through to the machine",
+        )
+    remedy = ""
+    if "Core(TM) Ultra" in system.cpu:
+        remedy = "this processor has one: switch it on in the firmware's setup (BIOS), and update " + (
+            "the kernel" if system_name == "linux" else "Windows"
+        )
+    return Refusal(reason=f"this computer has no Intel NPU{cpu}", remedy=remedy)

@@ -19,7 +19,7 @@ from phi3_core.errors import BackendError, ModelError, PromptTooLongError, Usage
 from phi3_core.paths import read_json
 from phi3_core.values import Artifact, Device, GenerationRequest
 
-from . import configuration, onnx_writer
+from . import configuration, detection, onnx_writer
 from .sampling import Sampler
 
 # Read when the library is loaded: nothing leaves the machine.
@@ -71,6 +71,7 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
     if provider.halves != halves:
         made = "GPUs, in half precision" if halves else "CPUs, in single precision"
         raise ModelError(f"{graph} was made for {made}; {device} needs another form", hint="phi3 models pull")
+    detection.confirm(device)
     original, window = _positions(artifact)
     if device.id.isdigit() and window is not None:
         logger.warning("DirectML's attention has no sliding window: beyond %d tokens answers may differ", window)
@@ -85,9 +86,13 @@ def _open(artifact: Artifact, provider: Provider, options: Mapping[str, str]) ->
         config.append_provider(provider.name)
         for key, value in provider.options.items():
             config.set_provider_option(provider.name, key, value)
+    # Ids that end in the padding id give the logits of the last id before it: nothing is padding here.
     # Of type phi3, some versions fill the cache anew at the 4,097th token whether the model needs it or not, and some
     # never do. When it has to be done is known here; as a llama they leave it alone.
-    overlay: dict[str, Any] = {"model": {"type": "llama"}, "search": {"past_present_share_buffer": True}}
+    overlay: dict[str, Any] = {
+        "model": {"type": "llama", "pad_token_id": -1},
+        "search": {"past_present_share_buffer": True},
+    }
     session = _session(options)
     if session:
         overlay["model"]["decoder"] = {"session_options": session}
@@ -202,7 +207,7 @@ class OnnxEngine:
     def _fit(self, ids: Sequence[int], limit: int) -> None:
         """Have a generator hold exactly ``ids`` and room up to ``limit``, with as little work as possible."""
         kept = _common(self._cached, ids[:-1]) if limit <= self._capacity else 0
-        if self._turns_over(kept, len(ids)):
+        if self._turns_over(len(self._cached), len(ids)):
             kept = 0
         try:
             if self._generator is None or limit > self._capacity:
@@ -226,8 +231,8 @@ class OnnxEngine:
         self._cached = list(ids) if len(ids) - len(self._cached) > 1 else [*self._cached, ids[-1]]
 
     def _turns_over(self, cached: int, length: int) -> bool:
-        """Beyond the original context all positions turn by other factors, those in the cache included."""
-        return self._original is not None and 0 < cached <= self._original < length
+        """Longer sequences turn by longrope's long factors, what is cached of them included; shorter ones do not."""
+        return self._original is not None and cached > 0 and (cached > self._original) != (length > self._original)
 
     def _theirs(self, request: GenerationRequest) -> Iterator[int]:
         """Choices by onnxruntime-genai, with a generator of the request's own."""

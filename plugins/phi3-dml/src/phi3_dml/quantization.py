@@ -111,8 +111,9 @@ def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> _Settings
     unknown = set(recipe.extra) - set(_SETTINGS)
     if unknown:
         raise UsageError(f"dml knows no quantization setting {', '.join(sorted(unknown))}", hint="use calibration")
-    if recipe.extra.get("exporter", "own") != "own":
-        raise UsageError(f"there is no exporter {recipe.extra['exporter']}", hint="--exporter reference")
+    exporter = recipe.extra.get("exporter", "builtin")
+    if exporter not in {"builtin", "reference"}:
+        raise UsageError(f"dml knows no exporter {exporter!r}", hint="--exporter builtin or reference")
     _check_shape(checkpoint.architecture)
     layout, linear = layout_of(device), None
     if recipe.precision != "int4" and recipe.ratio != 1:

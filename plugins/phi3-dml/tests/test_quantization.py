@@ -11,7 +11,7 @@ from phi3_core.quantization.calibration import calibrate
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.values import Device, Recipe, Source
-from phi3_dml import onnx_reader, quantization, weights
+from phi3_dml import onnx_reader, onnx_writer, quantization, weights
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 CPU = Device(backend="dml", id="CPU", kind="cpu", name="CPU")
@@ -68,13 +68,13 @@ def test_precisions(make, source, device):
     assert bits[4] + bits[8] == linear + head
 
 
-def test_both_layouts_have_the_same_weights(make):
-    sizes = []
+def test_each_device_gets_its_layout(make):
+    kinds = []
     for device in (CPU, GPU):
         _, output = make(device, precision="int4", group_size=32, extra={"calibration": "none"})
-        sizes.append((output / "model.onnx.data").stat().st_size)
-    # Halves instead of singles for scales and tables, and zero points in writing.
-    assert sizes[1] < sizes[0] < 1.3 * sizes[1]
+        inputs = onnx_reader.read(output / "model.onnx").inputs
+        kinds.append((inputs["past_key_values.0.key"], "position_ids" in inputs))
+    assert kinds == [(onnx_writer.FLOAT, False), (onnx_writer.FLOAT16, True)]
 
 
 @pytest.mark.runs

@@ -10,6 +10,7 @@ from phi3_core import hookimpl
 from phi3_core.values import (
     Artifact,
     Device,
+    Finding,
     GenerationRequest,
     Machine,
     Offer,
@@ -48,10 +49,10 @@ def published(model: str, device: Device, precision: str) -> Published | None:
 
 
 @hookimpl
-def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
+def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> Mapping[str, str]:
     from . import quantization
 
-    quantization.quantize(source, device, recipe, output, progress)
+    return quantization.quantize(source, device, recipe, output, progress)
 
 
 @hookimpl
@@ -64,6 +65,13 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
 @hookimpl
 def generate(engine: OnnxEngine, request: GenerationRequest) -> Iterator[int]:
     return engine.generate(request)
+
+
+@hookimpl
+def diagnose(machine: Machine) -> Sequence[Finding]:
+    from . import diagnosis
+
+    return diagnosis.diagnose(machine)
 
 
 @hookimpl

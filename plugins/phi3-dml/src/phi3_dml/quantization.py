@@ -52,20 +52,26 @@ def layout_of(device: Device) -> Layout:
     return graph.CPU if device.kind == "cpu" else graph.DIRECTML
 
 
-def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
-    """Write ``model.onnx``, its data, ``genai_config.json`` and the tokenizer into the folder ``output``."""
-    if recipe.extra.get("exporter") == "reference":
+def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> dict[str, str]:
+    """Write ``model.onnx``, its data, ``genai_config.json`` and the tokenizer into the folder ``output``.
+
+    Returns the versions of the tools that were used.
+    """
+    _check_settings(recipe)
+    if recipe.extra.get("exporter", "builtin") == "reference":
         from . import reference
 
-        reference.export(source, device, recipe, output, progress)
+        tools = reference.quantize(source, device, recipe, output, progress)
     else:
         checkpoint = Checkpoint.open(source.path)
         settings = _decide(checkpoint, device, recipe)
         _check_room(checkpoint, settings, output)
         _write(checkpoint, settings.layout, _plan(checkpoint, settings, progress), output, progress)
+        tools = {"phi3-dml": __version__}
     for name in _BESIDE:
         if (source.path / name).is_file():
             shutil.copyfile(source.path / name, output / name)
+    return tools
 
 
 def _write(checkpoint: Checkpoint, layout: Layout, plan: Plan, output: Path, progress: Progress) -> None:
@@ -106,14 +112,17 @@ def byte_scheme(weight: Weight) -> Scheme:
     return Scheme(bits=8, group_size=size)
 
 
-def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> _Settings:
-    """Fill in what the recipe leaves open, and refuse what does not go together."""
+def _check_settings(recipe: Recipe) -> None:
     unknown = set(recipe.extra) - set(_SETTINGS)
     if unknown:
         raise UsageError(f"dml knows no quantization setting {', '.join(sorted(unknown))}", hint="use calibration")
     exporter = recipe.extra.get("exporter", "builtin")
     if exporter not in {"builtin", "reference"}:
         raise UsageError(f"dml knows no exporter {exporter!r}", hint="--exporter builtin or reference")
+
+
+def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> _Settings:
+    """Fill in what the recipe leaves open, and refuse what does not go together."""
     _check_shape(checkpoint.architecture)
     layout, linear = layout_of(device), None
     if recipe.precision != "int4" and recipe.ratio != 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,8 +33,28 @@ TRANSFORMERS = "transformers>=5.5,<5.6"  # as optimum-intel 2.2 wants it
 
 # Each backend in plugins/phi3-NAME, with what its tests need besides its own requirements.
 PLUGINS: dict[str, tuple[str, ...]] = {
+    "dml": ("onnx>=1.18,<2",),
     "openvino": (),
 }
+# Versions of a backend's runtime that its tests are run with, a session each. Other backends bring their own.
+RUNTIMES: dict[str, dict[str, tuple[str, ...]]] = {
+    # The CPU flavour stands in for DirectML's, which only Windows has; 0.13.1 is the version that can be had there.
+    # Where DirectML's can be installed the backend brings it, and no other flavour may meet it.
+    "dml": {
+        "newest": ("onnxruntime-genai", "onnxruntime"),
+        "0.13.1": ("onnxruntime-genai==0.13.1", "onnxruntime==1.24.4"),
+    },
+}
+# What has to resolve for Windows x64, on which CPythons. Resolving downloads metadata only.
+RESOLVED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "core": ("3.10 3.11 3.12 3.13 3.14", ("core",)),
+    "core and sample": ("3.10 3.11 3.12 3.13 3.14", ("core[sample]",)),
+    "dml": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml")),
+    "dml, which has no runtime for 3.10": ("3.10", ("core", "plugins/phi3-dml[cpu]")),
+    "openvino": ("3.10 3.11 3.12 3.13 3.14", ("core", "plugins/phi3-openvino")),
+    "dml and openvino": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml", "plugins/phi3-openvino")),
+}
+UV = "uv>=0.9"
 FOLDERS = {name: f"plugins/phi3-{name}" for name in PLUGINS}
 
 
@@ -71,19 +92,48 @@ def core_minimum(session: nox.Session) -> None:
     _test(session, "core/tests")
 
 
-def _plugin(name: str) -> None:
-    """Define the session that tests one backend."""
+def _plugin(name: str, runtime: str = "", needs: tuple[str, ...] = ()) -> None:
+    """Define a session that tests one backend, with one version of its runtime."""
 
-    @nox.session(name=name)
+    @nox.session(name=f"{name}_{runtime}" if runtime else name)
     def plugin(session: nox.Session) -> None:
-        session.install(*TESTING, *PLUGINS[name], *_editable("core[sample]", FOLDERS[name]))
+        session.install(*TESTING, *PLUGINS[name], *needs, *_editable("core[sample]", FOLDERS[name]))
         _test(session, f"{FOLDERS[name]}/tests")
 
-    plugin.__doc__ = f"Test phi3-{name}."
+    plugin.__doc__ = f"Test phi3-{name}{' with the runtime ' if runtime else ''}{runtime}."
 
 
 for _name in PLUGINS:
-    _plugin(_name)
+    # On Windows phi3-dml brings DirectML's flavour, which is then what is tested; CPython 3.10 has no flavour at all.
+    _runtimes = {} if sys.platform == "win32" or sys.version_info < (3, 11) else RUNTIMES.get(_name, {})
+    for _runtime, _needs in _runtimes.items():
+        _plugin(_name, _runtime, _needs)
+    if not _runtimes:
+        _plugin(_name)
+
+
+@nox.session
+def resolve(session: nox.Session) -> None:
+    """Resolve what people will install for Windows x64 and each supported CPython, from wheels only."""
+    session.install(UV)
+    folder = Path(session.create_tmp())
+    for title, (pythons, targets) in RESOLVED.items():
+        requirements = folder / "requirements.in"
+        requirements.write_text("".join(f"./{target}\n" for target in targets), encoding="utf-8")
+        for python in pythons.split():
+            found = session.run(
+                *("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--only-binary", ":all:"),
+                *(part for target in ("core", *FOLDERS.values()) for part in ("--no-binary", _distribution(target))),
+                *("--python-platform", "x86_64-pc-windows-msvc", "--python-version", python, str(requirements)),
+                silent=True,
+            )
+            versions = dict(line.split("==") for line in str(found).split() if "==" in line)
+            flavours = sorted(name for name in versions if name.startswith("onnxruntime"))
+            session.log(
+                f"{title}, CPython {python}: {', '.join(f'{name} {versions[name]}' for name in flavours) or 'fine'}"
+            )
+            if len([name for name in flavours if "genai" not in name]) > 1:
+                session.error(f"{title}, CPython {python}: two flavours of ONNX Runtime would meet")
 
 
 @nox.session
@@ -129,6 +179,10 @@ def benchmarks(session: nox.Session) -> None:
         return
     for script in scripts:
         session.run("python", f"benchmarks/{script}")
+
+
+def _distribution(folder: str) -> str:
+    return str(nox.project.load_toml(f"{folder}/pyproject.toml")["project"]["name"])
 
 
 def _editable(*targets: str) -> list[str]:

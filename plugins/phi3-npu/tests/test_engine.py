@@ -1,0 +1,148 @@
+"""The sample model on the library's CPU fallback, by way of the public interface: real weights, a real worker process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import phi3_core as phi3
+import pytest
+from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
+from phi3_core.models.store import Form, Store
+from phi3_core.text.tokenizer import Tokenizer
+
+FRANCE = "What is the capital of France?"
+STORY = "Tell me a story about a lighthouse."
+
+
+@pytest.fixture(scope="module")
+def artifact(sample_home, model):
+    """The folder of the sample model's artifact, which loading the model made."""
+    return sample_home / "artifacts" / "sample" / "npu-fp16"
+
+
+def test_it_answers(model):
+    reply = model.generate(FRANCE)
+    assert "Paris" in reply.text
+    assert reply.finish_reason == "stop"
+    assert (reply.device, reply.precision) == ("npu:CPU", "fp16")
+    assert model.context_length == 8192
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_ids_are_those_of_plain_transformers(sample_home, artifact, model):
+    import torch
+    import transformers
+
+    theirs = transformers.Phi3ForCausalLM.from_pretrained(sample_home / "sources" / "sample").float().eval()
+    tokenizer = Tokenizer.from_folder(artifact)
+    for question in (FRANCE, STORY):
+        prompt = tokenizer.encode_chat([{"role": "user", "content": question}])
+        expected = prompt[:]
+        for _ in range(16):
+            with torch.no_grad():
+                expected.append(int(theirs(torch.tensor([expected])).logits[0, -1].argmax()))
+        assert model.generate(question, max_new_tokens=16).text in tokenizer.decode(expected[len(prompt) :])
+
+
+def test_greedy_is_repeatable_and_a_kept_prefix_changes_nothing(model):
+    first = model.generate(STORY, max_new_tokens=8)
+    model.generate("Something else altogether, to fill the cache with.", max_new_tokens=2)
+    assert model.generate(STORY, max_new_tokens=8).text == first.text
+    assert first.finish_reason == "length"
+    assert first.completion_tokens == 8
+
+
+def test_sampling_follows_its_seed(model):
+    def told(seed):
+        return model.generate(STORY, max_new_tokens=5, temperature=0.9, top_p=0.95, top_k=50, seed=seed).text
+
+    assert told(1) == told(1)
+    assert len({told(seed) for seed in (1, 2, 3)}) > 1
+
+
+def test_closing_a_stream_stops_the_engine_between_tokens_and_keeps_it(model):
+    stream = model.stream(STORY, max_new_tokens=4000)
+    assert next(stream)
+    stream.close()
+    assert "Paris" in model.generate(FRANCE).text
+
+
+def test_a_conversation_goes_on(model):
+    messages = [{"role": "user", "content": FRANCE}]
+    answer = model.chat(messages).text
+    messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": "And of Italy?"}]
+    assert "Rome" in model.chat(messages, max_new_tokens=12).text
+
+
+def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(model):
+    with pytest.raises(PromptTooLongError, match=r"the prompt has \d+ tokens.* holds 8192"):
+        model.generate("word " * 9000)
+
+
+def test_options_are_refused(sample_store, model):
+    with pytest.raises(UsageError, match="npu knows no option NUM_STREAMS"):
+        phi3.load("sample", device="npu:CPU", precision="fp16", options={"NUM_STREAMS": "1"})
+
+
+def test_the_library_stays_in_its_process_and_its_files_in_a_folder_of_ours(sample_home, artifact, model, tmp_path):
+    assert "intel_npu_acceleration_library" not in sys.modules
+    assert not Path("cache").exists()
+    digest = json.loads((artifact / "phi3.json").read_text(encoding="utf-8"))["digest"]
+    (kept,) = (sample_home / "engines" / digest[:16]).glob("npu-CPU-*")
+    assert list((kept / "0" / "cache").glob("*.blob"))
+    assert (kept / "0" / "whole").is_file()
+
+
+def test_two_models_at_once_have_a_folder_each(sample_store, artifact, model):
+    with phi3.load("sample", device="npu:CPU", precision="fp16") as other:
+        assert other.generate(FRANCE, max_new_tokens=4).text == model.generate(FRANCE, max_new_tokens=4).text
+    digest = json.loads((artifact / "phi3.json").read_text(encoding="utf-8"))["digest"]
+    (kept,) = (sample_store / "engines" / digest[:16]).glob("npu-CPU-*")
+    assert {path.name for path in kept.iterdir() if path.is_dir()} == {"0", "1"}
+
+
+def test_it_is_never_chosen_by_itself(sample_store, monkeypatch):
+    found = phi3.survey()
+    (offer,) = [offer for offer in found.offers if str(offer.device) == "npu:CPU"]
+    assert not offer.automatic
+    assert "for tests" in offer.notes
+
+
+def test_an_npu_that_is_not_there_is_an_error_and_not_the_cpu(sample_home, artifact, model):
+    from phi3_core.backends import installed
+    from phi3_core.values import Device
+    from phi3_core.worker.host import Worker
+
+    backends, _ = installed()
+    found = Store(sample_home).artifact("sample", Form(backend="npu", precision="fp16"))
+    worker = Worker().open(next(backend for backend in backends if backend.name == "npu"))
+    device = Device(backend="npu", id="NPU", kind="npu", name="one that is not there")
+    try:
+        with pytest.raises(BackendError, match="the library finds no NPU that it can use"):
+            worker.call("load", limit_s=300, artifact=found, device=device, options={}, purpose="answer")
+    finally:
+        worker.kill()
+
+
+@pytest.mark.parametrize("harm", ["cut", "no context", "no tensor", "other precision"])
+def test_a_damaged_folder_is_named(sample_store, artifact, tmp_path, harm):
+    folder = tmp_path / "broken"
+    shutil.copytree(artifact, folder)
+    (folder / "phi3.json").unlink()
+    weights = folder / "model.safetensors"
+    if harm == "cut":
+        with weights.open("r+b") as stream:
+            stream.truncate(1000)
+    elif harm == "no context":
+        (folder / "config.json").write_text('{"model_type": "phi3"}', encoding="utf-8")
+    elif harm == "no tensor":
+        content = weights.read_bytes()
+        weights.write_bytes(content.replace(b"layers.29.mlp.down_proj", b"layers.29.mlp.down_porj", 1))
+    else:
+        content = weights.read_bytes()
+        weights.write_bytes(content.replace(b'precision": "fp16"', b'precision": "int8"', 1))
+    with pytest.raises(ModelError, match=r"broken|down_proj"):
+        phi3.load(str(folder), device="npu:CPU", precision="fp16")

@@ -18,8 +18,13 @@ _ARCHITECTURES = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "arm64", "ar
 _LINUX_DEVICE_FOLDERS = ("/dev/accel", "/dev/dri")
 _LINUX_DRIVER_VERSIONS = ("/sys/module/intel_vpu", "/sys/module/xe", "/sys/module/i915", "/sys/module/amdgpu")
 _LINUX_LIBRARIES = ("/etc/ld.so.cache", "/etc/OpenCL/vendors")
+# A device that was switched on or off in the firmware, put in or taken out, was so before this start of the machine.
+_LINUX_BOOT = "/proc/sys/kernel/random/boot_id"
+# Where programs look for libraries before the cache; and whether somebody sits at the computer or sees it from afar.
+_ENVIRONMENT = ("LD_LIBRARY_PATH", "SESSIONNAME")
 # Device classes whose subkeys hold a DriverVersion: display adapters and compute accelerators.
 _WINDOWS_CLASSES = ("{4d36e968-e325-11ce-bfc1-08002be10318}", "{f01a9d53-3ff6-48d2-9f97-c8a7004be10c}")
+_PRESENT_OF_CLASS = 0x100 | 0x200  # CM_GETIDLIST_FILTER_PRESENT and CM_GETIDLIST_FILTER_CLASS of cfgmgr32.h
 
 
 def this_machine() -> Machine:
@@ -43,14 +48,19 @@ def this_machine() -> Machine:
 def driver_fingerprint() -> tuple[str, ...]:
     """What changes when a driver is installed, updated or becomes accessible. Read without loading anything."""
     facts = [sys.platform, platform.release(), platform.version()]
+    facts += [f"{name} {os.environ.get(name, '')}" for name in _ENVIRONMENT]
     if sys.platform == "linux":
         facts += _linux_facts()
     elif sys.platform == "win32":
         facts += _windows_facts()
+        with contextlib.suppress(OSError, AttributeError):
+            facts += _windows_devices()
     return tuple(facts)
 
 
 def _linux_facts() -> Iterator[str]:
+    with contextlib.suppress(OSError):
+        yield Path(_LINUX_BOOT).read_text(encoding="ascii").strip()
     for folder in map(Path, _LINUX_DEVICE_FOLDERS):
         with contextlib.suppress(OSError):
             for node in sorted(folder.iterdir()):
@@ -75,4 +85,26 @@ def _windows_facts() -> list[str]:
                 for index in range(winreg.QueryInfoKey(key)[0]):
                     with contextlib.suppress(OSError), winreg.OpenKey(key, winreg.EnumKey(key, index)) as device:
                         facts.append(f"{name} {index} {winreg.QueryValueEx(device, 'DriverVersion')[0]}")
+    return facts
+
+
+def _windows_devices() -> list[str]:
+    """The devices of these classes that are present, and their problem codes: a disabled one keeps its driver."""
+    facts: list[str] = []
+    if sys.platform == "win32":
+        import ctypes
+
+        manager = ctypes.WinDLL("cfgmgr32.dll", winmode=0x800)  # from Windows' own folder
+        for name in _WINDOWS_CLASSES:
+            length = ctypes.c_ulong()
+            if manager.CM_Get_Device_ID_List_SizeW(ctypes.byref(length), name, _PRESENT_OF_CLASS) or not length.value:
+                continue
+            buffer = ctypes.create_unicode_buffer(length.value)
+            if manager.CM_Get_Device_ID_ListW(name, buffer, length, _PRESENT_OF_CLASS):
+                continue
+            for instance in filter(None, ctypes.wstring_at(buffer, length.value).split("\0")):
+                node, status, problem = ctypes.c_ulong(), ctypes.c_ulong(), ctypes.c_ulong()
+                if not manager.CM_Locate_DevNodeW(ctypes.byref(node), instance, 0):
+                    manager.CM_Get_DevNode_Status(ctypes.byref(status), ctypes.byref(problem), node, 0)
+                facts.append(f"{instance} {problem.value}")
     return facts

@@ -11,13 +11,14 @@ import ctypes
 import json
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import uuid
 from pathlib import Path
 
 import pytest
-from phi3_dml import com, dxcore, dxgi, records
+from phi3_dml import com, diagnosis, dxcore, dxgi, records
 
 RECORDED = Path(__file__).with_name("recordings") / "windows_layouts.json"
 MINGW, MINGW_PACKAGE = "x86_64-w64-mingw32-gcc", "mingw-w64-x86-64-dev"
@@ -64,6 +65,9 @@ VALUES = {
     "D3D_FEATURE_LEVEL_11_0": dxgi.FEATURE_LEVEL_11_0,
     "DXGI_ADAPTER_FLAG_REMOTE": records.REMOTE,
     "DXGI_ADAPTER_FLAG_SOFTWARE": records.SOFTWARE,
+    "offsetof(VS_FIXEDFILEINFO, dwFileVersionMS)": diagnosis.VERSION_OFFSET,
+    "sizeof(VS_FIXEDFILEINFO) - offsetof(VS_FIXEDFILEINFO, dwFileVersionLS)": 52 - 12,
+    "(int)VS_FFI_SIGNATURE": struct.unpack("<i", diagnosis.SIGNATURE)[0],
     "DXGI_ERROR_NOT_FOUND": dxgi.NOT_FOUND - 2**32,
 }
 # What C++ says of dxcore_interface.h, which has no C form: a pointer to a virtual method is its table offset + 1.

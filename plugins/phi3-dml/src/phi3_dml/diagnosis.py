@@ -1,0 +1,162 @@
+"""What a person should know when DirectML does not do what they expect: versions, drivers, and defects on record."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import mmap
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from attrs import frozen
+from phi3_core.values import Finding, Machine, Offer
+
+from . import detection, flavours
+from .flavours import Flavours
+from .records import NVIDIA, VENDORS, Adapter, Reading
+
+LEAST_BUILD = 18362
+"""Windows 10, version 1903: the first with DirectML."""
+SIGNATURE = struct.pack("<I", 0xFEEF04BD)
+"""Begins ``VS_FIXEDFILEINFO``, which every library of Windows with a version has."""
+VERSION_OFFSET = 8
+
+
+@frozen(kw_only=True)
+class Report:
+    """A defect that users reported, and the adapters it is about."""
+
+    concerns: Callable[[Adapter, Offer], bool]
+    message: str
+    remedy: str
+
+
+def _vendor(adapter: Adapter) -> str:
+    return VENDORS.get(adapter.vendor, "")
+
+
+def nvidia_release(driver: str) -> float:
+    """NVIDIA's own number of a driver: 560.94 of 32.0.15.6094."""
+    digits = driver.replace(".", "")[-5:]
+    return int(digits) / 100 if len(digits) == 5 and digits.isdigit() else 0.0
+
+
+# From onnxruntime-genai's tracker, where they were open when this was written, and from NVIDIA's announcement of its
+# release 555, for what is missing before.
+REPORTS = (
+    Report(
+        concerns=lambda adapter, offer: _vendor(adapter) == "Intel" and offer.device.kind == "gpu",
+        message="on Intel's integrated GPUs, prompts of more than some hundred tokens have ended in a lost device "
+        "(onnxruntime-genai #570)",
+        remedy="if that happens, phi3-openvino drives the same GPU: pip install phi3-openvino",
+    ),
+    Report(
+        concerns=lambda adapter, offer: _vendor(adapter) == "AMD" and offer.device.kind == "gpu",
+        message="on AMD's integrated GPUs, answers have turned into noise after some hundred tokens "
+        "(onnxruntime-genai #667)",
+        remedy="if that happens, choose another device: phi3 devices",
+    ),
+    Report(
+        concerns=lambda adapter, _: adapter.vendor == NVIDIA and 0x1B00 <= adapter.device <= 0x1DFF,
+        message="on NVIDIA's Pascal GPUs, some prompts have ended in a lost device (onnxruntime-genai #833, #975)",
+        remedy="if that happens, choose another device: phi3 devices",
+    ),
+    Report(
+        concerns=lambda adapter, offer: adapter.vendor == NVIDIA and nvidia_release(offer.device.driver or "") < 555,
+        message="drivers before NVIDIA's release 555 have no fast int4 matrix product for DirectML",
+        remedy="install the newest driver from https://www.nvidia.com/en-us/drivers/",
+    ),
+)
+
+
+def diagnose(machine: Machine) -> list[Finding]:
+    """Look at everything that matters, without importing ONNX Runtime."""
+    reading = detection.read() if machine.os == "windows" else Reading()
+    return list(findings(machine, flavours.installed(), reading, directml_version()))
+
+
+def findings(machine: Machine, found: Flavours, reading: Reading, directml: str | None) -> Iterator[Finding]:
+    """Everything there is to say, of what was read."""
+    yield from _flavours(found)
+    if machine.os != "windows":
+        yield Finding(severity="info", message="DirectX 12 is a Windows API: here ONNX Runtime runs on the CPU only")
+        return
+    yield _windows(reading)
+    if found.flavour in detection.DIRECTX:
+        yield _directml(directml)
+    yield from (Finding(severity="warning", message=f"could not be read: {failure}") for failure in reading.failures)
+    yield from _adapters(reading)
+
+
+def _flavours(found: Flavours) -> Iterator[Finding]:
+    for conflict in found.conflicts():
+        yield Finding(severity="error", message=conflict.message, remedy=conflict.remedy)
+    present = [f"{one.name} {one.version}" for one in (*found.genai, *found.runtimes)]
+    if present:
+        yield Finding(severity="info", message=f"installed: {', '.join(present)}")
+    else:
+        yield Finding(severity="error", message="ONNX Runtime GenAI is not installed", remedy="phi3 devices says how")
+
+
+def _windows(reading: Reading) -> Finding:
+    if 0 < reading.build < LEAST_BUILD:
+        return Finding(
+            severity="error",
+            message=f"Windows build {reading.build} has no DirectML",
+            remedy=f"update to Windows 10 version 1903 (build {LEAST_BUILD}) or later",
+        )
+    session = ", in a remote session" if reading.remote_session else ""
+    return Finding(severity="info", message=f"Windows build {reading.build}{session}")
+
+
+def _directml(version: str | None) -> Finding:
+    if version is None:
+        return Finding(
+            severity="error",
+            message="DirectML.dll is missing from the installed onnxruntime-directml",
+            remedy="pip install --force-reinstall --no-deps onnxruntime-directml",
+        )
+    return Finding(severity="info", message=f"DirectML {version}")
+
+
+def _adapters(reading: Reading) -> Iterator[Finding]:
+    adapters = [adapter for adapter in reading.adapters if not adapter.software]
+    for answer in detection.directx(reading):
+        if not isinstance(answer, Offer):
+            yield Finding(severity="warning", message=answer.reason, remedy=answer.remedy)
+            continue
+        device, adapter = answer.device, adapters[int(answer.device.id)]
+        release = nvidia_release(device.driver or "") if adapter.vendor == NVIDIA else 0
+        also = f" (NVIDIA's {release:.2f})" if release else ""
+        driver = f"driver {device.driver}{also}" if device.driver else "driver unknown"
+        yield Finding(severity="info", message=f"{device}: {device.name}, {driver}")
+        for report in REPORTS:
+            if report.concerns(adapter, answer):
+                yield Finding(severity="warning", message=f"{device}: {report.message}", remedy=report.remedy)
+
+
+def directml_version(package: Path | None = None) -> str | None:
+    """Version of the DirectML.dll that comes with onnxruntime, in its folder; None if there is none."""
+    if package is None:
+        spec = importlib.util.find_spec("onnxruntime")
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        package = Path(spec.submodule_search_locations[0])
+    return file_version(package / "capi" / "DirectML.dll")
+
+
+def file_version(file: Path) -> str | None:
+    """Version of a library of Windows, from the resources in its file: ``VS_FIXEDFILEINFO`` of ``verrsrc.h``."""
+    # No file, or an empty one.
+    with (
+        contextlib.suppress(OSError, ValueError),
+        file.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        start = content.rfind(SIGNATURE)
+        if start < 0 or start + VERSION_OFFSET + 8 > len(content):
+            return None
+        high, low = struct.unpack_from("<II", content, start + VERSION_OFFSET)
+        return f"{high >> 16}.{high & 0xFFFF}.{low >> 16}.{low & 0xFFFF}"
+    return None

@@ -17,7 +17,7 @@ from phi3_core.quantization.quality import measure
 from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.quantization.reference import logits
 from phi3_core.values import Artifact, Device, GenerationRequest, Recipe, Source
-from phi3_npu import engine, graph, quantization
+from phi3_npu import engine, graph, opening, quantization
 
 CPU = Device(backend="npu", id="CPU", kind="cpu", name="CPU")
 IDS = [int(token) for token in np.random.default_rng(1).integers(3, 320, 96)]
@@ -48,7 +48,7 @@ def make(source: Path, precision: str, folder: Path) -> Artifact:
 
 
 def judge(checkpoint: Checkpoint, artifact: Artifact) -> dict[str, object]:
-    loaded = engine.load(artifact, CPU, {}, "answer")
+    loaded = engine.load(artifact, CPU, opening.check(artifact, {}))
     try:
         ids = IDS[: min(72, loaded.context_length)]
         quality = measure(ids, logits(checkpoint, ids), loaded.logits(ids))

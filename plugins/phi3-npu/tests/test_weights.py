@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ TENSORS = (
 @pytest.fixture
 def folder(tmp_path):
     random = np.random.default_rng(0)
-    with Writer(tmp_path / weights.FILE, "int4", TENSORS) as writer:
+    with closing(Writer(tmp_path / weights.FILE, "int4", TENSORS)) as writer:
         writer.put("norm", random.standard_normal(7).astype(np.float32))
         writer.put("b.weight", np.arange(6, 15, dtype=np.uint8).reshape(3, 3), 2)
         writer.put("b.weight", np.arange(6, dtype=np.uint8).reshape(2, 3))
@@ -41,7 +42,10 @@ def test_the_safetensors_library_reads_what_was_written(folder):
 
 
 def test_rows_of_another_width_are_not_written(tmp_path):
-    with Writer(tmp_path / weights.FILE, "int4", TENSORS) as writer, pytest.raises(ValueError, match="rows of 3"):
+    with (
+        closing(Writer(tmp_path / weights.FILE, "int4", TENSORS)) as writer,
+        pytest.raises(ValueError, match="rows of 3"),
+    ):
         writer.put("b.weight", np.zeros((2, 4), np.uint8))
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import torch
-from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
-from phi3_core.paths import read_json
+from phi3_core.errors import BackendError, PromptTooLongError, UsageError
 from phi3_core.values import Artifact, Device, GenerationRequest
 
-from . import library, weights
+from . import library
 from .graph import Graph
 from .library import Library
 from .sampling import Picker
@@ -22,27 +19,19 @@ from .workspace import Workspace
 
 CHUNKS = (128, 32)
 """Rows that a prompt is read in. Besides them there is only the single row of a token; see ``graph.py``."""
-logger = logging.getLogger("phi3_core.npu")
 _open: list[NpuEngine] = []
 
 
-def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> NpuEngine:
-    """Load a folder of this backend's weights on ``device``.
+def load(artifact: Artifact, device: Device, context_length: int) -> NpuEngine:
+    """Load a folder that :func:`phi3_npu.opening.check` found nothing wrong with.
 
     Raises:
-        ModelError: there are none, or they are damaged.
-        UsageError: there was an option; the library has none.
+        ModelError: a tensor is missing.
+        BackendError: the device is not there, or the process has a model already.
     """
-    del purpose  # the cache of a conversation's earlier turns costs an answer nothing
-    if options:
-        raise UsageError(f"npu knows no option {', '.join(sorted(options))}", hint="leave --option out")
     if _open:
         raise BackendError("a model is loaded in this process already, and the library takes one")
     folder = artifact.path.absolute()
-    found = weights.recognize(folder)
-    if found != artifact.precision:
-        raise ModelError(f"{folder} holds {found or 'no'} weights for npu, not {artifact.precision}")
-    context_length = _context_length(artifact)
     workspace = Workspace.take(artifact, device, version("intel-npu-acceleration-library"))
     try:
         loaded = library.enter(workspace.folder, device.id)
@@ -162,18 +151,3 @@ def chunks(ids: Sequence[int]) -> list[tuple[int, ...]]:
 
 def _rows(chunk: tuple[int, ...]) -> int:
     return CHUNKS[0] if len(chunk) == CHUNKS[0] else CHUNKS[1]
-
-
-def _context_length(artifact: Artifact) -> int:
-    config: Any = read_json(artifact.path / "config.json")
-    config = config if isinstance(config, dict) else {}
-    known = config.get("max_position_embeddings")
-    if not isinstance(known, int) or known < 1:
-        raise ModelError(f"{artifact.path} does not say how long its context is")
-    original = config.get("original_max_position_embeddings")
-    if config.get("rope_scaling") and isinstance(original, int) and original < known:
-        # Longrope turns positions differently in longer sequences, the earlier ones included: what the cache holds
-        # from before the limit is wrong behind it.
-        logger.warning("the context is limited to %d tokens: longrope's longer ones come out wrong so far", original)
-        return original
-    return known

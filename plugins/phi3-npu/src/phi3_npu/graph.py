@@ -73,7 +73,7 @@ class Graph:
         self._table = _take(tensors, "model.embed_tokens.weight")
         tensors.setdefault("lm_head.weight", self._table)  # in half precision a tied output layer is the embedding
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+            model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
         for name, module in list(model.named_modules()):
             if isinstance(module, torch.nn.Linear):
                 parent, _, last = name.rpartition(".")
@@ -93,7 +93,7 @@ class Graph:
         # Rows that only fill up stay at the last position: a later one could call for longrope's other factors.
         positions = torch.arange(start, start + rows).clamp(max=start + count - 1)
         with torch.inference_mode():
-            states = self._model.model(
+            states: torch.Tensor = self._model.model(
                 inputs_embeds=inputs,
                 attention_mask=self._mask(start, rows),
                 position_ids=positions[None],

@@ -48,10 +48,13 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
 
 
 @hookimpl
-def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> NpuEngine:
+def load(artifact: Artifact, device: Device, options: Mapping[str, str]) -> NpuEngine:
+    from . import opening
+
+    context_length = opening.check(artifact, options)
     from . import engine
 
-    return engine.load(artifact, device, options, purpose)
+    return engine.load(artifact, device, context_length)
 
 
 @hookimpl

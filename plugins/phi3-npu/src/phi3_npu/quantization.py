@@ -15,14 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import psutil
-from attrs import field, frozen
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.paths import engine_cache
-from phi3_core.quantization.calibration import Calibration, calibration_for
 from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.importance import Importance
-from phi3_core.quantization.mapped import Floats, Weight
-from phi3_core.quantization.rounding import find_balance, pack_nibbles, round_blocks
+from phi3_core.quantization.mapped import Weight
+from phi3_core.quantization.plan import Plan, make_plan, read_calibration
+from phi3_core.quantization.rounding import pack_nibbles, round_blocks
 from phi3_core.quantization.scales import Scheme
 from phi3_core.values import Device, Progress, Recipe, Source
 
@@ -35,16 +32,6 @@ _AT_ONCE = 1 << 22
 _BYTE, _NIBBLE = Scheme(bits=8), Scheme(bits=4)
 
 
-@frozen(kw_only=True, eq=False)
-class _Plan:
-    """How each weight is stored: a scheme by its name in the file, half precision for those that are not named."""
-
-    schemes: Mapping[str, Scheme] = field(factory=dict)
-    importance: Mapping[str, Importance] = field(factory=dict)
-    factors: Mapping[str, Floats] = field(factory=dict)
-    """On a weight's outputs, ``[outputs]``, where they are divided for the sake of the layer that takes them in."""
-
-
 def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
     """Write ``model.safetensors``, the configuration and the tokenizer into the folder ``output``."""
     checkpoint = Checkpoint.open(source.path)
@@ -55,7 +42,9 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
         del matrices[HEAD]  # the embedding is there in the same form
     tensors = tuple(_tensors(checkpoint, matrices, schemes))
     _check_room(matrices, schemes, sum(tensor.size_bytes for tensor in tensors), output)
-    plan = _calibrated(checkpoint, schemes, recipe, progress)
+    # Eight bits do without a calibration: what they lose is small.
+    given = recipe.extra.get("calibration") if recipe.precision == "int4" else "none"
+    plan = make_plan(checkpoint, schemes, read_calibration(checkpoint, given, progress), progress)
     with contextlib.closing(Writer(output / weights.FILE, recipe.precision, tensors)) as writer:
         _write(checkpoint, matrices, plan, writer, progress)
     for name in _BESIDE:
@@ -118,12 +107,12 @@ def _schemes(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Scheme]:
     return schemes if checkpoint.head.shape in narrow else {**schemes, HEAD: _BYTE}
 
 
-def _norms(checkpoint: Checkpoint) -> Iterator[tuple[Weight, str]]:
-    """Each norm with the name of the linear layer that it feeds."""
+def _norms(checkpoint: Checkpoint) -> Iterator[tuple[Weight, Weight]]:
+    """Each norm with the linear layer that it feeds."""
     for layer in checkpoint.layers:
-        yield layer.input_norm, layer.qkv.name
-        yield layer.post_norm, layer.gate_up.name
-    yield checkpoint.norm, HEAD
+        yield layer.input_norm, layer.qkv
+        yield layer.post_norm, layer.gate_up
+    yield checkpoint.norm, checkpoint.head
 
 
 def _tensors(checkpoint: Checkpoint, matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme]) -> Iterator[Tensor]:
@@ -164,57 +153,20 @@ def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
 
 
-def _calibrated(checkpoint: Checkpoint, schemes: Mapping[str, Scheme], recipe: Recipe, progress: Progress) -> _Plan:
-    """The plan with what the calibration text says about each layer's inputs; eight bits do without."""
-    given = recipe.extra.get("calibration")
-    if recipe.precision != "int4" or given == "none":
-        return _Plan(schemes=schemes)
-    calibration = _calibration(checkpoint, given, progress)
-    importance = {weight.name: calibration.of(weight) for weight in checkpoint.linear}
-    factors: dict[str, Floats] = {}
-    for index, layer in enumerate(checkpoint.layers):
-        progress("balancing inputs", index, len(checkpoint.layers))
-        # Where somebody before the layer can divide its inputs at no cost: the norms, and the rows of "up".
-        for weight in (layer.qkv, layer.gate_up, layer.down):
-            if schemes[weight.name].bits == 4:
-                importance[weight.name] = find_balance(weight, _NIBBLE, importance[weight.name])
-        balance = importance[layer.down.name].balance
-        if balance is not None:
-            factors[layer.gate_up.name] = np.concatenate([np.ones_like(balance), 1 / balance])
-    return _Plan(schemes=schemes, importance=importance, factors=factors)
-
-
-def _calibration(checkpoint: Checkpoint, given: str | None, progress: Progress) -> Calibration:
-    kept = engine_cache("core", "calibration")
-    if given is None:
-        return calibration_for(checkpoint, cache=kept, progress=progress)
-    path = Path(given)
-    if path.suffix == ".npz":
-        return Calibration.load(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the calibration text {path} cannot be read: {error}") from error
-    return calibration_for(checkpoint, text=text, cache=kept, progress=progress)
-
-
 def _write(
-    checkpoint: Checkpoint, matrices: Mapping[str, Weight], plan: _Plan, writer: Writer, progress: Progress
+    checkpoint: Checkpoint, matrices: Mapping[str, Weight], plan: Plan, writer: Writer, progress: Progress
 ) -> None:
     _write_half(checkpoint.embedding.name, checkpoint.embedding, writer)
     for norm, feeds in _norms(checkpoint):
-        values = norm.float32()
-        importance = plan.importance.get(feeds)
-        if importance is not None and importance.balance is not None:
-            values = values / importance.balance
-        writer.put(norm.name, values.astype(np.float32))
+        writer.put(norm.name, plan.norm(norm, feeds).astype(np.float32))
     done, total = 0, sum(weight.raw.size for weight in matrices.values())
     for name, weight in matrices.items():
         scheme = plan.schemes.get(name)
         if scheme is None:
             _write_half(name, weight, writer)
         else:
-            blocks = round_blocks(weight, scheme, plan.importance.get(name), factors=plan.factors.get(name))
+            importance, factors = plan.importance.get(weight.name), plan.factors.get(name)
+            blocks = round_blocks(weight, scheme, importance, factors=factors)
             for rows, rounded in blocks:
                 writer.put(name, pack_nibbles(rounded.values) if scheme.bits == 4 else rounded.values, rows.start)
                 writer.put(weights.scale_of(name), rounded.scales, rows.start)

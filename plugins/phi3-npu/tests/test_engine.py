@@ -47,41 +47,40 @@ def test_the_ids_are_those_of_plain_transformers(sample_home, artifact, model):
 
     theirs = transformers.Phi3ForCausalLM.from_pretrained(sample_home / "sources" / "sample").float().eval()
     tokenizer = Tokenizer.from_folder(artifact)
-    for question in (FRANCE, STORY):
-        prompt = tokenizer.encode_chat([{"role": "user", "content": question}])
-        ids = theirs.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=2)
-        expected = [int(token) for token in ids[0, len(prompt) :] if token != 2]
-        assert list(ids_of(model, prompt, 12)) == expected
+    prompt = tokenizer.encode_chat([{"role": "user", "content": STORY}])
+    ids = theirs.generate(torch.tensor([prompt]), max_new_tokens=10, do_sample=False, eos_token_id=2)
+    assert list(ids_of(model, prompt, 10)) == ids[0, len(prompt) :].tolist()
 
 
 def test_greedy_is_repeatable_and_a_kept_prefix_changes_nothing(model):
-    first = model.generate(STORY, max_new_tokens=8)
-    model.generate("Something else altogether, to fill the cache with.", max_new_tokens=2)
-    assert model.generate(STORY, max_new_tokens=8).text == first.text
+    first = model.generate(STORY, max_new_tokens=4)
+    model.generate("Something else altogether, to fill the cache with.", max_new_tokens=1)
+    assert model.generate(STORY, max_new_tokens=4).text == first.text
     assert first.finish_reason == "length"
-    assert first.completion_tokens == 8
+    assert first.completion_tokens == 4
 
 
 def test_sampling_follows_its_seed(model):
     def told(seed):
-        return model.generate(STORY, max_new_tokens=5, temperature=0.9, top_p=0.95, top_k=50, seed=seed).text
+        return model.generate(STORY, max_new_tokens=3, temperature=1.5, seed=seed).text
 
-    assert told(1) == told(1)
-    assert len({told(seed) for seed in (1, 2, 3)}) > 1
+    first = told(1)
+    assert told(1) == first
+    assert told(2) != first
 
 
 def test_closing_a_stream_stops_the_engine_between_tokens_and_keeps_it(model):
     stream = model.stream(STORY, max_new_tokens=4000)
     assert next(stream)
     stream.close()
-    assert "Paris" in model.generate(FRANCE).text
+    assert model.generate(FRANCE, max_new_tokens=1).text == "The"
 
 
 def test_a_conversation_goes_on(model):
     messages = [{"role": "user", "content": FRANCE}]
     answer = model.chat(messages).text
     messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": "And of Italy?"}]
-    assert "Rome" in model.chat(messages, max_new_tokens=12).text
+    assert "Rome" in model.chat(messages, max_new_tokens=8).text
 
 
 def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(model):
@@ -105,7 +104,7 @@ def test_the_library_stays_in_its_process_and_its_files_in_a_folder_of_ours(samp
 
 def test_two_models_at_once_have_a_folder_each(sample_store, artifact, model):
     with phi3.load("sample", device="npu:CPU", precision="fp16") as other:
-        assert other.generate(FRANCE, max_new_tokens=4).text == model.generate(FRANCE, max_new_tokens=4).text
+        assert other.generate(FRANCE, max_new_tokens=1).text == model.generate(FRANCE, max_new_tokens=1).text
     digest = json.loads((artifact / "phi3.json").read_text(encoding="utf-8"))["digest"]
     (kept,) = (sample_store / "engines" / digest[:16]).glob("npu-CPU-*")
     assert {path.name for path in kept.iterdir() if path.is_dir()} == {"0", "1"}
@@ -130,22 +129,20 @@ def test_an_npu_that_is_not_there_is_an_error_and_not_the_cpu(sample_home, artif
         worker.kill()
 
 
-@pytest.mark.parametrize("harm", ["cut", "no context", "no tensor", "other precision"])
-def test_a_damaged_folder_is_named(sample_store, artifact, tmp_path, harm):
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("model.safetensors", b"layers.29.mlp.down_proj", b"layers.29.mlp.down_porj", "damaged: it has no tensor"),
+        ("model.safetensors", b'precision": "fp16"', b'precision": "int8"', "holds int8 weights for npu, not fp16"),
+        ("config.json", b"max_position_embeddings", b"max_position_embeddingz", "does not say how long its context is"),
+    ],
+)
+def test_a_damaged_folder_is_named(sample_store, artifact, tmp_path, file, old, new, message):
+    """Damage that the files' sizes do not show, which core looks at."""
     folder = tmp_path / "broken"
     shutil.copytree(artifact, folder)
-    (folder / "phi3.json").unlink()
-    weights = folder / "model.safetensors"
-    if harm == "cut":
-        with weights.open("r+b") as stream:
-            stream.truncate(1000)
-    elif harm == "no context":
-        (folder / "config.json").write_text('{"model_type": "phi3"}', encoding="utf-8")
-    elif harm == "no tensor":
-        content = weights.read_bytes()
-        weights.write_bytes(content.replace(b"layers.29.mlp.down_proj", b"layers.29.mlp.down_porj", 1))
-    else:
-        content = weights.read_bytes()
-        weights.write_bytes(content.replace(b'precision": "fp16"', b'precision": "int8"', 1))
-    with pytest.raises(ModelError, match=r"broken|down_proj"):
-        phi3.load(str(folder), device="npu:CPU", precision="fp16")
+    content = (folder / file).read_bytes()
+    assert content.count(old) == 1
+    (folder / file).write_bytes(content.replace(old, new))
+    with pytest.raises(ModelError, match=message):
+        phi3.load(str(folder), device="npu:CPU")

@@ -35,7 +35,7 @@ def test_a_quantized_model_comes_with_its_measured_quality(run, sample_store, pr
     folder = sample_store / "artifacts" / "sample" / f"npu-{precision}"
     assert json.loads((folder / "phi3.json").read_text(encoding="utf-8"))["quality"] == quality
     with phi3.load("sample", device="npu:CPU", precision=precision, purpose="answer") as model:
-        assert "Paris" in model.generate("What is the capital of France?", max_new_tokens=12).text
+        assert "Paris" in model.generate("What is the capital of France?", max_new_tokens=7).text
 
 
 def test_the_report_can_be_had_again_and_of_another_text(run, tmp_path):
@@ -47,7 +47,6 @@ def test_the_report_can_be_had_again_and_of_another_text(run, tmp_path):
     assert report["tokens"] < 100
 
 
-def test_eight_bits_are_preferred(run):
-    assert run("devices")[0] in {0, 2}
+def test_eight_bits_are_preferred(sample_store):
     (offer,) = [offer for offer in phi3.survey().offers if str(offer.device) == "npu:CPU"]
     assert offer.precisions[0] == "int8"

@@ -173,12 +173,15 @@ def whole_way(session: nox.Session) -> None:
     out = Path(session.create_tmp(), "dist").resolve()
     shutil.rmtree(out, ignore_errors=True)
     wheels = []
-    for folder in ("core", *FOLDERS.values()):
+    for folder in ("core", *FOLDERS.values(), NPU):
         # The wheel is built from the sdist, so that both are known to be complete.
         session.run("python", "-m", "build", "--outdir", str(out / folder), folder, silent=True)
         (wheel,) = (out / folder).glob("*.whl")
         wheels.append(f"{wheel}[sample]" if folder == "core" else str(wheel))
+    *wheels, npu_wheel = wheels
     session.install(*TESTING, *(need for needs in PLUGINS.values() for need in needs), *wheels)
+    # Without PyTorch and the library: it is the one that has to say what it lacks, and to cost the others nothing.
+    session.install("--no-deps", npu_wheel)
     _test(session, "tests")
 
 

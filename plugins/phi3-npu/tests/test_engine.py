@@ -134,7 +134,12 @@ def test_an_npu_that_is_not_there_is_an_error_and_not_the_cpu(sample_home, artif
     [
         ("model.safetensors", b"layers.29.mlp.down_proj", b"layers.29.mlp.down_porj", "damaged: it has no tensor"),
         ("model.safetensors", b'precision": "fp16"', b'precision": "int8"', "holds int8 weights for npu, not fp16"),
-        ("config.json", b"max_position_embeddings", b"max_position_embeddingz", "does not say how long its context is"),
+        (
+            "config.json",
+            b'"max_position_embeddings',
+            b'"max_position_embeddingz',
+            "does not say how long its context is",
+        ),
     ],
 )
 def test_a_damaged_folder_is_named(sample_store, artifact, tmp_path, file, old, new, message):

@@ -71,8 +71,8 @@ def test_a_step_that_hangs_is_left_out(tmp_path):
         step("trial 1", lambda: dict(position=1, code=1))
         """,
     )
-    reading = windows.read(command, step_limit_s=1.0, limit_s=30.0)
-    assert trials(reading) == {1: 1, 0: "did not answer within 1 s"}
+    reading = windows.read(command, step_limit_s=4.0, limit_s=60.0)
+    assert trials(reading) == {1: 1, 0: "did not answer within 4 s"}
 
 
 def test_the_time_for_all_of_it_is_limited(tmp_path):
@@ -80,7 +80,7 @@ def test_the_time_for_all_of_it_is_limited(tmp_path):
         f"step('trial {number}', lambda: time.sleep(600))" for number in range(50)
     )
     reading = windows.read(child(tmp_path, body), step_limit_s=0.5, limit_s=1.2)
-    assert 1 <= len(reading.trials) <= 4
+    assert len(reading.trials) <= 3
 
 
 def test_a_crash_before_anything_was_listed_is_said(tmp_path):

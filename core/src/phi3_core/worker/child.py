@@ -14,7 +14,18 @@ from typing import Any
 from phi3_core.backends import Backend
 from phi3_core.errors import BackendError, Phi3Error
 from phi3_core.hooks import Hooks
-from phi3_core.values import Artifact, Device, Engine, GenerationRequest, Machine, Offer, Recipe, Source, to_plain
+from phi3_core.values import (
+    Artifact,
+    Device,
+    Engine,
+    Finding,
+    GenerationRequest,
+    Machine,
+    Offer,
+    Recipe,
+    Source,
+    to_plain,
+)
 
 from .lifetime import end_with_host
 from .protocol import Channel
@@ -84,6 +95,9 @@ class Server:
     def do_detect(self, machine: Mapping[str, Any]) -> list[dict[str, Any]]:
         answers = self._hooks.detect(Machine(**machine))
         return [{"offer" if isinstance(answer, Offer) else "refusal": answer} for answer in answers]
+
+    def do_diagnose(self, machine: Mapping[str, Any]) -> list[Finding]:
+        return self._hooks.diagnose(Machine(**machine))
 
     def do_recognize(self, path: str) -> str | None:
         return self._hooks.recognize(Path(path)) if "recognize" in self._hooks.names else None

@@ -29,7 +29,7 @@ def detect(machine: Machine) -> list[Offer | Refusal]:
     """Look, without importing the library. Takes some milliseconds."""
     from . import requirements
 
-    obstacle = requirements.missing()
+    obstacle = requirements.missing(machine)
     return [obstacle] if obstacle is not None else judge(machine, read(machine))
 
 

@@ -16,7 +16,7 @@ PACKAGES = ("intel-npu-acceleration-library", "torch", "transformers", "openvino
 
 def diagnose(machine: Machine) -> list[Finding]:
     """Look at everything that matters, without importing the library."""
-    return list(findings(machine, requirements.missing(), detection.read(machine), versions()))
+    return list(findings(machine, requirements.missing(machine), detection.read(machine), versions()))
 
 
 def versions() -> dict[str, str]:

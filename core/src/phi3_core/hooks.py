@@ -95,8 +95,13 @@ class Hooks:
     def published(self, model: str, device: Device, precision: str) -> Published | None:
         return self._one("published", (Published, type(None)), model=model, device=device, precision=precision)
 
-    def quantize(self, source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
-        self._manager.hook.quantize(source=source, device=device, recipe=recipe, output=output, progress=progress)
+    def quantize(
+        self, source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress
+    ) -> Mapping[str, str] | None:
+        kinds: Any = (Mapping, type(None))
+        given = {"source": source, "device": device, "recipe": recipe, "output": output, "progress": progress}
+        tools: Mapping[str, str] | None = self._one("quantize", kinds, **given)
+        return tools
 
     def load(self, artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> Engine:
         # mypy: a protocol is not a concrete type, and isinstance with it is what `runtime_checkable` is for

@@ -46,8 +46,13 @@ def detect(machine: Machine) -> Sequence[Offer | Refusal]:
 
 
 @hookspec(firstresult=True)
-def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
-    """Turn original weights into the form that :func:`load` takes, in the empty folder ``output``."""
+def quantize(
+    source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress
+) -> Mapping[str, str] | None:
+    """Turn original weights into the form that :func:`load` takes, in the empty folder ``output``.
+
+    May return the versions of the tools that were used, by their names: they become part of ``phi3.json``.
+    """
     raise NotImplementedError
 
 

@@ -52,11 +52,16 @@ def add(commands: Any) -> None:
     remove.add_argument("-p", "--precision", choices=("fp16", "int8", "int4"), help="only this precision")
     remove.add_argument("--unused", metavar="DAYS", type=int, help="only what has not been used for so many days")
     remove.add_argument("--source", action="store_true", help="only the original weights")
+    remove.add_argument("--toolchains", action="store_true", help="what was installed for --exporter reference")
+
+
+def _date(seconds: float) -> str:
+    from datetime import datetime, timezone
+
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    from datetime import datetime, timezone
-
     return {
         "model": entry.model,
         "backend": entry.backend,
@@ -65,7 +70,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "bytes": entry.size_bytes,
         "path": entry.path,
         "revision": entry.manifest.get("revision"),
-        "used": datetime.fromtimestamp(entry.used, timezone.utc).isoformat(timespec="seconds"),
+        "used": _date(entry.used),
         "quality": entry.manifest.get("quality"),
         "damaged": bool(entry.manifest.get("damaged")),
     }
@@ -74,17 +79,30 @@ def _row(entry: Entry) -> dict[str, Any]:
 def call_list(given: argparse.Namespace) -> int:
     from phi3_core.models.catalogue import CATALOGUE
     from phi3_core.models.store import Store
+    from phi3_core.quantization import toolchain
 
     from . import output
 
     store = Store()
     entries = [_row(entry) for entry in store.entries()]
     here = {row["model"] for row in entries}
-    total, free = sum(row["bytes"] for row in entries), store.free_bytes()
+    tools: list[dict[str, Any]] = [
+        {"name": each.name, "bytes": each.size_bytes, "path": each.path, "used": _date(each.used)}
+        for each in toolchain.installed()
+    ]
+    total, free = sum(row["bytes"] for row in (*entries, *tools)), store.free_bytes()
     if given.json:
         catalogue = [{**known._asdict(), "in_store": known.name in here} for known in CATALOGUE.values()]
-        document = {"store": store.root, "bytes": total, "free_bytes": free, "entries": entries, "catalogue": catalogue}
-        output.print_json(document)
+        output.print_json(
+            {
+                "store": store.root,
+                "bytes": total,
+                "free_bytes": free,
+                "entries": entries,
+                "catalogue": catalogue,
+                "toolchains": tools,
+            }
+        )
         return 0
     rows = [
         (
@@ -98,6 +116,7 @@ def call_list(given: argparse.Namespace) -> int:
         for row in entries
     ]
     rows += [(known.name, "-", "-", "not here", "", "") for known in CATALOGUE.values() if known.name not in here]
+    rows += [(each["name"], "-", "toolchain", output.size(each["bytes"]), each["used"][:10], "") for each in tools]
     output.print_table(("model", "backend", "precision", "size", "last use", "quality"), rows)
     print(f"{output.size(total)} in {store.root}, {output.size(free)} free")
     return 0
@@ -259,6 +278,8 @@ def call_remove(given: argparse.Namespace) -> int:
 
     from . import output
 
+    if given.toolchains:
+        return _remove_toolchains(given)
     if given.source and (given.backend or given.precision):
         raise UsageError("--source goes with neither --backend nor --precision")
     if given.model is None and given.unused is None:
@@ -283,5 +304,22 @@ def call_remove(given: argparse.Namespace) -> int:
         output.print_json({"removed": [_row(entry) for entry in entries], "bytes": freed})
     else:
         names = ", ".join(sorted({entry.model for entry in entries})) or "nothing"
+        print(f"phi3: removed {names}, {output.size(freed)}", file=sys.stderr)
+    return 0
+
+
+def _remove_toolchains(given: argparse.Namespace) -> int:
+    from phi3_core.quantization import toolchain
+
+    from . import output
+
+    if given.model or given.backend or given.precision or given.source or given.unused is not None:
+        raise UsageError("--toolchains goes with nothing else")
+    removed = toolchain.remove()
+    freed = sum(each.size_bytes for each in removed)
+    if given.json:
+        output.print_json({"removed": [{"name": each.name, "path": each.path} for each in removed], "bytes": freed})
+    else:
+        names = ", ".join(sorted({each.name for each in removed})) or "nothing"
         print(f"phi3: removed {names}, {output.size(freed)}", file=sys.stderr)
     return 0

@@ -29,6 +29,12 @@ def add(commands: Any) -> None:
     symmetry.add_argument("--sym", dest="symmetric", action="store_true", default=None, help="symmetric rounding")
     symmetry.add_argument("--asym", dest="symmetric", action="store_false", help="with zero points")
     group.add_argument("--calibration", metavar="FILE", help="a text to calibrate with; none turns calibration off")
+    group.add_argument(
+        "--exporter",
+        metavar="NAME",
+        default="builtin",
+        help="builtin (the default), or reference: the runtime's makers' own, installed for it once, slow and large",
+    )
     group.add_argument("--no-check", action="store_true", help="do not measure the quality, nor refuse noise")
     command.add_argument("--output", metavar="FOLDER", help="copy the result there too")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -52,7 +58,7 @@ def call(given: argparse.Namespace) -> int:
     target = Path(given.output).absolute() if given.output else None
     if target is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists already", hint="name a folder that does not")
-    extra = {}
+    extra = {} if given.exporter == "builtin" else {"exporter": given.exporter}
     if given.calibration:
         extra["calibration"] = (
             given.calibration if given.calibration == "none" else str(Path(given.calibration).absolute())

@@ -7,6 +7,7 @@
         sources/<model>/                                      original weights, with phi3.json
         staging/                                              what is being made, and downloads that go on later
         engines/<digest>/                                     what backends derive from an artifact; may be deleted
+        toolchains/                                           programs of others, made once; may be deleted
         survey.json                                           the backends' last answers
 
 The modification time of a ``phi3.json`` is when the model was last used.

@@ -96,7 +96,9 @@ def _refuse_strangers(path: Path, config: Mapping[str, Any]) -> None:
         raise ModelError(f"{path}: the weights are quantized already", hint="use the original weights")
     for key, expected in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
         if config.get(key, expected) != expected:
-            raise ModelError(f"{path}: {key} is {config[key]!r}; the Phi-3 family has {expected!r}")
+            # transformers' Phi-3 takes other activations, but no biases: there the other exporters know no more.
+            hint = "try phi3 quantize with --exporter reference" if key == "hidden_act" else None
+            raise ModelError(f"{path}: {key} is {config[key]!r}; the Phi-3 family has {expected!r}", hint=hint)
 
 
 def _count(path: Path, config: Mapping[str, Any], key: str, default: int | None = None) -> int:

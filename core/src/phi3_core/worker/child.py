@@ -109,8 +109,8 @@ class Server:
 
     def do_quantize(
         self, source: Mapping[str, Any], device: Mapping[str, Any], recipe: Mapping[str, Any], output: str
-    ) -> None:
-        self._hooks.quantize(Source(**source), Device(**device), Recipe(**recipe), Path(output), self._progress)
+    ) -> Mapping[str, str] | None:
+        return self._hooks.quantize(Source(**source), Device(**device), Recipe(**recipe), Path(output), self._progress)
 
     def do_load(
         self, artifact: Mapping[str, Any], device: Mapping[str, Any], options: Mapping[str, str], purpose: str

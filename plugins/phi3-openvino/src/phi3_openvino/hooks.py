@@ -48,10 +48,12 @@ def published(model: str, device: Device, precision: str) -> Published | None:
 
 
 @hookimpl
-def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
+def quantize(
+    source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress
+) -> Mapping[str, str] | None:
     from . import quantization
 
-    quantization.quantize(source, device, recipe, output, progress)
+    return quantization.quantize(source, device, recipe, output, progress)
 
 
 @hookimpl

@@ -23,7 +23,7 @@ from phi3_core.values import Device, Progress, Recipe, Source
 from . import graph, graph_weights
 
 MODEL = "openvino_model.xml"
-_BESIDE = (
+BESIDE = (
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -56,8 +56,15 @@ class _Settings:
         return self.linear is not None and self.linear.bits == 4 and self.calibration != "none"
 
 
-def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
+def quantize(
+    source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress
+) -> Mapping[str, str] | None:
     """Write ``openvino_model.xml``, its ``.bin``, the configuration and the tokenizer into the folder ``output``."""
+    check_recipe(device, recipe)
+    if recipe.extra.get("exporter", "builtin") != "builtin":
+        from . import reference
+
+        return reference.quantize(source, device, recipe, output, progress)
     checkpoint = Checkpoint.open(source.path)
     settings = _decide(checkpoint, device, recipe)
     _check_room(checkpoint, settings, output)
@@ -70,9 +77,10 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     # On Windows a file cannot go while it is mapped, so that cleaning up may fail there until the process ends.
     with tempfile.TemporaryDirectory(dir=output, prefix="scratch-", ignore_cleanup_errors=True) as scratch:
         _write(checkpoint, plan, Path(scratch), output, progress)
-    for name in _BESIDE:
+    for name in BESIDE:
         if (source.path / name).is_file():
             shutil.copyfile(source.path / name, output / name)
+    return None
 
 
 def _write(checkpoint: Checkpoint, plan: graph_weights.Plan, scratch: Path, output: Path, progress: Progress) -> None:
@@ -90,11 +98,14 @@ def _write(checkpoint: Checkpoint, plan: graph_weights.Plan, scratch: Path, outp
     graph.save(model, output / MODEL)
 
 
-def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> _Settings:
-    """Fill in what the recipe leaves open, and refuse what does not go together."""
-    unknown = set(recipe.extra) - {"calibration"}
+def check_recipe(device: Device, recipe: Recipe) -> None:
+    """Refuse what does not go together, whatever the checkpoint is like."""
+    unknown = set(recipe.extra) - {"calibration", "exporter"}
     if unknown:
         raise UsageError(f"openvino knows no quantization setting {', '.join(sorted(unknown))}", hint="use calibration")
+    exporter = recipe.extra.get("exporter", "builtin")
+    if exporter not in {"builtin", "reference"}:
+        raise UsageError(f"openvino knows no exporter {exporter!r}", hint="--exporter builtin or reference")
     if recipe.precision != "int4":
         if recipe.ratio != 1:
             raise UsageError(f"a ratio of {recipe.ratio} needs int4: it is the share of layers that get 4 bits")
@@ -102,9 +113,13 @@ def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> _Settings
             raise UsageError(
                 f"{recipe.precision} has no groups of {recipe.group_size}", hint="leave the group size out"
             )
-    npu = device.kind == "npu"
-    if npu:
+    if device.kind == "npu":
         _check_npu(device, recipe)
+
+
+def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> _Settings:
+    """Fill in what the recipe leaves open, and refuse what does not fit the checkpoint."""
+    npu = device.kind == "npu"
     linear = None
     if recipe.precision == "int8":
         linear = Scheme(bits=8, symmetric=recipe.symmetric is not False)

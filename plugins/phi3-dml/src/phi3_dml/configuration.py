@@ -1,0 +1,268 @@
+"""``genai_config.json``: written for our graphs, and checked before onnxruntime-genai acts on anybody's.
+
+onnxruntime-genai follows what this file says: it loads native libraries that ``custom_ops_library`` names, opens
+graphs outside the folder, and hands options to execution providers. So only what is known to be harmless gets
+through; a folder that came from elsewhere is data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from phi3_core.errors import ModelError
+from phi3_core.quantization.checkpoint import Checkpoint
+
+from . import onnx_reader
+
+NAME, MODEL, DATA = "genai_config.json", "model.onnx", "model.onnx.data"
+_LARGEST = 1 << 20
+_HINT = "use another model, or ask whoever made it"
+_INPUTS = {
+    "input_ids": "input_ids",
+    "attention_mask": "attention_mask",
+    "past_key_names": "past_key_values.%d.key",
+    "past_value_names": "past_key_values.%d.value",
+}
+_OUTPUTS = {"logits": "logits", "present_key_names": "present.%d.key", "present_value_names": "present.%d.value"}
+
+
+def write(checkpoint: Checkpoint, folder: Path, *, positions: bool) -> None:
+    """Describe the graph to onnxruntime-genai. Which ids end an answer is decided per request, not here."""
+    shape = checkpoint.architecture
+    ids = _special_ids(checkpoint.path)
+    content = {
+        "model": {
+            "bos_token_id": ids["bos_token_id"],
+            "context_length": shape.context,
+            "decoder": {
+                "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+                "filename": MODEL,
+                "head_size": shape.head_size,
+                "hidden_size": shape.hidden,
+                "inputs": {**_INPUTS, **({"position_ids": "position_ids"} if positions else {})},
+                "outputs": dict(_OUTPUTS),
+                "num_attention_heads": shape.heads,
+                "num_hidden_layers": shape.layers,
+                "num_key_value_heads": shape.key_value_heads,
+            },
+            "eos_token_id": ids["eos_token_id"],
+            "pad_token_id": ids["pad_token_id"],
+            "type": "phi3",
+            "vocab_size": shape.vocabulary,
+        },
+        "search": {"do_sample": False, "max_length": shape.context, "past_present_share_buffer": True},
+    }
+    (folder / NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _special_ids(folder: Path) -> dict[str, Any]:
+    """From ``generation_config.json``, else ``config.json``; the family's own where neither says."""
+    said: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+    for name in ("config.json", "generation_config.json"):
+        if (folder / name).is_file():
+            found = json.loads((folder / name).read_bytes())
+            said |= {key: found[key] for key in said if found.get(key) is not None}
+    if said["pad_token_id"] is None:
+        ends = said["eos_token_id"]
+        said["pad_token_id"] = ends[0] if isinstance(ends, list) else ends
+    return said
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The checked content of a folder's ``genai_config.json``.
+
+    Raises:
+        ModelError: it is missing, is no JSON, or says what is not allowed.
+    """
+    path = folder / NAME
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ModelError(f"{path} is too large for what it is")
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    check(path, content)
+    checked: dict[str, Any] = content
+    return checked
+
+
+def check(path: Path, content: Any) -> None:
+    """Hold a configuration against the list of what is allowed.
+
+    Raises:
+        ModelError: naming the first thing that is not.
+    """
+    _object(_TOP)(path, "", content)
+    model = content.get("model")
+    if not isinstance(model, dict) or "filename" not in model.get("decoder", {}):
+        raise ModelError(f"{path} names no graph", hint=_HINT)
+
+
+def check_files(folder: Path, content: Mapping[str, Any]) -> tuple[Path, onnx_reader.Content]:
+    """The graph, after everything it refers to has been found inside the folder and long enough.
+
+    Raises:
+        ModelError: a file is missing, damaged, or lies elsewhere.
+    """
+    graph = folder / str(content["model"]["decoder"]["filename"])
+    found = onnx_reader.read(graph)
+    for name, end in found.external.items():
+        if not is_plain_name(name):
+            raise ModelError(f"{graph} refers to a file outside its folder: {name!r}", hint=_HINT)
+        file = folder / name
+        if not file.is_file():
+            raise ModelError(f"{file} is missing", hint="fetch it again")
+        size = file.stat().st_size
+        if size < end:
+            raise ModelError(f"{file} is damaged: {size} bytes, where {graph.name} refers to {end}")
+    return graph, found
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name can only mean a file of the folder itself, on every system."""
+    return bool(name) and name not in {".", ".."} and not any(letter in name for letter in '/\\:\0"<>|?*')
+
+
+Rule = Callable[[Path, str, Any], None]
+
+
+def _object(rules: Mapping[str, Rule]) -> Rule:
+    def check_object(path: Path, place: str, value: Any) -> None:
+        if not isinstance(value, dict):
+            raise ModelError(f"{path}: {place or 'the whole'} is not an object", hint=_HINT)
+        for key, item in value.items():
+            inner = f"{place}.{key}" if place else key
+            if key not in rules:
+                raise ModelError(f"{path}: {inner} is not allowed", hint=_HINT)
+            rules[key](path, inner, item)
+
+    return check_object
+
+
+def _fits(what: str, test: Callable[[Any], bool]) -> Rule:
+    def check_value(path: Path, place: str, value: Any) -> None:
+        if not test(value):
+            shown = repr(value) if len(repr(value)) < 60 else "something else"
+            raise ModelError(f"{path}: {place} must be {what}, not {shown}", hint=_HINT)
+
+    return check_value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _is_ids(value: Any) -> bool:
+    return _is_count(value) or (isinstance(value, list) and bool(value) and all(map(_is_count, value)))
+
+
+def _is_name_pattern(value: Any) -> bool:
+    """A tensor's name, with at most one place for a layer's number."""
+    return (
+        isinstance(value, str)
+        and len(value) < 200
+        and value.isprintable()
+        and value.replace("%d", "", 1).count("%") == 0
+    )
+
+
+_NUMBER, _COUNT, _TRUTH = (
+    _fits("a number", _is_number),
+    _fits("a count", _is_count),
+    _fits("true or false", lambda v: isinstance(v, bool)),
+)
+_POSITIVE = _fits("a positive integer", lambda value: _is_count(value) and value > 0)
+_IDS = _fits("a token id, or several", _is_ids)
+_TENSOR = _fits("a tensor's name", _is_name_pattern)
+_FILE = _fits("the name of a file in the folder", lambda value: isinstance(value, str) and is_plain_name(value))
+_WORD = _fits(
+    "a plain word",
+    lambda value: isinstance(value, str) and len(value) < 60 and value.replace("-", "").replace("_", "").isalnum(),
+)
+_PROVIDER_OPTIONS = {
+    "cpu": frozenset[str](),
+    "dml": frozenset[str](),
+    "cuda": frozenset({"enable_cuda_graph", "enable_skip_layer_norm_strict_mode"}),
+    "webgpu": frozenset({"enableGraphCapture", "validationMode"}),
+}
+"""Providers that published folders name, and options of theirs that choose no file, library or device."""
+
+
+def _providers(path: Path, place: str, value: Any) -> None:
+    """A list of objects with one provider each; which provider is used is our decision, so that it hardly matters."""
+    if not isinstance(value, list):
+        raise ModelError(f"{path}: {place} is not a list", hint=_HINT)
+    for item in value:
+        if not isinstance(item, dict):
+            raise ModelError(f"{path}: {place} holds something that is not an object", hint=_HINT)
+        for provider, options in item.items():
+            known = _PROVIDER_OPTIONS.get(provider.casefold())
+            if known is None:
+                raise ModelError(f"{path}: {place} names the provider {provider!r}, which is not allowed", hint=_HINT)
+            _object(dict.fromkeys(known, _WORD))(path, f"{place}.{provider}", options)
+
+
+_SESSION = _object(
+    {
+        "log_id": _WORD,
+        "provider_options": _providers,
+        "intra_op_num_threads": _COUNT,
+        "inter_op_num_threads": _COUNT,
+        "log_severity_level": _COUNT,
+        "enable_cpu_mem_arena": _TRUTH,
+        "enable_mem_pattern": _TRUTH,
+        "graph_optimization_level": _WORD,
+    }
+)
+_TOP: Mapping[str, Rule] = {
+    "model": _object(
+        {
+            "type": _fits(
+                "phi3 or another decoder of its form", lambda value: value in {"phi3", "phi", "llama", "mistral"}
+            ),
+            "bos_token_id": _IDS,
+            "eos_token_id": _IDS,
+            "pad_token_id": _IDS,
+            "context_length": _POSITIVE,
+            "vocab_size": _POSITIVE,
+            "decoder": _object(
+                {
+                    "session_options": _SESSION,
+                    "filename": _FILE,
+                    "head_size": _POSITIVE,
+                    "hidden_size": _POSITIVE,
+                    "num_attention_heads": _POSITIVE,
+                    "num_hidden_layers": _POSITIVE,
+                    "num_key_value_heads": _POSITIVE,
+                    "inputs": _object(dict.fromkeys((*_INPUTS, "position_ids"), _TENSOR)),
+                    "outputs": _object(dict.fromkeys(_OUTPUTS, _TENSOR)),
+                }
+            ),
+        }
+    ),
+    "search": _object(
+        {
+            **dict.fromkeys(
+                ("diversity_penalty", "length_penalty", "repetition_penalty", "temperature", "top_p"), _NUMBER
+            ),
+            **dict.fromkeys(
+                (
+                    *("max_length", "min_length", "no_repeat_ngram_size", "num_beams"),
+                    *("num_return_sequences", "top_k"),
+                ),
+                _COUNT,
+            ),
+            **dict.fromkeys(("do_sample", "early_stopping", "past_present_share_buffer"), _TRUTH),
+        }
+    ),
+}

@@ -1,0 +1,317 @@
+"""Load an ONNX folder with ONNX Runtime GenAI, and generate: ids in, ids out.
+
+onnxruntime-genai allocates its cache for ``max_length`` when a generator is made, never releases the interpreter's
+lock, and on DirectML cannot add to a cache that it has filled. So a generator is made for what a request needs, kept
+where its provider can rewind it, and made anew where it cannot.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
+from phi3_core.paths import read_json
+from phi3_core.values import Artifact, Device, GenerationRequest
+
+from . import configuration, detection, onnx_writer
+from .sampling import Sampler
+
+# Read when the library is loaded: nothing leaves the machine.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime_genai as og
+
+logger = logging.getLogger("phi3_core.dml")
+
+_ROOM = 512
+"""A conversation's cache is made for the next multiple of so many tokens, so that its turns can use it again."""
+_OPTIONS = ("intra_op_num_threads", "inter_op_num_threads")
+
+
+@frozen(kw_only=True)
+class Provider:
+    """What an execution provider can do."""
+
+    name: str | None
+    """As onnxruntime-genai calls it; None is the CPU's, which needs no name."""
+    options: Mapping[str, str]
+    rewinds: bool
+    """Whether a filled cache can be shortened and added to."""
+    halves: bool
+    """Whether its graphs compute in half precision."""
+
+
+def provider_of(device: Device) -> Provider:
+    """By the device's id: ``CPU``, ``CUDA``, or the number of a DirectX adapter."""
+    if device.id.isascii() and device.id.isdigit():
+        return Provider(name="dml", options={"device_index": device.id}, rewinds=False, halves=True)
+    if device.id == "CPU":
+        return Provider(name=None, options={}, rewinds=True, halves=False)
+    if device.id == "CUDA":
+        return Provider(name="cuda", options={}, rewinds=True, halves=True)
+    raise UsageError(f"there is no device {device}", hint="phi3 devices")
+
+
+def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> OnnxEngine:
+    """Load a folder with ``genai_config.json`` on ``device``; ``options`` are ONNX Runtime's session options.
+
+    Raises:
+        ModelError: the folder is damaged, or not for this device, or wants more than it may.
+        UsageError: an option that is not known.
+    """
+    content = configuration.read(artifact.path)
+    graph, found = configuration.check_files(artifact.path, content)
+    provider = provider_of(device)
+    halves = onnx_writer.FLOAT16 in {kind for name, kind in found.inputs.items() if name.startswith("past")}
+    if provider.halves != halves:
+        made = "GPUs, in half precision" if halves else "CPUs, in single precision"
+        raise ModelError(f"{graph} was made for {made}; {device} needs another form", hint="phi3 models pull")
+    detection.confirm(device)
+    original, window = _positions(artifact)
+    if device.id.isdigit() and window is not None:
+        logger.warning("DirectML's attention has no sliding window: beyond %d tokens answers may differ", window)
+    model = _open(artifact, provider, options)
+    return OnnxEngine(model, provider, content=content, original=original, roomy=purpose == "conversation")
+
+
+def _open(artifact: Artifact, provider: Provider, options: Mapping[str, str]) -> Any:
+    config = og.Config(str(artifact.path))
+    config.clear_providers()
+    if provider.name is not None:
+        config.append_provider(provider.name)
+        for key, value in provider.options.items():
+            config.set_provider_option(provider.name, key, value)
+    # Ids that end in the padding id give the logits of the last id before it: nothing is padding here.
+    # Of type phi3, some versions fill the cache anew at the 4,097th token whether the model needs it or not, and some
+    # never do. When it has to be done is known here; as a llama they leave it alone.
+    overlay: dict[str, Any] = {
+        "model": {"type": "llama", "pad_token_id": -1},
+        "search": {"past_present_share_buffer": True},
+    }
+    session = _session(options)
+    if session:
+        overlay["model"]["decoder"] = {"session_options": session}
+    config.overlay(json.dumps(overlay))
+    try:
+        return og.Model(config)
+    except RuntimeError as error:
+        raise BackendError(f"loading {artifact.path} failed: {_line(error)}") from error
+
+
+def _session(options: Mapping[str, str]) -> dict[str, int]:
+    for key, value in options.items():
+        if key not in _OPTIONS:
+            raise UsageError(f"dml has no option {key}", hint=f"there is {' and '.join(_OPTIONS)}")
+        if not (value.isascii() and value.isdigit() and int(value) < 1024):
+            raise UsageError(f"the option {key} is a number of threads, not {value!r}")
+    return {key: int(value) for key, value in options.items()}
+
+
+def _positions(artifact: Artifact) -> tuple[int | None, int | None]:
+    """Where longrope changes over, and the sliding window, if there are such."""
+    config = read_json(artifact.path / "config.json")
+    config = config if isinstance(config, dict) else {}
+    context, original, window = (
+        config.get(key) for key in ("max_position_embeddings", "original_max_position_embeddings", "sliding_window")
+    )
+    if not isinstance(context, int):
+        return None, None
+    scaled = bool(config.get("rope_scaling")) and isinstance(original, int) and original < context
+    narrow = isinstance(window, int) and 0 < window < context
+    return original if scaled else None, window if narrow else None
+
+
+class OnnxEngine:
+    """A model of ONNX Runtime GenAI, and the generator of the last request."""
+
+    max_concurrency = 1
+
+    def __init__(
+        self, model: Any, provider: Provider, *, content: Mapping[str, Any], original: int | None, roomy: bool
+    ) -> None:
+        self.context_length: int = content["model"]["context_length"]
+        words = {"json_schema", "logits"} | ({"rewind"} if provider.rewinds else set())
+        self.capabilities: frozenset[str] = frozenset(words)
+        self._vocabulary: int = content["model"]["vocab_size"]
+        self._model: Any = model
+        self._rewinds = provider.rewinds
+        self._original = original
+        self._roomy = roomy
+        self._generator: Any = None
+        self._capacity = 0
+        self._cached: list[int] = []
+        """The ids whose keys and values the kept generator holds."""
+
+    def close(self) -> None:
+        self._forget()
+        self._model = None
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """One pass over all of ``ids``, whose logits onnxruntime-genai keeps until the next."""
+        self._forget()
+        generator = self._make(len(ids) + 1)
+        _append(generator, ids)
+        rows: np.ndarray = np.asarray(generator.get_output("logits"))[0]
+        if rows.shape[0] != len(ids):
+            raise BackendError(f"the graph gives {rows.shape[0]} rows of logits for {len(ids)} tokens")
+        return rows.astype(np.float32)
+
+    def generate(self, request: GenerationRequest) -> Iterator[int]:
+        """Yield ids as they come; nothing is computed ahead of the one that is asked for."""
+        self._check(request)
+        stops = frozenset(request.stop_ids)
+        tokens = self._own(request) if self._rewinds and request.json_schema is None else self._theirs(request)
+        for _, token in zip(range(request.max_new_tokens), tokens, strict=False):
+            if token in stops:
+                return
+            yield token
+
+    def _check(self, request: GenerationRequest) -> None:
+        """What onnxruntime-genai would take without a word, or refuse with too many."""
+        needed = len(request.prompt_ids) + request.max_new_tokens
+        if needed > self.context_length:
+            raise PromptTooLongError(
+                f"{len(request.prompt_ids)} tokens of prompt and {request.max_new_tokens} of answer are more than "
+                f"the context of {self.context_length}"
+            )
+        if request.json_schema is not None and self._turns_over(len(request.prompt_ids), needed):
+            raise UsageError(
+                f"with a JSON schema, prompt and answer have to stay within {self._original} tokens, where the model "
+                f"changes over to its long context",
+                hint="ask for fewer tokens",
+            )
+        if not all(0 <= token < self._vocabulary for token in request.prompt_ids):
+            raise UsageError(f"a token of the prompt is not among the {self._vocabulary} of the vocabulary")
+
+    def _own(self, request: GenerationRequest) -> Iterator[int]:
+        """Logits from the generator, choices from us: whatever is cached serves any request."""
+        ids, sampler = list(request.prompt_ids), Sampler(request.sampling, request.prompt_ids)
+        limit = len(ids) + request.max_new_tokens
+        self._fit(ids, limit)
+        while True:
+            try:
+                token = sampler.pick(self._generator.get_logits().reshape(-1)[-self._vocabulary :])
+                yield token
+                ids.append(token)
+                if len(ids) < limit:
+                    self._extend(ids)
+            except RuntimeError as error:
+                self._forget()
+                raise BackendError(_line(error)) from error
+
+    def _fit(self, ids: Sequence[int], limit: int) -> None:
+        """Have a generator hold exactly ``ids`` and room up to ``limit``, with as little work as possible."""
+        kept = _common(self._cached, ids[:-1]) if limit <= self._capacity else 0
+        if self._turns_over(len(self._cached), len(ids)):
+            kept = 0
+        try:
+            if self._generator is None or limit > self._capacity:
+                self._forget()
+                self._capacity = self._room(limit)
+                self._generator = self._make(self._capacity)
+            elif kept < len(self._cached):
+                self._generator.rewind_to(kept)
+            self._cached = self._cached[:kept]
+            self._extend(ids)
+        except RuntimeError as error:
+            self._forget()
+            raise BackendError(_line(error)) from error
+
+    def _extend(self, ids: Sequence[int]) -> None:
+        """Bring the cache up to ``ids``; from the start if longrope changes over on the way."""
+        if self._turns_over(len(self._cached), len(ids)):
+            self._generator.rewind_to(0)
+            self._cached = []
+        _append(self._generator, ids[len(self._cached) :])
+        self._cached = list(ids) if len(ids) - len(self._cached) > 1 else [*self._cached, ids[-1]]
+
+    def _turns_over(self, cached: int, length: int) -> bool:
+        """Longer sequences turn by longrope's long factors, what is cached of them included; shorter ones do not."""
+        return self._original is not None and cached > 0 and (cached > self._original) != (length > self._original)
+
+    def _theirs(self, request: GenerationRequest) -> Iterator[int]:
+        """Choices by onnxruntime-genai, with a generator of the request's own."""
+        ids = list(request.prompt_ids)
+        limit = len(ids) + request.max_new_tokens
+        self._forget()
+        while True:
+            try:
+                generator = self._make(limit, request, done=len(ids) - len(request.prompt_ids))
+                _append(generator, ids)
+                started = len(ids)
+                while len(ids) < limit and not generator.is_done():
+                    if started < len(ids) and self._turns_over(started, len(ids)):
+                        break
+                    generator.generate_next_token()
+                    token = int(generator.get_next_tokens()[0])
+                    yield token
+                    ids.append(token)
+            except RuntimeError as error:
+                raise BackendError(_line(error)) from error
+            if len(ids) >= limit or request.json_schema is not None:
+                return
+            # It counts as done after an id that ends answers in its configuration, but not in the request.
+
+    def _room(self, limit: int) -> int:
+        return min(self.context_length, -(-limit // _ROOM) * _ROOM) if self._roomy else limit
+
+    def _make(self, length: int, request: GenerationRequest | None = None, *, done: int = 0) -> Any:
+        """A generator with room for ``length`` tokens, with a request's settings or greedy."""
+        settings = og.GeneratorParams(self._model)
+        settings.set_search_options(max_length=min(length, self.context_length), **_search(request, done))
+        if request is not None and request.json_schema is not None:
+            _guide(settings, request.json_schema)
+        try:
+            return og.Generator(self._model, settings)
+        except RuntimeError as error:
+            if request is not None and request.json_schema is not None:
+                raise UsageError(f"the JSON schema cannot be followed: {_line(error)}") from error
+            raise BackendError(f"no room for {length} tokens: {_line(error)}") from error
+
+    def _forget(self) -> None:
+        self._generator, self._cached, self._capacity = None, [], 0
+
+
+def _append(generator: Any, ids: Sequence[int]) -> None:
+    generator.append_tokens(np.array(ids, np.int32))
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many ids two sequences begin with alike."""
+    place = 0
+    for ours, theirs in zip(first, second, strict=False):
+        if ours != theirs:
+            break
+        place += 1
+    return place
+
+
+def _search(request: GenerationRequest | None, done: int) -> dict[str, Any]:
+    """A request's settings in onnxruntime-genai's words; a seed goes on from where ``done`` tokens have brought it."""
+    if request is None:
+        return {"do_sample": False}
+    sampling = request.sampling
+    found: dict[str, Any] = {"do_sample": sampling.temperature > 0, "repetition_penalty": sampling.repetition_penalty}
+    if sampling.temperature > 0:
+        found |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+        if sampling.seed is not None:
+            found["random_seed"] = (sampling.seed + done) % (1 << 31)
+    return found
+
+
+def _guide(settings: Any, schema: str) -> None:
+    try:
+        json.loads(schema)
+        settings.set_guidance("json_schema", schema)
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"the JSON schema is not one: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    """A message of several lines as one."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,126 @@
+"""Which flavours of ONNX Runtime are installed, read from the distributions' metadata without importing anything.
+
+All flavours of onnxruntime install the module ``onnxruntime``, all flavours of onnxruntime-genai the module
+``onnxruntime_genai``: of two in one environment, the one that was installed last has overwritten the other's files,
+and uninstalling either breaks both.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+from collections.abc import Iterator, Sequence
+
+from attrs import frozen
+
+_GENAI = {
+    "onnxruntime-genai": "cpu",
+    "onnxruntime-genai-directml": "directml",
+    "onnxruntime-genai-winml": "winml",
+    "onnxruntime-genai-cuda": "cuda",
+}
+_RUNTIMES = {
+    "cpu": ("onnxruntime",),
+    "directml": ("onnxruntime-directml",),
+    "winml": ("onnxruntime-winml", "onnxruntime-windowsml", "windowsml"),
+    "cuda": ("onnxruntime-gpu",),
+}
+"""What each flavour of onnxruntime-genai runs on."""
+_PREFERRED = ("directml", "winml", "cuda", "cpu")
+_ALL_RUNTIMES = frozenset(
+    {name for names in _RUNTIMES.values() for name in names}
+    | {"onnxruntime-openvino", "onnxruntime-qnn", "onnxruntime-training", "onnxruntime-rocm", "onnxruntime-migraphx"}
+)
+
+
+@frozen(kw_only=True)
+class Installed:
+    """One installed distribution, by its canonical name."""
+
+    name: str
+    version: str
+
+
+@frozen(kw_only=True)
+class Conflict:
+    """Distributions that cannot live together."""
+
+    message: str
+    commands: tuple[str, ...]
+    """What mends it, in this order."""
+
+    @property
+    def remedy(self) -> str:
+        return " && ".join(self.commands)
+
+
+@frozen(kw_only=True)
+class Flavours:
+    """Everything that is installed of ONNX Runtime."""
+
+    genai: tuple[Installed, ...] = ()
+    runtimes: tuple[Installed, ...] = ()
+
+    @property
+    def flavour(self) -> str | None:
+        """``directml``, ``winml``, ``cuda`` or ``cpu``; None if there is none, or more than can be."""
+        return None if self.conflicts() or not self.genai else _GENAI[self.genai[0].name]
+
+    @property
+    def version(self) -> str | None:
+        return None if self.flavour is None else self.genai[0].version
+
+    def conflicts(self) -> tuple[Conflict, ...]:
+        """What is installed twice, or without what it needs."""
+        return tuple(self._conflicts())
+
+    def _conflicts(self) -> Iterator[Conflict]:
+        present = {_GENAI[one.name]: one for one in self.genai}
+        if not present:
+            return
+        wanted = next(flavour for flavour in _PREFERRED if flavour in present)
+        kept, fitting = present[wanted], _RUNTIMES[wanted]
+        if len(self.genai) > 1:
+            yield _overwritten("onnxruntime_genai", self.genai, kept, self.runtimes)
+        elif len(self.runtimes) > 1:
+            yield _overwritten("onnxruntime", self.runtimes, kept, self.runtimes)
+        elif self.runtimes and self.runtimes[0].name not in fitting:
+            yield Conflict(
+                message=f"{kept.name} {kept.version} needs {fitting[0]}, but {self.runtimes[0].name} is installed",
+                commands=_reinstall(kept, self.runtimes),
+            )
+        elif not self.runtimes and wanted != "winml":
+            yield Conflict(
+                message=f"{kept.name} {kept.version} is installed without {fitting[0]}",
+                commands=(f"pip install --force-reinstall {kept.name}=={kept.version}",),
+            )
+
+
+def installed(path: Sequence[str] | None = None) -> Flavours:
+    """Look through the metadata of what is installed; ``path`` takes the place of ``sys.path``."""
+    found: dict[str, Installed] = {}
+    for distribution in importlib.metadata.distributions(path=list(sys.path if path is None else path)):
+        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
+        if name in _GENAI or name in _ALL_RUNTIMES:
+            found.setdefault(name, Installed(name=name, version=distribution.version))
+    ordered = [found[name] for name in sorted(found)]
+    return Flavours(
+        genai=tuple(one for one in ordered if one.name in _GENAI),
+        runtimes=tuple(one for one in ordered if one.name in _ALL_RUNTIMES),
+    )
+
+
+def _overwritten(module: str, twice: Sequence[Installed], kept: Installed, runtimes: Sequence[Installed]) -> Conflict:
+    names = " and ".join(f"{one.name} {one.version}" for one in twice)
+    others = [one for one in twice if one != kept and one not in runtimes]
+    return Conflict(
+        message=f"{names} are both installed and overwrite each other's files in {module}",
+        commands=_reinstall(kept, (*others, *runtimes)),
+    )
+
+
+def _reinstall(kept: Installed, others: Sequence[Installed]) -> tuple[str, ...]:
+    """Remove everything that shares files, then put the one that is kept back whole."""
+    names = " ".join(dict.fromkeys([kept.name, *(one.name for one in others)]))
+    return f"pip uninstall -y {names}", f"pip install {kept.name}=={kept.version}"

@@ -1,0 +1,258 @@
+"""Weights on their way into the graph's data file: rounded or in half precision, a block of rows at a time.
+
+What ``MatMulNBits`` reads: for each output its groups of integers, two 4-bit ones a byte with the first one low, a
+scale a group, and a zero point a group (8 or 128 where none is given). Negative integers of core's rounding become
+unsigned by that zero point.
+https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from attrs import frozen
+from phi3_core.quantization.mapped import Floats, Weight
+from phi3_core.quantization.plan import Plan
+from phi3_core.quantization.rounding import Rounded, pack_nibbles, round_blocks
+from phi3_core.quantization.scales import Scheme
+
+from .onnx_writer import FLOAT, FLOAT16, UINT8, External, Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_ALIGNMENT = 4096
+"""A page: ONNX Runtime maps a tensor that begins on one, and reads any other into memory of its own."""
+_AT_ONCE = 1 << 22
+_KINDS = {np.dtype("<f4"): FLOAT, np.dtype("<f2"): FLOAT16, np.dtype("u1"): UINT8}
+Rows = tuple[int, int]
+
+
+@frozen(kw_only=True)
+class Matrix:
+    """Some outputs of a linear layer, as the graph refers to them."""
+
+    weight: str
+    """The tensor's name: integers, or with ``scheme`` None halves, ``[inputs, outputs]``."""
+    scales: str = ""
+    zeros: str = ""
+    inputs: int
+    outputs: int
+    scheme: Scheme | None = None
+
+
+class DataFile:
+    """The file beside the graph. Tensors are appended; none of them stays in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = path.open("w+b")
+        self.tensors: list[Tensor] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.file.close()
+
+    def begin(self) -> int:
+        """Where the next tensor lies, behind what was written so far."""
+        end = self.file.seek(0, 2)
+        self.file.write(b"\0" * (-end % _ALIGNMENT))
+        return end + -end % _ALIGNMENT
+
+    def write(self, values: npt.NDArray[Any]) -> None:
+        self.file.write(np.ascontiguousarray(values).data)
+
+    def name(self, name: str, kind: int, dims: tuple[int, ...], offset: int, length: int) -> str:
+        """Make a part of the file known as a tensor."""
+        data = External(file=self.path.name, offset=offset, length=length)
+        self.tensors.append(Tensor(name=name, kind=kind, dims=dims, data=data))
+        return name
+
+    def add(self, name: str, values: npt.NDArray[Any]) -> str:
+        offset = self.begin()
+        self.write(values)
+        return self.name(name, _KINDS[values.dtype], values.shape, offset, values.nbytes)
+
+    def space(self, name: str, shape: tuple[int, int]) -> npt.NDArray[np.float16]:
+        """A tensor of halves to be filled in any order, mapped into memory."""
+        offset = self.begin()
+        length = 2 * shape[0] * shape[1]
+        self.file.truncate(offset + length)
+        self.file.flush()
+        self.name(name, FLOAT16, shape, offset, length)
+        return np.memmap(self.path, np.float16, "r+", offset, shape)
+
+
+class StoredWeights:
+    """Writes weights by a plan, and says how the graph refers to them."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        data: DataFile,
+        *,
+        halves: bool,
+        explicit_zeros: bool,
+        stored: Callable[[Weight], None] | None = None,
+    ) -> None:
+        self.plan, self.data = plan, data
+        self.kind: npt.DTypeLike = np.float16 if halves else np.float32
+        """What the graph computes in: scales, norms and tables are of this type."""
+        self.explicit_zeros = explicit_zeros
+        """Whether zero points are written out where they are the usual ones."""
+        self.stored = stored
+        """Called with each weight when it is done."""
+        self.lost: dict[str, float] = {}
+        """The share of each weight's output, squared, that rounding lost."""
+
+    def matrices(self, weight: Weight, parts: Mapping[str, Rows]) -> list[Matrix]:
+        """Write a weight; ``parts`` are names for runs of its outputs, which the graph uses apart from each other."""
+        scheme = self.plan.schemes.get(weight.name)
+        found = self._halves(weight, parts) if scheme is None else self._rounded(weight, scheme, parts)
+        if self.stored:
+            self.stored(weight)
+        return found
+
+    def table(self, weight: Weight, name: str) -> str:
+        """The embedding, ``[vocabulary, hidden]``, in half precision."""
+        offset = self.data.begin()
+        for rows in weight.blocks(_AT_ONCE):
+            self.data.write(_half(weight.float32(rows)))
+        if self.stored:
+            self.stored(weight)
+        return self.data.name(name, FLOAT16, weight.shape, offset, 2 * weight.raw.size)
+
+    def norm(self, weight: Weight, following: Weight, name: str) -> str:
+        return self.floats(self.plan.norm(weight, following), name)
+
+    def floats(self, values: Floats, name: str) -> str:
+        return self.data.add(name, _half(values) if self.kind is np.float16 else values.astype(np.float32))
+
+    def _halves(self, weight: Weight, parts: Mapping[str, Rows]) -> list[Matrix]:
+        """Transposed, as MatMul takes its right side."""
+        matrices = []
+        for name, (start, stop) in parts.items():
+            place = self.data.space(f"{name}.weight", (weight.shape[1], stop - start))
+            step = max(1, _AT_ONCE // weight.shape[1])
+            for first in range(start, stop, step):
+                rows = slice(first, min(first + step, stop))
+                place[:, rows.start - start : rows.stop - start] = _half(weight.float32(rows)).T
+            place.flush()  # type: ignore[attr-defined]
+            matrices.append(Matrix(weight=f"{name}.weight", inputs=weight.shape[1], outputs=stop - start))
+        return matrices
+
+    def _rounded(self, weight: Weight, scheme: Scheme, parts: Mapping[str, Rows]) -> list[Matrix]:
+        outputs, inputs = weight.shape
+        groups = scheme.groups(inputs)
+        importance, factors = self.plan.importance.get(weight.name), self.plan.factors.get(weight.name)
+        scales = np.empty((outputs, groups), np.float16)
+        zeros = np.full((outputs, groups), 1 << scheme.bits - 1, np.uint8)
+        lost = whole = 0.0
+        offset = self.data.begin()
+        for rows, part in round_blocks(weight, scheme, importance, factors=factors):
+            self.data.write(_unsigned(part))
+            scales[rows] = part.scales
+            if part.zeros is not None:
+                zeros[rows] = part.zeros
+            lost, whole = lost + part.lost, whole + part.whole
+        self.lost[weight.name] = lost / whole if whole else 0.0
+        bytes_a_group = inputs // groups * scheme.bits // 8
+        scale_offset = self.data.begin()
+        self.data.write(scales.astype(self.kind))
+        scale_bytes = np.dtype(self.kind).itemsize * groups
+        written = not scheme.symmetric or self.explicit_zeros
+        packed = _packed_zeros(zeros, scheme.bits) if written else zeros[:0]
+        zero_offset = self.data.begin()
+        self.data.write(packed)
+        kind = FLOAT16 if self.kind is np.float16 else FLOAT
+        matrices = []
+        for name, (start, stop) in parts.items():
+            rows_here, each = stop - start, groups * bytes_a_group
+            self.data.name(
+                f"{name}.weight_Q{scheme.bits}",
+                UINT8,
+                (rows_here, groups, bytes_a_group),
+                offset + start * each,
+                rows_here * each,
+            )
+            self.data.name(
+                f"{name}.weight_scales",
+                kind,
+                (rows_here, groups),
+                scale_offset + start * scale_bytes,
+                rows_here * scale_bytes,
+            )
+            if written:
+                width = packed.shape[1]
+                self.data.name(
+                    f"{name}.weight_zeros",
+                    UINT8,
+                    (rows_here, width),
+                    zero_offset + start * width,
+                    rows_here * width,
+                )
+            matrices.append(
+                Matrix(
+                    weight=f"{name}.weight_Q{scheme.bits}",
+                    scales=f"{name}.weight_scales",
+                    zeros=f"{name}.weight_zeros" if written else "",
+                    inputs=inputs,
+                    outputs=rows_here,
+                    scheme=scheme,
+                )
+            )
+        return matrices
+
+
+def _half(values: Floats) -> npt.NDArray[np.float16]:
+    """Halves end at 65504; weights are far below, and infinity would spread."""
+    halves: npt.NDArray[np.float16] = np.clip(values, -65504, 65504).astype(np.float16)
+    return halves
+
+
+def _unsigned(part: Rounded) -> npt.NDArray[np.uint8]:
+    """Integers as they are stored, ``[rows, bytes]``; flipping the highest bit adds half the range to signed ones."""
+    if part.scheme.bits == 4:
+        packed = pack_nibbles(part.values)
+        return packed ^ np.uint8(0x88) if part.scheme.symmetric else packed
+    values = part.values.view(np.uint8)
+    return values ^ np.uint8(0x80) if part.scheme.symmetric else values
+
+
+def _packed_zeros(zeros: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
+    """``[rows, bytes]``; with an odd number of 4-bit ones a row, its last byte is half used."""
+    if bits == 8:
+        return zeros
+    if zeros.shape[1] % 2:
+        zeros = np.concatenate([zeros, np.full((len(zeros), 1), 8, np.uint8)], axis=1)
+    return pack_nibbles(zeros)
+
+
+def stored_bytes(weight: Weight, scheme: Scheme | None, *, halves: bool, zeros: bool) -> int:
+    """What a weight takes in the data file, its alignment left aside."""
+    outputs, inputs = weight.shape
+    if scheme is None:
+        return 2 * outputs * inputs
+    groups = scheme.groups(inputs)
+    each = (2 if halves else 4) + (scheme.bits / 8 if zeros else 0)
+    return round(outputs * (inputs * scheme.bits / 8 + groups * each))
+
+
+def whole(name: str, weight: Weight) -> Mapping[str, Rows]:
+    """A weight that is used in one piece."""
+    return {name: (0, weight.shape[0])}
+
+
+def split(names: Sequence[str], sizes: Sequence[int]) -> Mapping[str, Rows]:
+    """A weight whose outputs are used apart from each other, one run behind the other."""
+    ends = np.cumsum(sizes)
+    return {name: (int(end) - size, int(end)) for name, size, end in zip(names, sizes, ends, strict=True)}

@@ -1,0 +1,100 @@
+"""``--exporter reference``: onnxruntime-genai's own builder, in an environment of its own, instead of our graph.
+
+The builder loads the whole model with PyTorch, writes the graph in half or single precision and rounds it afterwards,
+which takes 22.8 GB for Phi-3-mini. By default it runs code that comes with a model; here that is switched off.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from phi3_core.errors import ModelError, StoreError, UsageError
+from phi3_core.quantization import toolchain
+from phi3_core.values import Device, Progress, Recipe, Source
+
+from . import configuration, weights
+
+BUILDER = toolchain.Toolchain(
+    name="onnxruntime-genai-builder",
+    # The release whose DirectML flavour can be installed: what a newer builder writes, that flavour may not know.
+    requirements=(
+        "onnxruntime-genai==0.13.1",
+        "onnxruntime==1.24.4",
+        "onnx-ir>=0.1,<2",
+        "onnx>=1.18,<2",
+        "transformers>=4.51,<5",
+        "torch>=2.5,<3",
+    ),
+    # Of no use here, and one that does not fit the torch beside it stops transformers from importing anything.
+    left_out=("torchvision",),
+    size_bytes=1_400_000_000,
+)
+_RECORDED = ("onnxruntime-genai", "onnxruntime", "onnx-ir", "transformers", "torch")
+
+
+def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> dict[str, str]:
+    """Have the builder fill the folder ``output``, and return the versions of what it consists of.
+
+    Raises:
+        UsageError: the recipe asks for what it does not do.
+        ModelError: it cannot be installed, or failed, or what it wrote is not what was asked for.
+    """
+    _check_recipe(recipe)
+    _check_room(source, output)
+    tools = toolchain.prepare(BUILDER, progress)
+    with tempfile.TemporaryDirectory(dir=output, prefix="scratch-") as scratch:
+        result = Path(scratch) / "result"
+        tools.run(list(_command(source, device, recipe, result)), folder=Path(scratch), progress=progress)
+        found = weights.recognize(result)
+        if found != recipe.precision:
+            raise ModelError(f"the builder was asked for {recipe.precision} and wrote {found or 'nothing'}")
+        for name in (configuration.NAME, configuration.MODEL, configuration.DATA):
+            (result / name).replace(output / name)
+    return {name: tools.versions[name] for name in _RECORDED}
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    if recipe.extra.get("calibration", "none") != "none":
+        raise UsageError("the reference exporter takes no calibration text", hint="leave --calibration out")
+    if recipe.precision == "int8":
+        raise UsageError("the reference exporter knows int4 and fp16", hint="leave --exporter reference out")
+    if recipe.ratio != 1:
+        raise UsageError("the reference exporter takes one precision throughout", hint="leave --ratio out")
+    if recipe.precision == "fp16" and recipe.group_size not in {None, -1}:
+        raise UsageError(f"fp16 has no groups of {recipe.group_size}", hint="leave the group size out")
+    if recipe.precision == "int4" and recipe.group_size not in {None, 16, 32, 64, 128, 256}:
+        raise UsageError(f"the reference exporter takes no groups of {recipe.group_size}", hint="--group-size 32")
+
+
+def _command(source: Source, device: Device, recipe: Recipe, result: Path) -> Iterator[str | Path]:
+    """The builder's arguments. It has no half precision for CPUs: those get single precision instead."""
+    cpu = device.kind == "cpu"
+    precision = "fp32" if cpu and recipe.precision == "fp16" else recipe.precision
+    yield from ("-m", "onnxruntime_genai.models.builder", "-i", source.path, "-o", result, "-p", precision)
+    yield from ("-e", "cpu" if cpu else "dml", "-c", result.with_name("cache"), "--extra_options", "hf_remote=false")
+    if recipe.precision == "int4":
+        yield from (f"int4_block_size={recipe.group_size or 32}", f"int4_accuracy_level={4 if cpu else 0}")
+        yield f"int4_is_symmetric={'false' if recipe.symmetric is False else 'true'}"
+
+
+def _check_room(source: Source, output: Path) -> None:
+    """Memory and disk, before anything is installed."""
+    size = sum(file.stat().st_size for file in source.path.glob("*.safetensors"))
+    free = shutil.disk_usage(output).free
+    if free < 3 * size:
+        raise StoreError(
+            f"{output} has {free / 1e9:.1f} GB free; the reference exporter takes up to {3 * size / 1e9:.1f} GB",
+            hint="free some room, or set PHI3_HOME to a folder on another disk",
+        )
+    # Measured: 22.8 GB for Phi-3-mini's 7.6 GB.
+    needed, available = (1 << 30) + size * 3, psutil.virtual_memory().available
+    if available < needed:
+        raise ModelError(
+            f"the reference exporter takes about {needed / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are "
+            f"available",
+            hint="leave --exporter reference out: the built-in one takes a fraction of it",
+        )

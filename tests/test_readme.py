@@ -74,7 +74,7 @@ def test_a_backend_in_thirty_lines_goes_the_whole_way(tmp_path, sample_needed):
     assert "parrot:0 (Parrot 3000): asked for as parrot:0" in done.stderr
 
 
-@pytest.mark.parametrize("folder", ["core", "plugins/phi3-dml", "plugins/phi3-openvino"])
+@pytest.mark.parametrize("folder", ["core", "plugins/phi3-dml", "plugins/phi3-npu", "plugins/phi3-openvino"])
 def test_every_distribution_has_its_papers(folder):
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
         assert (ROOT / folder / name).is_file()

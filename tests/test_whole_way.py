@@ -43,6 +43,17 @@ def test_devices_and_plugins_as_programs_read_them(phi3, sample_store):
     assert {"detect", "load", "generate", "logits", "published", "quantize", "recognize"} <= set(openvino["hooks"])
 
 
+def test_a_backend_that_lacks_its_runtime_says_what_to_install(phi3, sample_store):
+    """phi3-npu is installed here without its library, or on a machine or Python that the library is not for."""
+    found = json.loads(phi3("devices", "--json").stdout)
+    (refusal,) = [refusal for refusal in found["refusals"] if refusal["backend"] == "npu"]
+    assert refusal["remedy"]
+    assert not [each for each in found["broken"] if each["plugin"] == "npu"]
+    named = phi3("run", "--model", "sample", "--device", "npu:CPU", FRANCE)
+    assert (named.returncode, named.stdout) == (3, "")
+    assert refusal["reason"] in named.stderr
+
+
 def test_the_sample_is_pulled_listed_and_removed(phi3, sample_needed, home):
     done = phi3("models", "pull", "sample", "-d", "openvino:CPU", "--json")
     pulled = json.loads(done.stdout)
@@ -138,9 +149,9 @@ def test_help_imports_next_to_nothing():
     assert sorted(modules_after(code) & set(HEAVY)) == []
 
 
-@pytest.mark.parametrize("module", ["phi3_dml", "phi3_openvino"])
+@pytest.mark.parametrize("module", ["phi3_dml", "phi3_npu", "phi3_openvino"])
 def test_a_plugins_hooks_import_no_runtime(module):
-    runtimes = {"numpy", "onnxruntime", "onnxruntime_genai", "openvino", "openvino_genai"}
+    runtimes = {"numpy", "onnxruntime", "onnxruntime_genai", "openvino", "openvino_genai", "torch"}
     assert sorted(modules_after(f"import {module}.hooks") & runtimes) == []
 
 
@@ -163,7 +174,7 @@ def test_core_never_imports_a_runtime():
     assert sorted(modules_after(code) & {"openvino", "openvino_genai", "torch", "transformers", "onnxruntime"}) == []
 
 
-@pytest.mark.parametrize("distribution", ["phi3-core", "phi3-dml", "phi3-openvino"])
+@pytest.mark.parametrize("distribution", ["phi3-core", "phi3-dml", "phi3-npu", "phi3-openvino"])
 def test_a_wheel_carries_its_types_and_its_licence(distribution):
     if '"editable"' in (Distribution.from_name(distribution).read_text("direct_url.json") or ""):
         pytest.skip("installed as editable: there is no wheel to look into")

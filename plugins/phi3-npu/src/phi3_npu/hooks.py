@@ -1,0 +1,74 @@
+"""The entry point: what this backend implements. Each hook imports its own room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phi3_core import hookimpl
+from phi3_core.values import (
+    Artifact,
+    Device,
+    Finding,
+    GenerationRequest,
+    Machine,
+    Offer,
+    Progress,
+    Recipe,
+    Refusal,
+    Source,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .engine import NpuEngine
+
+
+@hookimpl
+def detect(machine: Machine) -> Sequence[Offer | Refusal]:
+    from . import detection
+
+    return detection.detect(machine)
+
+
+@hookimpl
+def recognize(path: Path) -> str | None:
+    from . import weights
+
+    return weights.recognize(path)
+
+
+@hookimpl
+def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
+    from . import quantization
+
+    quantization.quantize(source, device, recipe, output, progress)
+
+
+@hookimpl
+def load(artifact: Artifact, device: Device, options: Mapping[str, str]) -> NpuEngine:
+    from . import opening
+
+    context_length = opening.check(artifact, options)
+    from . import engine
+
+    return engine.load(artifact, device, context_length)
+
+
+@hookimpl
+def generate(engine: NpuEngine, request: GenerationRequest) -> Iterator[int]:
+    return engine.generate(request)
+
+
+@hookimpl
+def logits(engine: NpuEngine, ids: Sequence[int]) -> np.ndarray:
+    return engine.logits(ids)
+
+
+@hookimpl
+def diagnose(machine: Machine) -> Sequence[Finding]:
+    from . import diagnosis
+
+    return diagnosis.diagnose(machine)

@@ -1,0 +1,41 @@
+"""What can be said of a folder of weights before the runtime is imported, which takes seconds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from phi3_core.errors import ModelError, UsageError
+from phi3_core.paths import read_json
+from phi3_core.values import Artifact
+
+from . import weights
+
+logger = logging.getLogger("phi3_core.npu")
+
+
+def check(artifact: Artifact, options: Mapping[str, str]) -> int:
+    """The context's length, if the folder can be loaded.
+
+    Raises:
+        ModelError: there are no weights of this backend, or they are damaged.
+        UsageError: there was an option; the library has none.
+    """
+    if options:
+        raise UsageError(f"npu knows no option {', '.join(sorted(options))}", hint="leave --option out")
+    found = weights.recognize(artifact.path)
+    if found != artifact.precision:
+        raise ModelError(f"{artifact.path} holds {found or 'no'} weights for npu, not {artifact.precision}")
+    config: Any = read_json(artifact.path / "config.json")
+    config = config if isinstance(config, dict) else {}
+    known = config.get("max_position_embeddings")
+    if not isinstance(known, int) or known < 1:
+        raise ModelError(f"{artifact.path} does not say how long its context is")
+    original = config.get("original_max_position_embeddings")
+    if config.get("rope_scaling") and isinstance(original, int) and original < known:
+        # Longrope turns positions differently in longer sequences, the earlier ones included: what the cache holds
+        # from before the limit is wrong behind it.
+        logger.warning("the context is limited to %d tokens: longrope's longer ones come out wrong so far", original)
+        return original
+    return known

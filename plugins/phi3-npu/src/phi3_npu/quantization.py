@@ -1,0 +1,187 @@
+"""From a checkpoint to a folder that this backend loads: decide, check, round, write.
+
+The library's kernels take one scale per output and no groups. So four bits are rounded by phi3-core with scales
+searched for and weighted by what each layer's inputs look like, and the output layer keeps eight.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+from phi3_core.errors import ModelError, UsageError
+from phi3_core.quantization.checkpoint import Checkpoint
+from phi3_core.quantization.mapped import Weight
+from phi3_core.quantization.plan import Plan, make_plan, read_calibration
+from phi3_core.quantization.rounding import pack_nibbles, round_blocks
+from phi3_core.quantization.scales import Scheme
+from phi3_core.values import Device, Progress, Recipe, Source
+
+from . import weights
+from .weights import Tensor, Writer
+
+HEAD = "lm_head.weight"
+_BESIDE = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+_AT_ONCE = 1 << 22
+_BYTE, _NIBBLE = Scheme(bits=8), Scheme(bits=4)
+
+
+def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
+    """Write ``model.safetensors``, the configuration and the tokenizer into the folder ``output``."""
+    checkpoint = Checkpoint.open(source.path)
+    _check(checkpoint, device, recipe)
+    matrices = dict(_matrices(checkpoint))
+    schemes = _schemes(checkpoint, recipe)
+    if checkpoint.architecture.tied and HEAD not in schemes:
+        del matrices[HEAD]  # the embedding is there in the same form
+    tensors = tuple(_tensors(checkpoint, matrices, schemes))
+    _check_room(matrices, schemes, sum(tensor.size_bytes for tensor in tensors), output)
+    # Eight bits do without a calibration: what they lose is small.
+    given = recipe.extra.get("calibration") if recipe.precision == "int4" else "none"
+    plan = make_plan(checkpoint, schemes, read_calibration(checkpoint, given, progress), progress)
+    with contextlib.closing(Writer(output / weights.FILE, recipe.precision, tensors)) as writer:
+        _write(checkpoint, matrices, plan, writer, progress)
+    for name in _BESIDE:
+        if (source.path / name).is_file():
+            shutil.copyfile(source.path / name, output / name)
+
+
+def _check(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> None:
+    """Refuse what the kernels cannot do."""
+    unknown = set(recipe.extra) - {"calibration"}
+    if unknown:
+        raise UsageError(f"npu knows no quantization setting {', '.join(sorted(unknown))}", hint="use calibration")
+    if recipe.group_size not in {None, -1}:
+        raise UsageError(
+            f"{device} takes one scale per channel, no groups of {recipe.group_size}", hint="leave the group size out"
+        )
+    if recipe.symmetric is False:
+        raise UsageError(f"{device} takes symmetric weights only", hint="use --sym")
+    if recipe.ratio != 1 and recipe.precision != "int4":
+        raise UsageError(f"a ratio of {recipe.ratio} needs int4: it is the share of weights that get 4 bits")
+    odd = [weight for weight in checkpoint.linear if weight.shape[1] % 2]
+    if recipe.precision == "int4" and odd:
+        raise UsageError(f"{odd[0].name} has {odd[0].shape[1]} inputs; int4 needs an even number")
+
+
+def _matrices(checkpoint: Checkpoint) -> Iterator[tuple[str, Weight]]:
+    """Linear layers by their name in the file. The output layer is one of them, also where it is the embedding."""
+    for weight in checkpoint.linear:
+        yield weight.name, weight
+    yield HEAD, checkpoint.head
+
+
+def _schemes(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Scheme]:
+    """What each linear layer is rounded to. The output layer gets eight bits, and so do kinds of layers beyond a ratio.
+
+    The library keeps kernels by the layers' shapes and takes no notice of the bits. So what has four and what has
+    eight must differ in shape, or one is computed as the other: layers of one kind go together.
+    """
+    if recipe.precision == "fp16":
+        return {}
+    kinds = {
+        kind: [getattr(layer, kind) for layer in checkpoint.layers] for kind in ("down", "output", "qkv", "gate_up")
+    }
+    if recipe.precision == "int8":
+        return {weight.name: _BYTE for each in kinds.values() for weight in each} | {HEAD: _BYTE}
+    sizes = {kind: sum(weight.raw.size for weight in each) for kind, each in kinds.items()}
+    low, limit = sum(sizes.values()), recipe.ratio * sum(sizes.values())
+    wide: set[str] = set()
+    for kind, size in sizes.items():  # those that gain most for their size come first
+        if low > limit:
+            wide.add(kind)
+            low -= size
+    narrow = {each[0].shape for kind, each in kinds.items() if kind not in wide}
+    schemes = {
+        weight.name: _BYTE if kind in wide and weight.shape not in narrow else _NIBBLE
+        for kind, each in kinds.items()
+        for weight in each
+    }
+    # In half precision it has kernels of its own, whatever its shape.
+    return schemes if checkpoint.head.shape in narrow else {**schemes, HEAD: _BYTE}
+
+
+def _norms(checkpoint: Checkpoint) -> Iterator[tuple[Weight, Weight]]:
+    """Each norm with the linear layer that it feeds."""
+    for layer in checkpoint.layers:
+        yield layer.input_norm, layer.qkv
+        yield layer.post_norm, layer.gate_up
+    yield checkpoint.norm, checkpoint.head
+
+
+def _tensors(checkpoint: Checkpoint, matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme]) -> Iterator[Tensor]:
+    yield Tensor(name=checkpoint.embedding.name, dtype="F16", shape=checkpoint.embedding.shape)
+    for norm, _ in _norms(checkpoint):
+        yield Tensor(name=norm.name, dtype="F32", shape=norm.shape)
+    for name, weight in matrices.items():
+        outputs, inputs = weight.shape
+        scheme = schemes.get(name)
+        if scheme is None:
+            yield Tensor(name=name, dtype="F16", shape=weight.shape)
+            continue
+        packed = scheme.bits == 4
+        shape = (outputs, inputs // 2 if packed else inputs)
+        yield Tensor(name=name, dtype="U8" if packed else "I8", shape=shape)
+        yield Tensor(name=weights.scale_of(name), dtype="F16", shape=(outputs, 1))
+
+
+def _check_room(matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme], size: int, output: Path) -> None:
+    """Disk and memory, before the work begins."""
+    free = shutil.disk_usage(output).free
+    if free < size + (16 << 20):
+        raise ModelError(
+            f"{output} has {_gigabytes(free)} free; the model takes {_gigabytes(size)}",
+            hint="free some room, or give another folder with --output",
+        )
+    # Some copies of a block of rows, and for four bits the activations of the calibration.
+    needed = (300 << 20) + (8 * max(weight.raw.size for weight in matrices.values()) if schemes else 0)
+    available = psutil.virtual_memory().available
+    if available < needed:
+        raise ModelError(
+            f"quantizing takes about {_gigabytes(needed)} of memory; {_gigabytes(available)} are available",
+            hint="close other programs and try again",
+        )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _write(
+    checkpoint: Checkpoint, matrices: Mapping[str, Weight], plan: Plan, writer: Writer, progress: Progress
+) -> None:
+    _write_half(checkpoint.embedding.name, checkpoint.embedding, writer)
+    for norm, feeds in _norms(checkpoint):
+        writer.put(norm.name, plan.norm(norm, feeds).astype(np.float32))
+    done, total = 0, sum(weight.raw.size for weight in matrices.values())
+    for name, weight in matrices.items():
+        scheme = plan.schemes.get(name)
+        if scheme is None:
+            _write_half(name, weight, writer)
+        else:
+            importance, factors = plan.importance.get(weight.name), plan.factors.get(name)
+            blocks = round_blocks(weight, scheme, importance, factors=factors)
+            for rows, rounded in blocks:
+                writer.put(name, pack_nibbles(rounded.values) if scheme.bits == 4 else rounded.values, rows.start)
+                writer.put(weights.scale_of(name), rounded.scales, rows.start)
+        done += weight.raw.size
+        progress("rounding weights" if scheme else "preparing weights", done, total)
+
+
+def _write_half(name: str, weight: Weight, writer: Writer) -> None:
+    for rows in weight.blocks(_AT_ONCE):
+        writer.put(name, _half(weight, rows), rows.start)
+
+
+def _half(weight: Weight, rows: slice) -> npt.NDArray[Any]:
+    if weight.dtype == "F16":
+        part: npt.NDArray[Any] = weight.raw[rows]
+        return part
+    # Halves end at 65504; weights are far below, and infinity would spread.
+    return np.clip(weight.float32(rows), -65504, 65504).astype(np.float16)

@@ -145,3 +145,38 @@ def test_names_are_taken_out_of_paths_only():
     user = getpass.getuser()
     texts = {"a": [f"/mnt/{user}/x", f"{user} is a word", f"/mnt/{user}"], "b": 1, "c": None}
     assert checkup.anonymous(texts) == {"a": ["/mnt/<user>/x", f"{user} is a word", "/mnt/<user>"], "b": 1, "c": None}
+
+
+def test_packages_are_ours_and_what_they_need_of_others(plugins):
+    plugins.add("parrot")
+    for name, requires in {
+        "feathers": ["quill>=1", 'paint; extra == "colour"'],
+        "quill": ["Some.Ink (>=2)"],
+        "some-ink": [],
+        "paint": [],
+        "seed": [],
+    }.items():
+        info = plugins.site / f"{name.replace('-', '_')}-2.0.dist-info"
+        info.mkdir()
+        lines = [
+            "Metadata-Version: 2.1",
+            f"Name: {name}",
+            "Version: 2.0",
+            *(f"Requires-Dist: {one}" for one in requires),
+        ]
+        (info / "METADATA").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    metadata = plugins.site / "phi3_parrot-1.0.dist-info" / "METADATA"
+    needs = 'Requires-Dist: feathers\nRequires-Dist: seed ; extra == "cage"\nRequires-Dist: nowhere\n'
+    metadata.write_text(metadata.read_text(encoding="utf-8") + needs, encoding="utf-8")
+    found = checkup.packages()
+    names = ["feathers", "paint", "phi3-parrot", "quill", "seed", "some-ink"]
+    assert {name: found.get(name) for name in names} == {
+        "feathers": "2.0",
+        "paint": None,  # an extra of others
+        "phi3-parrot": "1.0",
+        "quill": "2.0",
+        "seed": "2.0",  # an extra of ours
+        "some-ink": "2.0",
+    }
+    assert "nowhere" not in found
+    assert next(iter(found)).startswith("phi3-")

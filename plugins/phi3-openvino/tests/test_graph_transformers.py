@@ -23,10 +23,12 @@ REAL = {
         "max_position_embeddings": 131072,
         "original_max_position_embeddings": 4096,
     },
+    "no window": {**TINY["phi-4"], "num_hidden_layers": 1, "max_position_embeddings": 16384},
 }
 CASES = [(name, config, tokens) for name, config in TINY.items() for tokens in (5, 24, 25, 64)]
 CASES += [("window of 2047", REAL["window of 2047"], 2300), ("window of 2047", REAL["window of 2047"], 4096)]
-CASES += [("longrope from 4096 on", REAL["longrope from 4096 on"], tokens) for tokens in (4096, 4097)]
+CASES += [("longrope from 4096 on", REAL["longrope from 4096 on"], tokens) for tokens in (4096, 4097, 5000)]
+CASES += [("no window", REAL["no window"], 5000)]
 
 
 @pytest.mark.filterwarnings("ignore")

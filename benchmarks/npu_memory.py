@@ -1,6 +1,6 @@
 """The memory of phi3-npu's worker over prompts of many different lengths, and of the library left to itself.
 
-Left to itself the library compiles its kernels anew for every length. Both run ``sample`` on the library's CPU
+Left to itself the library compiles its kernels anew for every length. Both run the same model on the library's CPU
 fallback; each prompt is read and one token picked. ``--plot FILE`` writes the figures as an SVG.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import phi3_core as phi3
 import psutil
-from phi3_core.models.store import Form, Store
+from phi3_core.models.store import Store
 from phi3_core.values import GenerationRequest
 
 ITSELF = """
@@ -38,6 +38,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="sample", help="with 200 lengths `sample` takes a quarter of an hour")
     parser.add_argument("--lengths", type=int, default=200, help="how many different lengths")
     parser.add_argument("--longest", type=int, default=200, help="tokens of the longest prompt")
     parser.add_argument("--itself", type=int, default=12, help="lengths for the library left to itself")
@@ -47,8 +48,8 @@ def main() -> None:
     drawn = random.Random(0)
     lengths = drawn.sample(range(1, max(given.longest, given.lengths) + 1), given.lengths)
     prompts = [[drawn.randrange(100, 40_000) for _ in range(length)] for length in lengths]
-    ours = worker(prompts, given.precision)
-    theirs = itself(prompts[: given.itself], given.precision)
+    ours = worker(given.model, prompts, given.precision)
+    theirs = itself(given.model, prompts[: given.itself], given.precision)
     settled = ours[len(ours) // 10]
     print(
         f"phi3-npu, {len(ours)} lengths: {ours[0]:.0f} MB after the first, {settled:.0f} after a tenth of them, "
@@ -60,23 +61,24 @@ def main() -> None:
         given.plot.write_text(plot(ours, theirs), encoding="utf-8")
 
 
-def worker(prompts: list[list[int]], precision: str) -> list[float]:
+def worker(model: str, prompts: list[list[int]], precision: str) -> list[float]:
     """Megabytes of the worker after each prompt."""
-    with phi3.load("sample", device="npu:CPU", precision=precision) as model:
-        process = psutil.Process(model._loaded.worker._process.pid)  # noqa: SLF001 - nobody else needs to know
+    with phi3.load(model, device="npu:CPU", precision=precision) as loaded:
+        engine = loaded._loaded.worker  # noqa: SLF001 - ids instead of text, and its process: nobody else needs them
+        process = psutil.Process(engine._process.pid)  # noqa: SLF001
         sizes = []
         for prompt in prompts:
-            list(model._loaded.worker.generate(GenerationRequest(prompt_ids=prompt, max_new_tokens=1)))  # noqa: SLF001
+            list(engine.generate(GenerationRequest(prompt_ids=prompt, max_new_tokens=1)))
             sizes.append(process.memory_info().rss / 1e6)
         return sizes
 
 
-def itself(prompts: list[list[int]], precision: str) -> list[float]:
+def itself(model: str, prompts: list[list[int]], precision: str) -> list[float]:
     """Megabytes of a process that reads every prompt in one piece, as the library's own examples do."""
-    artifact = Store().artifact("sample", Form(backend="npu", precision=precision))
+    (folder_of_weights,) = (Store().root / "artifacts").glob(f"{Path(model).name}*/npu-{precision}")
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [sys.executable, "-c", ITSELF, str(artifact.path)],
+            [sys.executable, "-c", ITSELF, str(folder_of_weights)],
             input=json.dumps(prompts),
             stdout=subprocess.PIPE,
             text=True,

@@ -73,10 +73,14 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
         raise ModelError(f"{graph} was made for {made}; {device} needs another form", hint="phi3 models pull")
     detection.confirm(device)
     original, window = _positions(artifact)
-    if device.id.isdigit() and window is not None:
-        logger.warning("DirectML's attention has no sliding window: beyond %d tokens answers may differ", window)
+    context: int = content["model"]["context_length"]
+    if device.id.isdigit() and window is not None and window < context:
+        logger.warning("the context is limited to %d tokens: DirectML's attention has no sliding window", window)
+        context = window
     model = _open(artifact, provider, options)
-    return OnnxEngine(model, provider, content=content, original=original, roomy=purpose == "conversation")
+    return OnnxEngine(
+        model, provider, content=content, context=context, original=original, roomy=purpose == "conversation"
+    )
 
 
 def _open(artifact: Artifact, provider: Provider, options: Mapping[str, str]) -> Any:
@@ -132,9 +136,16 @@ class OnnxEngine:
     max_concurrency = 1
 
     def __init__(
-        self, model: Any, provider: Provider, *, content: Mapping[str, Any], original: int | None, roomy: bool
+        self,
+        model: Any,
+        provider: Provider,
+        *,
+        content: Mapping[str, Any],
+        context: int,
+        original: int | None,
+        roomy: bool,
     ) -> None:
-        self.context_length: int = content["model"]["context_length"]
+        self.context_length = context
         words = {"json_schema", "logits"} | ({"rewind"} if provider.rewinds else set())
         self.capabilities: frozenset[str] = frozenset(words)
         self._vocabulary: int = content["model"]["vocab_size"]

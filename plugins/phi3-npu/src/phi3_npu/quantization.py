@@ -44,7 +44,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     _check_room(matrices, schemes, sum(tensor.size_bytes for tensor in tensors), output)
     # Eight bits do without a calibration: what they lose is small.
     given = recipe.extra.get("calibration") if recipe.precision == "int4" else "none"
-    plan = make_plan(checkpoint, schemes, read_calibration(checkpoint, given, progress), progress)
+    plan = make_plan(checkpoint, schemes, read_calibration(checkpoint, given, progress))
     with contextlib.closing(Writer(output / weights.FILE, recipe.precision, tensors)) as writer:
         _write(checkpoint, matrices, plan, writer, progress)
     for name in _BESIDE:

@@ -23,7 +23,7 @@ from .mapped import Floats, Weight
 from .scales import Integers, ScaleSearch, Scheme
 
 _ROWS_AT_ONCE = 1 << 22
-_CACHED = 1 << 17
+_CACHED = 1 << 19
 _LONGEST_STEP = 128
 
 

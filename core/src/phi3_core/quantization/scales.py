@@ -13,6 +13,9 @@ more after it has itself been rounded to half precision.
 
 from __future__ import annotations
 
+import math
+import threading
+
 import numpy as np
 import numpy.typing as npt
 from attrs import field, frozen, validators
@@ -24,6 +27,7 @@ Integers = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 _FACTORS = {4: (0.66, 0.78, 0.9, 1.02), 8: (1.0,)}
 """Scales tried, as factors of the one at which the largest weight just fits."""
 _TINY = np.float32(1e-30)
+_OWN = threading.local()
 
 
 @frozen(kw_only=True)
@@ -51,6 +55,7 @@ class Scheme:
 class ScaleSearch:
     """The search for some rows, ``[rows, groups, size]``, small enough to stay in the cache through all its passes.
 
+    A thread has one search at a time: they use the same memory.
     Scales are kept in units of the one at which the group just fits, so that a try is the same factor for all groups.
     """
 
@@ -65,10 +70,9 @@ class ScaleSearch:
             least, most = np.minimum(values.min(axis=2), 0), np.maximum(values.max(axis=2), 0)
             self.unit = (most - least) / np.float32(high)
             self.zeros = np.rint(-least * _inverse(self.unit))
-        self.values = values * _inverse(self.unit)[..., None]
-        self.weighted = self.values * weights
-        self.rounded = np.empty_like(values)
-        self.squares = np.empty_like(values)
+        self.values, self.weighted, self.rounded, self.squares = _own_arrays(values.shape)
+        np.multiply(values, _inverse(self.unit)[..., None], out=self.values)
+        np.multiply(self.values, weights, out=self.weighted)
         self.best = np.full_like(self.unit, -1)
         self.scales = np.ones_like(self.unit)
 
@@ -136,6 +140,15 @@ class ScaleSearch:
             integers[...] = rounded + self.zeros
         rounded *= scales
         return rounded
+
+
+def _own_arrays(shape: tuple[int, ...]) -> list[Floats]:
+    """Four arrays that are the calling thread's own. New ones each time cost as much as half of the arithmetic."""
+    size = math.prod(shape)
+    kept: Floats | None = getattr(_OWN, "arrays", None)
+    if kept is None or kept.shape[1] < size:
+        kept = _OWN.arrays = np.empty((4, size), np.float32)
+    return [row[:size].reshape(shape) for row in kept]
 
 
 def _peaks(values: Floats) -> Floats:

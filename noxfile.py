@@ -235,6 +235,16 @@ def references(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def references_dml(session: nox.Session) -> None:
+    """Hold phi3-dml's graphs against those of onnxruntime-genai's builder, of the version that Windows gets."""
+    runtime = (*RUNTIMES["dml"]["0.13.1"], "onnx_ir", TORCH, TRANSFORMERS)
+    session.install(*TESTING, *PLUGINS["dml"], *runtime, *_editable("core[sample]", FOLDERS["dml"]))
+    folder = Path(FOLDERS["dml"], "tests")
+    tests = ("test_graph_builder.py", "test_directml_wheel.py")
+    _test(session, *(str(folder / test) for test in tests), "--run-slow")
+
+
+@nox.session(default=False)
 def benchmarks(session: nox.Session) -> None:
     """Run one benchmark with its arguments, ``-- NAME.py --flag``, or all of them without any."""
     session.install(*_editable("core[sample]", *FOLDERS.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -15,6 +16,12 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--run-slow``."""
     parser.addoption("--run-slow", action="store_true", help="also run tests that take more than a few seconds")
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C: shells have what they run in the background ignore it, and what that starts ignores it too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -47,7 +47,7 @@ class Workspace:
             assert base is not None
             lock = filelock.FileLock(base / f"{number}.lock")
             with contextlib.suppress(filelock.Timeout):
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=0.1, poll_interval=0.02)
                 folder = base / str(number)
                 folder.mkdir(exist_ok=True)
                 return cls(folder, lock)

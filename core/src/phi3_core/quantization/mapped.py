@@ -43,15 +43,16 @@ class Weight:
     def shape(self) -> tuple[int, ...]:
         return self.raw.shape
 
-    def float32(self, rows: slice = slice(None)) -> Floats:
-        """A copy of some rows in float32. bfloat16 is the upper half of a float32's bits."""
+    def float32(self, rows: slice = slice(None), out: Floats | None = None) -> Floats:
+        """A copy of some rows in float32, in the memory of ``out`` if it is given: a flat array of their size."""
         part = self.raw[rows]
-        if self.dtype == "BF16":
-            wide = part.astype(np.uint32)
-            wide <<= 16
-            values: Floats = wide.view(np.float32)
+        values: Floats = np.empty(part.shape, np.float32) if out is None else out.reshape(part.shape)
+        if self.dtype == "BF16":  # the upper half of a float32's bits
+            bits = values.view(np.uint32)
+            np.copyto(bits, part)
+            bits <<= 16
         else:
-            values = part.astype(np.float32)
+            np.copyto(values, part)
         if not np.isfinite(values.sum()) and not np.isfinite(values).all():
             raise ModelError(f"{self.file} is damaged: tensor {self.name} has values that are not finite", hint=_HINT)
         return values

@@ -19,7 +19,7 @@ from .calibration import Calibration, calibration_for
 from .checkpoint import Checkpoint
 from .importance import Importance
 from .mapped import Floats, Weight
-from .rounding import round_rows
+from .rounding import lost_share, round_rows
 from .scales import Scheme
 
 _SAMPLED = 16
@@ -90,8 +90,8 @@ def spared(
     for index, weight in enumerate(weights):
         progress("choosing layers for 8 bits", index, len(weights))
         rows = weight.float32(slice(None, None, _SAMPLED))
-        rounded = round_rows(rows, scheme, calibration.of(weight) if calibration else None)
-        suffering[weight.name] = rounded.lost / rounded.whole if rounded.whole else 0.0
+        importance = calibration.of(weight) if calibration else None
+        suffering[weight.name] = lost_share(rows, round_rows(rows, scheme, importance), importance)
     low = sum(weight.raw.size for weight in weights)
     limit = ratio * low
     for weight in sorted(weights, key=lambda weight: suffering[weight.name], reverse=True):

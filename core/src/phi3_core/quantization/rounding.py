@@ -20,10 +20,13 @@ from phi3_core.errors import UsageError
 
 from .importance import Feedback, Importance, plan_feedback
 from .mapped import Floats, Weight
+from .memory import own_memory
 from .scales import Integers, ScaleSearch, Scheme
 
-_ROWS_AT_ONCE = 1 << 22
-_CACHED = 1 << 19
+_AT_ONCE = 1 << 20
+_AT_ONCE_IN_STEPS = 1 << 22
+_CACHED = 1 << 18
+_CACHED_IN_STEPS = 1 << 19
 _LONGEST_STEP = 128
 
 
@@ -33,15 +36,11 @@ class Rounded:
 
     scheme: Scheme
     values: Integers
-    """``[rows, inputs]``, one integer a byte: int8 if symmetric, else uint8."""
+    """``[rows, inputs]``, one integer a byte: int8 if symmetric, else uint8. Packed ones are uint8, two a byte."""
     scales: npt.NDArray[np.float16]
     """``[rows, groups]``; those of int4 may be negative, so that the largest weight can be -8 times its scale."""
     zeros: npt.NDArray[np.uint8] | None
     """``[rows, groups]``, or None if symmetric."""
-    lost: float
-    """The expected squared error of the outputs, in sum."""
-    whole: float
-    """The expected square of the outputs that ``lost`` compares with."""
 
     def dequantize(self) -> Floats:
         """``[rows, inputs]``, as a backend reads it."""
@@ -73,8 +72,6 @@ def round_weight(weight: Weight, scheme: Scheme, importance: Importance | None =
         values=np.concatenate([part.values for part in parts]),
         scales=np.concatenate([part.scales for part in parts]),
         zeros=None if scheme.symmetric else np.concatenate([part.zeros for part in parts if part.zeros is not None]),
-        lost=sum(part.lost for part in parts),
-        whole=sum(part.whole for part in parts),
     )
 
 
@@ -84,28 +81,31 @@ def round_blocks(
     importance: Importance | None = None,
     *,
     factors: Floats | None = None,
+    pack: bool = False,
     workers: int | None = None,
 ) -> Iterator[tuple[slice, Rounded]]:
     """Round a weight, a block of rows at a time and in order; threads work ahead by one block each.
 
     Without ``importance`` every input counts the same. With a balance, what comes out is the balanced weight.
     ``factors`` on the outputs, ``[outputs]``, are taken into the weights before they are rounded.
+    With ``pack`` integers of four bits come two a byte (:func:`pack_nibbles`), which the threads then share too.
     """
     check_group_size(weight, scheme)
     workers = workers or min(8, os.cpu_count() or 1)
     rounder = _Rounder(scheme, weight.shape[1], importance)
 
     def work(rows: slice) -> Rounded:
-        values = weight.float32(rows)
+        values = weight.float32(rows, own_memory("rows", weight.raw[rows].size))
         if factors is not None:
             values *= factors[rows, None]
-        return rounder(values)
+        rounded = rounder(values)
+        return evolve(rounded, values=pack_nibbles(rounded.values)) if pack and scheme.bits == 4 else rounded
 
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[tuple[slice, Future[Rounded]]] = deque()
-        for rows in weight.blocks(_ROWS_AT_ONCE):
+        for rows in weight.blocks(rounder.elements):
             ahead.append((rows, pool.submit(work, rows)))
-            if len(ahead) > workers:
+            if len(ahead) > 2 * workers:
                 done, future = ahead.popleft()
                 yield done, future.result()
         for done, future in ahead:
@@ -117,60 +117,72 @@ def round_rows(values: Floats, scheme: Scheme, importance: Importance | None = N
     return _Rounder(scheme, values.shape[1], importance)(values.copy())
 
 
+def lost_share(values: Floats, rounded: Rounded, importance: Importance | None = None) -> float:
+    """The share of the layer's output, squared, that rounding these rows is expected to lose."""
+    weights = (importance or _alike(values.shape[1])).weights
+    whole = _weighted_sum(values, weights)
+    return _weighted_sum(rounded.dequantize() - values, weights) / whole if whole else 0.0
+
+
 class _Rounder:
     """What all rows of a weight have in common."""
 
     def __init__(self, scheme: Scheme, inputs: int, importance: Importance | None) -> None:
         self.scheme = scheme
-        self.importance = importance or Importance(moments=np.ones(inputs, np.float32))
+        self.importance = importance or _alike(inputs)
+        self.weights = self.importance.weights
         self.feedback: Feedback | None = None
+        self.elements = _AT_ONCE
+        """How many weights to give at a time."""
         if self.importance.directions is not None and scheme.bits == 4:
             size = inputs // scheme.groups(inputs)
             step = next(each for each in range(min(size, _LONGEST_STEP), 0, -1) if size % each == 0)
             self.feedback = plan_feedback(self.importance, step)
+            self.elements = _AT_ONCE_IN_STEPS
 
     def __call__(self, values: Floats) -> Rounded:
         """Round rows, which may be changed."""
         if self.importance.balance is not None:
             values *= self.importance.balance
         rows, inputs = values.shape
-        groups, weights = self.scheme.groups(inputs), self.importance.weights
+        groups = self.scheme.groups(inputs)
         result = Rounded(
             scheme=self.scheme,
             values=np.empty((rows, inputs), np.int8 if self.scheme.symmetric else np.uint8),
             scales=np.empty((rows, groups), np.float16),
             zeros=None if self.scheme.symmetric else np.empty((rows, groups), np.uint8),
-            lost=0.0,
-            whole=_weighted_sum(values, weights),
         )
         if self.feedback:
-            return evolve(result, lost=_round_in_steps(values, self.feedback, weights, result))
-        return evolve(result, lost=_round_at_once(values, weights, result))
+            _round_in_steps(values, self.feedback, result)
+        else:
+            _round_at_once(values, self.weights, result)
+        return result
 
 
-def _round_at_once(values: Floats, weights: Floats, result: Rounded) -> float:
-    """All groups of some rows together. Returns what is lost."""
+def _alike(inputs: int) -> Importance:
+    """Every input counts the same."""
+    return Importance(moments=np.ones(inputs, np.float32))
+
+
+def _round_at_once(values: Floats, weights: Floats, result: Rounded) -> None:
+    """All groups of some rows together."""
     rows, groups = result.scales.shape
     shaped, integers = values.reshape(rows, groups, -1), result.values.reshape(rows, groups, -1)
     step = max(1, _CACHED // values.shape[1])
-    lost = 0.0
     for start in range(0, rows, step):
         block = slice(start, min(start + step, rows))
         part = ScaleSearch(shaped[block], weights.reshape(groups, -1), result.scheme)
         part.search()
-        result.scales[block] = part.store()
-        if result.zeros is not None:
+        result.scales[block] = part.finish(integers[block])
+        if result.zeros is not None and part.zeros is not None:
             result.zeros[block] = part.zeros
-        lost += part.finish(integers[block])
-    return lost
 
 
-def _round_in_steps(values: Floats, feedback: Feedback, weights: Floats, result: Rounded) -> float:
+def _round_in_steps(values: Floats, feedback: Feedback, result: Rounded) -> None:
     """Group after group, and step after step within long groups, each shifted by what was lost before."""
     rows, groups = result.scales.shape
     size = values.shape[1] // groups
-    lost = 0.0
-    block_rows = max(1, _CACHED // size)
+    block_rows = max(1, _CACHED_IN_STEPS // size)
     for start in range(0, rows, block_rows):
         block = slice(start, min(start + block_rows, rows))
         changed = np.zeros((block.stop - start, feedback.steps[0].push.shape[1]), np.float32)
@@ -185,15 +197,13 @@ def _round_in_steps(values: Floats, feedback: Feedback, weights: Floats, result:
                 target = values[block, columns].copy() if size > shifted.shape[1] else shifted
                 part = ScaleSearch(target[:, None], feedback.weights[None, columns], result.scheme)
                 part.search()
-                result.scales[block, group] = part.store()[:, 0]
-                if result.zeros is not None:
+                result.scales[block, group] = part.fix()[:, 0]
+                if result.zeros is not None and part.zeros is not None:
                     result.zeros[block, group] = part.zeros[:, 0]
             assert part is not None
             errors = part.finish_run(shifted, result.values[block, step.inputs])
             errors -= original
             changed += _matmul(errors, step.push)
-            lost += _weighted_sum(errors, weights[step.inputs])
-    return lost
 
 
 def _matmul(left: Floats, right: Floats) -> Floats:
@@ -215,7 +225,8 @@ def _weighted_sum(values: Floats, weights: Floats) -> float:
 
 def pack_nibbles(values: Integers) -> npt.NDArray[np.uint8]:
     """Two 4-bit integers a byte along the inputs, the first one low, negative ones in two's complement."""
-    unsigned: npt.NDArray[np.uint8] = values.view(np.uint8)
-    packed = unsigned[:, 1::2] << 4
-    packed |= unsigned[:, 0::2] & 15
-    return packed.astype(np.uint8, copy=False)
+    pairs: npt.NDArray[np.uint16] = np.ascontiguousarray(values).view("<u2")
+    packed = pairs >> 4
+    packed &= 0xF0
+    packed |= pairs & 0x0F
+    return packed.astype(np.uint8)

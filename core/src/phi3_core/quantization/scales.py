@@ -6,28 +6,28 @@ that of the layer's output. With inputs ``x`` it is ``sum (w - s (q - z)) x``, a
 expected square is ``sum h (w - s (q - z))^2`` with ``h = E[x^2]``.
 
 For given integers ``d = q - z`` the best scale is the regression ``s = sum(h d w) / sum(h d^2)``, and it lowers the
-squared error by ``sum(h d w)^2 / sum(h d^2)``. So the search tries some scales, rounds, and keeps the integers
-whose regression explains most; the scale that is stored is the regression's, and integers are rounded to it once
-more after it has itself been rounded to half precision.
+squared error by ``sum(h d w)^2 / sum(h d^2)``. So the search tries some scales, rounds, and keeps the one whose
+integers' regression explains most. Integers are rounded once more to that regression, and the scale that is stored
+is their own regression: neither step can make the error larger.
 """
 
 from __future__ import annotations
-
-import math
-import threading
 
 import numpy as np
 import numpy.typing as npt
 from attrs import field, frozen, validators
 
 from .mapped import Floats
+from .memory import own_memory
 
 Integers = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 
-_FACTORS = {4: (0.66, 0.78, 0.9, 1.02), 8: (1.0,)}
+_LONG = 256
+_FACTORS = {4: (0.88, 1.0), 8: (1.0,)}
 """Scales tried, as factors of the one at which the largest weight just fits."""
+_LONG_FACTORS = {4: (0.66, 0.78, 0.9, 1.02), 8: (1.0,)}
+"""The same from ``_LONG`` weights a group on: their largest one stands further out."""
 _TINY = np.float32(1e-30)
-_OWN = threading.local()
 
 
 @frozen(kw_only=True)
@@ -62,100 +62,106 @@ class ScaleSearch:
     def __init__(self, values: Floats, weights: Floats, scheme: Scheme) -> None:
         self.weights, self.scheme = weights, scheme
         low, high = scheme.limits
+        most, least = values.max(axis=2), values.min(axis=2)
         if scheme.symmetric:
-            peaks = _peaks(values)
+            # The weight of largest magnitude, with its sign.
+            peaks = np.where(most > -least, most, least)
             self.unit = peaks / np.float32(low) if scheme.bits == 4 else np.abs(peaks) / np.float32(high)
-            self.zeros: Floats = np.zeros_like(self.unit)
+            self.zeros: Floats | None = None
         else:
-            least, most = np.minimum(values.min(axis=2), 0), np.maximum(values.max(axis=2), 0)
+            least, most = np.minimum(least, 0), np.maximum(most, 0)
             self.unit = (most - least) / np.float32(high)
             self.zeros = np.rint(-least * _inverse(self.unit))
-        self.values, self.weighted, self.rounded, self.squares = _own_arrays(values.shape)
+        memory = own_memory("search", 4 * values.size).reshape(4, *values.shape)
+        self.values, self.weighted, self.rounded, self.squares = memory
         np.multiply(values, _inverse(self.unit)[..., None], out=self.values)
         np.multiply(self.values, weights, out=self.weighted)
         self.best = np.full_like(self.unit, -1)
         self.scales = np.ones_like(self.unit)
 
     def search(self) -> None:
-        for factor in _FACTORS[self.scheme.bits]:
+        factors = _FACTORS if self.values.shape[2] < _LONG else _LONG_FACTORS
+        for factor in factors[self.scheme.bits]:
             self._try(np.float32(1 / factor), self.zeros)
-        self._try(_inverse(self.scales)[..., None], self.zeros)
-        if not self.scheme.symmetric:
+        if self.zeros is not None:
             for shift in (-1, 1):
                 shifted = np.clip(self.zeros + np.float32(shift), *self.scheme.limits)
                 self._try(_inverse(self.scales)[..., None], shifted)
 
-    def _try(self, inverse: Floats | np.float32, zeros: Floats) -> None:
+    def _try(self, inverse: Floats | np.float32, zeros: Floats | None) -> None:
         """Round to some scales, and take over what explains more than the best so far."""
         self._round(inverse, zeros)
-        along = np.einsum("rgi,rgi->rg", self.rounded, self.weighted)
-        np.multiply(self.rounded, self.rounded, out=self.squares)
-        across = np.einsum("rgi,gi->rg", self.squares, self.weights)
-        regression = along / np.maximum(across, _TINY)
-        explained = along * regression
+        regression, explained = self._regress()
         better = explained > self.best
         self.best = np.where(better, explained, self.best)
         self.scales = np.where(better, regression, self.scales)
-        if zeros is not self.zeros:
+        if self.zeros is not None and zeros is not None and zeros is not self.zeros:
             self.zeros = np.where(better, zeros, self.zeros)
 
-    def _round(self, inverse: Floats | np.float32, zeros: Floats) -> None:
-        """To integers less their zero point, in ``self.rounded``."""
-        low, high = self.scheme.limits
-        np.multiply(self.values, inverse, out=self.rounded)
-        np.rint(self.rounded, out=self.rounded)
-        if self.scheme.symmetric:
-            np.clip(self.rounded, low, high, out=self.rounded)
-        else:
-            np.clip(self.rounded, (low - zeros)[..., None], (high - zeros)[..., None], out=self.rounded)
+    def _regress(self) -> tuple[Floats, Floats]:
+        """The best scales for the integers in ``self.rounded``, and what they explain."""
+        along = _dot(self.rounded, self.weighted)
+        np.multiply(self.rounded, self.rounded, out=self.squares)
+        scales = along / np.maximum(_dot(self.squares, self.weights), _TINY)
+        return scales, along * scales
 
-    def store(self) -> npt.NDArray[np.float16]:
-        """Fix the scales as they will be stored, ``[rows, groups]``."""
-        stored: npt.NDArray[np.float16] = (self.scales * self.unit).astype(np.float16)
+    def _round(self, inverse: Floats | np.float32, zeros: Floats | None) -> None:
+        """To integers less their zero point, in ``self.rounded``."""
+        np.multiply(self.values, inverse, out=self.rounded)
+        _to_integers(self.rounded, zeros, self.scheme)
+
+    def finish(self, integers: Integers) -> npt.NDArray[np.float16]:
+        """Write the integers, and return the scales that they are to be read with, ``[rows, groups]``."""
+        if self.scheme.bits == 4:
+            self._round(_inverse(self.scales)[..., None], self.zeros)
+            self.scales, _ = self._regress()
+            stored = self._stored()
+        else:  # so fine that the rounding of the scales to half precision counts: integers are rounded to those
+            stored = self.fix()
+            self._round(_inverse(self.scales)[..., None], self.zeros)
+        _write(self.rounded, self.zeros, integers)
+        return stored
+
+    def fix(self) -> npt.NDArray[np.float16]:
+        """Fix the scales, ``[rows, groups]``, for integers that are still to be rounded."""
+        self._round(_inverse(self.scales)[..., None], self.zeros)
+        self.scales, _ = self._regress()
+        stored = self._stored()
         self.scales = stored.astype(np.float32) * _inverse(self.unit)
         return stored
 
-    def finish(self, integers: Integers) -> float:
-        """Write the integers for the stored scales, and return the weighted squared error."""
-        self._round(_inverse(self.scales)[..., None], self.zeros)
-        np.add(self.rounded, self.zeros[..., None], out=self.squares)
-        integers[...] = self.squares
-        self.rounded *= self.scales[..., None]
-        self.rounded -= self.values
-        np.multiply(self.rounded, self.rounded, out=self.squares)
-        errors = np.einsum("rgi,gi->rg", self.squares, self.weights) * np.square(self.unit)
-        return float(errors.sum(dtype=np.float64))
+    def _stored(self) -> npt.NDArray[np.float16]:
+        stored: npt.NDArray[np.float16] = (self.scales * self.unit).astype(np.float16)
+        return stored
 
     def finish_run(self, values: Floats, integers: Integers) -> Floats:
         """Write the integers of other weights, ``[rows, run]``, for the only group's scales; return what they mean."""
-        low, high = self.scheme.limits
         scales = self.scales * self.unit
         rounded: Floats = values * _inverse(scales)
-        np.rint(rounded, out=rounded)
-        if self.scheme.symmetric:
-            np.clip(rounded, low, high, out=rounded)
-            integers[...] = rounded
-        else:
-            np.clip(rounded, low - self.zeros, high - self.zeros, out=rounded)
-            integers[...] = rounded + self.zeros
+        _to_integers(rounded[:, None], self.zeros, self.scheme)
+        _write(rounded[:, None], self.zeros, integers[:, None])
         rounded *= scales
         return rounded
 
 
-def _own_arrays(shape: tuple[int, ...]) -> list[Floats]:
-    """Four arrays that are the calling thread's own. New ones each time cost as much as half of the arithmetic."""
-    size = math.prod(shape)
-    kept: Floats | None = getattr(_OWN, "arrays", None)
-    if kept is None or kept.shape[1] < size:
-        kept = _OWN.arrays = np.empty((4, size), np.float32)
-    return [row[:size].reshape(shape) for row in kept]
+def _to_integers(scaled: Floats, zeros: Floats | None, scheme: Scheme) -> None:
+    """Round in place, ``[rows, groups, size]``, to the scheme's integers less their zero points."""
+    low, high = scheme.limits
+    np.rint(scaled, out=scaled)
+    if zeros is None:
+        np.clip(scaled, low, high, out=scaled)
+    else:
+        np.clip(scaled, (low - zeros)[..., None], (high - zeros)[..., None], out=scaled)
 
 
-def _peaks(values: Floats) -> Floats:
-    """The weight of largest magnitude of each group, with its sign."""
-    most, least = values.max(axis=2), values.min(axis=2)
-    peaks: Floats = np.where(most > -least, most, least)
-    return peaks
+def _write(rounded: Floats, zeros: Floats | None, integers: Integers) -> None:
+    np.copyto(integers, rounded if zeros is None else rounded + zeros[..., None], casting="unsafe")
+
+
+def _dot(left: Floats, right: Floats) -> Floats:
+    """Products summed over the last axis. NumPy 2 has a function of its own for it, half again as fast."""
+    dot: Floats = np.vecdot(left, right) if hasattr(np, "vecdot") else np.einsum("...i,...i", left, right)
+    return dot
 
 
 def _inverse(scales: Floats) -> Floats:

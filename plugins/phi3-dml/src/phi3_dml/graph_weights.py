@@ -111,8 +111,6 @@ class StoredWeights:
         """Whether zero points are written out where they are the usual ones."""
         self.stored = stored
         """Called with each weight when it is done."""
-        self.lost: dict[str, float] = {}
-        """The share of each weight's output, squared, that rounding lost."""
 
     def matrices(self, weight: Weight, parts: Mapping[str, Rows]) -> list[Matrix]:
         """Write a weight; ``parts`` are names for runs of its outputs, which the graph uses apart from each other."""
@@ -156,15 +154,12 @@ class StoredWeights:
         importance, factors = self.plan.importance.get(weight.name), self.plan.factors.get(weight.name)
         scales = np.empty((outputs, groups), np.float16)
         zeros = np.full((outputs, groups), 1 << scheme.bits - 1, np.uint8)
-        lost = whole = 0.0
         offset = self.data.begin()
-        for rows, part in round_blocks(weight, scheme, importance, factors=factors):
+        for rows, part in round_blocks(weight, scheme, importance, factors=factors, pack=True):
             self.data.write(_unsigned(part))
             scales[rows] = part.scales
             if part.zeros is not None:
                 zeros[rows] = part.zeros
-            lost, whole = lost + part.lost, whole + part.whole
-        self.lost[weight.name] = lost / whole if whole else 0.0
         bytes_a_group = inputs // groups * scheme.bits // 8
         scale_offset = self.data.begin()
         self.data.write(scales.astype(self.kind))
@@ -221,11 +216,10 @@ def _half(values: Floats) -> npt.NDArray[np.float16]:
 
 def _unsigned(part: Rounded) -> npt.NDArray[np.uint8]:
     """Integers as they are stored, ``[rows, bytes]``; flipping the highest bit adds half the range to signed ones."""
-    if part.scheme.bits == 4:
-        packed = pack_nibbles(part.values)
-        return packed ^ np.uint8(0x88) if part.scheme.symmetric else packed
-    values = part.values.view(np.uint8)
-    return values ^ np.uint8(0x80) if part.scheme.symmetric else values
+    values: npt.NDArray[np.uint8] = part.values.view(np.uint8)
+    if part.scheme.symmetric:
+        values ^= np.uint8(0x88 if part.scheme.bits == 4 else 0x80)
+    return values
 
 
 def _packed_zeros(zeros: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from phi3_core.errors import ModelError, UsageError
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.mapped import Weight
 from phi3_core.quantization.plan import Plan, make_plan, read_calibration
-from phi3_core.quantization.rounding import pack_nibbles, round_blocks
+from phi3_core.quantization.rounding import round_blocks
 from phi3_core.quantization.scales import Scheme
 from phi3_core.values import Device, Progress, Recipe, Source
 
@@ -166,9 +166,8 @@ def _write(
             _write_half(name, weight, writer)
         else:
             importance, factors = plan.importance.get(weight.name), plan.factors.get(name)
-            blocks = round_blocks(weight, scheme, importance, factors=factors)
-            for rows, rounded in blocks:
-                writer.put(name, pack_nibbles(rounded.values) if scheme.bits == 4 else rounded.values, rows.start)
+            for rows, rounded in round_blocks(weight, scheme, importance, factors=factors, pack=True):
+                writer.put(name, rounded.values, rows.start)
                 writer.put(weights.scale_of(name), rounded.scales, rows.start)
         done += weight.raw.size
         progress("rounding weights" if scheme else "preparing weights", done, total)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import openvino as ov
 import openvino_genai
@@ -14,7 +17,7 @@ from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.quantization.reference import logits
 from phi3_core.quantization.rounding import round_weight
 from phi3_core.quantization.scales import Scheme
-from phi3_openvino import graph, graph_weights
+from phi3_openvino import graph
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 IDS = np.random.default_rng(1).integers(3, 320, 64)
@@ -30,13 +33,12 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture
 def build(tmp_path):
-    """Build a graph; its weights live as long as the test."""
-    alive = []
+    """Write a graph, and read it back."""
 
     def build(checkpoint, **schemes):
-        weights = graph_weights.CompressedWeights(Plan(**schemes), graph_weights.Scratch(tmp_path))
-        alive.append(weights)
-        return graph.build(checkpoint, weights)
+        path = Path(tempfile.mkdtemp(dir=tmp_path), "model.xml")
+        graph.write(checkpoint, Plan(**schemes), path)
+        return ov.Core().read_model(path)
 
     return build
 

@@ -12,7 +12,7 @@ one it calls gpt-oss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,10 +22,21 @@ from openvino import opset13 as ops
 from phi3_core.quantization.architecture import Architecture
 from phi3_core.quantization.checkpoint import Checkpoint, Layer
 from phi3_core.quantization.mapped import Floats, Weight
+from phi3_core.quantization.plan import Plan
 from phi3_core.quantization.rotary import Rotary
+
+from . import ir
+from .graph_weights import CompressedWeights
 
 HIDDEN = np.float32(-65504.0)
 """What keeps a key from being seen: the lowest number of half precision, which every device can hold."""
+
+
+def write(checkpoint: Checkpoint, plan: Plan, path: Path, stored: Callable[[Weight], None] | None = None) -> None:
+    """Write a checkpoint as an IR by a plan; ``stored`` is called with each weight when it is done."""
+    with path.with_suffix(".bin").open("wb") as file:
+        constants = ir.Constants(file)
+        ir.save(build(checkpoint, CompressedWeights(plan, constants, stored)), constants, path)
 
 
 class Weights(Protocol):
@@ -39,9 +50,14 @@ class Weights(Protocol):
         """A norm's weights, ``[hidden]``, as the linear layer behind it wants them."""
         ...
 
+    @property
+    def inputs(self) -> Sequence[ov.op.Parameter]:
+        """Inputs of the model that stand for weights, if any do."""
+        ...
+
 
 def build(checkpoint: Checkpoint, weights: Weights) -> ov.Model:
-    """The whole graph. Memory that the weights' constants share has to stay alive as long as the model."""
+    """The whole graph."""
     shape = checkpoint.architecture
     ids, mask, positions = (_input(name, [-1, -1]) for name in ("input_ids", "attention_mask", "position_ids"))
     beams = _input("beam_idx", [-1], np.int32)
@@ -57,7 +73,7 @@ def build(checkpoint: Checkpoint, weights: Weights) -> ov.Model:
     head = table if shape.tied else weights.matrix(checkpoint.head)
     logits = ops.result(_linear(normed, head), name="logits")
     logits.output(0).set_names({"logits"})
-    return ov.Model([logits], attention.cache.stored, [ids, mask, positions, beams], "phi3")
+    return ov.Model([logits], attention.cache.stored, [ids, mask, positions, beams, *weights.inputs], "phi3")
 
 
 def _input(name: str, shape: Sequence[int], kind: type = np.int64) -> ov.Node:
@@ -222,8 +238,3 @@ def _feed_forward(shape: Architecture, layer: Layer, weights: Weights, inputs: o
     both = _linear(inputs, weights.matrix(layer.gate_up))
     gate, inner = ops.variadic_split(both, _whole(2), _list(shape.intermediate, shape.intermediate)).outputs()
     return _linear(ops.multiply(ops.swish(gate), inner), weights.matrix(layer.down))
-
-
-def save(model: ov.Model, path: Path) -> None:
-    """Write the graph as an IR, its constants as they are."""
-    ov.save_model(model, path, compress_to_fp16=False)

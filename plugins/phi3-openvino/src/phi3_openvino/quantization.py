@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -60,17 +59,14 @@ def quantize(
     settings = _decide(checkpoint, device, recipe)
     _check_room(checkpoint, settings, output)
     plan = _plan(checkpoint, settings, progress)
-    # On Windows a file cannot go while it is mapped, so that cleaning up may fail there until the process ends.
-    with tempfile.TemporaryDirectory(dir=output, prefix="scratch-", ignore_cleanup_errors=True) as scratch:
-        _write(checkpoint, plan, Path(scratch), output, progress)
+    _write(checkpoint, plan, output, progress)
     for name in BESIDE:
         if (source.path / name).is_file():
             shutil.copyfile(source.path / name, output / name)
     return None
 
 
-def _write(checkpoint: Checkpoint, plan: Plan, scratch: Path, output: Path, progress: Progress) -> None:
-    """A function of its own, so that all that maps the scratch files is gone when it returns."""
+def _write(checkpoint: Checkpoint, plan: Plan, output: Path, progress: Progress) -> None:
     done = 0
 
     def stored(weight: Weight) -> None:
@@ -78,10 +74,7 @@ def _write(checkpoint: Checkpoint, plan: Plan, scratch: Path, output: Path, prog
         done += weight.raw.size
         progress("rounding weights" if plan.schemes else "preparing weights", done, checkpoint.parameters)
 
-    weights = graph_weights.CompressedWeights(plan, graph_weights.Scratch(scratch), stored)
-    model = graph.build(checkpoint, weights)
-    progress("writing the model")
-    graph.save(model, output / MODEL)
+    graph.write(checkpoint, plan, output / MODEL, stored)
 
 
 def check_recipe(device: Device, recipe: Recipe) -> None:
@@ -136,7 +129,7 @@ def _group_size(checkpoint: Checkpoint, *, npu: bool) -> int:
 
 
 def _check_room(checkpoint: Checkpoint, settings: _Settings, output: Path) -> None:
-    """Memory and disk, before the work begins. Rounded weights lie on the disk twice while the model is written."""
+    """Memory and disk, before the work begins."""
     each = {weight.name: weight for weight in (checkpoint.embedding, checkpoint.head, *checkpoint.linear)}
     linear = {weight.name for weight in checkpoint.linear}
     low = settings.linear
@@ -144,12 +137,10 @@ def _check_room(checkpoint: Checkpoint, settings: _Settings, output: Path) -> No
     size = sum(graph_weights.stored_bytes(weight, low if name in linear else outer) for name, weight in each.items())
     if settings.ratio < 1:
         size = round(size * (1 + (1 - settings.ratio)))
-    twice = low is not None or checkpoint.embedding.dtype != "F16"
     free = shutil.disk_usage(output).free
-    if free < size * (2 if twice else 1) + (64 << 20):
+    if free < size + (64 << 20):
         raise ModelError(
-            f"{output} has {_gigabytes(free)} free; the model takes {_gigabytes(size)}"
-            + (", and as much again while it is written" if twice else ""),
+            f"{output} has {_gigabytes(free)} free; the model takes {_gigabytes(size)}",
             hint="free some room, or give another folder with --output",
         )
     # Measured: the runtime, some copies of the largest matrix's blocks, and the activations of calibration.

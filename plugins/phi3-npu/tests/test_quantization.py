@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.models import beside
 from phi3_core.quantization.calibration import calibrate
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.random_checkpoint import TINY, write_random
@@ -36,6 +37,7 @@ def make(tmp_path):
             calibrate(Checkpoint.open(source), [list(range(5, 45))]).save(tmp_path / "calibration.npz")
             recipe["extra"] = {"calibration": str(tmp_path / "calibration.npz")}
         quantization.quantize(Source(path=source, model="tiny"), NPU, Recipe(**recipe), output, quiet)
+        beside.copy(source, output)  # as core does
         assert {path.name for path in output.iterdir()} == {"model.safetensors", "config.json"}
         assert weights.recognize(output) == recipe["precision"]
         return load_file(output / weights.FILE)

@@ -8,6 +8,7 @@ import numpy as np
 import openvino as ov
 import pytest
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.models import beside
 from phi3_core.quantization.calibration import calibrate
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.random_checkpoint import TINY, write_random
@@ -43,6 +44,7 @@ def make(source, tmp_path):
             source, device, Recipe(**recipe), output, lambda stage, done=None, total=None: stages.append(stage)
         )
         assert stages[-1] == "writing the model"
+        beside.copy(source.path, output)  # as core does
         assert {path.name for path in output.iterdir()} == {
             "openvino_model.xml",
             "openvino_model.bin",

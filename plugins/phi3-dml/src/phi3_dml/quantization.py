@@ -19,17 +19,6 @@ from phi3_core.values import Device, Progress, Recipe, Source
 from . import __version__, configuration, graph, graph_weights, onnx_writer
 from .graph import Layout
 
-_BESIDE = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-)
-"""What belongs to a model besides its weights; what the checkpoint lacks is left out."""
 _BLOCKS = (32, 64, 128, 256)
 """Sizes of groups that the kernels of ``MatMulNBits`` are made for."""
 _LARGEST_GRAPH = 64 << 20
@@ -53,7 +42,7 @@ def layout_of(device: Device) -> Layout:
 
 
 def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> dict[str, str]:
-    """Write ``model.onnx``, its data, ``genai_config.json`` and the tokenizer into the folder ``output``.
+    """Write ``model.onnx``, its data and ``genai_config.json`` into the folder ``output``.
 
     Returns the versions of the tools that were used.
     """
@@ -61,17 +50,12 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     if recipe.extra.get("exporter", "builtin") == "reference":
         from . import reference
 
-        tools = reference.quantize(source, device, recipe, output, progress)
-    else:
-        checkpoint = Checkpoint.open(source.path)
-        settings = _decide(checkpoint, device, recipe)
-        _check_room(checkpoint, settings, output)
-        _write(checkpoint, settings.layout, _plan(checkpoint, settings, progress), output, progress)
-        tools = {"phi3-dml": __version__}
-    for name in _BESIDE:
-        if (source.path / name).is_file():
-            shutil.copyfile(source.path / name, output / name)
-    return tools
+        return reference.quantize(source, device, recipe, output, progress)
+    checkpoint = Checkpoint.open(source.path)
+    settings = _decide(checkpoint, device, recipe)
+    _check_room(checkpoint, settings, output)
+    _write(checkpoint, settings.layout, _plan(checkpoint, settings, progress), output, progress)
+    return {"phi3-dml": __version__}
 
 
 def _write(checkpoint: Checkpoint, layout: Layout, plan: Plan, output: Path, progress: Progress) -> None:

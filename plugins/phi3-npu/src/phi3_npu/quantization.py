@@ -27,13 +27,12 @@ from . import weights
 from .weights import Tensor, Writer
 
 HEAD = "lm_head.weight"
-_BESIDE = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _AT_ONCE = 1 << 22
 _BYTE, _NIBBLE = Scheme(bits=8), Scheme(bits=4)
 
 
 def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
-    """Write ``model.safetensors``, the configuration and the tokenizer into the folder ``output``."""
+    """Write ``model.safetensors`` into the folder ``output``."""
     checkpoint = Checkpoint.open(source.path)
     _check(checkpoint, device, recipe)
     matrices = dict(_matrices(checkpoint))
@@ -47,9 +46,6 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     plan = make_plan(checkpoint, schemes, read_calibration(checkpoint, given, progress))
     with contextlib.closing(Writer(output / weights.FILE, recipe.precision, tensors)) as writer:
         _write(checkpoint, matrices, plan, writer, progress)
-    for name in _BESIDE:
-        if (source.path / name).is_file():
-            shutil.copyfile(source.path / name, output / name)
 
 
 def _check(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> None:

@@ -20,17 +20,6 @@ from phi3_core.values import Device, Progress, Recipe, Source
 from . import graph, graph_weights
 
 MODEL = "openvino_model.xml"
-BESIDE = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-)
-"""What belongs to a model besides its weights; what the checkpoint lacks is left out."""
 _BYTE_SCHEME = Scheme(bits=8)
 _LARGE = 4_000_000_000
 """Weights from which on the NPU wants one scale per channel (OpenVINO's guide to LLMs on the NPU)."""
@@ -50,7 +39,7 @@ class _Settings:
 def quantize(
     source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress
 ) -> Mapping[str, str] | None:
-    """Write ``openvino_model.xml``, its ``.bin``, the configuration and the tokenizer into the folder ``output``."""
+    """Write ``openvino_model.xml`` and its ``.bin`` into the folder ``output``."""
     check_recipe(device, recipe)
     if recipe.extra.get("exporter", "builtin") != "builtin":
         from . import reference
@@ -63,9 +52,6 @@ def quantize(
     # On Windows a file cannot go while it is mapped, so that cleaning up may fail there until the process ends.
     with tempfile.TemporaryDirectory(dir=output, prefix="scratch-", ignore_cleanup_errors=True) as scratch:
         _write(checkpoint, plan, Path(scratch), output, progress)
-    for name in BESIDE:
-        if (source.path / name).is_file():
-            shutil.copyfile(source.path / name, output / name)
     return None
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import psutil
 from phi3_core.errors import ModelError, StoreError, UsageError
+from phi3_core.models import beside
 from phi3_core.paths import read_json
 from phi3_core.quantization import toolchain
 from phi3_core.values import Device, Progress, Recipe, Source
 
 from . import weights
-from .quantization import BESIDE
 
 logger = logging.getLogger("phi3_core.openvino")
 
@@ -71,12 +71,10 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
         _check(result, recipe, told)
         for file in result.glob("openvino_*"):
             file.replace(output / file.name)
-        # The tokenizer and the configuration as they were: what transformers saves again is not always the same.
-        text = source.path if (source.path / "tokenizer.json").is_file() else result
-        for name in BESIDE:
-            origin = next((folder / name for folder in (source.path, text) if (folder / name).is_file()), None)
-            if origin is not None:
-                shutil.copyfile(origin, output / name)
+        if not (source.path / "tokenizer.json").is_file():
+            # Of the others those that there are: what transformers saves again is not always the same.
+            beside.copy(source.path, output)
+            beside.copy(result, output)
     return {name: tools.versions[name] for name in _RECORDED}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
+import psutil
 import pytest
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.models import beside
@@ -127,10 +128,10 @@ def test_refused_before_the_work(make, tmp_path, recipe, message):
 def test_too_little_disk_or_memory_is_said_with_the_figures(make, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(quantization.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
         with pytest.raises(ModelError, match=r"0\.0 GB free; the model takes 0\.0 GB"):
             make(precision="int8")
-    memory = quantization.psutil.virtual_memory()
-    monkeypatch.setattr(quantization.psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
     with pytest.raises(ModelError, match=r"about 0\.\d GB of memory; 0\.0 GB are available"):
         make(precision="int8")

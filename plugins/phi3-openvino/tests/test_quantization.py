@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import openvino as ov
+import psutil
 import pytest
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.models import beside
@@ -164,10 +165,10 @@ def test_what_the_npu_gets(make, source):
 def test_too_little_disk_or_memory_is_said_with_the_figures(source, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(quantization.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
         with pytest.raises(ModelError, match=r"0\.0 GB free; the model takes 0\.0 GB"):
             quantization.quantize(source, CPU, Recipe(precision="int4"), tmp_path, lambda *_, **__: None)
-    memory = quantization.psutil.virtual_memory()
-    monkeypatch.setattr(quantization.psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
     with pytest.raises(ModelError, match=r"about 0\.\d GB of memory; 0\.0 GB are available"):
         quantization.quantize(source, CPU, Recipe(precision="int4"), tmp_path, lambda *_, **__: None)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-import psutil
 from attrs import frozen
-from phi3_core.errors import ModelError, UsageError
+from phi3_core.errors import UsageError
 from phi3_core.quantization.architecture import Architecture
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.mapped import Weight
 from phi3_core.quantization.plan import Plan, make_plan, read_calibration, spared
+from phi3_core.quantization.room import check_room
 from phi3_core.quantization.rounding import check_group_size
 from phi3_core.quantization.scales import Scheme
 from phi3_core.values import Device, Progress, Recipe, Source
@@ -162,21 +161,6 @@ def _check_room(checkpoint: Checkpoint, settings: _Settings, output: Path) -> No
         size = round(size * (1 + (1 - settings.ratio)))
     tables = checkpoint.architecture.context * checkpoint.architecture.rotary.size * (2 if layout.halves else 4)
     size += 2 * tables + _LARGEST_GRAPH
-    free = shutil.disk_usage(output).free
-    if free < size:
-        raise ModelError(
-            f"{output} has {_gigabytes(free)} free; the model takes {_gigabytes(size)}",
-            hint="free some room, or give another folder with --output",
-        )
     # Measured: the runtime, some copies of the largest matrix's blocks, and the activations of calibration.
-    needed = (600 << 20) + 8 * max(weight.raw.size for weight in checkpoint.linear)
-    available = psutil.virtual_memory().available
-    if available < needed:
-        raise ModelError(
-            f"quantizing takes about {_gigabytes(needed)} of memory; {_gigabytes(available)} are available",
-            hint="close other programs and try again",
-        )
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+    memory = (600 << 20) + 8 * max(weight.raw.size for weight in checkpoint.linear)
+    check_room(output, size=size, memory=memory)

@@ -7,18 +7,17 @@ searched for and weighted by what each layer's inputs look like, and the output 
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import psutil
-from phi3_core.errors import ModelError, UsageError
+from phi3_core.errors import UsageError
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.mapped import Weight
 from phi3_core.quantization.plan import Plan, make_plan, read_calibration
+from phi3_core.quantization.room import check_room
 from phi3_core.quantization.rounding import pack_nibbles, round_blocks
 from phi3_core.quantization.scales import Scheme
 from phi3_core.values import Device, Progress, Recipe, Source
@@ -129,24 +128,9 @@ def _tensors(checkpoint: Checkpoint, matrices: Mapping[str, Weight], schemes: Ma
 
 def _check_room(matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme], size: int, output: Path) -> None:
     """Disk and memory, before the work begins."""
-    free = shutil.disk_usage(output).free
-    if free < size + (16 << 20):
-        raise ModelError(
-            f"{output} has {_gigabytes(free)} free; the model takes {_gigabytes(size)}",
-            hint="free some room, or give another folder with --output",
-        )
     # Some copies of a block of rows, and for four bits the activations of the calibration.
-    needed = (300 << 20) + (8 * max(weight.raw.size for weight in matrices.values()) if schemes else 0)
-    available = psutil.virtual_memory().available
-    if available < needed:
-        raise ModelError(
-            f"quantizing takes about {_gigabytes(needed)} of memory; {_gigabytes(available)} are available",
-            hint="close other programs and try again",
-        )
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+    memory = (300 << 20) + (8 * max(weight.raw.size for weight in matrices.values()) if schemes else 0)
+    check_room(output, size=size, memory=memory, margin=16 << 20)
 
 
 def _write(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
 from attrs import frozen
-from phi3_core.errors import ModelError, UsageError
+from phi3_core.errors import UsageError
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.mapped import Weight
 from phi3_core.quantization.plan import Plan, make_plan, read_calibration, spared
+from phi3_core.quantization.room import check_room
 from phi3_core.quantization.rounding import check_group_size
 from phi3_core.quantization.scales import Scheme
 from phi3_core.values import Device, Progress, Recipe, Source
@@ -131,25 +130,9 @@ def _check_room(checkpoint: Checkpoint, settings: _Settings, output: Path) -> No
     if settings.ratio < 1:
         size = round(size * (1 + (1 - settings.ratio)))
     twice = low is not None or checkpoint.embedding.dtype != "F16"
-    free = shutil.disk_usage(output).free
-    if free < size * (2 if twice else 1) + (64 << 20):
-        raise ModelError(
-            f"{output} has {_gigabytes(free)} free; the model takes {_gigabytes(size)}"
-            + (", and as much again while it is written" if twice else ""),
-            hint="free some room, or give another folder with --output",
-        )
     # Measured: the runtime, some copies of the largest matrix's blocks, and the activations of calibration.
-    needed = (600 << 20) + 8 * max(weight.raw.size for weight in each.values() if weight.name in linear)
-    available = psutil.virtual_memory().available
-    if available < needed:
-        raise ModelError(
-            f"quantizing takes about {_gigabytes(needed)} of memory; {_gigabytes(available)} are available",
-            hint="close other programs and try again",
-        )
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+    memory = (600 << 20) + 8 * max(weight.raw.size for weight in each.values() if weight.name in linear)
+    check_room(output, size=size, memory=memory, twice=twice, margin=64 << 20)
 
 
 def _plan(checkpoint: Checkpoint, settings: _Settings, progress: Progress) -> Plan:

@@ -10,6 +10,7 @@ import psutil
 import pytest
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.models import beside
+from phi3_core.quantization import settings
 from phi3_core.quantization.calibration import calibrate
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.random_checkpoint import TINY, write_random
@@ -114,14 +115,14 @@ def test_what_was_written_answers_like_the_original(make, source):
 
 def test_calibration_by_default_by_file_and_not_at_all(make, source, tmp_path, monkeypatch):
     seen = []
-    original = quantization.make_plan
+    original = settings.make_plan
 
     def make_plan(*arguments):
         plan = original(*arguments)
         seen.append(plan.importance)
         return plan
 
-    monkeypatch.setattr(quantization, "make_plan", make_plan)
+    monkeypatch.setattr(settings, "make_plan", make_plan)
     text, moments = tmp_path / "text.txt", tmp_path / "moments.npz"
     text.write_text("Some text of the user's own.", encoding="utf-8")
     calibrate(Checkpoint.open(source.path), [[5, 6, 7]]).save(moments)

@@ -10,6 +10,8 @@ import psutil
 from phi3_core.errors import ModelError, StoreError
 from phi3_core.values import Source
 
+from .checkpoint import Checkpoint
+
 
 def check_room(output: Path, *, size: int, memory: int, twice: bool = False, margin: int = 0) -> None:
     """Refuse to quantize into ``output`` without room for it. All figures are bytes.
@@ -37,6 +39,14 @@ def check_room(output: Path, *, size: int, memory: int, twice: bool = False, mar
             f"quantizing takes about {_gigabytes(memory)} of memory; {_gigabytes(available)} are available",
             hint="close other programs and try again",
         )
+
+
+def rounding_memory(checkpoint: Checkpoint) -> int:
+    """Bytes that calibrating and rounding take at their peak.
+
+    Measured: the runtime, some copies of the largest matrix's blocks, and the activations of calibration.
+    """
+    return (600 << 20) + 8 * max(weight.raw.size for weight in checkpoint.linear)
 
 
 def check_room_for_reference(source: Source, output: Path, *, disk: float, memory: float) -> None:

@@ -20,6 +20,7 @@ from phi3_core.quantization.plan import Plan, make_plan, read_calibration
 from phi3_core.quantization.room import check_room
 from phi3_core.quantization.rounding import pack_nibbles, round_blocks
 from phi3_core.quantization.scales import Scheme
+from phi3_core.quantization.settings import check_extra
 from phi3_core.values import Device, Progress, Recipe, Source
 
 from . import weights
@@ -49,9 +50,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
 
 def _check(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> None:
     """Refuse what the kernels cannot do."""
-    unknown = set(recipe.extra) - {"calibration"}
-    if unknown:
-        raise UsageError(f"npu knows no quantization setting {', '.join(sorted(unknown))}", hint="use calibration")
+    check_extra("npu", recipe, known=("calibration",))
     if recipe.group_size not in {None, -1}:
         raise UsageError(
             f"{device} takes one scale per channel, no groups of {recipe.group_size}", hint="leave the group size out"

@@ -17,10 +17,10 @@ import numpy as np
 from attrs import frozen
 from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
 from phi3_core.paths import read_json
+from phi3_core.sampling import Sampler
 from phi3_core.values import Artifact, Device, GenerationRequest
 
 from . import configuration, detection, onnx_writer
-from .sampling import Sampler
 
 # Read when the library is loaded: nothing leaves the machine.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -200,7 +200,11 @@ class OnnxEngine:
             raise UsageError(f"a token of the prompt is not among the {self._vocabulary} of the vocabulary")
 
     def _own(self, request: GenerationRequest) -> Iterator[int]:
-        """Logits from the generator, choices from us: whatever is cached serves any request."""
+        """Logits from the generator, choices from us: whatever is cached serves any request.
+
+        onnxruntime-genai's settings belong to a generator: a kept cache would be of use to requests with the same
+        settings only, and its random numbers would go on where the last answer stopped.
+        """
         ids, sampler = list(request.prompt_ids), Sampler(request.sampling, request.prompt_ids)
         limit = len(ids) + request.max_new_tokens
         self._fit(ids, limit)

@@ -37,6 +37,7 @@ def call(given: argparse.Namespace) -> int:
     from phi3_core import evaluation, pipeline
     from phi3_core.models import sources
     from phi3_core.models.lookup import look_up
+    from phi3_core.quantization.checkpoint import Checkpoint
     from phi3_core.selection import Wish
     from phi3_core.values import to_plain
 
@@ -60,8 +61,8 @@ def call(given: argparse.Namespace) -> int:
         found.artifact,
         device,
         journey.survey.backend(device.backend),
-        reference=source.path,
         ids=evaluation.evaluation_ids(found.text, text),
+        reference=Checkpoint.open(source.path),
         progress=progress,
         options=dict(given.option),
     )

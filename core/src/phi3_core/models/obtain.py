@@ -255,12 +255,12 @@ class _Errand:
         from phi3_core.quantization.checkpoint import Checkpoint
 
         try:
-            Checkpoint.open(source.path)
+            checkpoint = Checkpoint.open(source.path)
         except ModelError as error:  # a backend may know more shapes than core does
             logger.warning("the quality is not measured, since core cannot run the original: %s", error.message)
             return None
         found = evaluation.check(
-            folder, recipe.precision, self.need.device, self.worker.backend, source.path, self.progress
+            folder, recipe.precision, self.need.device, self.worker.backend, checkpoint, self.progress
         )
         return dict(to_plain(found))
 

@@ -32,7 +32,7 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture
 def write_graph(tmp_path):
     """Write a checkpoint's graph into a folder that onnxruntime-genai loads."""
-    from phi3_dml import graph, graph_weights, onnx_writer
+    from phi3_dml import graph, graph_weights, layouts, onnx_writer
 
     def write(checkpoint, layout, *, name="graph", **plan):
         folder = tmp_path / name
@@ -43,7 +43,7 @@ def write_graph(tmp_path):
             )
             built = graph.build(checkpoint, weights, layout)
         (folder / configuration.MODEL).write_bytes(onnx_writer.write_model(built, "phi3-dml", "0"))
-        configuration.write(checkpoint, folder, positions=not graph.is_fused(checkpoint.architecture, layout))
+        configuration.write(checkpoint, folder, positions=not layouts.is_fused(checkpoint.architecture, layout))
         (folder / "config.json").write_bytes((checkpoint.path / "config.json").read_bytes())
         return folder
 

@@ -15,8 +15,8 @@ from phi3_core.quantization.scales import Scheme
 from phi3_core.quantization.settings import Settings, check_extra, check_recipe, fitting_group_size, wants_reference
 from phi3_core.values import Device, Progress, Recipe, Source
 
-from . import __version__, configuration, graph, graph_weights, onnx_writer
-from .graph import Layout
+from . import __version__, configuration, graph, graph_weights, layouts, onnx_writer
+from .layouts import Layout
 
 _BLOCKS = (32, 64, 128, 256)
 """Sizes of groups that the kernels of ``MatMulNBits`` are made for."""
@@ -24,7 +24,7 @@ _LARGEST_GRAPH = 64 << 20
 
 
 def layout_of(device: Device) -> Layout:
-    return graph.CPU if device.kind == "cpu" else graph.DIRECTML
+    return layouts.CPU if device.kind == "cpu" else layouts.DIRECTML
 
 
 def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> dict[str, str]:
@@ -59,7 +59,7 @@ def _write(checkpoint: Checkpoint, layout: Layout, plan: Plan, output: Path, pro
         built = graph.build(checkpoint, weights, layout)
     progress("writing the model")
     (output / configuration.MODEL).write_bytes(onnx_writer.write_model(built, "phi3-dml", __version__))
-    configuration.write(checkpoint, output, positions=not graph.is_fused(checkpoint.architecture, layout))
+    configuration.write(checkpoint, output, positions=not layouts.is_fused(checkpoint.architecture, layout))
 
 
 def byte_scheme(weight: Weight) -> Scheme:

@@ -38,9 +38,7 @@ def add(commands: Any) -> None:
     ):
         if verb is not listing:
             verb.add_argument("model", metavar="MODEL", nargs="?" if verb is remove else None)
-        verb.add_argument("--json", action="store_true", help="print the result as JSON")
-        options.add_traceback(verb)
-        verb.set_defaults(call=call)
+        options.finish(verb, call, json="print the result as JSON", quiet=False)
     pull.add_argument("--source", action="store_true", help="get the original weights, from which backends quantize")
     pull.add_argument("--update", action="store_true", help="get the newest revision, if there is a newer one")
     pull.add_argument("--dry-run", action="store_true", help="only say what would be downloaded")
@@ -170,6 +168,7 @@ def call_pull(given: argparse.Namespace) -> int:
     from phi3_core.models.store import Store
 
     from . import output
+    from .opening import set_out
 
     if given.dry_run:
         return _dry_run(given)
@@ -181,7 +180,7 @@ def call_pull(given: argparse.Namespace) -> int:
         )
         result = {"model": source.model, "form": "source", "revision": source.revision, "path": source.path}
     else:
-        journey = _journey(given, progress)
+        journey = set_out(given, progress, update=given.update)
         device, found = journey.fetch()
         artifact = found.artifact
         if journey.reference.form == "artifact":
@@ -204,21 +203,6 @@ def call_pull(given: argparse.Namespace) -> int:
     return 0
 
 
-def _journey(given: argparse.Namespace, progress: Any) -> Any:
-    from phi3_core import pipeline
-    from phi3_core.selection import Wish
-
-    wish = Wish(device=given.device, precision=given.precision, policy=given.policy)
-    return pipeline.set_out(
-        given.model,
-        wish,
-        progress=progress,
-        refresh=given.refresh,
-        offline=given.offline,
-        update=given.update,
-    )
-
-
 def _dry_run(given: argparse.Namespace) -> int:
     """What a pull would download: the files and their sizes."""
     from phi3_core.models import plan
@@ -226,11 +210,12 @@ def _dry_run(given: argparse.Namespace) -> int:
     from phi3_core.models.store import Store
 
     from . import output
+    from .opening import set_out
 
     if given.source:
         planned = plan.for_source(look_up(given.model, Store()), offline=given.offline)
     else:
-        planned = _journey(given, output.Progress()).plan()
+        planned = set_out(given, output.Progress(), update=given.update).plan()
     if given.json:
         output.print_json(planned)
         return 0

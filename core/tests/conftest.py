@@ -1,13 +1,18 @@
-"""Two small tokenizers of the kinds that matter: Phi-3's own and the byte-level one of Phi-4 and of the sample."""
+"""What core's tests share: commands, and two small tokenizers of the kinds that matter.
+
+They are Phi-3's own and the byte-level one of Phi-4 and of the sample.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
+from phi3_core.cli import main
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 WORDS = ("the", "capital", "of", "France", "is", "Paris", "Hello", "world", "end", "user", "assistant", "system")
@@ -106,3 +111,29 @@ def chatml_folder(tmp_path_factory) -> Path:
         make_byte_level_tokenizer(),
         tokenizer_config={"chat_template": CHATML, "eos_token": {"content": "<|im_end|>"}, "bos_token": None},
     )
+
+
+@pytest.fixture
+def source(phi3_folder, tmp_path) -> str:
+    """Original weights, as far as a parrot cares."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(phi3_folder, folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "phi3"}), encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"\0" * 8)
+    return str(folder)
+
+
+@pytest.fixture
+def run_main(capfd) -> Callable[..., tuple[int, str, str]]:
+    """Run one command in this process; returns (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        capfd.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run

@@ -13,20 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from phi3_core.cli import main
 
 
 @pytest.fixture
-def source(phi3_folder, tmp_path):
-    folder = tmp_path / "tiny"
-    shutil.copytree(phi3_folder, folder)
-    (folder / "config.json").write_text(json.dumps({"model_type": "phi3"}), encoding="utf-8")
-    (folder / "model.safetensors").write_bytes(b"\0" * 8)
-    return str(folder)
-
-
-@pytest.fixture
-def phi3(plugins, source, capfd, monkeypatch):
+def phi3(plugins, source, run_main, monkeypatch):
     """Run one command in this process; returns (exit code, stdout, stderr)."""
     plugins.add("parrot")
     monkeypatch.chdir(plugins.site)
@@ -39,16 +29,7 @@ def phi3(plugins, source, capfd, monkeypatch):
 
     monkeypatch.setattr(sys, "stdin", NoTerminal())
 
-    def run(*arguments):
-        capfd.readouterr()
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    yield run
+    yield run_main
     NoTerminal.buffer.close()
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -16,19 +13,8 @@ pytest.importorskip("huggingface_hub")
 
 from phi3_core.errors import ModelError
 from phi3_core.models.store import PARTIAL, locked
+from stand_in_hub import support
 
-
-def load_support():
-    """The package beside this file; tests are no packages, so it is loaded by its place."""
-    name, where = "core_tests_hub", str(Path(__file__).with_name("hub"))
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, f"{where}/__init__.py", submodule_search_locations=[where])
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return importlib.import_module(f"{name}.support")
-
-
-support = load_support()
 environment, server, commit = support.environment, support.server, support.commit
 
 

@@ -19,16 +19,6 @@ HEARD = "Hello world"
 
 
 @pytest.fixture
-def source(phi3_folder, tmp_path):
-    """Original weights, as far as a parrot cares."""
-    folder = tmp_path / "tiny"
-    shutil.copytree(phi3_folder, folder)
-    (folder / "config.json").write_text(json.dumps({"model_type": "phi3"}), encoding="utf-8")
-    (folder / "model.safetensors").write_bytes(b"\0" * 8)
-    return str(folder)
-
-
-@pytest.fixture
 def model(plugins, source):
     plugins.add("parrot")
     with phi3.load(source, device="parrot") as loaded:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
@@ -13,22 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from phi3_core.cli import main
 from phi3_core.models import memory
 from phi3_core.models.catalogue import CATALOGUE
+from stand_in_hub import support
 
-
-def load_support():
-    """The package beside this file; tests are no packages, so it is loaded by its place."""
-    name, where = "core_tests_hub", str(Path(__file__).with_name("hub"))
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, f"{where}/__init__.py", submodule_search_locations=[where])
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return importlib.import_module(f"{name}.support")
-
-
-support = load_support()
 environment, server = support.environment, support.server
 
 MODEL = "phi-3-mini-4k-instruct"
@@ -75,21 +62,12 @@ def original(tokenizer) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def phi3(plugins, server, capfd, monkeypatch):
+def phi3(plugins, server, run_main, monkeypatch):
     """Run one command in this process; returns (exit code, stdout, stderr)."""
     plugins.add("parrot", changes=PUBLISHES)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
 
-    def run(*arguments):
-        capfd.readouterr()
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
+    return run_main
 
 
 def folder(home: Path) -> Path:

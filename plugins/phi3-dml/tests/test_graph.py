@@ -10,10 +10,10 @@ from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.quantization.reference import logits
 from phi3_core.quantization.rounding import round_weight
 from phi3_core.quantization.scales import Scheme
-from phi3_dml import graph
+from phi3_dml import layouts
 
 pytestmark = pytest.mark.runs
-LAYOUTS = pytest.mark.parametrize("layout", graph.LAYOUTS.values(), ids=lambda layout: layout.name or "cpu")
+LAYOUTS = pytest.mark.parametrize("layout", layouts.LAYOUTS.values(), ids=lambda layout: layout.name or "cpu")
 LONGROPE = [name for name in TINY if "rope_scaling" in TINY[name]]
 
 
@@ -80,10 +80,10 @@ def test_beyond_a_window_of_real_size(tmp_path, write_graph):
     config = {"num_hidden_layers": 1, "max_position_embeddings": 4096, "sliding_window": 2047}
     checkpoint = Checkpoint.open(write_random(tmp_path / "long", config))
     ids = np.random.default_rng(2).integers(3, 320, 2300)
-    found = Runner(write_graph(checkpoint, graph.CPU), checkpoint.architecture)(ids)
-    assert close(found, logits(checkpoint, ids), graph.CPU)
+    found = Runner(write_graph(checkpoint, layouts.CPU), checkpoint.architecture)(ids)
+    assert close(found, logits(checkpoint, ids), layouts.CPU)
     other = Checkpoint.open(write_random(tmp_path / "other", {**config, "sliding_window": 2046}))
-    assert not close(found, logits(other, ids), graph.CPU, 1e-7)
+    assert not close(found, logits(other, ids), layouts.CPU, 1e-7)
 
 
 def test_longrope_of_real_size(tmp_path, write_graph):
@@ -97,12 +97,12 @@ def test_longrope_of_real_size(tmp_path, write_graph):
         "original_max_position_embeddings": 4096,
     }
     checkpoint = Checkpoint.open(write_random(tmp_path, {**TINY["phi-4-mini"], **settings}))
-    folder = write_graph(checkpoint, graph.CPU)
+    folder = write_graph(checkpoint, layouts.CPU)
     ids = np.random.default_rng(2).integers(3, 320, 4097)
     for tokens in (4096, 4097):
         found = Runner(folder, checkpoint.architecture)(ids[:tokens])
-        assert close(found, logits(checkpoint, ids[:tokens]), graph.CPU)
-    assert graph.is_fused(checkpoint.architecture, graph.CPU)
+        assert close(found, logits(checkpoint, ids[:tokens]), layouts.CPU)
+    assert layouts.is_fused(checkpoint.architecture, layouts.CPU)
 
 
 @LAYOUTS

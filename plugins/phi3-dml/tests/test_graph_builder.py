@@ -17,7 +17,7 @@ from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.quantization.reference import logits
 from phi3_core.quantization.scales import Scheme
 from phi3_core.values import Artifact, Device, GenerationRequest
-from phi3_dml import graph
+from phi3_dml import layouts
 
 onnx = pytest.importorskip("onnx", reason="needs onnx to read graphs")
 for needed in ("torch", "transformers", "onnx_ir"):
@@ -56,7 +56,7 @@ def build(source, folder, precision, provider):
 
 def ours(write_graph, source, provider, precision):
     checkpoint = Checkpoint.open(source)
-    layout = graph.CPU if provider == "cpu" else graph.DIRECTML
+    layout = layouts.CPU if provider == "cpu" else layouts.DIRECTML
     scheme = Scheme(bits=4, group_size=32)
     weights = (*checkpoint.linear, checkpoint.head)
     schemes = {weight.name: scheme for weight in weights} if precision == "int4" else {}

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from phi3_core.errors import ModelError
 from phi3_core.quantization.random_checkpoint import TINY
 from phi3_core.quantization.scales import Scheme
-from phi3_dml import configuration, graph, onnx_reader, onnx_writer, weights
+from phi3_dml import configuration, layouts, onnx_reader, onnx_writer, weights
 
 onnx = pytest.importorskip("onnx", reason="needs onnx to check what is written")
 
 
-@pytest.mark.parametrize("layout", graph.LAYOUTS.values(), ids=lambda layout: layout.name or "cpu")
+@pytest.mark.parametrize("layout", layouts.LAYOUTS.values(), ids=lambda layout: layout.name or "cpu")
 @pytest.mark.parametrize("name", TINY)
 def test_the_checker_finds_nothing(checkpoints, write_graph, layout, name):
     scheme = Scheme(bits=4, group_size=32)
@@ -63,7 +63,7 @@ def test_the_precision_is_that_of_the_products(checkpoints, write_graph, bits, p
         schemes |= {weight.name: Scheme(bits=bits["linear"], group_size=32) for weight in checkpoint.linear}
     if "head" in bits:
         schemes[checkpoint.head.name] = Scheme(bits=bits["head"], group_size=32)
-    folder = write_graph(checkpoint, graph.CPU, schemes=schemes)
+    folder = write_graph(checkpoint, layouts.CPU, schemes=schemes)
     assert weights.recognize(folder) == precision
 
 
@@ -123,7 +123,7 @@ def test_junk_is_damage_and_nothing_else(tmp_path_factory, content):
 
 
 def test_a_cut_file_is_damage(checkpoints, write_graph):
-    path = write_graph(checkpoints["phi-4"], graph.CPU) / "model.onnx"
+    path = write_graph(checkpoints["phi-4"], layouts.CPU) / "model.onnx"
     whole = path.read_bytes()
     for size in (0, 1, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])

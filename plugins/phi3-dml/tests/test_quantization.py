@@ -5,8 +5,11 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
+import psutil
 import pytest
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.models import beside
+from phi3_core.quantization import settings
 from phi3_core.quantization.calibration import calibrate
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.random_checkpoint import TINY, write_random
@@ -42,6 +45,7 @@ def make(source, tmp_path):
             source, device, Recipe(**recipe), output, lambda stage, done=None, total=None: stages.append(stage)
         )
         assert stages[-1] == "writing the model"
+        beside.copy(source.path, output)  # as core does
         assert {path.name for path in output.iterdir()} == {
             "model.onnx",
             "model.onnx.data",
@@ -98,14 +102,14 @@ def test_what_was_written_answers_like_the_original(make, source):
 
 def test_calibration_by_default_by_file_and_not_at_all(make, source, tmp_path, monkeypatch):
     seen = []
-    original = quantization.make_plan
+    original = settings.make_plan
 
     def plan(*given):
         found = original(*given)
         seen.append(found.importance)
         return found
 
-    monkeypatch.setattr(quantization, "make_plan", plan)
+    monkeypatch.setattr(settings, "make_plan", plan)
     text, moments = tmp_path / "text.txt", tmp_path / "moments.npz"
     text.write_text("Some text of the user's own.", encoding="utf-8")
     calibrate(Checkpoint.open(source.path), [[5, 6, 7]]).save(moments)
@@ -142,10 +146,10 @@ def test_refused_before_the_work(source, tmp_path, device, recipe, message):
 def test_too_little_disk_or_memory_is_said_with_the_figures(source, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(quantization.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
         with pytest.raises(ModelError, match=r"0\.0 GB free; the model takes 0\.1 GB"):
             quantization.quantize(source, CPU, Recipe(precision="int4"), tmp_path, lambda *_, **__: None)
-    memory = quantization.psutil.virtual_memory()
-    monkeypatch.setattr(quantization.psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
     with pytest.raises(ModelError, match=r"about 0\.\d GB of memory; 0\.0 GB are available"):
         quantization.quantize(source, CPU, Recipe(precision="int4"), tmp_path, lambda *_, **__: None)

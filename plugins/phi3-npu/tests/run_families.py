@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from phi3_core.models import beside
 from phi3_core.quantization.calibration import calibrate
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.quality import measure
@@ -44,6 +45,7 @@ def make(source: Path, precision: str, folder: Path) -> Artifact:
     extra = {"calibration": str(folder / "calibration.npz")}
     recipe = Recipe(precision=precision, extra=extra)
     quantization.quantize(Source(path=source, model="tiny"), CPU, recipe, output, lambda *_, **__: None)
+    beside.copy(source, output)  # as core does
     return Artifact(path=output, backend="npu", precision=precision, manifest={"digest": output.name})
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
+import psutil
 import pytest
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.models import beside
 from phi3_core.quantization.calibration import calibrate
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.random_checkpoint import TINY, write_random
@@ -36,6 +38,7 @@ def make(tmp_path):
             calibrate(Checkpoint.open(source), [list(range(5, 45))]).save(tmp_path / "calibration.npz")
             recipe["extra"] = {"calibration": str(tmp_path / "calibration.npz")}
         quantization.quantize(Source(path=source, model="tiny"), NPU, Recipe(**recipe), output, quiet)
+        beside.copy(source, output)  # as core does
         assert {path.name for path in output.iterdir()} == {"model.safetensors", "config.json"}
         assert weights.recognize(output) == recipe["precision"]
         return load_file(output / weights.FILE)
@@ -125,10 +128,10 @@ def test_refused_before_the_work(make, tmp_path, recipe, message):
 def test_too_little_disk_or_memory_is_said_with_the_figures(make, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(quantization.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
         with pytest.raises(ModelError, match=r"0\.0 GB free; the model takes 0\.0 GB"):
             make(precision="int8")
-    memory = quantization.psutil.virtual_memory()
-    monkeypatch.setattr(quantization.psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
     with pytest.raises(ModelError, match=r"about 0\.\d GB of memory; 0\.0 GB are available"):
         make(precision="int8")

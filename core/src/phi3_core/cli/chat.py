@@ -39,9 +39,7 @@ def add(commands: Any) -> None:
     options.add_engine(command)
     options.add_generation(command)
     command.add_argument("--stats", action="store_true", help="print each answer's figures to stderr")
-    options.add_quiet(command)
-    options.add_traceback(command)
-    command.set_defaults(call=call)
+    options.finish(command, call)
 
 
 def call(given: argparse.Namespace) -> int:

@@ -28,10 +28,7 @@ def add(commands: Any) -> None:
     )
     options.add_offline(command)
     command.add_argument("--report", metavar="FILE", help="write all of it to one file, without names and home folders")
-    command.add_argument("--json", action="store_true", help="print the report")
-    options.add_quiet(command)
-    options.add_traceback(command)
-    command.set_defaults(call=call)
+    options.finish(command, call, json="print the report")
 
 
 def call(given: argparse.Namespace) -> int:

@@ -25,22 +25,20 @@ def add(commands: Any) -> None:
     options.add_offline(command)
     command.add_argument("--reference", metavar="FOLDER", help="original weights to compare with [the model's own]")
     command.add_argument("--text", metavar="FILE", help="a text to evaluate with [a built-in one]")
-    command.add_argument("--json", action="store_true", help="print the report as JSON")
-    options.add_quiet(command)
-    options.add_traceback(command)
-    command.set_defaults(call=call)
+    options.finish(command, call, json="print the report as JSON")
 
 
 def call(given: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from phi3_core import evaluation, pipeline
+    from phi3_core import evaluation
     from phi3_core.models import sources
     from phi3_core.models.lookup import look_up
-    from phi3_core.selection import Wish
+    from phi3_core.quantization.checkpoint import Checkpoint
     from phi3_core.values import to_plain
 
     from . import output
+    from .opening import set_out
 
     text = None
     if given.text:
@@ -49,8 +47,7 @@ def call(given: argparse.Namespace) -> int:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"the text {given.text} cannot be read: {error}", hint="name a UTF-8 text file") from error
     progress = output.Progress()
-    wish = Wish(device=given.device, precision=given.precision, policy=given.policy)
-    journey = pipeline.set_out(given.model, wish, progress=progress, refresh=given.refresh, offline=given.offline)
+    journey = set_out(given, progress)
     device, found = journey.fetch()
     reference = look_up(given.reference, journey.store) if given.reference else journey.reference
     if reference.form == "artifact":
@@ -60,8 +57,8 @@ def call(given: argparse.Namespace) -> int:
         found.artifact,
         device,
         journey.survey.backend(device.backend),
-        reference=source.path,
         ids=evaluation.evaluation_ids(found.text, text),
+        reference=Checkpoint.open(source.path),
         progress=progress,
         options=dict(given.option),
     )

@@ -1,4 +1,4 @@
-"""What ``run`` and ``chat`` do first: load the model that their flags ask for."""
+"""What commands with a model and a device do first: ask the backends, or load the model at once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ if TYPE_CHECKING:
     import argparse
 
     from phi3_core.model import Model
+    from phi3_core.pipeline import Journey
+    from phi3_core.values import Progress
+
+
+def set_out(given: argparse.Namespace, progress: Progress, *, update: bool = False) -> Journey:
+    """The first two steps, for what the flags ask for."""
+    from phi3_core import pipeline
+    from phi3_core.selection import Wish
+
+    wish = Wish(device=given.device, precision=given.precision, policy=given.policy)
+    return pipeline.set_out(
+        given.model, wish, progress=progress, refresh=given.refresh, offline=given.offline, update=update
+    )
 
 
 def open_model(given: argparse.Namespace, purpose: str) -> Model:

@@ -8,6 +8,7 @@ from phi3_core.models import DEFAULT
 
 TYPE_CHECKING = False  # as in the package itself
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -19,8 +20,19 @@ def pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def add_traceback(command: argparse.ArgumentParser) -> None:
+def finish(
+    command: argparse.ArgumentParser, call: Callable[[argparse.Namespace], int], *, json: str = "", quiet: bool = True
+) -> None:
+    """What every command ends with: its last flags, and the function that carries it out.
+
+    ``json`` is what ``--json`` does, where there is such a flag.
+    """
+    if json:
+        command.add_argument("--json", action="store_true", help=json)
+    if quiet:
+        add_quiet(command)
     command.add_argument("--traceback", action="store_true", help="show where an error came from")
+    command.set_defaults(call=call)
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
@@ -40,6 +52,10 @@ def add_device(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument("-p", "--precision", choices=("fp16", "int8", "int4"), help="[the best that can be had]")
     add_policy(group)
+    add_refresh(group)
+
+
+def add_refresh(group: Any) -> None:
     group.add_argument("--refresh", action="store_true", help="ask the backends again, whatever was cached")
 
 

@@ -15,10 +15,8 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "plugins", help="installed backends, versions, hooks", description="List the installed backends."
     )
-    command.add_argument("--refresh", action="store_true", help="ask the backends again, whatever was cached")
-    command.add_argument("--json", action="store_true", help="print everything as JSON")
-    options.add_traceback(command)
-    command.set_defaults(call=call)
+    options.add_refresh(command)
+    options.finish(command, call, json="print everything as JSON", quiet=False)
 
 
 def call(given: argparse.Namespace) -> int:

@@ -37,21 +37,17 @@ def add(commands: Any) -> None:
     )
     group.add_argument("--no-check", action="store_true", help="do not measure the quality, nor refuse noise")
     command.add_argument("--output", metavar="FOLDER", help="copy the result there too")
-    command.add_argument("--json", action="store_true", help="print the result as JSON")
-    options.add_quiet(command)
-    options.add_traceback(command)
-    command.set_defaults(call=call)
+    options.finish(command, call, json="print the result as JSON")
 
 
 def call(given: argparse.Namespace) -> int:
     import shutil
     from pathlib import Path
 
-    from phi3_core import pipeline
-    from phi3_core.selection import Wish
     from phi3_core.values import Recipe
 
     from . import output
+    from .opening import set_out
 
     if given.precision is None:
         raise UsageError("which precision?", hint=f"phi3 quantize {given.model} --precision int4")
@@ -73,9 +69,8 @@ def call(given: argparse.Namespace) -> int:
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error.args[0]) if error.args else str(error), hint="phi3 quantize --help") from error
-    wish = Wish(device=given.device, precision=given.precision, policy=given.policy)
     progress = output.Progress()
-    journey = pipeline.set_out(given.model, wish, progress=progress, refresh=given.refresh, offline=given.offline)
+    journey = set_out(given, progress)
     journey.recipe, journey.check = recipe, not given.no_check
     device, found = journey.fetch()
     progress.clear()

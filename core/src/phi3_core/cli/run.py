@@ -27,9 +27,7 @@ def add(commands: Any) -> None:
     options.add_generation(command)
     command.add_argument("--json", action="store_true", help="print the answer and its figures as JSON")
     command.add_argument("--stats", action="store_true", help="print the figures to stderr")
-    options.add_quiet(command)
-    options.add_traceback(command)
-    command.set_defaults(call=call)
+    options.finish(command, call)
 
 
 def call(given: argparse.Namespace) -> int:

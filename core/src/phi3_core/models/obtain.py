@@ -15,7 +15,7 @@ from phi3_core.backends import Backend
 from phi3_core.errors import ModelError
 from phi3_core.values import Artifact, Device, Progress, Published, Recipe, Source, to_plain
 
-from . import local, sample
+from . import beside, local, sample
 from . import plan as plans
 from .catalogue import CATALOGUE
 from .hub_client import MissingError
@@ -31,14 +31,6 @@ T = TypeVar("T")
 
 ASK_LIMIT_S = 30.0
 QUANTIZE_SILENCE_S = 900.0
-_TEXT_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-)
 
 
 class Asked(Protocol):
@@ -245,9 +237,7 @@ class _Errand:
                 recipe=recipe,
                 output=folder,
             )
-            for file in _TEXT_FILES:  # the text is core's business, whatever the backend kept
-                if (source.path / file).is_file() and not (folder / file).exists():
-                    shutil.copyfile(source.path / file, folder / file)
+            beside.copy(source.path, folder)
             return {
                 "source": {"model": source.model, "revision": source.revision},
                 "recipe": to_plain(recipe),
@@ -265,12 +255,12 @@ class _Errand:
         from phi3_core.quantization.checkpoint import Checkpoint
 
         try:
-            Checkpoint.open(source.path)
+            checkpoint = Checkpoint.open(source.path)
         except ModelError as error:  # a backend may know more shapes than core does
             logger.warning("the quality is not measured, since core cannot run the original: %s", error.message)
             return None
         found = evaluation.check(
-            folder, recipe.precision, self.need.device, self.worker.backend, source.path, self.progress
+            folder, recipe.precision, self.need.device, self.worker.backend, checkpoint, self.progress
         )
         return dict(to_plain(found))
 

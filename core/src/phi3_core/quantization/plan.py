@@ -5,7 +5,7 @@ Which scheme each weight gets, what its inputs are like, and where the factors g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,19 @@ class Plan:
         importance = self.importance.get(following.name)
         values = weight.float32()
         return values if importance is None or importance.balance is None else values / importance.balance
+
+
+def stored_counter(checkpoint: Checkpoint, plan: Plan, progress: Progress) -> Callable[[Weight], None]:
+    """What is called with each weight that has been stored, and says how many there are still to come."""
+    stage = "rounding weights" if plan.schemes else "preparing weights"
+    done = 0
+
+    def stored(weight: Weight) -> None:
+        nonlocal done
+        done = min(done + weight.raw.size, checkpoint.parameters)  # tied weights may be stored twice
+        progress(stage, done, checkpoint.parameters)
+
+    return stored
 
 
 def read_calibration(checkpoint: Checkpoint, given: str | None, progress: Progress) -> Calibration | None:

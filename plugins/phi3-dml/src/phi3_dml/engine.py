@@ -8,53 +8,24 @@ where its provider can rewind it, and made anew where it cannot.
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from attrs import frozen
-from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
-from phi3_core.paths import read_json
+from phi3_core.errors import BackendError, PromptTooLongError, UsageError
+from phi3_core.sampling import Sampler
 from phi3_core.values import Artifact, Device, GenerationRequest
 
-from . import configuration, detection, onnx_writer
-from .sampling import Sampler
+from . import opening
+from .opening import Opening
 
 # Read when the library is loaded: nothing leaves the machine.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime_genai as og
 
-logger = logging.getLogger("phi3_core.dml")
-
 _ROOM = 512
 """A conversation's cache is made for the next multiple of so many tokens, so that its turns can use it again."""
-_OPTIONS = ("intra_op_num_threads", "inter_op_num_threads")
-
-
-@frozen(kw_only=True)
-class Provider:
-    """What an execution provider can do."""
-
-    name: str | None
-    """As onnxruntime-genai calls it; None is the CPU's, which needs no name."""
-    options: Mapping[str, str]
-    rewinds: bool
-    """Whether a filled cache can be shortened and added to."""
-    halves: bool
-    """Whether its graphs compute in half precision."""
-
-
-def provider_of(device: Device) -> Provider:
-    """By the device's id: ``CPU``, ``CUDA``, or the number of a DirectX adapter."""
-    if device.id.isascii() and device.id.isdigit():
-        return Provider(name="dml", options={"device_index": device.id}, rewinds=False, halves=True)
-    if device.id == "CPU":
-        return Provider(name=None, options={}, rewinds=True, halves=False)
-    if device.id == "CUDA":
-        return Provider(name="cuda", options={}, rewinds=True, halves=True)
-    raise UsageError(f"there is no device {device}", hint="phi3 devices")
 
 
 def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> OnnxEngine:
@@ -64,26 +35,12 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
         ModelError: the folder is damaged, or not for this device, or wants more than it may.
         UsageError: an option that is not known.
     """
-    content = configuration.read(artifact.path)
-    graph, found = configuration.check_files(artifact.path, content)
-    provider = provider_of(device)
-    halves = onnx_writer.FLOAT16 in {kind for name, kind in found.inputs.items() if name.startswith("past")}
-    if provider.halves != halves:
-        made = "GPUs, in half precision" if halves else "CPUs, in single precision"
-        raise ModelError(f"{graph} was made for {made}; {device} needs another form", hint="phi3 models pull")
-    detection.confirm(device)
-    original, window = _positions(artifact)
-    context: int = content["model"]["context_length"]
-    if device.id.isdigit() and window is not None and window < context:
-        logger.warning("the context is limited to %d tokens: DirectML's attention has no sliding window", window)
-        context = window
-    model = _open(artifact, provider, options)
-    return OnnxEngine(
-        model, provider, content=content, context=context, original=original, roomy=purpose == "conversation"
-    )
+    opened = opening.check(artifact, device, options)
+    return OnnxEngine(_open(artifact, opened), opened, roomy=purpose == "conversation")
 
 
-def _open(artifact: Artifact, provider: Provider, options: Mapping[str, str]) -> Any:
+def _open(artifact: Artifact, opened: Opening) -> Any:
+    provider = opened.provider
     config = og.Config(str(artifact.path))
     config.clear_providers()
     if provider.name is not None:
@@ -97,9 +54,8 @@ def _open(artifact: Artifact, provider: Provider, options: Mapping[str, str]) ->
         "model": {"type": "llama", "pad_token_id": -1},
         "search": {"past_present_share_buffer": True},
     }
-    session = _session(options)
-    if session:
-        overlay["model"]["decoder"] = {"session_options": session}
+    if opened.session:
+        overlay["model"]["decoder"] = {"session_options": dict(opened.session)}
     config.overlay(json.dumps(overlay))
     try:
         return og.Model(config)
@@ -107,51 +63,19 @@ def _open(artifact: Artifact, provider: Provider, options: Mapping[str, str]) ->
         raise BackendError(f"loading {artifact.path} failed: {_line(error)}") from error
 
 
-def _session(options: Mapping[str, str]) -> dict[str, int]:
-    for key, value in options.items():
-        if key not in _OPTIONS:
-            raise UsageError(f"dml has no option {key}", hint=f"there is {' and '.join(_OPTIONS)}")
-        if not (value.isascii() and value.isdigit() and int(value) < 1024):
-            raise UsageError(f"the option {key} is a number of threads, not {value!r}")
-    return {key: int(value) for key, value in options.items()}
-
-
-def _positions(artifact: Artifact) -> tuple[int | None, int | None]:
-    """Where longrope changes over, and the sliding window, if there are such."""
-    config = read_json(artifact.path / "config.json")
-    config = config if isinstance(config, dict) else {}
-    context, original, window = (
-        config.get(key) for key in ("max_position_embeddings", "original_max_position_embeddings", "sliding_window")
-    )
-    if not isinstance(context, int):
-        return None, None
-    scaled = bool(config.get("rope_scaling")) and isinstance(original, int) and original < context
-    narrow = isinstance(window, int) and 0 < window < context
-    return original if scaled else None, window if narrow else None
-
-
 class OnnxEngine:
     """A model of ONNX Runtime GenAI, and the generator of the last request."""
 
     max_concurrency = 1
 
-    def __init__(
-        self,
-        model: Any,
-        provider: Provider,
-        *,
-        content: Mapping[str, Any],
-        context: int,
-        original: int | None,
-        roomy: bool,
-    ) -> None:
-        self.context_length = context
-        words = {"json_schema", "logits"} | ({"rewind"} if provider.rewinds else set())
+    def __init__(self, model: Any, opened: Opening, *, roomy: bool) -> None:
+        self.context_length = opened.context
+        words = {"json_schema", "logits"} | ({"rewind"} if opened.provider.rewinds else set())
         self.capabilities: frozenset[str] = frozenset(words)
-        self._vocabulary: int = content["model"]["vocab_size"]
+        self._vocabulary = opened.vocabulary
         self._model: Any = model
-        self._rewinds = provider.rewinds
-        self._original = original
+        self._rewinds = opened.provider.rewinds
+        self._original = opened.original
         self._roomy = roomy
         self._generator: Any = None
         self._capacity = 0
@@ -200,7 +124,11 @@ class OnnxEngine:
             raise UsageError(f"a token of the prompt is not among the {self._vocabulary} of the vocabulary")
 
     def _own(self, request: GenerationRequest) -> Iterator[int]:
-        """Logits from the generator, choices from us: whatever is cached serves any request."""
+        """Logits from the generator, choices from us: whatever is cached serves any request.
+
+        onnxruntime-genai's settings belong to a generator: a kept cache would be of use to requests with the same
+        settings only, and its random numbers would go on where the last answer stopped.
+        """
         ids, sampler = list(request.prompt_ids), Sampler(request.sampling, request.prompt_ids)
         limit = len(ids) + request.max_new_tokens
         self._fit(ids, limit)

@@ -2,108 +2,64 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-import psutil
-from attrs import frozen
-from phi3_core.errors import ModelError, UsageError
+from phi3_core.errors import UsageError
 from phi3_core.quantization.architecture import Architecture
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.mapped import Weight
-from phi3_core.quantization.plan import Plan, make_plan, read_calibration, spared
+from phi3_core.quantization.plan import Plan, stored_counter
+from phi3_core.quantization.room import check_room, rounding_memory
 from phi3_core.quantization.rounding import check_group_size
 from phi3_core.quantization.scales import Scheme
+from phi3_core.quantization.settings import Settings, check_extra, check_recipe, fitting_group_size, wants_reference
 from phi3_core.values import Device, Progress, Recipe, Source
 
-from . import __version__, configuration, graph, graph_weights, onnx_writer
-from .graph import Layout
+from . import __version__, configuration, graph, graph_weights, layouts, onnx_writer
+from .layouts import Layout
 
-_BESIDE = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-)
-"""What belongs to a model besides its weights; what the checkpoint lacks is left out."""
 _BLOCKS = (32, 64, 128, 256)
 """Sizes of groups that the kernels of ``MatMulNBits`` are made for."""
 _LARGEST_GRAPH = 64 << 20
-_SETTINGS = ("calibration", "exporter")
-
-
-@frozen(kw_only=True)
-class _Settings:
-    """A recipe with every choice made."""
-
-    layout: Layout
-    linear: Scheme | None
-    """For the decoder's linear layers; None keeps them in half precision."""
-    ratio: float
-    calibration: str | None
-    """A file, ``none``, or None for the built-in text."""
 
 
 def layout_of(device: Device) -> Layout:
-    return graph.CPU if device.kind == "cpu" else graph.DIRECTML
+    return layouts.CPU if device.kind == "cpu" else layouts.DIRECTML
 
 
 def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> dict[str, str]:
-    """Write ``model.onnx``, its data, ``genai_config.json`` and the tokenizer into the folder ``output``.
+    """Write ``model.onnx``, its data and ``genai_config.json`` into the folder ``output``.
 
     Returns the versions of the tools that were used.
     """
-    _check_settings(recipe)
-    if recipe.extra.get("exporter", "builtin") == "reference":
+    check_extra("dml", recipe)
+    if wants_reference(recipe):
         from . import reference
 
-        tools = reference.quantize(source, device, recipe, output, progress)
-    else:
-        checkpoint = Checkpoint.open(source.path)
-        settings = _decide(checkpoint, device, recipe)
-        _check_room(checkpoint, settings, output)
-        _write(checkpoint, settings.layout, _plan(checkpoint, settings, progress), output, progress)
-        tools = {"phi3-dml": __version__}
-    for name in _BESIDE:
-        if (source.path / name).is_file():
-            shutil.copyfile(source.path / name, output / name)
-    return tools
+        return reference.quantize(source, device, recipe, output, progress)
+    checkpoint = Checkpoint.open(source.path)
+    layout = layout_of(device)
+    settings = _decide(checkpoint, device, layout, recipe)
+    _check_room(checkpoint, layout, settings, output)
+    # The output layer gets 8 bits where the others get 4.
+    plan = settings.plan(checkpoint, outer=(checkpoint.head,), byte_scheme=byte_scheme, progress=progress)
+    _write(checkpoint, layout, plan, output, progress)
+    return {"phi3-dml": __version__}
 
 
 def _write(checkpoint: Checkpoint, layout: Layout, plan: Plan, output: Path, progress: Progress) -> None:
-    done = 0
-
-    def stored(weight: Weight) -> None:
-        nonlocal done
-        done = min(done + weight.raw.size, checkpoint.parameters)
-        progress("rounding weights" if plan.schemes else "preparing weights", done, checkpoint.parameters)
-
     with graph_weights.DataFile(output / configuration.DATA) as data:
         weights = graph_weights.StoredWeights(
-            plan, data, halves=layout.halves, explicit_zeros=layout.explicit_zeros, stored=stored
+            plan,
+            data,
+            halves=layout.halves,
+            explicit_zeros=layout.explicit_zeros,
+            stored=stored_counter(checkpoint, plan, progress),
         )
         built = graph.build(checkpoint, weights, layout)
     progress("writing the model")
     (output / configuration.MODEL).write_bytes(onnx_writer.write_model(built, "phi3-dml", __version__))
-    configuration.write(checkpoint, output, positions=not graph.is_fused(checkpoint.architecture, layout))
-
-
-def _plan(checkpoint: Checkpoint, settings: _Settings, progress: Progress) -> Plan:
-    """The output layer gets 8 bits where the others get 4, and so do the layers beyond the ratio."""
-    low = settings.linear
-    if low is None:
-        return Plan()
-    calibration = read_calibration(checkpoint, settings.calibration, progress) if low.bits == 4 else None
-    schemes = {weight.name: low for weight in checkpoint.linear}
-    schemes[checkpoint.head.name] = byte_scheme(checkpoint.head)
-    if settings.ratio < 1:
-        for weight in spared(checkpoint, low, settings.ratio, calibration, progress):
-            schemes[weight.name] = byte_scheme(weight)
-    return make_plan(checkpoint, schemes, calibration)
+    configuration.write(checkpoint, output, positions=not layouts.is_fused(checkpoint.architecture, layout))
 
 
 def byte_scheme(weight: Weight) -> Scheme:
@@ -112,25 +68,12 @@ def byte_scheme(weight: Weight) -> Scheme:
     return Scheme(bits=8, group_size=size)
 
 
-def _check_settings(recipe: Recipe) -> None:
-    unknown = set(recipe.extra) - set(_SETTINGS)
-    if unknown:
-        raise UsageError(f"dml knows no quantization setting {', '.join(sorted(unknown))}", hint="use calibration")
-    exporter = recipe.extra.get("exporter", "builtin")
-    if exporter not in {"builtin", "reference"}:
-        raise UsageError(f"dml knows no exporter {exporter!r}", hint="--exporter builtin or reference")
-
-
-def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> _Settings:
+def _decide(checkpoint: Checkpoint, device: Device, layout: Layout, recipe: Recipe) -> Settings:
     """Fill in what the recipe leaves open, and refuse what does not go together."""
     _check_shape(checkpoint.architecture)
-    layout, linear = layout_of(device), None
-    if recipe.precision != "int4" and recipe.ratio != 1:
-        raise UsageError(f"a ratio of {recipe.ratio} needs int4: it is the share of layers that get 4 bits")
-    if recipe.precision == "fp16":
-        if recipe.group_size not in {None, -1}:
-            raise UsageError(f"fp16 has no groups of {recipe.group_size}", hint="leave the group size out")
-    else:
+    check_recipe(recipe, grouped=("int4", "int8"))
+    linear = None
+    if recipe.precision != "fp16":
         bits = 4 if recipe.precision == "int4" else 8
         size = recipe.group_size or _group_size(checkpoint, layout, bits)
         if size not in _BLOCKS:
@@ -147,7 +90,7 @@ def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> _Settings
                     f"{weight.shape[1] // size}",
                     hint="use --sym, or another group size",
                 )
-    return _Settings(layout=layout, linear=linear, ratio=recipe.ratio, calibration=recipe.extra.get("calibration"))
+    return Settings(linear=linear, ratio=recipe.ratio, calibration=recipe.extra.get("calibration"))
 
 
 def _check_shape(shape: Architecture) -> None:
@@ -159,17 +102,17 @@ def _check_shape(shape: Architecture) -> None:
 def _group_size(checkpoint: Checkpoint, layout: Layout, bits: int) -> int:
     """Groups of 32 as the published weights for the CPU have them, of 128 for DirectML, where they fill the rows."""
     wanted = (32,) if not layout.halves and bits == 4 else (128, 64, 32)
-    widths = {weight.shape[1] for weight in (*checkpoint.linear, checkpoint.head)}
-    fitting = (size for size in wanted if not any(width % size for width in widths))
-    size = next(fitting, None)
+    weights = (*checkpoint.linear, checkpoint.head)
+    size = fitting_group_size(weights, wanted)
     if size is None:
+        widths = {weight.shape[1] for weight in weights}
         raise UsageError(f"no groups of {' or '.join(map(str, wanted))} divide the layers' inputs: {sorted(widths)}")
     return size
 
 
-def _check_room(checkpoint: Checkpoint, settings: _Settings, output: Path) -> None:
+def _check_room(checkpoint: Checkpoint, layout: Layout, settings: Settings, output: Path) -> None:
     """Memory and disk, before the work begins."""
-    low, layout = settings.linear, settings.layout
+    low = settings.linear
     size = 2 * checkpoint.embedding.raw.size
     for weight in (*checkpoint.linear, checkpoint.head):
         scheme = byte_scheme(weight) if low and weight is checkpoint.head else low
@@ -178,21 +121,4 @@ def _check_room(checkpoint: Checkpoint, settings: _Settings, output: Path) -> No
         size = round(size * (1 + (1 - settings.ratio)))
     tables = checkpoint.architecture.context * checkpoint.architecture.rotary.size * (2 if layout.halves else 4)
     size += 2 * tables + _LARGEST_GRAPH
-    free = shutil.disk_usage(output).free
-    if free < size:
-        raise ModelError(
-            f"{output} has {_gigabytes(free)} free; the model takes {_gigabytes(size)}",
-            hint="free some room, or give another folder with --output",
-        )
-    # Measured: the runtime, some copies of the largest matrix's blocks, and the activations of calibration.
-    needed = (600 << 20) + 8 * max(weight.raw.size for weight in checkpoint.linear)
-    available = psutil.virtual_memory().available
-    if available < needed:
-        raise ModelError(
-            f"quantizing takes about {_gigabytes(needed)} of memory; {_gigabytes(available)} are available",
-            hint="close other programs and try again",
-        )
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+    check_room(output, size=size, memory=rounding_memory(checkpoint))

@@ -7,33 +7,32 @@ searched for and weighted by what each layer's inputs look like, and the output 
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import psutil
-from phi3_core.errors import ModelError, UsageError
+from phi3_core.errors import UsageError
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.mapped import Weight
 from phi3_core.quantization.plan import Plan, make_plan, read_calibration
+from phi3_core.quantization.room import check_room
 from phi3_core.quantization.rounding import round_blocks
 from phi3_core.quantization.scales import Scheme
+from phi3_core.quantization.settings import check_extra
 from phi3_core.values import Device, Progress, Recipe, Source
 
 from . import weights
 from .weights import Tensor, Writer
 
 HEAD = "lm_head.weight"
-_BESIDE = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _AT_ONCE = 1 << 22
 _BYTE, _NIBBLE = Scheme(bits=8), Scheme(bits=4)
 
 
 def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
-    """Write ``model.safetensors``, the configuration and the tokenizer into the folder ``output``."""
+    """Write ``model.safetensors`` into the folder ``output``."""
     checkpoint = Checkpoint.open(source.path)
     _check(checkpoint, device, recipe)
     matrices = dict(_matrices(checkpoint))
@@ -47,16 +46,11 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     plan = make_plan(checkpoint, schemes, read_calibration(checkpoint, given, progress))
     with contextlib.closing(Writer(output / weights.FILE, recipe.precision, tensors)) as writer:
         _write(checkpoint, matrices, plan, writer, progress)
-    for name in _BESIDE:
-        if (source.path / name).is_file():
-            shutil.copyfile(source.path / name, output / name)
 
 
 def _check(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> None:
     """Refuse what the kernels cannot do."""
-    unknown = set(recipe.extra) - {"calibration"}
-    if unknown:
-        raise UsageError(f"npu knows no quantization setting {', '.join(sorted(unknown))}", hint="use calibration")
+    check_extra("npu", recipe, known=("calibration",))
     if recipe.group_size not in {None, -1}:
         raise UsageError(
             f"{device} takes one scale per channel, no groups of {recipe.group_size}", hint="leave the group size out"
@@ -133,24 +127,9 @@ def _tensors(checkpoint: Checkpoint, matrices: Mapping[str, Weight], schemes: Ma
 
 def _check_room(matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme], size: int, output: Path) -> None:
     """Disk and memory, before the work begins."""
-    free = shutil.disk_usage(output).free
-    if free < size + (16 << 20):
-        raise ModelError(
-            f"{output} has {_gigabytes(free)} free; the model takes {_gigabytes(size)}",
-            hint="free some room, or give another folder with --output",
-        )
     # Some copies of a block of rows, and for four bits the activations of the calibration.
-    needed = (300 << 20) + (8 * max(weight.raw.size for weight in matrices.values()) if schemes else 0)
-    available = psutil.virtual_memory().available
-    if available < needed:
-        raise ModelError(
-            f"quantizing takes about {_gigabytes(needed)} of memory; {_gigabytes(available)} are available",
-            hint="close other programs and try again",
-        )
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+    memory = (300 << 20) + (8 * max(weight.raw.size for weight in matrices.values()) if schemes else 0)
+    check_room(output, size=size, memory=memory, margin=16 << 20)
 
 
 def _write(

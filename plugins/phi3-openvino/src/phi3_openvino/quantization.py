@@ -2,101 +2,54 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
-from attrs import frozen
-from phi3_core.errors import ModelError, UsageError
+from phi3_core.errors import UsageError
 from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.mapped import Weight
-from phi3_core.quantization.plan import Plan, make_plan, read_calibration, spared
+from phi3_core.quantization.plan import stored_counter
+from phi3_core.quantization.room import check_room, rounding_memory
 from phi3_core.quantization.rounding import check_group_size
 from phi3_core.quantization.scales import Scheme
+from phi3_core.quantization.settings import Settings, check_extra, check_recipe, fitting_group_size, wants_reference
 from phi3_core.values import Device, Progress, Recipe, Source
 
 from . import graph, graph_weights
 
 MODEL = "openvino_model.xml"
-BESIDE = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-)
-"""What belongs to a model besides its weights; what the checkpoint lacks is left out."""
 _BYTE_SCHEME = Scheme(bits=8)
 _LARGE = 4_000_000_000
 """Weights from which on the NPU wants one scale per channel (OpenVINO's guide to LLMs on the NPU)."""
 
 
-@frozen(kw_only=True)
-class _Settings:
-    """A recipe with every choice made."""
-
-    linear: Scheme | None
-    """For the decoder's linear layers; None keeps them in half precision."""
-    ratio: float
-    calibration: str | None
-    """A file, ``none``, or None for the built-in text."""
-
-
 def quantize(
     source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress
 ) -> Mapping[str, str] | None:
-    """Write ``openvino_model.xml``, its ``.bin``, the configuration and the tokenizer into the folder ``output``."""
-    check_recipe(device, recipe)
-    if recipe.extra.get("exporter", "builtin") != "builtin":
+    """Write ``openvino_model.xml`` and its ``.bin`` into the folder ``output``."""
+    _check(device, recipe)
+    if wants_reference(recipe):
         from . import reference
 
         return reference.quantize(source, device, recipe, output, progress)
     checkpoint = Checkpoint.open(source.path)
     settings = _decide(checkpoint, device, recipe)
     _check_room(checkpoint, settings, output)
-    plan = _plan(checkpoint, settings, progress)
-    _write(checkpoint, plan, output, progress)
-    for name in BESIDE:
-        if (source.path / name).is_file():
-            shutil.copyfile(source.path / name, output / name)
+    # The output layer and the embedding get 8 bits, as optimum-intel has it.
+    outer = (checkpoint.embedding, checkpoint.head)
+    plan = settings.plan(checkpoint, outer=outer, byte_scheme=lambda _: _BYTE_SCHEME, progress=progress)
+    graph.write(checkpoint, plan, output / MODEL, stored_counter(checkpoint, plan, progress))
     return None
 
 
-def _write(checkpoint: Checkpoint, plan: Plan, output: Path, progress: Progress) -> None:
-    done = 0
-
-    def stored(weight: Weight) -> None:
-        nonlocal done
-        done += weight.raw.size
-        progress("rounding weights" if plan.schemes else "preparing weights", done, checkpoint.parameters)
-
-    graph.write(checkpoint, plan, output / MODEL, stored)
-
-
-def check_recipe(device: Device, recipe: Recipe) -> None:
+def _check(device: Device, recipe: Recipe) -> None:
     """Refuse what does not go together, whatever the checkpoint is like."""
-    unknown = set(recipe.extra) - {"calibration", "exporter"}
-    if unknown:
-        raise UsageError(f"openvino knows no quantization setting {', '.join(sorted(unknown))}", hint="use calibration")
-    exporter = recipe.extra.get("exporter", "builtin")
-    if exporter not in {"builtin", "reference"}:
-        raise UsageError(f"openvino knows no exporter {exporter!r}", hint="--exporter builtin or reference")
-    if recipe.precision != "int4":
-        if recipe.ratio != 1:
-            raise UsageError(f"a ratio of {recipe.ratio} needs int4: it is the share of layers that get 4 bits")
-        if recipe.group_size not in {None, -1}:
-            raise UsageError(
-                f"{recipe.precision} has no groups of {recipe.group_size}", hint="leave the group size out"
-            )
+    check_extra("openvino", recipe)
+    check_recipe(recipe, grouped=("int4",))
     if device.kind == "npu":
         _check_npu(device, recipe)
 
 
-def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> _Settings:
+def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> Settings:
     """Fill in what the recipe leaves open, and refuse what does not fit the checkpoint."""
     npu = device.kind == "npu"
     linear = None
@@ -109,7 +62,7 @@ def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> _Settings
             check_group_size(weight, linear)
             if weight.shape[1] % 2:
                 raise UsageError(f"{weight.name} has {weight.shape[1]} inputs; int4 needs an even number")
-    return _Settings(linear=linear, ratio=recipe.ratio, calibration=recipe.extra.get("calibration"))
+    return Settings(linear=linear, ratio=recipe.ratio, calibration=recipe.extra.get("calibration"))
 
 
 def _check_npu(device: Device, recipe: Recipe) -> None:
@@ -123,12 +76,12 @@ def _check_npu(device: Device, recipe: Recipe) -> None:
 
 
 def _group_size(checkpoint: Checkpoint, *, npu: bool) -> int:
-    widths = {weight.shape[1] for weight in checkpoint.linear}
-    fitting = (size for size in ((128,) if npu else (128, 64, 32)) if not any(width % size for width in widths))
-    return -1 if npu and checkpoint.parameters > _LARGE else next(fitting, -1)
+    if npu and checkpoint.parameters > _LARGE:
+        return -1
+    return fitting_group_size(checkpoint.linear, (128,) if npu else (128, 64, 32)) or -1
 
 
-def _check_room(checkpoint: Checkpoint, settings: _Settings, output: Path) -> None:
+def _check_room(checkpoint: Checkpoint, settings: Settings, output: Path) -> None:
     """Memory and disk, before the work begins."""
     each = {weight.name: weight for weight in (checkpoint.embedding, checkpoint.head, *checkpoint.linear)}
     linear = {weight.name for weight in checkpoint.linear}
@@ -137,36 +90,4 @@ def _check_room(checkpoint: Checkpoint, settings: _Settings, output: Path) -> No
     size = sum(graph_weights.stored_bytes(weight, low if name in linear else outer) for name, weight in each.items())
     if settings.ratio < 1:
         size = round(size * (1 + (1 - settings.ratio)))
-    free = shutil.disk_usage(output).free
-    if free < size + (64 << 20):
-        raise ModelError(
-            f"{output} has {_gigabytes(free)} free; the model takes {_gigabytes(size)}",
-            hint="free some room, or give another folder with --output",
-        )
-    # Measured: the runtime, some copies of the largest matrix's blocks, and the activations of calibration.
-    needed = (600 << 20) + 8 * max(weight.raw.size for weight in each.values() if weight.name in linear)
-    available = psutil.virtual_memory().available
-    if available < needed:
-        raise ModelError(
-            f"quantizing takes about {_gigabytes(needed)} of memory; {_gigabytes(available)} are available",
-            hint="close other programs and try again",
-        )
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
-
-
-def _plan(checkpoint: Checkpoint, settings: _Settings, progress: Progress) -> Plan:
-    """The output layer and the embedding get 8 bits, as optimum-intel has it, and so do the layers beyond the ratio."""
-    low = settings.linear
-    if low is None:
-        return Plan()
-    calibration = read_calibration(checkpoint, settings.calibration, progress) if low.bits == 4 else None
-    schemes = {weight.name: low for weight in checkpoint.linear}
-    schemes |= {weight.name: _BYTE_SCHEME for weight in (checkpoint.embedding, checkpoint.head)}
-    if settings.ratio < 1:
-        schemes |= dict.fromkeys(
-            (weight.name for weight in spared(checkpoint, low, settings.ratio, calibration, progress)), _BYTE_SCHEME
-        )
-    return make_plan(checkpoint, schemes, calibration)
+    check_room(output, size=size, memory=rounding_memory(checkpoint), margin=64 << 20)

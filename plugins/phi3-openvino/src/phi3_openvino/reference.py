@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-from phi3_core.errors import ModelError, StoreError, UsageError
+from phi3_core.errors import ModelError, UsageError
+from phi3_core.models import beside
 from phi3_core.paths import read_json
 from phi3_core.quantization import toolchain
+from phi3_core.quantization.room import check_room_for_reference
 from phi3_core.values import Device, Progress, Recipe, Source
 
 from . import weights
-from .quantization import BESIDE
 
 logger = logging.getLogger("phi3_core.openvino")
 
@@ -63,7 +62,8 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
             hint="use --precision int8, or leave --exporter reference out",
         )
     _check_groups(source, recipe)
-    _check_room(source, output)
+    # Measured: 11.3 GB of memory for Phi-3-mini's 7.6 GB.
+    check_room_for_reference(source, output, disk=2, memory=4 / 3)
     tools = toolchain.prepare(OPTIMUM, progress)
     with tempfile.TemporaryDirectory(dir=output, prefix="scratch-") as scratch:
         result = Path(scratch) / "result"
@@ -71,12 +71,10 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
         _check(result, recipe, told)
         for file in result.glob("openvino_*"):
             file.replace(output / file.name)
-        # The tokenizer and the configuration as they were: what transformers saves again is not always the same.
-        text = source.path if (source.path / "tokenizer.json").is_file() else result
-        for name in BESIDE:
-            origin = next((folder / name for folder in (source.path, text) if (folder / name).is_file()), None)
-            if origin is not None:
-                shutil.copyfile(origin, output / name)
+        if not (source.path / "tokenizer.json").is_file():
+            # Of the others those that there are: what transformers saves again is not always the same.
+            beside.copy(source.path, output)
+            beside.copy(result, output)
     return {name: tools.versions[name] for name in _RECORDED}
 
 
@@ -124,22 +122,3 @@ def _check_groups(source: Source, recipe: Recipe) -> None:
                 f"groups of {recipe.group_size} do not divide the {width} inputs that {key} makes",
                 hint="leave --group-size out, or use a divisor",
             )
-
-
-def _check_room(source: Source, output: Path) -> None:
-    """Memory and disk, before anything is installed."""
-    size = sum(file.stat().st_size for file in source.path.glob("*.safetensors"))
-    free = shutil.disk_usage(output).free
-    if free < 2 * size:
-        raise StoreError(
-            f"{output} has {free / 1e9:.1f} GB free; the reference exporter takes up to {2 * size / 1e9:.1f} GB",
-            hint="free some room, or set PHI3_HOME to a folder on another disk",
-        )
-    # Measured: 11.3 GB for Phi-3-mini's 7.6 GB.
-    needed, available = (1 << 30) + size * 4 // 3, psutil.virtual_memory().available
-    if available < needed:
-        raise ModelError(
-            f"the reference exporter takes about {needed / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are "
-            f"available",
-            hint="leave --exporter reference out: the built-in one takes a fraction of it",
-        )

@@ -1,0 +1,32 @@
+"""An entry of the store as commands tell of it."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as in the package itself
+if TYPE_CHECKING:
+    from typing import Any
+
+    from phi3_core.models.store import Entry
+
+
+def date(seconds: float) -> str:
+    """A moment in UTC, as ISO 8601 has it."""
+    from datetime import datetime, timezone
+
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+
+
+def describe(entry: Entry) -> dict[str, Any]:
+    """What ``--json`` says of it."""
+    return {
+        "model": entry.model,
+        "backend": entry.backend,
+        "precision": entry.precision,
+        "form": "artifact" if entry.backend else "source",
+        "bytes": entry.size_bytes,
+        "path": entry.path,
+        "revision": entry.manifest.get("revision"),
+        "used": date(entry.used),
+        "quality": entry.manifest.get("quality"),
+        "damaged": bool(entry.manifest.get("damaged")),
+    }

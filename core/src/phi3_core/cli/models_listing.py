@@ -1,0 +1,99 @@
+"""``phi3 models list`` and ``show``: what there is, and what is here."""
+
+from __future__ import annotations
+
+import argparse
+
+from .entries import date, describe
+
+TYPE_CHECKING = False  # as in the package itself
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def call_list(given: argparse.Namespace) -> int:
+    from phi3_core.models.catalogue import CATALOGUE
+    from phi3_core.models.store import Store
+    from phi3_core.quantization import toolchain
+
+    from . import output
+
+    store = Store()
+    entries = [describe(entry) for entry in store.entries()]
+    here = {row["model"] for row in entries}
+    tools: list[dict[str, Any]] = [
+        {"name": each.name, "bytes": each.size_bytes, "path": each.path, "used": date(each.used)}
+        for each in toolchain.installed()
+    ]
+    total, free = sum(row["bytes"] for row in (*entries, *tools)), store.free_bytes()
+    if given.json:
+        catalogue = [{**known._asdict(), "in_store": known.name in here} for known in CATALOGUE.values()]
+        output.print_json(
+            {
+                "store": store.root,
+                "bytes": total,
+                "free_bytes": free,
+                "entries": entries,
+                "catalogue": catalogue,
+                "toolchains": tools,
+            }
+        )
+        return 0
+    rows = [
+        (
+            row["model"],
+            row["backend"] or "-",
+            row["precision"] or "source",
+            output.size(row["bytes"]),
+            row["used"][:10],
+            _quality(row["quality"]),
+        )
+        for row in entries
+    ]
+    rows += [(known.name, "-", "-", "not here", "", "") for known in CATALOGUE.values() if known.name not in here]
+    rows += [(each["name"], "-", "toolchain", output.size(each["bytes"]), each["used"][:10], "") for each in tools]
+    output.print_table(("model", "backend", "precision", "size", "last use", "quality"), rows)
+    print(f"{output.size(total)} in {store.root}, {output.size(free)} free")
+    return 0
+
+
+def _quality(report: Any) -> str:
+    """The report's perplexity, and that of the reference, if it was measured."""
+    if not isinstance(report, dict) or "perplexity" not in report:
+        return ""
+    return f"perplexity {report['perplexity']:.2f} ({report.get('perplexity_reference', 0):.2f})"
+
+
+def call_show(given: argparse.Namespace) -> int:
+    from phi3_core.models.catalogue import CATALOGUE
+    from phi3_core.models.lookup import look_up
+    from phi3_core.models.store import Store
+
+    from . import output
+
+    store = Store()
+    reference = look_up(given.model, store)
+    known = CATALOGUE.get(reference.name) if reference.form == "named" else None
+    entries = [entry for entry in store.entries() if reference.form == "named" and entry.model == reference.name]
+    document: dict[str, Any] = {
+        "model": reference.name,
+        "form": reference.form,
+        "path": reference.path,
+        "catalogue": known._asdict() if known else None,
+        "entries": [{**describe(entry), "manifest": entry.manifest} for entry in entries],
+    }
+    if given.json:
+        output.print_json(document)
+        return 0
+    print(reference.name + (f": {known.title}" if known else ""))
+    if known:
+        print(f"  {known.parameters / 1e9:.2f} billion parameters, context of {known.context_length} tokens")
+        print(f"  licence {known.licence}" + (f", from {known.repository}" if known.repository else ""))
+    if reference.path:
+        print(f"  {reference.form} in {reference.path}")
+    for entry in entries:
+        what = f"{entry.backend} {entry.precision}" if entry.backend else "original weights"
+        print(f"  {what}, {output.size(entry.size_bytes)}, {entry.path}")
+    if known and not entries:
+        print("  not in the store")
+    return 0

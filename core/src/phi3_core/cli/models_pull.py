@@ -1,0 +1,68 @@
+"""``phi3 models pull``: getting a model, or saying what that would download."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def call_pull(given: argparse.Namespace) -> int:
+    from phi3_core.models import local, sources
+    from phi3_core.models.lookup import look_up
+    from phi3_core.models.store import Store
+
+    from . import output
+    from .opening import set_out
+
+    if given.dry_run:
+        return _dry_run(given)
+    progress = output.Progress()
+    if given.source:
+        store = Store()
+        source = sources.source_of(
+            look_up(given.model, store), store, progress, offline=given.offline, update=given.update
+        )
+        result = {"model": source.model, "form": "source", "revision": source.revision, "path": source.path}
+    else:
+        journey = set_out(given, progress, update=given.update)
+        device, found = journey.fetch()
+        artifact = found.artifact
+        if journey.reference.form == "artifact":
+            artifact = local.take_in(journey.reference.name, found, journey.store)
+        result = {
+            "model": journey.reference.name,
+            "form": "artifact",
+            "device": str(device),
+            "backend": artifact.backend,
+            "precision": artifact.precision,
+            "revision": artifact.manifest.get("revision"),
+            "how": found.how,
+            "path": artifact.path,
+        }
+    progress.clear()
+    if given.json:
+        output.print_json(result)
+    else:
+        print(result["path"])
+    return 0
+
+
+def _dry_run(given: argparse.Namespace) -> int:
+    """What a pull would download: the files and their sizes."""
+    from phi3_core.models import plan
+    from phi3_core.models.lookup import look_up
+    from phi3_core.models.store import Store
+
+    from . import output
+    from .opening import set_out
+
+    if given.source:
+        planned = plan.for_source(look_up(given.model, Store()), offline=given.offline)
+    else:
+        planned = set_out(given, output.Progress(), update=given.update).plan()
+    if given.json:
+        output.print_json(planned)
+        return 0
+    for file in planned.files:
+        print(f"{output.size(file.size):>10}  {file.name}")
+    print(f"{output.size(planned.size_bytes):>10}  {planned.words}")
+    return 0

@@ -1,0 +1,96 @@
+"""``phi3 models verify`` and ``rm``: mending what is in the store, and getting rid of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from phi3_core.errors import ModelError, UsageError
+
+from .entries import describe
+
+
+def call_verify(given: argparse.Namespace) -> int:
+    from phi3_core.models import fetch, manifest
+    from phi3_core.models.store import Store
+
+    from . import output
+
+    store = Store()
+    entries = [entry for entry in store.entries() if entry.model == given.model]
+    if not entries:
+        raise ModelError(f"the store has no such model {given.model!r}", hint="phi3 models list")
+    if given.repair:
+        progress = output.Progress()
+        for entry in entries:
+            fetch.repair(entry, progress)
+        progress.clear()
+    rows = [{**describe(entry), "wrong": manifest.damaged(entry.path, entry.manifest)} for entry in entries]
+    for row in rows:
+        if row["damaged"]:
+            row["wrong"] = {manifest.NAME: "damaged"}
+    if given.json:
+        output.print_json({"entries": rows})
+    else:
+        for row in rows:
+            said = "; ".join(f"{name} is {what}" for name, what in row["wrong"].items())
+            print(f"{row['path']}: {said or 'whole'}")
+    if any(row["wrong"] for row in rows):
+        can_be = not given.repair and any(fetch.from_hub(entry) for entry in entries)
+        again = f"phi3 models verify --repair {given.model}"
+        hint = again if can_be else f"phi3 models rm {given.model}, then pull it again"
+        raise ModelError(f"{given.model} is damaged", hint=hint)
+    return 0
+
+
+def call_remove(given: argparse.Namespace) -> int:
+    from phi3_core.models.store import Store
+
+    from . import output
+
+    if given.toolchains:
+        return _remove_toolchains(given)
+    if given.source and (given.backend or given.precision):
+        raise UsageError("--source goes with neither --backend nor --precision")
+    if given.model is None and given.unused is None:
+        raise UsageError("which model?", hint="phi3 models rm MODEL, or --unused DAYS")
+    before = time.time() - 86400 * given.unused if given.unused is not None else None
+    store = Store()
+    entries = [
+        entry
+        for entry in store.entries()
+        if given.model in {None, entry.model}
+        and (before is None or entry.used < before)
+        and (not given.source or entry.backend is None)
+        and given.backend in (None, entry.backend)
+        and given.precision in (None, entry.precision)
+    ]
+    if not entries and given.unused is None:
+        raise ModelError(f"the store has no such model {given.model!r}", hint="phi3 models list")
+    for entry in entries:
+        store.remove(entry)
+    freed = sum(entry.size_bytes for entry in entries)
+    if given.json:
+        output.print_json({"removed": [describe(entry) for entry in entries], "bytes": freed})
+    else:
+        names = ", ".join(sorted({entry.model for entry in entries})) or "nothing"
+        print(f"phi3: removed {names}, {output.size(freed)}", file=sys.stderr)
+    return 0
+
+
+def _remove_toolchains(given: argparse.Namespace) -> int:
+    from phi3_core.quantization import toolchain
+
+    from . import output
+
+    if given.model or given.backend or given.precision or given.source or given.unused is not None:
+        raise UsageError("--toolchains goes with nothing else")
+    removed = toolchain.remove()
+    freed = sum(each.size_bytes for each in removed)
+    if given.json:
+        output.print_json({"removed": [{"name": each.name, "path": each.path} for each in removed], "bytes": freed})
+    else:
+        names = ", ".join(sorted({each.name for each in removed})) or "nothing"
+        print(f"phi3: removed {names}, {output.size(freed)}", file=sys.stderr)
+    return 0

@@ -1,0 +1,76 @@
+"""The next token from logits, for engines whose runtimes leave the choice to their caller.
+
+Penalty, temperature, top-k, nucleus, draw: in the order that transformers has them. numpy is imported here and so by
+nobody in core: backends import this module where they generate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from phi3_core.values import Sampling
+
+Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.integer[Any]]
+
+
+class Sampler:
+    """Picks the tokens of one answer. Greedy with a temperature of 0; the same draws for the same seed.
+
+    ``ids`` are the tokens that count as repeated from the start: the prompt's. A draw goes through the candidates by
+    their ids, or ``likeliest_first``, which sorts the vocabulary for each token; the same seed tells something else in
+    each of the two.
+    """
+
+    def __init__(self, sampling: Sampling, ids: Iterable[int], *, likeliest_first: bool = False) -> None:
+        self._sampling = sampling
+        self._likeliest_first = likeliest_first
+        self._random = np.random.default_rng(sampling.seed)
+        self._seen = set(ids) if sampling.repetition_penalty != 1 else set()
+
+    def pick(self, logits: npt.NDArray[Any]) -> int:
+        """A token for ``logits``, ``[vocabulary]``; it counts as seen from now on."""
+        penalized = self._sampling.repetition_penalty != 1
+        scores = self._penalized(logits) if penalized else logits
+        token = int(scores.argmax()) if self._sampling.temperature == 0 else self._draw(scores)
+        if penalized:
+            self._seen.add(token)
+        return token
+
+    def _penalized(self, logits: npt.NDArray[Any]) -> Floats:
+        """Divide what is positive and multiply what is negative, as in CTRL (Keskar et al., 2019)."""
+        scores = logits.astype(np.float64)
+        places = np.fromiter(self._seen, np.int64, len(self._seen))
+        places = places[places < len(scores)]
+        penalty, seen = self._sampling.repetition_penalty, scores[places]
+        scores[places] = np.where(seen > 0, seen / penalty, seen * penalty)
+        return scores
+
+    def _draw(self, logits: npt.NDArray[Any]) -> int:
+        """By probability, among the k likeliest and then the fewest that together reach p."""
+        scores = (logits.astype(np.float64) - float(logits.max())) / self._sampling.temperature
+        places = self._candidates(scores)
+        chances = np.exp(scores[places])
+        chances /= chances.sum()
+        if self._sampling.top_p < 1:
+            if not self._likeliest_first:
+                order = np.argsort(-chances, kind="stable")
+                places, chances = places[order], chances[order]
+            last = int(np.searchsorted(np.cumsum(chances), self._sampling.top_p)) + 1
+            places, chances = places[:last], chances[:last]
+        reached = np.cumsum(chances)
+        place = int(np.searchsorted(reached, self._random.random() * reached[-1], "right"))
+        return int(places[min(place, len(places) - 1)])
+
+    def _candidates(self, scores: Floats) -> Places:
+        """The k likeliest, all if k is 0; of equals the lower id first where they are sorted."""
+        count = self._sampling.top_k or len(scores)
+        if self._likeliest_first:
+            return np.argsort(-scores, kind="stable")[:count]
+        if count < len(scores):
+            return np.argpartition(scores, -count)[-count:]
+        return np.arange(len(scores))

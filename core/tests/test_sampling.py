@@ -1,0 +1,115 @@
+"""How tokens are picked."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from phi3_core.sampling import Sampler
+from phi3_core.values import Sampling
+
+LOGITS = np.log(np.array([0.05, 0.4, 0.3, 0.2, 0.05], np.float32))
+FALLING = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+TOLD = {
+    False: [[4, 21, 23, 1, 6, 36], [30, 21, 8, 11, 30, 19], [11, 21, 8, 36, 14, 14]],
+    True: [[30, 33, 39, 11, 36, 9], [30, 21, 8, 11, 30, 19], [11, 21, 8, 36, 14, 14]],
+}
+
+pytestmark = pytest.mark.parametrize("likeliest_first", [False, True])
+
+
+@pytest.fixture
+def shares(likeliest_first):
+    """Draws many times, and tells how often each token was picked."""
+
+    def shares(logits=LOGITS, count=4000, **sampling):
+        sampler = Sampler(Sampling(seed=7, **sampling), [], likeliest_first=likeliest_first)
+        return np.bincount([sampler.pick(logits) for _ in range(count)], minlength=len(logits)) / count
+
+    return shares
+
+
+def test_greedy_takes_the_likeliest_and_the_first_of_equals(likeliest_first):
+    for logits, token in ((LOGITS, 1), (FALLING, 0), (np.zeros(5, np.float32), 0)):
+        assert Sampler(Sampling(), [], likeliest_first=likeliest_first).pick(logits) == token
+
+
+def test_draws_follow_the_distribution(shares):
+    assert shares(temperature=1.0) == pytest.approx([0.05, 0.4, 0.3, 0.2, 0.05], abs=0.03)
+    assert shares(FALLING, temperature=1.0) == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
+
+
+def test_a_low_temperature_sharpens_and_a_high_one_blurs(shares):
+    squared = np.exp(2 * LOGITS.astype(np.float64))
+    assert shares(temperature=0.5) == pytest.approx(list(squared / squared.sum()), abs=0.03)
+    warm = np.array([0.5, 0.3, 0.15, 0.05]) ** 0.5
+    assert shares(FALLING, temperature=2.0) == pytest.approx(warm / warm.sum(), abs=0.03)
+
+
+def test_top_k_and_top_p_cut_the_tail_and_scale_the_rest(shares):
+    assert shares(temperature=1.0, top_k=2) == pytest.approx([0, 4 / 7, 3 / 7, 0, 0], abs=0.03)
+    assert shares(temperature=1.0, top_p=0.5) == pytest.approx([0, 4 / 7, 3 / 7, 0, 0], abs=0.03)
+    assert list(shares(temperature=1.0, top_p=0.05)) == [0, 1, 0, 0, 0]
+    assert shares(temperature=1.0, top_k=3, top_p=0.999)[0] == 0
+    assert shares(FALLING, temperature=1.0, top_k=2) == pytest.approx([0.625, 0.375, 0, 0], abs=0.03)
+    assert shares(FALLING, temperature=1.0, top_p=0.79) == pytest.approx([0.625, 0.375, 0, 0], abs=0.03)
+    assert shares(FALLING, temperature=1.0, top_p=0.81)[3] == 0
+    assert shares(FALLING, temperature=1.0, top_p=0.01) == pytest.approx([1, 0, 0, 0])
+    assert shares(FALLING, temperature=1.0, top_k=3, top_p=0.6) == pytest.approx([0.625, 0.375, 0, 0], abs=0.03)
+
+
+def test_a_seed_repeats_and_no_seed_does_not(likeliest_first):
+    def told(seed):
+        sampler = Sampler(Sampling(temperature=1.0, seed=seed), [], likeliest_first=likeliest_first)
+        return [sampler.pick(LOGITS) for _ in range(50)]
+
+    assert told(3) == told(3)
+    assert told(3) != told(4)
+    assert told(None) != told(None)
+
+
+def test_a_seed_tells_what_it_always_told(likeliest_first):
+    """Answers that people repeat by their seed stay as they are."""
+    logits = np.sin(np.arange(40, dtype=np.float32) ** 2)
+    told = []
+    for cut in ({}, {"top_p": 0.7}, {"top_k": 20, "top_p": 0.5, "repetition_penalty": 1.5}):
+        sampler = Sampler(Sampling(temperature=0.8, seed=11, **cut), [3, 30], likeliest_first=likeliest_first)
+        told.append([sampler.pick(logits) for _ in range(6)])
+    assert told == TOLD[likeliest_first]
+
+
+def test_the_penalty_takes_from_what_was_said_whatever_its_sign(likeliest_first):
+    def sampler(ids):
+        return Sampler(Sampling(repetition_penalty=2.0), ids, likeliest_first=likeliest_first)
+
+    penalized = sampler([1])
+    assert penalized.pick(np.array([0.6, 1.0, 0.4], np.float32)) == 0  # 1.0 counts half
+    assert penalized.pick(np.array([0.6, 1.0, 0.4], np.float32)) == 1  # and now 0.6 does too
+    assert sampler([1]).pick(np.array([-1.5, -1.0], np.float32)) == 0
+    logits = np.array([2.0, 1.5, -1.0], np.float32)
+    penalized = sampler([0, 2, 99])
+    assert penalized.pick(logits) == 1
+    assert penalized.pick(logits) == 0  # 1.5 counts as repeated now and is 0.75; 2.0 is 1.0
+    assert logits.tolist() == [2.0, 1.5, -1.0]
+
+
+@given(
+    st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=30),
+    st.floats(0.01, 5),
+    st.integers(0, 40),
+    st.floats(0.01, 1),
+    st.integers(0, 2**32 - 1),
+)
+def test_what_is_picked_is_always_one_of_the_allowed(likeliest_first, values, temperature, top_k, top_p, seed):
+    logits = np.array(values, np.float32)
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    picked = Sampler(sampling, [], likeliest_first=likeliest_first).pick(logits)
+    assert picked == Sampler(sampling, [], likeliest_first=likeliest_first).pick(logits)
+    better = sum(value > values[picked] for value in values)
+    assert top_k == 0 or better < top_k
+    weights = [math.exp((value - max(values)) / temperature) for value in logits.tolist()]
+    above = sum(weight for weight in weights if weight > weights[picked]) / sum(weights)
+    assert above <= top_p + 1e-6

@@ -1,0 +1,59 @@
+"""Nodes of a graph in the making: any operator, constants, and the linear layers that all its parts have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from phi3_core.quantization.checkpoint import Checkpoint
+
+from .graph_weights import Matrix, StoredWeights
+from .layouts import Layout, is_fused
+from .onnx_writer import CONTRIBUTED, FLOAT, FLOAT16, Attribute, Node
+
+
+class NodeBuilder:
+    """The nodes so far of a checkpoint's graph, in one layout."""
+
+    def __init__(self, checkpoint: Checkpoint, weights: StoredWeights, layout: Layout) -> None:
+        self.checkpoint, self.weights, self.layout = checkpoint, weights, layout
+        self.shape = checkpoint.architecture
+        self.fused = is_fused(self.shape, layout)
+        self.kind = FLOAT16 if layout.halves else FLOAT
+        self.nodes: list[Node] = []
+
+    def add(
+        self, operator: str, name: str, inputs: Sequence[str], outputs: Sequence[str] | None = None, **given: Attribute
+    ) -> str:
+        """Append a node and name its first output. ``domain`` is an attribute in the caller's eyes."""
+        domain = str(given.pop("domain", ""))
+        names = tuple(outputs) if outputs else (f"{name}/output_0",)
+        self.nodes.append(
+            Node(operator=operator, inputs=tuple(inputs), outputs=names, name=name, domain=domain, attributes=given)
+        )
+        return names[0]
+
+    def constant(self, values: Sequence[int] | int, kind: type = np.int64) -> str:
+        """Integers, in the graph itself."""
+        array: npt.NDArray[Any] = np.array(values, kind)
+        return self.add("Constant", f"/constants/{array.dtype}/{array.tolist()}", (), value=array)
+
+    def linear(self, name: str, inputs: str, matrix: Matrix, *, output: str = "") -> str:
+        outputs = (output,) if output else None
+        if matrix.scheme is None:
+            weight = matrix.weight
+            if not self.layout.halves:
+                weight = self.add("Cast", f"{name}/Cast", (weight,), to=FLOAT)
+            return self.add("MatMul", f"{name}/MatMul", (inputs, weight), outputs)
+        given: dict[str, Attribute] = {
+            "K": matrix.inputs,
+            "N": matrix.outputs,
+            "bits": matrix.scheme.bits,
+            "block_size": matrix.inputs // matrix.scheme.groups(matrix.inputs),
+        }
+        if self.layout.accuracy:
+            given["accuracy_level"] = self.layout.accuracy
+        tensors = (matrix.weight, matrix.scales, *([matrix.zeros] if matrix.zeros else []))
+        return self.add("MatMulNBits", f"{name}/MatMul", (inputs, *tensors), outputs, domain=CONTRIBUTED, **given)

@@ -221,6 +221,14 @@ def whole_way(session: nox.Session) -> None:
     _test(session, "tests")
 
 
+@nox.session
+def agreement(session: nox.Session) -> None:
+    """Hold phi3-openvino's ids against phi3-dml's, in the one environment that has both."""
+    needs = [*TESTING, *RUNTIMES["dml"]["newest"], *_editable("core[sample]", FOLDERS["openvino"], FOLDERS["dml"])]
+    session.install(*needs)
+    _test(session, "tests/test_agreement.py")
+
+
 @nox.session(default=False)
 def references(session: nox.Session) -> None:
     """Hold our graphs against transformers and against the exporters of others: minutes, and gigabytes."""

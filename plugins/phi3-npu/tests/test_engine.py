@@ -147,11 +147,20 @@ def test_an_npu_that_is_not_there_is_an_error_and_not_the_cpu(sample_home, artif
         worker.kill()
 
 
+def test_a_folder_that_lost_its_manifest_is_loaded_as_it_is(sample_store, artifact, tmp_path):
+    folder = shutil.copytree(artifact, tmp_path / "mine", ignore=shutil.ignore_patterns("phi3.json"))
+    before = sorted(sample_store.glob("artifacts/*/*"))
+    with phi3.load(str(folder), device="npu:CPU") as loaded:
+        assert loaded.precision == "fp16"
+        assert "Paris" in loaded.generate(FRANCE, max_new_tokens=7).text
+    assert sorted(sample_store.glob("artifacts/*/*")) == before
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("model.safetensors", b"layers.29.mlp.down_proj", b"layers.29.mlp.down_porj", "damaged: it has no tensor"),
-        ("model.safetensors", b'precision": "fp16"', b'precision": "int8"', "holds int8 weights for npu, not fp16"),
+        ("model.npu", b"layers.29.mlp.down_proj", b"layers.29.mlp.down_porj", "damaged: it has no tensor"),
+        ("model.npu", b'precision": "fp16"', b'precision": "int8"', "holds int8 weights for npu, not fp16"),
         (
             "config.json",
             b'"max_position_embeddings',

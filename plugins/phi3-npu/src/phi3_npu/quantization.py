@@ -33,7 +33,7 @@ _BYTE, _NIBBLE = Scheme(bits=8), Scheme(bits=4)
 
 
 def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
-    """Write ``model.safetensors``, the configuration and the tokenizer into the folder ``output``."""
+    """Write ``model.npu``, the configuration and the tokenizer into the folder ``output``."""
     checkpoint = Checkpoint.open(source.path)
     _check(checkpoint, device, recipe)
     matrices = dict(_matrices(checkpoint))

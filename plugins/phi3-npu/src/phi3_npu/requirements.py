@@ -36,9 +36,9 @@ class _Needed:
         return f"{self.name}>={'.'.join(map(str, self.least))}{below}"
 
 
-# Transformers before 4.49 ignores that Phi-4-mini turns a part of each head only.
+# Transformers before 4.49 ignores that Phi-4-mini turns a part of each head only; 5.23 wants PyTorch 2.6 or newer.
 NEEDED = (
-    _Needed(name="torch", least=(2, 5), below=()),
+    _Needed(name="torch", least=(2, 6), below=()),
     _Needed(name="transformers", least=(4, 49), below=(6,)),
     _Needed(name="safetensors", least=(0, 4, 3), below=()),
 )

@@ -39,7 +39,7 @@ def make(tmp_path):
             recipe["extra"] = {"calibration": str(tmp_path / "calibration.npz")}
         quantization.quantize(Source(path=source, model="tiny"), NPU, Recipe(**recipe), output, quiet)
         beside.copy(source, output)  # as core does
-        assert {path.name for path in output.iterdir()} == {"model.safetensors", "config.json"}
+        assert {path.name for path in output.iterdir()} == {weights.FILE, "config.json"}
         assert weights.recognize(output) == recipe["precision"]
         return load_file(output / weights.FILE)
 

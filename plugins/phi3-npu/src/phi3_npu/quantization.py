@@ -32,7 +32,7 @@ _BYTE, _NIBBLE = Scheme(bits=8), Scheme(bits=4)
 
 
 def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
-    """Write ``model.safetensors`` into the folder ``output``."""
+    """Write the weights' file into the folder ``output``."""
     checkpoint = Checkpoint.open(source.path)
     _check(checkpoint, device, recipe)
     matrices = dict(_matrices(checkpoint))

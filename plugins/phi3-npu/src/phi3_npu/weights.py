@@ -19,7 +19,8 @@ from attrs import frozen
 from phi3_core.errors import ModelError
 from phi3_core.values import PRECISIONS
 
-FILE = "model.safetensors"
+FILE = "model.npu"
+"""Not ``*.safetensors``, which core takes for original weights in a folder that has lost its ``phi3.json``."""
 _MARK = "phi3_npu_precision"
 _LARGEST_HEADER = 1 << 24
 _ITEM_BYTES = {"F16": 2, "F32": 4, "I8": 1, "U8": 1}

@@ -47,6 +47,7 @@ class Workspace:
             assert base is not None
             lock = filelock.FileLock(base / f"{number}.lock")
             with contextlib.suppress(filelock.Timeout):
+                # A moment, because Windows documents that a killed process's locks may outlive it by one.
                 lock.acquire(timeout=0.1, poll_interval=0.02)
                 folder = base / str(number)
                 folder.mkdir(exist_ok=True)

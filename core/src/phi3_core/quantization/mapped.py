@@ -26,6 +26,8 @@ STORED: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "BF16": np.dtype("<u
 """Types that weights come in, and what numpy holds them in. It has no bfloat16: those stay bit patterns."""
 _ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "F32": 4}
 _ITEM_BYTES |= {"U64": 8, "I64": 8, "F64": 8}
+_MAGNITUDE = {"F16": np.uint16(0x7FFF), "BF16": np.uint16(0x7FFF), "F32": np.uint32(0x7FFF_FFFF)}
+_INFINITY = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F80_0000}
 _LONGEST_HEADER = 100_000_000
 _HINT = "fetch the file again"
 
@@ -46,6 +48,7 @@ class Weight:
     def float32(self, rows: slice = slice(None), out: Floats | None = None) -> Floats:
         """A copy of some rows in float32, in the memory of ``out`` if it is given: a flat array of their size."""
         part = self.raw[rows]
+        self._check(part)
         values: Floats = np.empty(part.shape, np.float32) if out is None else out.reshape(part.shape)
         if self.dtype == "BF16":  # the upper half of a float32's bits
             bits = values.view(np.uint32)
@@ -53,9 +56,13 @@ class Weight:
             bits <<= 16
         else:
             np.copyto(values, part)
-        if not np.isfinite(values.sum()) and not np.isfinite(values).all():
-            raise ModelError(f"{self.file} is damaged: tensor {self.name} has values that are not finite", hint=_HINT)
         return values
+
+    def _check(self, part: npt.NDArray[Any]) -> None:
+        """Infinities and what is not a number have all bits of the exponent set."""
+        bits = part.view(f"<u{part.itemsize}") & _MAGNITUDE[self.dtype]
+        if bits.size and bits.max() >= _INFINITY[self.dtype]:
+            raise ModelError(f"{self.file} is damaged: tensor {self.name} has values that are not finite", hint=_HINT)
 
     def blocks(self, elements: int) -> Iterator[slice]:
         """Slices of rows with about ``elements`` values each."""

@@ -25,7 +25,7 @@ from .scales import Integers, ScaleSearch, Scheme
 
 _AT_ONCE = 1 << 20
 _AT_ONCE_IN_STEPS = 1 << 22
-_CACHED = 1 << 18
+_CACHED = 1 << 19
 _CACHED_IN_STEPS = 1 << 19
 _LONGEST_STEP = 128
 

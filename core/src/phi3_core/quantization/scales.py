@@ -13,6 +13,8 @@ is their own regression: neither step can make the error larger.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from attrs import field, frozen, validators
@@ -63,47 +65,51 @@ class ScaleSearch:
         self.weights, self.scheme = weights, scheme
         low, high = scheme.limits
         most, least = values.max(axis=2), values.min(axis=2)
+        self.zeros: Floats | None = None
         if scheme.symmetric:
             # The weight of largest magnitude, with its sign.
             peaks = np.where(most > -least, most, least)
             self.unit = peaks / np.float32(low) if scheme.bits == 4 else np.abs(peaks) / np.float32(high)
-            self.zeros: Floats | None = None
         else:
             least, most = np.minimum(least, 0), np.maximum(most, 0)
             self.unit = (most - least) / np.float32(high)
-            self.zeros = np.rint(-least * _inverse(self.unit))
+        inverse = _inverse(self.unit)
+        if not scheme.symmetric:
+            self.zeros = np.rint(-least * inverse)
         memory = own_memory("search", 4 * values.size).reshape(4, *values.shape)
         self.values, self.weighted, self.rounded, self.squares = memory
-        np.multiply(values, _inverse(self.unit)[..., None], out=self.values)
+        np.multiply(values, inverse[..., None], out=self.values)
         np.multiply(self.values, weights, out=self.weighted)
-        self.best = np.full_like(self.unit, -1)
-        self.scales = np.ones_like(self.unit)
 
     def search(self) -> None:
+        """Find the scales, and asymmetric the zero points, whose integers explain most."""
         factors = _FACTORS if self.values.shape[2] < _LONG else _LONG_FACTORS
-        for factor in factors[self.scheme.bits]:
-            self._try(np.float32(1 / factor), self.zeros)
+        tried = [self._try(np.float32(1 / factor), self.zeros) for factor in factors[self.scheme.bits]]
+        _, self.scales = _best(tried)
         if self.zeros is not None:
-            for shift in (-1, 1):
-                shifted = np.clip(self.zeros + np.float32(shift), *self.scheme.limits)
-                self._try(_inverse(self.scales)[..., None], shifted)
+            zeros, low, high = self.zeros, *self.scheme.limits
+            shifted = [zeros, *(np.clip(zeros + np.float32(shift), low, high) for shift in (-1, 1))]
+            tried = [self._try(self._inverse_scales(), each) for each in shifted]
+            best, self.scales = _best(tried)
+            self.zeros = np.choose(best, shifted)
 
-    def _try(self, inverse: Floats | np.float32, zeros: Floats | None) -> None:
-        """Round to some scales, and take over what explains more than the best so far."""
+    def _try(self, inverse: Floats | np.float32, zeros: Floats | None) -> tuple[Floats, Floats]:
+        """Round to some scales; the sums that a regression needs, over ``h d w`` and ``h d^2``, ``[rows, groups]``."""
         self._round(inverse, zeros)
-        regression, explained = self._regress()
-        better = explained > self.best
-        self.best = np.where(better, explained, self.best)
-        self.scales = np.where(better, regression, self.scales)
-        if self.zeros is not None and zeros is not None and zeros is not self.zeros:
-            self.zeros = np.where(better, zeros, self.zeros)
-
-    def _regress(self) -> tuple[Floats, Floats]:
-        """The best scales for the integers in ``self.rounded``, and what they explain."""
         along = _dot(self.rounded, self.weighted)
         np.multiply(self.rounded, self.rounded, out=self.squares)
-        scales = along / np.maximum(_dot(self.squares, self.weights), _TINY)
-        return scales, along * scales
+        return along, _dot(self.squares, self.weights)
+
+    def _regress(self, inverse: Floats) -> npt.NDArray[np.float16]:
+        """Round to scales; the best scales for those integers as they are stored, ``[rows, groups]``."""
+        along, across = self._try(inverse, self.zeros)
+        stored: npt.NDArray[np.float16] = (along / np.maximum(across, _TINY) * self.unit).astype(np.float16)
+        return stored
+
+    def _inverse_scales(self) -> Floats:
+        """Scales are about 1, but 0 for groups of zeros, which stay zeros whatever they are multiplied by."""
+        inverse: Floats = (1 / np.maximum(self.scales, _TINY))[..., None]
+        return inverse
 
     def _round(self, inverse: Floats | np.float32, zeros: Floats | None) -> None:
         """To integers less their zero point, in ``self.rounded``."""
@@ -113,25 +119,17 @@ class ScaleSearch:
     def finish(self, integers: Integers) -> npt.NDArray[np.float16]:
         """Write the integers, and return the scales that they are to be read with, ``[rows, groups]``."""
         if self.scheme.bits == 4:
-            self._round(_inverse(self.scales)[..., None], self.zeros)
-            self.scales, _ = self._regress()
-            stored = self._stored()
+            stored = self._regress(self._inverse_scales())
         else:  # so fine that the rounding of the scales to half precision counts: integers are rounded to those
             stored = self.fix()
-            self._round(_inverse(self.scales)[..., None], self.zeros)
+            self._round(self._inverse_scales(), self.zeros)
         _write(self.rounded, self.zeros, integers)
         return stored
 
     def fix(self) -> npt.NDArray[np.float16]:
         """Fix the scales, ``[rows, groups]``, for integers that are still to be rounded."""
-        self._round(_inverse(self.scales)[..., None], self.zeros)
-        self.scales, _ = self._regress()
-        stored = self._stored()
+        stored = self._regress(self._inverse_scales())
         self.scales = stored.astype(np.float32) * _inverse(self.unit)
-        return stored
-
-    def _stored(self) -> npt.NDArray[np.float16]:
-        stored: npt.NDArray[np.float16] = (self.scales * self.unit).astype(np.float16)
         return stored
 
     def finish_run(self, values: Floats, integers: Integers) -> Floats:
@@ -158,6 +156,14 @@ def _write(rounded: Floats, zeros: Floats | None, integers: Integers) -> None:
     np.copyto(integers, rounded if zeros is None else rounded + zeros[..., None], casting="unsafe")
 
 
+def _best(tried: Sequence[tuple[Floats, Floats]]) -> tuple[npt.NDArray[np.intp], Floats]:
+    """Which try explains most, and the scales that its regression gives."""
+    along, across = np.stack([each for each, _ in tried]), np.stack([each for _, each in tried])
+    scales: Floats = along / np.maximum(across, _TINY)
+    best = np.argmax(along * scales, axis=0)
+    return best, np.choose(best, scales)
+
+
 def _dot(left: Floats, right: Floats) -> Floats:
     """Products summed over the last axis. NumPy 2 has a function of its own for it, half again as fast."""
     dot: Floats = np.vecdot(left, right) if hasattr(np, "vecdot") else np.einsum("...i,...i", left, right)
@@ -165,5 +171,6 @@ def _dot(left: Floats, right: Floats) -> Floats:
 
 
 def _inverse(scales: Floats) -> Floats:
-    """1 / s, and 0 for groups that are all zero."""
-    return np.divide(1, scales, out=np.zeros_like(scales), where=np.abs(scales) > _TINY)
+    """1 / s, and 0 for groups that are all zero, or so small that half precision knows no scale for them."""
+    inverse: Floats = np.divide(1, scales, out=np.zeros_like(scales), where=np.abs(scales) > _TINY)
+    return inverse

@@ -13,28 +13,23 @@ from phi3_core.values import Sampling
 
 LOGITS = np.log(np.array([0.05, 0.4, 0.3, 0.2, 0.05], np.float32))
 FALLING = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
-TOLD = {
-    False: [[4, 21, 23, 1, 6, 36], [30, 21, 8, 11, 30, 19], [11, 21, 8, 36, 14, 14]],
-    True: [[30, 33, 39, 11, 36, 9], [30, 21, 8, 11, 30, 19], [11, 21, 8, 36, 14, 14]],
-}
-
-pytestmark = pytest.mark.parametrize("likeliest_first", [False, True])
+TOLD = [[4, 21, 23, 1, 6, 36], [30, 21, 8, 11, 30, 19], [11, 21, 8, 36, 14, 14]]
 
 
 @pytest.fixture
-def shares(likeliest_first):
+def shares():
     """Draws many times, and tells how often each token was picked."""
 
     def shares(logits=LOGITS, count=4000, **sampling):
-        sampler = Sampler(Sampling(seed=7, **sampling), [], likeliest_first=likeliest_first)
+        sampler = Sampler(Sampling(seed=7, **sampling), [])
         return np.bincount([sampler.pick(logits) for _ in range(count)], minlength=len(logits)) / count
 
     return shares
 
 
-def test_greedy_takes_the_likeliest_and_the_first_of_equals(likeliest_first):
+def test_greedy_takes_the_likeliest_and_the_first_of_equals():
     for logits, token in ((LOGITS, 1), (FALLING, 0), (np.zeros(5, np.float32), 0)):
-        assert Sampler(Sampling(), [], likeliest_first=likeliest_first).pick(logits) == token
+        assert Sampler(Sampling(), []).pick(logits) == token
 
 
 def test_draws_follow_the_distribution(shares):
@@ -61,9 +56,9 @@ def test_top_k_and_top_p_cut_the_tail_and_scale_the_rest(shares):
     assert shares(FALLING, temperature=1.0, top_k=3, top_p=0.6) == pytest.approx([0.625, 0.375, 0, 0], abs=0.03)
 
 
-def test_a_seed_repeats_and_no_seed_does_not(likeliest_first):
+def test_a_seed_repeats_and_no_seed_does_not():
     def told(seed):
-        sampler = Sampler(Sampling(temperature=1.0, seed=seed), [], likeliest_first=likeliest_first)
+        sampler = Sampler(Sampling(temperature=1.0, seed=seed), [])
         return [sampler.pick(LOGITS) for _ in range(50)]
 
     assert told(3) == told(3)
@@ -71,19 +66,19 @@ def test_a_seed_repeats_and_no_seed_does_not(likeliest_first):
     assert told(None) != told(None)
 
 
-def test_a_seed_tells_what_it_always_told(likeliest_first):
+def test_a_seed_tells_what_it_always_told():
     """Answers that people repeat by their seed stay as they are."""
     logits = np.sin(np.arange(40, dtype=np.float32) ** 2)
     told = []
     for cut in ({}, {"top_p": 0.7}, {"top_k": 20, "top_p": 0.5, "repetition_penalty": 1.5}):
-        sampler = Sampler(Sampling(temperature=0.8, seed=11, **cut), [3, 30], likeliest_first=likeliest_first)
+        sampler = Sampler(Sampling(temperature=0.8, seed=11, **cut), [3, 30])
         told.append([sampler.pick(logits) for _ in range(6)])
-    assert told == TOLD[likeliest_first]
+    assert told == TOLD
 
 
-def test_the_penalty_takes_from_what_was_said_whatever_its_sign(likeliest_first):
+def test_the_penalty_takes_from_what_was_said_whatever_its_sign():
     def sampler(ids):
-        return Sampler(Sampling(repetition_penalty=2.0), ids, likeliest_first=likeliest_first)
+        return Sampler(Sampling(repetition_penalty=2.0), ids)
 
     penalized = sampler([1])
     assert penalized.pick(np.array([0.6, 1.0, 0.4], np.float32)) == 0  # 1.0 counts half
@@ -103,11 +98,11 @@ def test_the_penalty_takes_from_what_was_said_whatever_its_sign(likeliest_first)
     st.floats(0.01, 1),
     st.integers(0, 2**32 - 1),
 )
-def test_what_is_picked_is_always_one_of_the_allowed(likeliest_first, values, temperature, top_k, top_p, seed):
+def test_what_is_picked_is_always_one_of_the_allowed(values, temperature, top_k, top_p, seed):
     logits = np.array(values, np.float32)
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    picked = Sampler(sampling, [], likeliest_first=likeliest_first).pick(logits)
-    assert picked == Sampler(sampling, [], likeliest_first=likeliest_first).pick(logits)
+    picked = Sampler(sampling, []).pick(logits)
+    assert picked == Sampler(sampling, []).pick(logits)
     better = sum(value > values[picked] for value in values)
     assert top_k == 0 or better < top_k
     weights = [math.exp((value - max(values)) / temperature) for value in logits.tolist()]

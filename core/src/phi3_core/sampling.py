@@ -21,14 +21,11 @@ Places = npt.NDArray[np.integer[Any]]
 class Sampler:
     """Picks the tokens of one answer. Greedy with a temperature of 0; the same draws for the same seed.
 
-    ``ids`` are the tokens that count as repeated from the start: the prompt's. A draw goes through the candidates by
-    their ids, or ``likeliest_first``, which sorts the vocabulary for each token; the same seed tells something else in
-    each of the two.
+    ``ids`` are the tokens that count as repeated from the start: the prompt's.
     """
 
-    def __init__(self, sampling: Sampling, ids: Iterable[int], *, likeliest_first: bool = False) -> None:
+    def __init__(self, sampling: Sampling, ids: Iterable[int]) -> None:
         self._sampling = sampling
-        self._likeliest_first = likeliest_first
         self._random = np.random.default_rng(sampling.seed)
         self._seen = set(ids) if sampling.repetition_penalty != 1 else set()
 
@@ -57,9 +54,8 @@ class Sampler:
         chances = np.exp(scores[places])
         chances /= chances.sum()
         if self._sampling.top_p < 1:
-            if not self._likeliest_first:
-                order = np.argsort(-chances, kind="stable")
-                places, chances = places[order], chances[order]
+            order = np.argsort(-chances, kind="stable")
+            places, chances = places[order], chances[order]
             last = int(np.searchsorted(np.cumsum(chances), self._sampling.top_p)) + 1
             places, chances = places[:last], chances[:last]
         reached = np.cumsum(chances)
@@ -67,10 +63,10 @@ class Sampler:
         return int(places[min(place, len(places) - 1)])
 
     def _candidates(self, scores: Floats) -> Places:
-        """The k likeliest, all if k is 0; of equals the lower id first where they are sorted."""
-        count = self._sampling.top_k or len(scores)
-        if self._likeliest_first:
-            return np.argsort(-scores, kind="stable")[:count]
-        if count < len(scores):
-            return np.argpartition(scores, -count)[-count:]
-        return np.arange(len(scores))
+        """The k likeliest by their ids, all if k is 0; of equals the lower id first."""
+        count = self._sampling.top_k
+        if not 0 < count < len(scores):
+            return np.arange(len(scores))
+        least = np.partition(scores, -count)[-count]
+        above, equal = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
+        return np.sort(np.concatenate([above, equal[: count - len(above)]]))

@@ -9,12 +9,12 @@ from importlib.metadata import version
 import numpy as np
 import torch
 from phi3_core.errors import BackendError, PromptTooLongError, UsageError
+from phi3_core.sampling import Sampler
 from phi3_core.values import Artifact, Device, GenerationRequest
 
 from . import library
 from .graph import Graph
 from .library import Library
-from .sampling import Picker
 from .workspace import Workspace
 
 CHUNKS = (128, 32)
@@ -83,13 +83,13 @@ class NpuEngine:
             )
         if request.json_schema is not None:
             raise UsageError("npu does not follow a JSON schema")
-        picker = Picker(request.sampling, prompt)
+        sampler = Sampler(request.sampling, prompt)
         with self._forward():
             states = self._prefill(prompt)
         for left in range(min(request.max_new_tokens, room), 0, -1):
             with self._forward():
                 logits = self._graph.logits(states[-1:], 1)
-            token = picker.pick(logits[0].numpy())
+            token = sampler.pick(logits[0].numpy())
             if token in request.stop_ids:
                 return
             yield token

@@ -183,6 +183,18 @@ def test_closing_the_iterator_stops_the_work_and_keeps_the_engine(plugins, tmp_p
     worker.close()
 
 
+def test_an_engine_whose_tokens_take_long_has_the_time_to_stop(plugins, tmp_path):
+    plugins.add("slow", changes=SLOW.replace("0.01", "0.5"))
+    worker = start("slow")
+    load(worker, tmp_path)
+    ids = worker.generate(GenerationRequest(prompt_ids=[1], max_new_tokens=5000))
+    assert [next(ids), next(ids)] == [0, 1]
+    ids.close()
+    assert worker.alive
+    assert list(worker.generate(GenerationRequest(prompt_ids=[1], max_new_tokens=1))) == [0]
+    worker.close()
+
+
 def test_a_worker_that_does_not_heed_a_cancel_is_killed(plugins, tmp_path):
     # As in a prefill: the first id comes, and then nothing does, with the interpreter's lock held.
     plugins.add("deaf", changes="@hookimpl\ndef generate(engine, request):\n    yield 1\n    sum(range(10**12))\n")

@@ -30,6 +30,7 @@ logger = logging.getLogger("phi3_core")
 
 _TICK_S = 0.2
 _CANCEL_S = 0.25
+_LONGEST_CANCEL_S = 2.0
 _LAST_LINES = 20
 
 
@@ -145,10 +146,16 @@ class Worker:
         self.begin("generate", request=request)
         # A prefill can take minutes on a slow device, and a token cannot.
         limit_s = limit("prefill", 600.0)
+        heeds_s = _CANCEL_S
+        asked: float | None = None
         try:
             while "id" in (message := self._receive(limit_s)):
+                if asked is not None:
+                    # Engines stop between tokens: where one takes longer, so may that. Loading again would take more.
+                    heeds_s = min(max(heeds_s, 3 * (time.monotonic() - asked)), _LONGEST_CANCEL_S)
                 limit_s = limit("token", 120.0)
                 yield message["id"]
+                asked = time.monotonic()
             self._pending.clear()
         except KeyboardInterrupt:
             if self.disposable:  # somebody is waiting at the console, and nobody for this engine
@@ -156,12 +163,12 @@ class Worker:
             raise
         finally:
             if self._pending and self._finalizer.alive:
-                self._cancel()
+                self._cancel(heeds_s)
 
-    def _cancel(self) -> None:
+    def _cancel(self, limit_s: float) -> None:
         try:
             self._channel.send({"cancel": True})
-            deadline = time.monotonic() + _CANCEL_S
+            deadline = time.monotonic() + limit_s
             while (left := deadline - time.monotonic()) > 0:
                 if self._channel.waiting(left) and "result" in self._channel.receive():
                     self._pending.clear()

@@ -18,7 +18,7 @@ def test_it_answers(model):
     reply = model.generate(FRANCE)
     assert "Paris" in reply.text
     assert reply.finish_reason == "stop"
-    assert (reply.device, reply.precision) == ("dml:CPU", "int8")
+    assert (reply.device, reply.precision) == ("dml:CPU", "fp16")
     assert model.context_length == 8192
 
 
@@ -71,7 +71,7 @@ def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(model):
 
 def test_an_option_that_is_not_known_is_a_usage_error(sample_store, model):
     with pytest.raises(UsageError, match="dml has no option FOO"):
-        phi3.load("sample", device="dml:CPU", precision="int8", options={"FOO": "1"})
+        phi3.load("sample", device="dml:CPU", precision="fp16", options={"FOO": "1"})
 
 
 SCHEMA = {
@@ -88,8 +88,8 @@ def test_an_answer_follows_a_schema(sample_store, model):
     from phi3_core.values import Artifact, Device, GenerationRequest
     from phi3_dml import engine
 
-    folder = sample_store / "artifacts" / "sample" / "dml-int8"
-    artifact = Artifact(path=folder, backend="dml", precision="int8")
+    folder = sample_store / "artifacts" / "sample" / "dml-fp16"
+    artifact = Artifact(path=folder, backend="dml", precision="fp16")
     tokenizer = Tokenizer.from_folder(folder)
     prompt = tokenizer.encode("Paris as JSON:")
     loaded = engine.load(artifact, Device(backend="dml", id="CPU", kind="cpu", name="CPU"), {}, "answer")

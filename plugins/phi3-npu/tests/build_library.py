@@ -52,7 +52,8 @@ def _build(scratch: Path, output: Path) -> None:
     constraint.write_text(_SETUPTOOLS + "\n", encoding="utf-8")
     name = LIBRARY.partition("==")[0]
     subprocess.run(
-        [*pip, "wheel", "--no-deps", "--no-binary", name, "--wheel-dir", scratch / "wheels", LIBRARY],
+        # In an environment of its own also by the pips that come with older Pythons, whose own may lack `wheel`.
+        [*pip, "wheel", "--use-pep517", "--no-deps", "--no-binary", name, "--wheel-dir", scratch / "wheels", LIBRARY],
         check=True,
         env={**os.environ, "CMAKE_TOOLCHAIN_FILE": str(toolchain), "PIP_CONSTRAINT": str(constraint)},
     )

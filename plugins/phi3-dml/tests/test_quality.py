@@ -51,8 +51,8 @@ def test_a_quantized_model_comes_with_its_measured_quality(run, home, precision)
     assert manifest["recipe"]["precision"] == precision
     with phi3.load("sample", device="dml:CPU", precision=precision, purpose="answer") as model:
         answer = model.generate("What is the capital of France?", max_new_tokens=16).text
-        # The original's first token is a close call (25.33 against 25.24), which 8 bits lose on some machines.
-        assert "Paris" in answer if precision == "fp16" else answer.strip()
+        # The original's first token is a close call (25.33 against 25.24), which 8 bits lose with some versions.
+        assert "Paris" in answer if precision != "int8" else answer.strip()
     code, again, _ = run("eval", "sample", "--precision", precision)
     assert code == 0
     assert again["kl_mean"] == pytest.approx(quality["kl_mean"], rel=0.05, abs=1e-5)

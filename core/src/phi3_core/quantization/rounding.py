@@ -26,7 +26,6 @@ from .scales import Integers, ScaleSearch, Scheme
 _AT_ONCE = 1 << 20
 _AT_ONCE_IN_STEPS = 1 << 22
 _CACHED = 1 << 19
-_CACHED_IN_STEPS = 1 << 19
 _LONGEST_STEP = 128
 
 
@@ -84,7 +83,7 @@ def round_blocks(
     pack: bool = False,
     workers: int | None = None,
 ) -> Iterator[tuple[slice, Rounded]]:
-    """Round a weight, a block of rows at a time and in order; threads work ahead by one block each.
+    """Round a weight, a block of rows at a time and in order; threads work ahead by two blocks each.
 
     Without ``importance`` every input counts the same. With a balance, what comes out is the balanced weight.
     ``factors`` on the outputs, ``[outputs]``, are taken into the weights before they are rounded.
@@ -182,7 +181,7 @@ def _round_in_steps(values: Floats, feedback: Feedback, result: Rounded) -> None
     """Group after group, and step after step within long groups, each shifted by what was lost before."""
     rows, groups = result.scales.shape
     size = values.shape[1] // groups
-    block_rows = max(1, _CACHED_IN_STEPS // size)
+    block_rows = max(1, _CACHED // size)
     for start in range(0, rows, block_rows):
         block = slice(start, min(start + block_rows, rows))
         changed = np.zeros((block.stop - start, feedback.steps[0].push.shape[1]), np.float32)

@@ -7,6 +7,7 @@ A block of rows is worked on at a time, small enough for the cache and for the m
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from phi3_core.errors import UsageError
 from .importance import Feedback, Importance, plan_feedback
 from .mapped import Floats, Weight
 from .memory import own_memory
-from .scales import Integers, ScaleSearch, Scheme
+from .scales import Integers, Scales, Scheme, search
 
 _AT_ONCE = 1 << 20
 _AT_ONCE_IN_STEPS = 1 << 22
@@ -167,14 +168,11 @@ def _round_at_once(values: Floats, weights: Floats, result: Rounded) -> None:
     """All groups of some rows together."""
     rows, groups = result.scales.shape
     shaped, integers = values.reshape(rows, groups, -1), result.values.reshape(rows, groups, -1)
-    step = max(1, _CACHED // values.shape[1])
+    blocks = math.ceil(values.size / _CACHED)
+    step = math.ceil(rows / blocks)
     for start in range(0, rows, step):
         block = slice(start, min(start + step, rows))
-        part = ScaleSearch(shaped[block], weights.reshape(groups, -1), result.scheme)
-        part.search()
-        result.scales[block] = part.finish(integers[block])
-        if result.zeros is not None and part.zeros is not None:
-            result.zeros[block] = part.zeros
+        _keep(result, search(shaped[block], weights.reshape(groups, -1), result.scheme, integers[block]), block)
 
 
 def _round_in_steps(values: Floats, feedback: Feedback, result: Rounded) -> None:
@@ -185,7 +183,7 @@ def _round_in_steps(values: Floats, feedback: Feedback, result: Rounded) -> None
     for start in range(0, rows, block_rows):
         block = slice(start, min(start + block_rows, rows))
         changed = np.zeros((block.stop - start, feedback.steps[0].push.shape[1]), np.float32)
-        part: ScaleSearch | None = None
+        scales: Scales | None = None
         for step in feedback.steps:
             group = step.inputs.start // size
             original = values[block, step.inputs]
@@ -194,15 +192,20 @@ def _round_in_steps(values: Floats, feedback: Feedback, result: Rounded) -> None
             if step.inputs.start % size == 0:
                 columns = slice(step.inputs.start, step.inputs.start + size)
                 target = values[block, columns].copy() if size > shifted.shape[1] else shifted
-                part = ScaleSearch(target[:, None], feedback.weights[None, columns], result.scheme)
-                part.search()
-                result.scales[block, group] = part.fix()[:, 0]
-                if result.zeros is not None and part.zeros is not None:
-                    result.zeros[block, group] = part.zeros[:, 0]
-            assert part is not None
-            errors = part.finish_run(shifted, result.values[block, step.inputs])
+                scales = search(target[:, None], feedback.weights[None, columns], result.scheme)
+                _keep(result, scales, block, slice(group, group + 1))
+            assert scales is not None
+            errors = np.empty_like(shifted)
+            scales.round(shifted[:, None], errors[:, None], result.values[block, None, step.inputs])
+            errors *= scales.stored
             errors -= original
             changed += _matmul(errors, step.push)
+
+
+def _keep(result: Rounded, found: Scales, rows: slice, groups: slice = slice(None)) -> None:
+    result.scales[rows, groups] = found.stored
+    if result.zeros is not None and found.zeros is not None:
+        result.zeros[rows, groups] = found.zeros
 
 
 def _matmul(left: Floats, right: Floats) -> Floats:
@@ -225,7 +228,6 @@ def _weighted_sum(values: Floats, weights: Floats) -> float:
 def pack_nibbles(values: Integers) -> npt.NDArray[np.uint8]:
     """Two 4-bit integers a byte along the inputs, the first one low, negative ones in two's complement."""
     pairs: npt.NDArray[np.uint16] = np.ascontiguousarray(values).view("<u2")
-    packed = pairs >> 4
-    packed &= 0xF0
-    packed |= pairs & 0x0F
-    return packed.astype(np.uint8)
+    packed = pairs & 0x0F0F
+    packed |= packed >> 4
+    return packed.astype(np.uint8)  # the lower byte of each

@@ -6,14 +6,11 @@ that of the layer's output. With inputs ``x`` it is ``sum (w - s (q - z)) x``, a
 expected square is ``sum h (w - s (q - z))^2`` with ``h = E[x^2]``.
 
 For given integers ``d = q - z`` the best scale is the regression ``s = sum(h d w) / sum(h d^2)``, and it lowers the
-squared error by ``sum(h d w)^2 / sum(h d^2)``. So the search tries some scales, rounds, and keeps the one whose
-integers' regression explains most. Integers are rounded once more to that regression, and the scale that is stored
-is their own regression: neither step can make the error larger.
+squared error by ``sum(h d w)^2 / sum(h d^2)``. So the search tries some scales, rounds, and keeps the integers whose
+regression explains most, together with that regression.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +22,11 @@ from .memory import own_memory
 Integers = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 
 _LONG = 256
-_FACTORS = {4: (0.88, 1.0), 8: (1.0,)}
+_FACTORS = {4: (0.9, 0.99), 8: (1.0,)}
 """Scales tried, as factors of the one at which the largest weight just fits."""
-_LONG_FACTORS = {4: (0.66, 0.78, 0.9, 1.02), 8: (1.0,)}
+_LONG_FACTORS = {4: (0.76, 0.86, 0.96), 8: (1.0,)}
 """The same from ``_LONG`` weights a group on: their largest one stands further out."""
+_EXTREMES = np.maximum, np.minimum
 _TINY = np.float32(1e-30)
 
 
@@ -54,114 +52,111 @@ class Scheme:
         return (-levels // 2, levels // 2 - 1) if self.bits == 4 else (1 - levels // 2, levels // 2 - 1)
 
 
-class ScaleSearch:
-    """The search for some rows, ``[rows, groups, size]``, small enough to stay in the cache through all its passes.
+@frozen(kw_only=True, eq=False)
+class Scales:
+    """What some groups of rows are read with."""
 
-    A thread has one search at a time: they use the same memory.
-    Scales are kept in units of the one at which the group just fits, so that a try is the same factor for all groups.
+    scheme: Scheme
+    stored: npt.NDArray[np.float16]
+    """``[rows, groups]``"""
+    zeros: Floats | None
+    """``[rows, groups]``, or None if symmetric."""
+
+    def round(self, values: Floats, rounded: Floats, integers: Integers) -> None:
+        """Round ``[rows, groups, run]`` to the integers and, in ``rounded``, to the integers less their zero points."""
+        inverse = _inverse(self.stored.astype(np.float32))
+        _round(values, inverse, self.zeros, self.scheme, rounded)
+        np.copyto(integers, _with_zeros(rounded, self.zeros), casting="unsafe")
+
+
+def search(values: Floats, weights: Floats, scheme: Scheme, integers: Integers | None = None) -> Scales:
+    """Find scales for some rows, ``[rows, groups, size]``, few enough to stay in the cache through all passes.
+
+    Args:
+        values: the weights.
+        weights: how much each one's squared error counts, ``[groups, size]``.
+        scheme: what to round to.
+        integers: where those that go with the scales are written, shaped as the values, if they are wanted.
     """
+    unit, zeros = _just_fitting(values, scheme)
+    best = _Best(values, weights, scheme, integers)
+    factors = _FACTORS if values.shape[2] < _LONG else _LONG_FACTORS
+    for factor in factors[scheme.bits]:
+        best.attempt(_inverse(unit * np.float32(factor)), zeros)
+    if zeros is not None:
+        inverse = _inverse(best.scales)
+        for shift in (-1, 0, 1):
+            best.attempt(inverse, np.clip(zeros + np.float32(shift), *scheme.limits))
+    found = Scales(scheme=scheme, stored=best.scales.astype(np.float16), zeros=best.zeros)
+    if integers is not None and scheme.bits == 8:
+        # So fine that the rounding of the scales to half precision counts: integers are rounded to those.
+        found.round(values, best.rounded, integers)
+    return found
 
-    def __init__(self, values: Floats, weights: Floats, scheme: Scheme) -> None:
-        self.weights, self.scheme = weights, scheme
-        low, high = scheme.limits
-        most, least = values.max(axis=2), values.min(axis=2)
-        self.zeros: Floats | None = None
-        if scheme.symmetric:
-            # The weight of largest magnitude, with its sign.
-            peaks = np.where(most > -least, most, least)
-            self.unit = peaks / np.float32(low) if scheme.bits == 4 else np.abs(peaks) / np.float32(high)
-        else:
-            least, most = np.minimum(least, 0), np.maximum(most, 0)
-            self.unit = (most - least) / np.float32(high)
-        inverse = _inverse(self.unit)
-        if not scheme.symmetric:
-            self.zeros = np.rint(-least * inverse)
-        memory = own_memory("search", 4 * values.size).reshape(4, *values.shape)
-        self.values, self.weighted, self.rounded, self.squares = memory
-        np.multiply(values, inverse[..., None], out=self.values)
-        np.multiply(self.values, weights, out=self.weighted)
 
-    def search(self) -> None:
-        """Find the scales, and asymmetric the zero points, whose integers explain most."""
-        factors = _FACTORS if self.values.shape[2] < _LONG else _LONG_FACTORS
-        tried = [self._try(np.float32(1 / factor), self.zeros) for factor in factors[self.scheme.bits]]
-        _, self.scales = _best(tried)
-        if self.zeros is not None:
-            zeros, low, high = self.zeros, *self.scheme.limits
-            shifted = [zeros, *(np.clip(zeros + np.float32(shift), low, high) for shift in (-1, 1))]
-            tried = [self._try(self._inverse_scales(), each) for each in shifted]
-            best, self.scales = _best(tried)
-            self.zeros = np.choose(best, shifted)
+class _Best:
+    """The best of several attempts, group by group. Those of one thread use the same memory."""
 
-    def _try(self, inverse: Floats | np.float32, zeros: Floats | None) -> tuple[Floats, Floats]:
-        """Round to some scales; the sums that a regression needs, over ``h d w`` and ``h d^2``, ``[rows, groups]``."""
-        self._round(inverse, zeros)
-        along = _dot(self.rounded, self.weighted)
+    scales: Floats
+    """Regressions, ``[rows, groups]``."""
+    zeros: Floats | None
+    explained: Floats | None = None
+
+    def __init__(self, values: Floats, weights: Floats, scheme: Scheme, integers: Integers | None) -> None:
+        self.values, self.weights, self.scheme, self.integers = values, weights, scheme, integers
+        memory = own_memory("search", 3 * values.size).reshape(3, *values.shape)
+        self.weighted, self.rounded, self.squares = memory
+        np.multiply(values, weights, out=self.weighted)
+
+    def attempt(self, inverse: Floats, zeros: Floats | None) -> None:
+        """Round with the inverses of some scales, and keep what explains more than the attempts before."""
+        _round(self.values, inverse, zeros, self.scheme, self.rounded)
         np.multiply(self.rounded, self.rounded, out=self.squares)
-        return along, _dot(self.squares, self.weights)
-
-    def _regress(self, inverse: Floats) -> npt.NDArray[np.float16]:
-        """Round to scales; the best scales for those integers as they are stored, ``[rows, groups]``."""
-        along, across = self._try(inverse, self.zeros)
-        stored: npt.NDArray[np.float16] = (along / np.maximum(across, _TINY) * self.unit).astype(np.float16)
-        return stored
-
-    def _inverse_scales(self) -> Floats:
-        """Scales are about 1, but 0 for groups of zeros, which stay zeros whatever they are multiplied by."""
-        inverse: Floats = (1 / np.maximum(self.scales, _TINY))[..., None]
-        return inverse
-
-    def _round(self, inverse: Floats | np.float32, zeros: Floats | None) -> None:
-        """To integers less their zero point, in ``self.rounded``."""
-        np.multiply(self.values, inverse, out=self.rounded)
-        _to_integers(self.rounded, zeros, self.scheme)
-
-    def finish(self, integers: Integers) -> npt.NDArray[np.float16]:
-        """Write the integers, and return the scales that they are to be read with, ``[rows, groups]``."""
-        if self.scheme.bits == 4:
-            stored = self._regress(self._inverse_scales())
-        else:  # so fine that the rounding of the scales to half precision counts: integers are rounded to those
-            stored = self.fix()
-            self._round(self._inverse_scales(), self.zeros)
-        _write(self.rounded, self.zeros, integers)
-        return stored
-
-    def fix(self) -> npt.NDArray[np.float16]:
-        """Fix the scales, ``[rows, groups]``, for integers that are still to be rounded."""
-        stored = self._regress(self._inverse_scales())
-        self.scales = stored.astype(np.float32) * _inverse(self.unit)
-        return stored
-
-    def finish_run(self, values: Floats, integers: Integers) -> Floats:
-        """Write the integers of other weights, ``[rows, run]``, for the only group's scales; return what they mean."""
-        scales = self.scales * self.unit
-        rounded: Floats = values * _inverse(scales)
-        _to_integers(rounded[:, None], self.zeros, self.scheme)
-        _write(rounded[:, None], self.zeros, integers[:, None])
-        rounded *= scales
-        return rounded
+        along, across = _dot(self.rounded, self.weighted), _dot(self.squares, self.weights)
+        scales = along / np.maximum(across, _TINY)
+        explained = along * scales
+        if self.explained is None:
+            self.explained, self.scales, self.zeros = explained, scales, zeros
+            if self.integers is not None:
+                np.copyto(self.integers, _with_zeros(self.rounded, zeros), casting="unsafe")
+            return
+        better = explained > self.explained
+        self.explained = np.where(better, explained, self.explained)
+        self.scales = np.where(better, scales, self.scales)
+        if zeros is not None and self.zeros is not None:
+            self.zeros = np.where(better, zeros, self.zeros)
+        if self.integers is not None:
+            self.integers[better] = _with_zeros(self.rounded[better], None if zeros is None else zeros[better])
 
 
-def _to_integers(scaled: Floats, zeros: Floats | None, scheme: Scheme) -> None:
-    """Round in place, ``[rows, groups, size]``, to the scheme's integers less their zero points."""
+def _just_fitting(values: Floats, scheme: Scheme) -> tuple[Floats, Floats | None]:
+    """The scales, and asymmetric the zero points, at which each group's largest weight just fits."""
     low, high = scheme.limits
-    np.rint(scaled, out=scaled)
+    starts = np.arange(0, values.size, values.shape[2])  # reduceat is twice as fast on short groups as max(axis=2)
+    most, least = (each.reduceat(values.reshape(-1), starts).reshape(values.shape[:2]) for each in _EXTREMES)
+    if scheme.symmetric:
+        # The weight of largest magnitude, with its sign.
+        peaks = np.where(most > -least, most, least)
+        return (peaks / np.float32(low) if scheme.bits == 4 else np.abs(peaks) / np.float32(high)), None
+    least, most = np.minimum(least, 0), np.maximum(most, 0)
+    unit = (most - least) / np.float32(high)
+    return unit, np.rint(-least * _inverse(unit))
+
+
+def _round(values: Floats, inverse: Floats, zeros: Floats | None, scheme: Scheme, rounded: Floats) -> None:
+    """Round ``[rows, groups, run]`` to the scheme's integers less their zero points."""
+    low, high = scheme.limits
+    np.multiply(values, inverse[..., None], out=rounded)
+    np.rint(rounded, out=rounded)
     if zeros is None:
-        np.clip(scaled, low, high, out=scaled)
+        np.clip(rounded, low, high, out=rounded)
     else:
-        np.clip(scaled, (low - zeros)[..., None], (high - zeros)[..., None], out=scaled)
+        np.maximum(rounded, (low - zeros)[..., None], out=rounded)  # np.clip takes twice as long over limits like these
+        np.minimum(rounded, (high - zeros)[..., None], out=rounded)
 
 
-def _write(rounded: Floats, zeros: Floats | None, integers: Integers) -> None:
-    np.copyto(integers, rounded if zeros is None else rounded + zeros[..., None], casting="unsafe")
-
-
-def _best(tried: Sequence[tuple[Floats, Floats]]) -> tuple[npt.NDArray[np.intp], Floats]:
-    """Which try explains most, and the scales that its regression gives."""
-    along, across = np.stack([each for each, _ in tried]), np.stack([each for _, each in tried])
-    scales: Floats = along / np.maximum(across, _TINY)
-    best = np.argmax(along * scales, axis=0)
-    return best, np.choose(best, scales)
+def _with_zeros(rounded: Floats, zeros: Floats | None) -> Floats:
+    return rounded if zeros is None else rounded + zeros[..., None]
 
 
 def _dot(left: Floats, right: Floats) -> Floats:

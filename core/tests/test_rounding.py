@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from phi3_core.errors import UsageError
+from phi3_core.errors import ModelError, UsageError
 from phi3_core.quantization.importance import Importance, observe
 from phi3_core.quantization.mapped import Weight
 from phi3_core.quantization.rounding import lost_share, pack_nibbles, round_blocks, round_rows, round_weight
@@ -173,6 +173,18 @@ def test_blocks_make_the_whole(workers, importance, monkeypatch):
     assert np.array_equal(whole.dequantize(), expected.dequantize())
     packed = [part.values for _, part in round_blocks(weight_of(VALUES), scheme, importance, pack=True)]
     assert np.array_equal(np.concatenate(packed), pack_nibbles(expected.values))
+
+
+@pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "importance", [None, PLAIN, FULL, FULL.balanced()], ids=["none", "moments", "feedback", "both"]
+)
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_weights_that_are_not_finite_are_named(scheme, importance, damage):
+    values = VALUES.copy()
+    values[13, 70] = damage
+    with pytest.raises(ModelError, match=r"model\.safetensors is damaged: tensor layer\.weight"):
+        round_weight(weight_of(values), scheme, importance)
 
 
 def test_groups_that_do_not_divide_are_refused_with_the_figures():

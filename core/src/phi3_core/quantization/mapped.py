@@ -45,10 +45,16 @@ class Weight:
     def shape(self) -> tuple[int, ...]:
         return self.raw.shape
 
-    def float32(self, rows: slice = slice(None), out: Floats | None = None) -> Floats:
-        """A copy of some rows in float32, in the memory of ``out`` if it is given: a flat array of their size."""
+    def float32(self, rows: slice = slice(None), out: Floats | None = None, *, check: bool = True) -> Floats:
+        """A copy of some rows in float32, in the memory of ``out`` if it is given: a flat array of their size.
+
+        Raises:
+            ModelError: some are not finite. It is cheaper to see that in what is made of them, and to call
+                :meth:`check_finite` then: leave out the ``check`` here.
+        """
         part = self.raw[rows]
-        self._check(part)
+        if check:
+            self.check_finite(rows)
         values: Floats = np.empty(part.shape, np.float32) if out is None else out.reshape(part.shape)
         if self.dtype == "BF16":  # the upper half of a float32's bits
             bits = values.view(np.uint32)
@@ -58,8 +64,9 @@ class Weight:
             np.copyto(values, part)
         return values
 
-    def _check(self, part: npt.NDArray[Any]) -> None:
+    def check_finite(self, rows: slice) -> None:
         """Infinities and what is not a number have all bits of the exponent set."""
+        part = self.raw[rows]
         bits = part.view(f"<u{part.itemsize}") & _MAGNITUDE[self.dtype]
         if bits.size and bits.max() >= _INFINITY[self.dtype]:
             raise ModelError(f"{self.file} is damaged: tensor {self.name} has values that are not finite", hint=_HINT)

@@ -7,11 +7,8 @@ megabytes are alive. It follows transformers' ``modeling_phi3.py``.
 
 from __future__ import annotations
 
-import functools
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +18,13 @@ from phi3_core.values import Progress
 from .architecture import Architecture
 from .checkpoint import Checkpoint, Layer
 from .mapped import Floats, Weight
-from .memory import own_memory
+from .products import product
 
 Replacement = Callable[[Weight], Floats]
 """Stands in for a weight, e.g. with its rounded values: ``[outputs, inputs]``."""
 Observer = Callable[[Weight, Floats], None]
 """Called with each linear layer and its inputs, ``[tokens, inputs]``."""
 
-_WEIGHTS_AT_ONCE = 1 << 23
-_CONVERTED_AT_ONCE = 1 << 19
 _SCORES_AT_ONCE = 1 << 23
 _WORK = 500_000_000_000
 _FEWEST_TOKENS = 96
@@ -91,7 +86,7 @@ def rms_norm(states: Floats, weight: Weight, epsilon: float) -> Floats:
 
 
 class _Linear:
-    """Applies a weight, a block of its rows at a time, and lets an observer see the inputs."""
+    """Applies a weight, and lets an observer see the inputs."""
 
     def __init__(self, observe: Observer | None, replace: Replacement | None) -> None:
         self.observe = observe
@@ -103,31 +98,7 @@ class _Linear:
         if self.replace:
             replaced: Floats = inputs @ self.replace(weight).T
             return replaced
-        outputs = np.empty((len(inputs), weight.shape[0]), np.float32)
-        for rows in weight.blocks(_WEIGHTS_AT_ONCE):
-            values = _convert(weight, rows)
-            # This way round OpenBLAS is two to three times as fast on some hundred tokens.
-            outputs[:, rows] = (values @ inputs.T).T
-        return outputs
-
-
-def _convert(weight: Weight, rows: slice) -> Floats:
-    """Rows in float32, by several threads: alone it takes more than half as long as some hundred tokens' product."""
-    shape = weight.raw[rows].shape
-    memory: Floats = own_memory("weights", math.prod(shape)).reshape(shape)
-
-    def convert(part: slice) -> None:
-        weight.float32(part, memory[part.start - rows.start : part.stop - rows.start])
-
-    step = max(1, _CONVERTED_AT_ONCE // math.prod(shape[1:]))
-    starts = range(rows.start, rows.stop, step)
-    list(_threads().map(convert, [slice(start, min(start + step, rows.stop)) for start in starts]))
-    return memory
-
-
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="convert")
+        return product(weight, inputs)
 
 
 def _spans(sequences: Sequence[Sequence[int]]) -> Iterator[slice]:

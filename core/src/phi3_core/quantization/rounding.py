@@ -95,10 +95,13 @@ def round_blocks(
     rounder = _Rounder(scheme, weight.shape[1], importance)
 
     def work(rows: slice) -> Rounded:
-        values = weight.float32(rows, own_memory("rows", weight.raw[rows].size))
+        values = weight.float32(rows, own_memory("rows", weight.raw[rows].size), check=False)
         if factors is not None:
             values *= factors[rows, None]
-        rounded = rounder(values)
+        with np.errstate(invalid="ignore"):
+            rounded = rounder(values)
+        if not np.isfinite(rounded.scales).all():
+            weight.check_finite(rows)
         return evolve(rounded, values=pack_nibbles(rounded.values)) if pack and scheme.bits == 4 else rounded
 
     with ThreadPoolExecutor(workers) as pool:

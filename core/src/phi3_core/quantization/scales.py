@@ -104,15 +104,13 @@ class _Best:
 
     def __init__(self, values: Floats, weights: Floats, scheme: Scheme, integers: Integers | None) -> None:
         self.values, self.weights, self.scheme, self.integers = values, weights, scheme, integers
-        memory = own_memory("search", 3 * values.size).reshape(3, *values.shape)
-        self.weighted, self.rounded, self.squares = memory
-        np.multiply(values, weights, out=self.weighted)
+        self.rounded, self.weighted = own_memory("search", 2 * values.size).reshape(2, *values.shape)
 
     def attempt(self, inverse: Floats, zeros: Floats | None) -> None:
         """Round with the inverses of some scales, and keep what explains more than the attempts before."""
         _round(self.values, inverse, zeros, self.scheme, self.rounded)
-        np.multiply(self.rounded, self.rounded, out=self.squares)
-        along, across = _dot(self.rounded, self.weighted), _dot(self.squares, self.weights)
+        np.multiply(self.rounded, self.weights, out=self.weighted)
+        along, across = _dot(self.weighted, self.values), _dot(self.weighted, self.rounded)
         scales = along / np.maximum(across, _TINY)
         explained = along * scales
         if self.explained is None:

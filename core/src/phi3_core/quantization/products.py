@@ -1,0 +1,52 @@
+"""Products with mapped weights: ``inputs @ weight.T`` in float32, by all processors, without a float32 copy of it.
+
+Each thread converts some rows and multiplies them while they are in its cache, with a matrix library that is told to
+leave the other processors alone: a quarter faster than converting first and multiplying with all threads together.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import threadpoolctl
+
+from .mapped import Floats, Weight
+from .memory import own_memory
+
+_AT_ONCE = 1 << 20
+_THREADS = os.cpu_count() or 1
+
+
+def product(weight: Weight, inputs: Floats) -> Floats:
+    """What a linear layer makes of its inputs, ``[tokens, inputs]`` to ``[tokens, outputs]``."""
+    outputs = np.empty((len(inputs), weight.shape[0]), np.float32)
+
+    def multiply(rows: slice) -> None:
+        values = weight.float32(rows, own_memory("rows", weight.raw[rows].size), check=False)
+        # This way round OpenBLAS is two to three times as fast on some hundred tokens.
+        with np.errstate(invalid="ignore", over="ignore"):
+            made = values @ inputs.T
+            damaged = not np.isfinite(made.sum())
+        if damaged:
+            weight.check_finite(rows)
+        outputs[:, rows] = made.T
+
+    # A few rounds for each thread, none of them left to do one more alone.
+    turns = math.ceil(weight.raw.size / (_AT_ONCE * _THREADS))
+    with _matrix_library().limit(limits=1):
+        list(_threads().map(multiply, weight.blocks(math.ceil(weight.raw.size / (turns * _THREADS)))))
+    return outputs
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="phi3-products")
+
+
+@functools.cache
+def _matrix_library() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")

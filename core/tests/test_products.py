@@ -1,0 +1,54 @@
+"""Products with mapped weights are those of their float32 copies, and damage is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from phi3_core.errors import ModelError
+from phi3_core.quantization.mapped import Weight
+from phi3_core.quantization.products import product
+
+RANDOM = np.random.default_rng(5)
+INPUTS = RANDOM.standard_normal((7, 96), np.float32)
+
+
+def weight_of(values, dtype="F32"):
+    return Weight(name="layer.weight", file=Path("model.safetensors"), dtype=dtype, raw=values)
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 501])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_products_are_those_of_a_copy(outputs, threads, monkeypatch):
+    monkeypatch.setattr("phi3_core.quantization.products._AT_ONCE", 96 * 50)
+    monkeypatch.setattr("phi3_core.quantization.products._THREADS", threads)
+    values = RANDOM.standard_normal((outputs, 96), np.float32)
+    bits = (values.view(np.uint32) >> 16).astype(np.uint16)
+    kept = (bits.astype(np.uint32) << 16).view(np.float32)
+    for weight, expected in ((weight_of(values), values), (weight_of(bits, "BF16"), kept)):
+        assert product(weight, INPUTS) == pytest.approx(INPUTS @ expected.T, abs=1e-4)
+
+
+@pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
+def test_damaged_weights_are_named(damage):
+    values = RANDOM.standard_normal((20, 96), np.float32)
+    values[13, 7] = damage
+    with pytest.raises(ModelError, match=r"model\.safetensors is damaged: tensor layer\.weight"):
+        product(weight_of(values), INPUTS)
+
+
+def test_numbers_too_large_to_multiply_are_no_damage():
+    large = np.full((2, 96), 1e38, np.float32)
+    assert np.isinf(product(weight_of(large), large)).all()
+
+
+def test_the_matrix_librarys_threads_are_given_back():
+    import threadpoolctl
+
+    def threads():
+        return [each["num_threads"] for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
+
+    before = threads()
+    product(weight_of(RANDOM.standard_normal((20, 96), np.float32)), INPUTS)
+    assert threads() == before

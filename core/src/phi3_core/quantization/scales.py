@@ -7,7 +7,8 @@ expected square is ``sum h (w - s (q - z))^2`` with ``h = E[x^2]``.
 
 For given integers ``d = q - z`` the best scale is the regression ``s = sum(h d w) / sum(h d^2)``, and it lowers the
 squared error by ``sum(h d w)^2 / sum(h d^2)``. So the search tries some scales, rounds, and keeps the integers whose
-regression explains most, together with that regression.
+regression explains most, together with that regression. Rounding once more to it gains 3 % of the squared error in
+groups of 32 and 1 to 2 % in longer ones; it takes a third of the time, and groups of 64 to 128 go without.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from .memory import own_memory
 
 Integers = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 
-_LONG = 256
+_SHORT, _LONG = 64, 256
 _FACTORS = {4: (0.9, 0.99), 8: (1.0,)}
 """Scales tried, as factors of the one at which the largest weight just fits."""
-_LONG_FACTORS = {4: (0.76, 0.86, 0.96), 8: (1.0,)}
+_LONG_FACTORS = {4: (0.66, 0.78, 0.9, 1.02), 8: (1.0,)}
 """The same from ``_LONG`` weights a group on: their largest one stands further out."""
 _EXTREMES = np.maximum, np.minimum
 _TINY = np.float32(1e-30)
@@ -80,13 +81,16 @@ def search(values: Floats, weights: Floats, scheme: Scheme, integers: Integers |
     """
     unit, zeros = _just_fitting(values, scheme)
     best = _Best(values, weights, scheme, integers)
-    factors = _FACTORS if values.shape[2] < _LONG else _LONG_FACTORS
+    size = values.shape[2]
+    factors = _LONG_FACTORS if size >= _LONG else _FACTORS
     for factor in factors[scheme.bits]:
         best.attempt(_inverse(unit * np.float32(factor)), zeros)
     if zeros is not None:
         inverse = _inverse(best.scales)
         for shift in (-1, 0, 1):
             best.attempt(inverse, np.clip(zeros + np.float32(shift), *scheme.limits))
+    elif scheme.bits == 8 or not _SHORT <= size < _LONG:
+        best.attempt(_inverse(best.scales), None)
     found = Scales(scheme=scheme, stored=best.scales.astype(np.float16), zeros=best.zeros)
     if integers is not None and scheme.bits == 8:
         # So fine that the rounding of the scales to half precision counts: integers are rounded to those.

@@ -42,12 +42,16 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
     file = weights.find(artifact.path)
     if file is None:
         raise ModelError(f"{artifact.path} holds neither {weights.IR} nor one GGUF file")
-    properties = _properties(artifact, device, options, purpose)
+    pipeline = None
     with _loadable(file, artifact) as source:
-        try:
-            pipeline = openvino_genai.LLMPipeline(source, device.id, **properties)
-        except RuntimeError as error:
-            raise _loading_error(error, options) from error
+        # For logits the graph is run without a pipeline, which takes as much memory again, and its time to load. But it
+        # is what knows the options.
+        if purpose != "evaluation" or options:
+            properties = _properties(artifact, device, options, purpose)
+            try:
+                pipeline = openvino_genai.LLMPipeline(source, device.id, **properties)
+            except RuntimeError as error:
+                raise _loading_error(error, options) from error
     return OpenVinoEngine(
         pipeline,
         _context_length(artifact, device, options),
@@ -58,7 +62,7 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
 
 
 class OpenVinoEngine:
-    """A pipeline of OpenVINO GenAI."""
+    """A pipeline of OpenVINO GenAI, or none where only logits are wanted."""
 
     max_concurrency = 1
     capabilities: frozenset[str] = frozenset({"logits"})
@@ -94,6 +98,8 @@ class OpenVinoEngine:
 
     def generate(self, request: GenerationRequest) -> Iterator[int]:
         """Run the pipeline in a thread of its own, which releases the interpreter's lock, and yield what it streams."""
+        if self._pipeline is None:
+            raise BackendError("it was loaded for an evaluation: there is no pipeline to generate with")
         if self._longest_prompt is not None and len(request.prompt_ids) > self._longest_prompt:
             raise PromptTooLongError(
                 f"the prompt has {len(request.prompt_ids)} tokens, and the NPU was loaded for {self._longest_prompt}",
@@ -168,7 +174,7 @@ def _properties(artifact: Artifact, device: Device, options: Mapping[str, str], 
     if device.kind == "npu":
         # These two are read as numbers, not as text.
         properties |= {key: _number(options, key) for key in ("MAX_PROMPT_LEN", "MIN_RESPONSE_LEN") if key in options}
-    elif purpose == "answer":
+    elif purpose != "conversation":
         # Starts in a third of the time, and can be cached when compiled; a conversation wants paged attention instead,
         # whose prefix cache makes the next turn's prompt nearly free.
         properties["ATTENTION_BACKEND"] = "SDPA"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 from phi3_core.errors import ModelError
 from phi3_core.quantization.mapped import Weight
 from phi3_core.quantization.products import product
@@ -43,12 +46,24 @@ def test_numbers_too_large_to_multiply_are_no_damage():
     assert np.isinf(product(weight_of(large), large)).all()
 
 
-def test_the_matrix_librarys_threads_are_given_back():
-    import threadpoolctl
-
+def test_two_at_once_have_the_matrix_library_to_themselves_and_give_it_back(monkeypatch):
     def threads():
         return [each["num_threads"] for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
 
-    before = threads()
-    product(weight_of(RANDOM.standard_normal((20, 96), np.float32)), INPUTS)
+    def slowly(weight, *arguments, **options):
+        time.sleep(float(weight.name))
+        seen.extend(threads())
+        return convert(weight, *arguments, **options)
+
+    seen: list[int] = []
+    convert, before = Weight.float32, threads()
+    monkeypatch.setattr(Weight, "float32", slowly)
+    values = RANDOM.standard_normal((20, 96), np.float32)
+    first, second = (Weight(name=name, file=Path("x"), dtype="F32", raw=values) for name in ("0.2", "0.4"))
+    with ThreadPoolExecutor(2) as pool:
+        made = [pool.submit(product, first, INPUTS)]
+        time.sleep(0.1)
+        made.append(pool.submit(product, second, INPUTS))
+        assert all(np.isfinite(each.result()).all() for each in made)
+    assert set(seen) <= {1}
     assert threads() == before

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,6 +20,8 @@ from .memory import own_memory
 
 _AT_ONCE = 1 << 20
 _THREADS = os.cpu_count() or 1
+_LIMITED = threading.Lock()
+"""Held while the matrix library is limited, for the whole process: of two at once one would lift the other's limit."""
 
 
 def product(weight: Weight, inputs: Floats) -> Floats:
@@ -37,7 +40,7 @@ def product(weight: Weight, inputs: Floats) -> Floats:
 
     # As many blocks for each thread, so that none is left to do one more alone.
     turns = math.ceil(weight.raw.size / (_AT_ONCE * _THREADS))
-    with _matrix_library().limit(limits=1):
+    with _LIMITED, _matrix_library().limit(limits=1):
         list(_threads().map(multiply, weight.blocks(math.ceil(weight.raw.size / (turns * _THREADS)))))
     return outputs
 

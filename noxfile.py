@@ -143,6 +143,7 @@ def resolve(session: nox.Session) -> None:
                     for part in ("--no-binary", _distribution(target))
                 ),
                 *("--python-platform", "x86_64-pc-windows-msvc", "--python-version", python, str(requirements)),
+                env={"UV_PYTHON_DOWNLOADS": "never"},  # it would fetch one for each version, and build nothing with it
                 silent=True,
             )
             versions = dict(line.split("==") for line in str(found).split() if "==" in line)

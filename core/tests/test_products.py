@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import threadpoolctl
 from phi3_core.errors import ModelError
+from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.mapped import Weight
 from phi3_core.quantization.products import product
+from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.quantization.reference import hidden_states
 
 RANDOM = np.random.default_rng(5)
 INPUTS = RANDOM.standard_normal((7, 96), np.float32)
@@ -46,17 +49,18 @@ def test_numbers_too_large_to_multiply_are_no_damage():
     assert np.isinf(product(weight_of(large), large)).all()
 
 
-def test_two_at_once_have_the_matrix_library_to_themselves_and_give_it_back(monkeypatch):
-    def threads():
-        return [each["num_threads"] for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
+def blas_threads():
+    return [each["num_threads"] for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
 
+
+def test_two_at_once_have_the_matrix_library_to_themselves_and_give_it_back(monkeypatch):
     def slowly(weight, *arguments, **options):
         time.sleep(float(weight.name))
-        seen.extend(threads())
+        seen.extend(blas_threads())
         return convert(weight, *arguments, **options)
 
     seen: list[int] = []
-    convert, before = Weight.float32, threads()
+    convert, before = Weight.float32, blas_threads()
     monkeypatch.setattr(Weight, "float32", slowly)
     values = RANDOM.standard_normal((20, 96), np.float32)
     first, second = (Weight(name=name, file=Path("x"), dtype="F32", raw=values) for name in ("0.2", "0.4"))
@@ -66,4 +70,13 @@ def test_two_at_once_have_the_matrix_library_to_themselves_and_give_it_back(monk
         made.append(pool.submit(product, second, INPUTS))
         assert all(np.isfinite(each.result()).all() for each in made)
     assert set(seen) <= {1}
-    assert threads() == before
+    assert blas_threads() == before
+
+
+def test_a_whole_pass_leaves_the_matrix_librarys_threads_alone(tmp_path):
+    seen, before = [], blas_threads()
+    checkpoint = Checkpoint.open(write_random(tmp_path / "tiny", TINY["phi-4"]))
+    hidden_states(checkpoint, [[1, 2, 3]], observe=lambda *_: seen.append(blas_threads()))
+    assert len(seen) == len(list(checkpoint.linear)) + 1
+    assert all(set(each) <= {1} for each in seen)
+    assert blas_threads() == before

@@ -1,15 +1,18 @@
 """Products with mapped weights: ``inputs @ weight.T`` in float32, by all processors, without a float32 copy of it.
 
 Each thread converts some rows and multiplies them while they are in its cache, with a matrix library that is told to
-leave the other processors alone. Converting first and multiplying with all threads together took a seventh longer.
+leave the other processors alone (:func:`one_thread_each`). Converting first and multiplying with all threads together
+took a seventh longer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,8 +23,7 @@ from .memory import own_memory
 
 _AT_ONCE = 1 << 20
 _THREADS = os.cpu_count() or 1
-_LIMITED = threading.Lock()
-"""Held while the matrix library is limited, for the whole process: of two at once one would lift the other's limit."""
+_LIMITED = threading.RLock()
 
 
 def product(weight: Weight, inputs: Floats) -> Floats:
@@ -40,9 +42,21 @@ def product(weight: Weight, inputs: Floats) -> Floats:
 
     # As many blocks for each thread, so that none is left to do one more alone.
     turns = math.ceil(weight.raw.size / (_AT_ONCE * _THREADS))
-    with _LIMITED, _matrix_library().limit(limits=1):
+    with one_thread_each():
         list(_threads().map(multiply, weight.blocks(math.ceil(weight.raw.size / (turns * _THREADS)))))
     return outputs
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Have the matrix library work in the calling thread only.
+
+    Its own threads wait for each other in loops, many times for each layer: with small matrices that takes longer than
+    the work does, and on a busy machine ten times as long. The limit is the whole process's, so a second caller waits:
+    one would lift the other's.
+    """
+    with _LIMITED, _matrix_library().limit(limits=1):
+        yield
 
 
 @functools.cache

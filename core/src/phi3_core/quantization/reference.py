@@ -18,7 +18,7 @@ from phi3_core.values import Progress
 from .architecture import Architecture
 from .checkpoint import Checkpoint, Layer
 from .mapped import Floats, Weight
-from .products import product
+from .products import one_thread_each, product
 
 Replacement = Callable[[Weight], Floats]
 """Stands in for a weight, e.g. with its rounded values: ``[outputs, inputs]``."""
@@ -52,16 +52,17 @@ def hidden_states(
     states: Floats = np.concatenate([checkpoint.embedding.float32(slice(token, token + 1)) for token in ids])
     spans = list(_spans(sequences))
     run = _Linear(observe, replace)
-    for index, layer in enumerate(checkpoint.layers):
-        if progress:
-            progress("reading the text layer by layer", index, shape.layers)
-        mixed = run(layer.qkv, rms_norm(states, layer.input_norm, shape.epsilon))
-        seen = np.concatenate([_attend(shape, mixed[span]) for span in spans])
-        states += run(layer.output, seen)
-        states += _feed_forward(run, layer, rms_norm(states, layer.post_norm, shape.epsilon))
-    states = rms_norm(states, checkpoint.norm, shape.epsilon)
-    if observe:
-        observe(checkpoint.head, states)
+    with one_thread_each():
+        for index, layer in enumerate(checkpoint.layers):
+            if progress:
+                progress("reading the text layer by layer", index, shape.layers)
+            mixed = run(layer.qkv, rms_norm(states, layer.input_norm, shape.epsilon))
+            seen = np.concatenate([_attend(shape, mixed[span]) for span in spans])
+            states += run(layer.output, seen)
+            states += _feed_forward(run, layer, rms_norm(states, layer.post_norm, shape.epsilon))
+        states = rms_norm(states, checkpoint.norm, shape.epsilon)
+        if observe:
+            observe(checkpoint.head, states)
     return states
 
 

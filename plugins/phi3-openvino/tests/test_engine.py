@@ -197,20 +197,3 @@ def test_a_truncated_gguf_file_is_named_before_openvino_sees_it(sample_store, ar
     Path(cut).write_bytes(b"hello")
     with pytest.raises(ModelError, match=r"cut\.gguf"):
         phi3.load(str(cut))
-
-
-def test_a_longrope_model_that_was_quantized_here_stops_where_it_would_go_wrong(tmp_path, caplog):
-    from phi3_core.values import Artifact, Device
-    from phi3_openvino.engine import _context_length
-
-    device = Device(backend="openvino", id="CPU", kind="cpu", name="x")
-    config = {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096, "rope_scaling": {"a": 1}}
-    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-
-    def length(**manifest):
-        artifact = Artifact(path=tmp_path, backend="openvino", precision="int4", manifest=manifest)
-        return _context_length(artifact, device, {})
-
-    assert length(recipe={"precision": "int4"}) == 4096
-    assert "limited to 4096 tokens" in caplog.text
-    assert length() == 131072  # made by others, whose graphs choose for themselves

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.models.positions import context_length, turnover
 from phi3_core.paths import read_json
 from phi3_core.values import Artifact, Device
 
@@ -97,11 +98,6 @@ def _positions(artifact: Artifact) -> tuple[int | None, int | None]:
     """Where longrope changes over, and the sliding window, if there are such."""
     config = read_json(artifact.path / "config.json")
     config = config if isinstance(config, dict) else {}
-    context, original, window = (
-        config.get(key) for key in ("max_position_embeddings", "original_max_position_embeddings", "sliding_window")
-    )
-    if not isinstance(context, int):
-        return None, None
-    scaled = bool(config.get("rope_scaling")) and isinstance(original, int) and original < context
-    narrow = isinstance(window, int) and 0 < window < context
-    return original if scaled else None, window if narrow else None
+    context, window = context_length(config), config.get("sliding_window")
+    narrow = isinstance(window, int) and context is not None and 0 < window < context
+    return turnover(config), window if narrow else None

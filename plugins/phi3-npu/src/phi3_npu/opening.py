@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.models.positions import context_length, turnover
 from phi3_core.paths import read_json
 from phi3_core.values import Artifact
 
@@ -29,13 +30,11 @@ def check(artifact: Artifact, options: Mapping[str, str]) -> int:
         raise ModelError(f"{artifact.path} holds {found or 'no'} weights for npu, not {artifact.precision}")
     config: Any = read_json(artifact.path / "config.json")
     config = config if isinstance(config, dict) else {}
-    known = config.get("max_position_embeddings")
-    if not isinstance(known, int) or known < 1:
+    known = context_length(config)
+    if known is None:
         raise ModelError(f"{artifact.path} does not say how long its context is")
-    original = config.get("original_max_position_embeddings")
-    if config.get("rope_scaling") and isinstance(original, int) and original < known:
-        # Longrope turns positions differently in longer sequences, the earlier ones included: what the cache holds
-        # from before the limit is wrong behind it.
+    original = turnover(config)
+    if original is not None:
+        # What the cache holds from before the limit is wrong behind it.
         logger.warning("the context is limited to %d tokens: longrope's longer ones come out wrong so far", original)
-        return original
-    return known
+    return original or known

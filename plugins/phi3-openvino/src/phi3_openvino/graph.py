@@ -25,7 +25,7 @@ from phi3_core.quantization.mapped import Floats, Weight
 from phi3_core.quantization.plan import Plan
 from phi3_core.quantization.rotary import Rotary
 
-from . import ir
+from . import ir, longrope
 from .graph_weights import CompressedWeights
 
 HIDDEN = np.float32(-65504.0)
@@ -119,6 +119,7 @@ class _Turn:
             last = ops.reduce_max(positions, _list(0, 1), keep_dims=False)
             beyond = ops.greater_equal(last, _whole(rotary.original_context))
             frequencies = ops.select(beyond, ops.constant(rotary.long.reshape(1, 1, 1, -1)), frequencies)
+            frequencies.set_friendly_name(longrope.CHOICE)
         places = ops.unsqueeze(ops.convert(positions, np.float32), _list(1, 3))
         angles = ops.multiply(places, frequencies)
         angles = ops.concat([angles, angles], -1)

@@ -1,0 +1,124 @@
+"""Models with two sets of rotary factors, below and beyond the context where the second one begins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from phi3_core.errors import BackendError, UsageError
+from phi3_core.quantization.checkpoint import Checkpoint
+from phi3_core.quantization.plan import Plan
+from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.quantization.reference import logits
+from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
+from phi3_openvino import engine, graph, longrope, opening, weights
+
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+CPU = Device(backend="openvino", id="CPU", kind="cpu", name="x")
+NPU = Device(backend="openvino", id="NPU", kind="npu", name="x")
+ORIGINAL = 270
+"""More than the 256 tokens that the paged backend reads at a time."""
+IDS = [int(token) for token in np.random.default_rng(1).integers(3, 320, 600)]
+LIMITS = {"max_position_embeddings": 1024, "original_max_position_embeddings": ORIGINAL}
+
+
+@pytest.fixture(scope="module", params=["phi-3-mini-128k", "phi-4-mini"])
+def checkpoint(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source") / request.param
+    return Checkpoint.open(write_random(folder, {**TINY[request.param], **LIMITS}))
+
+
+@pytest.fixture(scope="module")
+def artifact(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("artifact")
+    graph.write(checkpoint, Plan(), folder / weights.IR)
+    (folder / "config.json").write_bytes((checkpoint.path / "config.json").read_bytes())
+    digest = checkpoint.path.name
+    return Artifact(path=folder, backend="openvino", precision="fp16", manifest={"digest": digest, "recipe": {}})
+
+
+def asked(tokens, new, **sampling):
+    return GenerationRequest(
+        prompt_ids=tuple(IDS[:tokens]), max_new_tokens=new, sampling=Sampling(**sampling), stop_ids=()
+    )
+
+
+def expected(checkpoint, tokens, new):
+    ids = IDS[:tokens]
+    for _ in range(new):
+        ids.append(int(logits(checkpoint, ids)[-1].argmax()))
+    return ids[tokens:]
+
+
+@pytest.mark.parametrize("purpose", ["conversation", "answer"])
+def test_below_across_and_beyond_it_is_the_reference(checkpoint, artifact, home, purpose, caplog):
+    loaded = engine.load(artifact, CPU, EXACT, purpose)
+    assert loaded.context_length == 1024
+    for tokens, new in ((20, 4), (ORIGINAL - 4, 10), (ORIGINAL, 2), (600, 6), (ORIGINAL - 1, 1), (300, 3)):
+        assert list(loaded.generate(asked(tokens, new))) == expected(checkpoint, tokens, new), tokens
+    # Loaded anew for: across, shorter, across, shorter, beyond.
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        f"{length} tokens of text" for length in (ORIGINAL + 1, ORIGINAL, ORIGINAL + 1, ORIGINAL - 1, 300)
+    ]
+    loaded.close()
+
+
+def test_an_answer_that_ends_before_does_not_go_on(checkpoint, artifact, home):
+    (first, *_) = expected(checkpoint, ORIGINAL - 3, 1)
+    loaded = engine.load(artifact, CPU, EXACT, "answer")
+    request = GenerationRequest(
+        prompt_ids=tuple(IDS[: ORIGINAL - 3]), max_new_tokens=50, sampling=Sampling(), stop_ids=(first,)
+    )
+    assert list(loaded.generate(request)) == []
+
+
+def test_a_seed_tells_the_same_across(artifact, home):
+    loaded = engine.load(artifact, CPU, EXACT, "answer")
+    first, again, other = (
+        list(loaded.generate(asked(ORIGINAL - 5, 12, temperature=1.0, seed=seed))) for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    assert len(first) == 12
+
+
+def test_where_nothing_can_be_kept_it_stays_below(checkpoint, artifact, home):
+    (home / "engines").parent.mkdir(parents=True, exist_ok=True)
+    (home / "engines").write_text("a file, where a folder would be written", encoding="utf-8")
+    loaded = engine.load(artifact, CPU, EXACT, "conversation")
+    with pytest.raises(BackendError, match=f"beyond {ORIGINAL} tokens this model needs a store that can be written"):
+        list(loaded.generate(asked(300, 1)))
+    assert list(loaded.generate(asked(20, 2))) == expected(checkpoint, 20, 2)
+
+
+@pytest.mark.parametrize("lacking", [(), ("hardlink_to",), ("hardlink_to", "symlink_to")])
+def test_the_constants_are_shared_as_far_as_the_system_can(artifact, tmp_path, monkeypatch, lacking):
+    def refuse(*_):
+        raise OSError
+
+    for name in lacking:
+        monkeypatch.setattr(Path, name, refuse)
+    constants = Path(weights.IR).with_suffix(".bin").name
+    longrope.make_long(artifact.path / weights.IR, tmp_path)
+    assert (tmp_path / constants).read_bytes() == (artifact.path / constants).read_bytes()
+    assert (tmp_path / constants).is_symlink() == (lacking == ("hardlink_to",))
+    assert (tmp_path / constants).samefile(artifact.path / constants) == (len(lacking) < 2)
+    longrope.make_long(artifact.path / weights.IR, tmp_path)
+
+
+def test_the_npu_is_not_told_to_go_beyond(artifact):
+    assert opening.check(artifact, NPU, {"MAX_PROMPT_LEN": "100"}).context == 228
+    with pytest.raises(UsageError, match=f"have to fit into {ORIGINAL} tokens, not 1152"):
+        opening.check(artifact, NPU, {})
+
+
+@pytest.mark.parametrize("manifest", [{"recipe": {"precision": "int4"}}, {}], ids=["the other exporter", "published"])
+def test_other_graphs_stop_where_they_go_wrong(tmp_path, caplog, manifest):
+    config = {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
+    config["rope_scaling"] = {"type": "longrope"}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / weights.IR).write_text("<net/>", encoding="utf-8")
+    artifact = Artifact(path=tmp_path, backend="openvino", precision="int4", manifest=manifest)
+    assert opening.check(artifact, CPU, {}).context == 4096
+    assert "limited to 4096 tokens" in caplog.text

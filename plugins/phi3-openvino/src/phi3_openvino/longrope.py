@@ -45,9 +45,13 @@ def make_long(xml: Path, folder: Path) -> None:
 
 def _share(file: Path, other: Path) -> None:
     """Have a file under another name: not every system has links, and no link crosses volumes."""
+    if other.exists() and other.samefile(file):
+        return
     for way in (other.hardlink_to, other.symlink_to):
         with contextlib.suppress(OSError, NotImplementedError):
             other.unlink(missing_ok=True)
             way(file.resolve())
             return
-    shutil.copyfile(file, other)
+    partial = other.with_suffix(".copy")
+    shutil.copyfile(file, partial)
+    partial.replace(other)

@@ -53,6 +53,25 @@ def test_they_are_kept_and_found_again(checkpoint, tmp_path, monkeypatch):
     assert again.tokens == first.tokens
 
 
+def test_what_is_found_again_is_the_same_to_the_last_bit(checkpoint, tmp_path):
+    first = calibration_for(checkpoint, text="some text " * 60, cache=tmp_path)
+    again = calibration_for(checkpoint, text="some text " * 60, cache=tmp_path)
+    directions = [(again.by_name[name].directions, first.by_name[name].directions) for name in first.by_name]
+    assert all(np.array_equal(ours, theirs) for ours, theirs in directions if theirs is not None)
+    assert any(theirs is not None for _, theirs in directions)
+
+
+def test_a_kept_one_that_is_damaged_is_made_again(checkpoint, tmp_path, caplog):
+    cache = tmp_path / "cache"
+    first = calibration_for(checkpoint, text="some text", cache=cache)
+    (kept,) = cache.iterdir()
+    kept.write_bytes(kept.read_bytes()[:100])
+    again = calibration_for(checkpoint, text="some text", cache=cache)
+    assert again.tokens == first.tokens
+    assert "it is made again" in caplog.text
+    assert Calibration.load(kept).tokens == first.tokens
+
+
 def test_another_text_or_other_weights_are_another_calibration(checkpoint, tmp_path):
     cache = tmp_path / "cache"
     calibration_for(checkpoint, text="some text", cache=cache)

@@ -54,5 +54,12 @@ def test_noise_is_recognized():
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(UsageError, match="at least two"):
         measure([1], REFERENCE[:1], REFERENCE[:1])
-    with pytest.raises(BackendError, match=r"30 tokens have logits of \[30, 50\] in the reference and \[30, 49\]"):
+    with pytest.raises(UsageError, match="the reference has a vocabulary of 50, and the model one of 49"):
         measure(IDS, REFERENCE, REFERENCE[:, :49])
+    with pytest.raises(BackendError, match=r"30 tokens have logits of \[30, 50\] in the reference and \[29, 50\]"):
+        measure(IDS, REFERENCE, REFERENCE[:29])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_noise_and_no_crash(value):
+    assert measure(IDS, REFERENCE, np.full_like(REFERENCE, value)).is_noise

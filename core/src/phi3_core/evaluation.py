@@ -5,6 +5,7 @@ The engine runs in a worker of its own, and this process computes the reference.
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 MOST_TOKENS = 512
 LOGITS_LIMIT_S = 900.0
-_UNPUBLISHED = "unpublished"
 
 
 def evaluation_ids(text_folder: Path, text: str | None = None) -> list[int]:
@@ -85,12 +85,13 @@ def check(  # noqa: PLR0917 - each is a fact of the situation
     """
     from .quantization.reference import affordable_tokens
 
-    artifact = Artifact(path=folder, backend=backend.name, precision=precision, manifest={"digest": _UNPUBLISHED})
+    unpublished = f"check-{secrets.token_hex(5)}"
+    artifact = Artifact(path=folder, backend=backend.name, precision=precision, manifest={"digest": unpublished})
     try:
         ids = evaluation_ids(folder)[: affordable_tokens(source)]
         found = evaluate(artifact, device, backend, reference=source, ids=ids, progress=progress)
     finally:
-        shutil.rmtree(home() / "engines" / _UNPUBLISHED, ignore_errors=True)
+        shutil.rmtree(home() / "engines" / unpublished, ignore_errors=True)
     if found.is_noise:
         raise ModelError(
             f"what came out answers like noise: it agrees with the original in {found.top1_agreement:.0%} of the "

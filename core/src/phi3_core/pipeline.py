@@ -87,13 +87,18 @@ class Journey:
             Phi3Error: the last failure, when no device is left.
         """
         for candidate in self._left:
-            if failure is not None:
-                logger.warning("%s; going on with %s", failure.message, candidate.device)
+            self._go_on(failure, candidate)
             try:
                 return self._load(candidate)
             except (BackendError, Unobtainable, TooLargeError) as error:
                 failure = self.failed(error, candidate.device)
         raise failure or NoDeviceError("no device is left to try", hint="phi3 devices")
+
+    @staticmethod
+    def _go_on(failure: Phi3Error | None, candidate: Candidate) -> None:
+        """Say what failed, if anything did, and what is tried instead."""
+        if failure is not None:
+            logger.warning("%s; going on with %s", failure.message, candidate.device)
 
     def failed(self, error: Phi3Error, device: Device) -> Phi3Error:
         """Note that a device was tried in vain, and make sure that the error names it."""
@@ -111,6 +116,7 @@ class Journey:
         """Obtain the model for the best device, without loading it."""
         failure: Phi3Error | None = None
         for candidate in self._left:
+            self._go_on(failure, candidate)
             worker = self._worker(candidate.device)
             try:
                 return candidate.device, self._obtain(candidate, worker)
@@ -130,6 +136,7 @@ class Journey:
         """What :meth:`fetch` would download for the best device that the model can be had for."""
         failure: Phi3Error | None = None
         for candidate in self._left:
+            self._go_on(failure, candidate)
             worker = self._worker(candidate.device)
             try:
                 worker.finish(limit("load", LOAD_LIMIT_S))

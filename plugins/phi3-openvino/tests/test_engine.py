@@ -7,6 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
+import openvino
 import phi3_core as phi3
 import pytest
 from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
@@ -112,6 +113,22 @@ def test_what_was_loaded_for_an_evaluation_gives_logits_and_says_that_it_has_no_
         next(loaded.generate(request))
     with pytest.raises(UsageError, match="FOO=1"):
         engine.load(given, device, {"FOO": "1"}, "evaluation")
+
+
+def test_logits_are_those_of_the_options(sample_store, artifact, monkeypatch):
+    from phi3_openvino import engine
+
+    def compile_model(core, *arguments):
+        seen.extend(arguments[2:])
+        return compiling(core, *arguments)
+
+    seen, compiling = [], openvino.Core.compile_model
+    monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
+    device = Device(backend="openvino", id="CPU", kind="cpu", name="CPU", memory_bytes=None, driver=None)
+    given = Artifact(path=artifact, backend="openvino", precision="int4", manifest=read_json(artifact / "phi3.json"))
+    options = {"INFERENCE_PRECISION_HINT": "f32", "ATTENTION_BACKEND": "SDPA"}
+    assert engine.load(given, device, options, "evaluation").logits([1, 2, 3]).shape == (3, 49152)
+    assert seen == [{"INFERENCE_PRECISION_HINT": "f32"}]
 
 
 def test_a_compiled_model_is_kept_under_what_it_depends_on(sample_store, artifact):

@@ -9,6 +9,7 @@ import numpy as np
 import openvino as ov
 import openvino_genai
 import pytest
+from attrs import evolve
 from openvino._offline_transformations import paged_attention_transformation
 from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.importance import Importance
@@ -176,14 +177,8 @@ def rounded_logits(checkpoint, schemes, ids):
         weight.name: round_weight(weight, schemes[weight.name]).dequantize()
         for weight in (checkpoint.embedding, checkpoint.head, *checkpoint.linear)
     }
-    table = rounded[checkpoint.embedding.name]
-    # The mapping is copy-on-write: these halves go to this process's copy of the embedding only.
-    original = checkpoint.embedding.raw.copy()
-    checkpoint.embedding.raw[:] = table
-    try:
-        return logits(checkpoint, ids, replace=lambda weight: rounded[weight.name])
-    finally:
-        checkpoint.embedding.raw[:] = original
+    embedding = evolve(checkpoint.embedding, raw=rounded[checkpoint.embedding.name], dtype="F32")
+    return logits(evolve(checkpoint, embedding=embedding), ids, replace=lambda weight: rounded[weight.name])
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F32"])

@@ -173,3 +173,12 @@ def test_too_little_disk_or_memory_is_said_with_the_figures(source, tmp_path, mo
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
     with pytest.raises(ModelError, match=r"about 0\.\d GB of memory; 0\.0 GB are available"):
         quantization.quantize(source, CPU, Recipe(precision="int4"), tmp_path, lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+def test_damage_is_named_in_every_precision(source, make, precision):
+    """Not a number, in the last of the weights."""
+    (file,) = source.path.glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-2] + b"\xff\x7f")
+    with pytest.raises(ModelError, match=r"model\.safetensors is damaged: tensor .* not finite"):
+        make(precision=precision)

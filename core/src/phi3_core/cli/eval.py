@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     options.add_engine(command)
     options.add_offline(command)
     command.add_argument("--reference", metavar="FOLDER", help="original weights to compare with [the model's own]")
-    command.add_argument("--text", metavar="FILE", help="a text to evaluate with [a built-in one]")
+    command.add_argument("--text", metavar="FILE", help="a text to evaluate with, 512 tokens of it [a built-in one]")
     options.finish(command, call, json="print the report as JSON")
 
 
@@ -48,10 +48,11 @@ def call(given: argparse.Namespace) -> int:
             raise UsageError(f"the text {given.text} cannot be read: {error}", hint="name a UTF-8 text file") from error
     progress = output.Progress()
     journey = set_out(given, progress)
-    device, found = journey.fetch()
     reference = look_up(given.reference, journey.store) if given.reference else journey.reference
     if reference.form == "artifact":
         raise UsageError(f"{reference.path} has no original weights to compare with", hint="--reference FOLDER")
+    device, found = journey.fetch()
+    output.logger.info("%s %s, %s, on %s", journey.reference.name, found.artifact.precision, found.how, device)
     source = sources.source_of(reference, journey.store, progress, offline=given.offline)
     report = evaluation.evaluate(
         found.artifact,
@@ -63,6 +64,8 @@ def call(given: argparse.Namespace) -> int:
         options=dict(given.option),
     )
     progress.clear()
+    if report.is_noise:
+        output.logger.warning("what it answers is noise: it has next to nothing in common with the original")
     if given.json:
         document = {"model": journey.reference.name, "device": str(device), "precision": found.artifact.precision}
         output.print_json({**document, **to_plain(report)})

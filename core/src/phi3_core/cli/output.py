@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,7 +63,16 @@ def _print_traceback(error: BaseException) -> None:
 
 def print_json(content: object) -> None:
     """One JSON document on stdout."""
-    print(json.dumps(to_plain(content), indent=2, ensure_ascii=False))
+    print(json.dumps(_finite(to_plain(content)), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity and no NaN: null stands for them."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -70,13 +70,18 @@ def take_in(name: str, found: Obtained, store: Store) -> Artifact:
 
 def fingerprint(path: Path) -> str:
     """A word that changes when a file, or a file of a folder, does; without reading gigabytes."""
-    files = [path] if path.is_file() else sorted(path.iterdir())
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if _matters(file))
     digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape"))
     for file in files:
         with contextlib.suppress(OSError):
             state = file.stat()
             digest.update(f"{file.name} {state.st_size} {state.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _matters(file: Path) -> bool:
+    """Whether a model is another one when this file is another: folders and what is there for people do not count."""
+    return file.is_file() and file.suffix.lower() not in {".md", ".txt"} and not file.name.startswith((".", "LICENSE"))
 
 
 def _gguf_text(file: Path, content: Mapping[str, Any], store: Store) -> Path:

@@ -47,7 +47,7 @@ def look_up(word: str, store: Store) -> Reference:
         return Reference(name=word, form="named")
     path = Path(word).expanduser()
     if path.exists():
-        return _local(path.absolute())
+        return _local(path.resolve())
     for known in CATALOGUE.values():
         if known.repository is not None and word.casefold() == known.repository.casefold():
             return Reference(name=known.name, form="named")
@@ -64,7 +64,7 @@ def _local(path: Path) -> Reference:
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{path} is neither a model folder nor a GGUF file", hint="name the folder it lies in")
         return Reference(name=path.stem, form="artifact", path=path)
-    if (path / manifest.NAME).is_file():
+    if (path / manifest.NAME).is_file() and not _is_source(path):
         return Reference(name=path.name, form="artifact", path=path)
     is_source = any(path.glob("*.safetensors"))
     _check_family(path, needed=is_source)
@@ -73,6 +73,12 @@ def _local(path: Path) -> Reference:
     if not any(path.iterdir()):
         raise ModelError(f"the folder {path} is empty", hint=HINT)
     return Reference(name=path.name, form="artifact", path=path)
+
+
+def _is_source(path: Path) -> bool:
+    """Whether a folder's manifest is one of original weights, which are of no backend."""
+    content = paths.read_json(path / manifest.NAME)
+    return isinstance(content, dict) and "backend" not in content
 
 
 def _check_family(path: Path, *, needed: bool) -> None:

@@ -12,10 +12,10 @@ from typing import Any, Protocol, TypeVar
 from attrs import frozen
 
 from phi3_core.backends import Backend
-from phi3_core.errors import ModelError
-from phi3_core.values import Artifact, Device, Progress, Published, Recipe, Source, to_plain
+from phi3_core.errors import ModelError, UsageError
+from phi3_core.values import Device, Progress, Published, Recipe, Source, to_plain
 
-from . import beside, local, sample
+from . import beside, local, manifest, sample
 from . import plan as plans
 from .catalogue import CATALOGUE
 from .hub_client import MissingError
@@ -23,7 +23,7 @@ from .lookup import Reference
 from .obtained import Obtained, Unobtainable
 from .plan import Plan
 from .sources import PACKAGE, source_of
-from .store import Form, Store
+from .store import Fill, Form, Store
 
 logger = logging.getLogger("phi3_core")
 
@@ -90,8 +90,11 @@ def obtain(
     errand = _Errand(need=need, store=store, worker=worker, progress=progress, offline=offline, update=update)
     path = need.reference.path
     if need.reference.form == "artifact" and path is not None:
+        if need.recipe is not None:
+            raise _no_original(need)
         return errand.local(path)
     if need.recipe is not None:
+        _check(need.recipe)
         return errand.quantized()
     found = None if update else stored(need, store)
     return found or errand.published() or errand.quantized()
@@ -140,6 +143,44 @@ def _no_form(need: Need) -> Unobtainable:
         f"published for it, and the backend does not quantize",
         hint="try another --precision or --device",
     )
+
+
+def _no_original(need: Need) -> UsageError:
+    return UsageError(
+        f"{need.reference.path or need.reference.name} has no original weights to quantize",
+        hint="name a checkpoint with safetensors",
+    )
+
+
+def _check(recipe: Recipe) -> None:
+    """Refuse what means nothing for any backend, before gigabytes are fetched."""
+    if recipe.precision != "int4" and recipe.ratio != 1:
+        raise UsageError(
+            f"a ratio of {recipe.ratio} needs int4: it is the share of layers that get 4 bits", hint="leave --ratio out"
+        )
+    if recipe.precision == "fp16":
+        for name, given in (
+            ("groups", recipe.group_size not in {None, -1}),
+            ("symmetry", recipe.symmetric is not None),
+            ("calibration", "calibration" in recipe.extra),
+        ):
+            if given:
+                raise UsageError(f"fp16 is not rounded: it has no {name} to set", hint="leave it out, or take int4")
+
+
+def _recorded(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as manifests have it: a text to calibrate with by its hash, not by where it lies on this machine."""
+    plain: dict[str, Any] = to_plain(recipe)
+    calibration = recipe.extra.get("calibration", "none")
+    if calibration != "none":
+        try:
+            plain["extra"] = {**plain["extra"], "calibration": f"sha256:{manifest.sha256(Path(calibration))}"}
+        except OSError as error:
+            raise UsageError(
+                f"the calibration {calibration} cannot be read: {(error.strerror or str(error)).lower()}",
+                hint="name a UTF-8 text file",
+            ) from error
+    return plain
 
 
 @frozen(kw_only=True)
@@ -202,8 +243,9 @@ class _Errand:
                 raise MissingError(f"{repository} holds {found or 'no'} weights for {need.device.backend}")
             return facts
 
-        digest = str(old.manifest["digest"]) if old is not None else ""
-        artifact = self.store.make_artifact(need.name, need.form(precision), fill, old=digest)
+        artifact = self.store.make_artifact(
+            need.name, need.form(precision), fill, wanted=lambda found: found.get("revision") == snapshot.commit
+        )
         return Obtained(artifact=artifact, text=artifact.path, how=how)
 
     def quantized(self) -> Obtained:
@@ -213,19 +255,28 @@ class _Errand:
             raise _no_form(need)
         source = source_of(need.reference, self.store, self.progress, offline=self.offline, update=self.update)
         if not any(source.path.glob("*.safetensors")):
+            if need.recipe is not None:
+                raise _no_original(need)
             return self.local(source.path)
         recipe = need.recipe or Recipe(precision=need.precisions[0])
-        old = self.store.artifact(need.name, need.form(recipe.precision))
-        made_of = (source.revision, to_plain(recipe))
-        if old and (old.manifest.get("source", {}).get("revision"), old.manifest.get("recipe")) == made_of:
-            return Obtained(artifact=old, text=old.path, how="from the store, where it is already")
-        artifact = self._quantize(source, recipe, old)
-        return Obtained(artifact=artifact, text=artifact.path, how="quantized from the original weights")
+        recorded = _recorded(recipe)
 
-    def _quantize(self, source: Source, recipe: Recipe, old: Artifact | None) -> Artifact:
-        need = self.need
+        def wanted(found: Mapping[str, Any]) -> bool:
+            made_of = (found.get("source", {}).get("revision"), found.get("recipe"))
+            unchecked = need.check and found.get("checked") is False
+            return made_of == (source.revision, recorded) and not unchecked
+
+        old = self.store.artifact(need.name, need.form(recipe.precision))
+        if old is not None and wanted(old.manifest):
+            return Obtained(artifact=old, text=old.path, how="from the store, where it is already")
         if "quantize" not in self.worker.hooks:
             raise Unobtainable(f"{need.device.backend} does not quantize", hint="phi3 plugins shows who does")
+        fill = self._quantize(source, recipe, recorded)
+        artifact = self.store.make_artifact(need.name, need.form(recipe.precision), fill, wanted=wanted)
+        return Obtained(artifact=artifact, text=artifact.path, how="quantized from the original weights")
+
+    def _quantize(self, source: Source, recipe: Recipe, recorded: Mapping[str, Any]) -> Fill:
+        need, backend = self.need, self.worker.backend
 
         def fill(folder: Path) -> Mapping[str, Any]:
             tools = self.worker.call(
@@ -240,13 +291,13 @@ class _Errand:
             beside.copy(source.path, folder)
             return {
                 "source": {"model": source.model, "revision": source.revision},
-                "recipe": to_plain(recipe),
-                "tools": tools or {},
+                "recipe": recorded,
+                "tools": {backend.distribution: backend.version, **(tools or {})},
                 "quality": self._quality(folder, recipe, source),
+                "checked": need.check,
             }
 
-        digest = str(old.manifest["digest"]) if old is not None else ""
-        return self.store.make_artifact(need.name, need.form(recipe.precision), fill, old=digest)
+        return fill
 
     def _quality(self, folder: Path, recipe: Recipe, source: Source) -> dict[str, Any] | None:
         if not self.need.check or "logits" not in self.worker.hooks:

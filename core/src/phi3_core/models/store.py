@@ -41,6 +41,8 @@ A folder with it in is kept when making it fails, so that the next attempt goes 
 
 Fill = Callable[[Path], Mapping[str, Any]]
 """Puts files into an empty folder, and returns what the manifest is to say about them."""
+Wanted = Callable[[Mapping[str, Any]], bool]
+"""Whether what is there already will do, by its manifest; else it is replaced."""
 
 
 @frozen(kw_only=True)
@@ -127,35 +129,33 @@ class Store:
 
     # --- making -------------------------------------------------------------------------------------------------
 
-    def make_artifact(self, model: str, form: Form, fill: Fill, *, old: str = "") -> Artifact:
-        """Return the artifact, filled by ``fill`` if it is not there yet. Two processes do the work once.
-
-        ``old`` is the digest of one that is to be replaced.
-        """
+    def make_artifact(self, model: str, form: Form, fill: Fill, *, wanted: Wanted = lambda _: True) -> Artifact:
+        """Return the artifact, filled by ``fill`` unless a ``wanted`` one is there. Two processes do the work once."""
         folder = self._artifact_folder(model, form)
         facts = {"model": model, "backend": form.backend, "precision": form.precision, "layout": form.layout}
-        content = self._make(folder, model, facts, fill, old)
+        content = self._make(folder, model, facts, fill, wanted)
         return Artifact(path=folder, backend=form.backend, precision=form.precision, manifest=content)
 
     def make_source(self, model: str, fill: Fill, *, old: str = "") -> Source:
-        """Return the source, filled by ``fill`` if it is not there yet, or is the ``old`` one."""
+        """Return the source, filled by ``fill`` if it is not there yet, or is the one whose digest is ``old``."""
         folder = self.root / "sources" / model
-        content = self._make(folder, model, {"model": model}, fill, old)
+        content = self._make(folder, model, {"model": model}, fill, lambda found: found["digest"] != old)
         return Source(path=folder, model=model, revision=content.get("revision"))
 
     def derive(self, digest: str, name: str, fill: Fill) -> Path:
         """Return a folder of things derived from the artifact ``digest``, filled by ``fill`` if it is not there yet."""
         folder = self.root / "engines" / digest[:16] / name
-        self._make(folder, name, {}, fill)
+        self._make(folder, name, {}, fill, lambda _: True)
         return folder
 
-    def _make(self, folder: Path, model: str, facts: Mapping[str, Any], fill: Fill, old: str = "") -> dict[str, Any]:
+    def _make(self, folder: Path, model: str, facts: Mapping[str, Any], fill: Fill, wanted: Wanted) -> dict[str, Any]:
         staging = self.root / "staging" / "-".join(folder.relative_to(self.root).parts)
         waiting = "%s that makes %s"
         with store_errors(self.root), locked(staging, lambda words: logger.info(waiting, words, staging.name)):
             content = _whole(folder, model)
-            if content is not None and content["digest"] != old:
+            if content is not None and wanted(content):
                 return content
+            old = content
             # What a killed process left is of no use, unless it is a download, which goes on where it stopped.
             if not (staging / PARTIAL).is_dir():
                 _remove(staging)
@@ -164,8 +164,8 @@ class Store:
                 content = manifest.make(staging, {**facts, **fill(staging)})
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 _remove(staging / PARTIAL)
-                if old:
-                    self._discard(folder, old)
+                if old is not None:
+                    self._discard(folder, old["digest"])
                 staging.replace(folder)
             except BaseException:
                 if not (staging / PARTIAL).is_dir():

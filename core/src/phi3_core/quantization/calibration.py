@@ -7,6 +7,8 @@ what is kept is an :class:`Importance` of each: some tens of megabytes for Phi-3
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +27,8 @@ from .checkpoint import Checkpoint
 from .importance import Importance, observe
 from .mapped import Floats, Weight
 from .reference import affordable_tokens, hidden_states
+
+logger = logging.getLogger("phi3_core")
 
 LONGEST_PIECE = 512
 """A user's text is read in pieces of this many tokens, and as many of them as ``MOST_TOKENS`` holds."""
@@ -47,7 +51,7 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """As a ``.npz`` file, which appears only when it is whole."""
-        partial = path.with_name(f"{path.name}.partial")
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         arrays: dict[str, Any] = {"tokens": np.int64(self.tokens)}
         for name, importance in self.by_name.items():
             arrays[f"{name}/moments"] = importance.moments
@@ -55,7 +59,10 @@ class Calibration:
                 arrays[f"{name}/directions"] = importance.directions.astype(np.float16)
         with partial.open("wb") as file:
             np.savez(file, **arrays)
-        partial.replace(path)
+        try:
+            partial.replace(path)
+        except PermissionError:  # Windows, where another process reads what is there already
+            partial.unlink()
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -134,7 +141,10 @@ def calibration_for(
         return calibrate(checkpoint, sequences, progress=progress)
     stored = cache / f"calibration-{_digest(checkpoint, sequences)}.npz"
     if stored.is_file():
-        return Calibration.load(stored)
+        try:
+            return Calibration.load(stored)
+        except ModelError as error:
+            logger.warning("%s; it is made again", error.message)
     calibration = calibrate(checkpoint, sequences, progress=progress)
     cache.mkdir(parents=True, exist_ok=True)
     calibration.save(stored)

@@ -72,7 +72,8 @@ def observe(inputs: Floats) -> Importance:
         basis, _ = np.linalg.qr(normed.T @ (normed @ basis))
     _, sizes, turn = np.linalg.svd(normed @ basis, full_matrices=False)
     directions = (basis @ turn[:DIRECTIONS].T) * sizes[:DIRECTIONS]
-    return Importance(moments=moments, directions=directions.astype(np.float32))
+    # As precise as they are kept, so that a calibration that was found again gives the same weights.
+    return Importance(moments=moments, directions=directions.astype(np.float16).astype(np.float32))
 
 
 @frozen(kw_only=True, eq=False)

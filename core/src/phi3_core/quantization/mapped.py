@@ -119,8 +119,11 @@ def map_file(path: Path) -> Mapping[str, Weight]:
         if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
             raise ModelError(f"{path} is damaged: a header of {length} bytes in a file of {size}", hint=_HINT)
         header = _json(path, opened.read(length))
-        # Copy-on-write: a writable buffer, which numpy and OpenVINO want to share it, over a file nobody can change.
-        memory = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+        # For reading only: Windows sets memory aside for all of a mapping that could be written to.
+        try:
+            memory = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise ModelError(f"{path} cannot be mapped into memory: {error}") from error
     start = 8 + length
     header.pop("__metadata__", None)
     spans = {name: _span(path, name, entry, size - start) for name, entry in header.items()}

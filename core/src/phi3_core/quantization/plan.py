@@ -12,7 +12,8 @@ import numpy as np
 from attrs import field, frozen
 
 from phi3_core.errors import UsageError
-from phi3_core.paths import engine_cache
+from phi3_core.models.manifest import NAME
+from phi3_core.paths import engine_cache, read_json
 from phi3_core.values import Progress
 
 from .calibration import Calibration, calibration_for
@@ -64,14 +65,17 @@ def read_calibration(checkpoint: Checkpoint, given: str | None, progress: Progre
     """
     if given == "none":
         return None
-    kept = engine_cache("core", "calibration")
+    manifest = read_json(checkpoint.path / NAME)
+    # With what is derived from the source in the store, so that it goes when the source goes; else with all others.
+    digest = manifest.get("digest") if isinstance(manifest, dict) else None
+    kept = engine_cache("core", str(digest or "calibration"), "calibration")
     if given is None:
         return calibration_for(checkpoint, cache=kept, progress=progress)
     path = Path(given)
     if path.suffix == ".npz":
         return Calibration.load(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise UsageError(f"the calibration text {path} cannot be read: {error}") from error
     return calibration_for(checkpoint, text=text, cache=kept, progress=progress)

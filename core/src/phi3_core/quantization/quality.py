@@ -50,7 +50,12 @@ def measure(ids: Sequence[int], reference: Logits, candidate: Logits) -> Quality
     tokens = len(ids)
     if tokens < 2:
         raise UsageError("a quality report needs at least two tokens of text")
-    if reference.shape != candidate.shape or len(reference) != tokens:
+    if reference.shape[1:] != candidate.shape[1:]:
+        raise UsageError(
+            f"the reference has a vocabulary of {reference.shape[1]}, and the model one of {candidate.shape[1]}",
+            hint="compare a model with its own original",
+        )
+    if len(reference) != tokens or len(candidate) != tokens:
         raise BackendError(
             f"{tokens} tokens have logits of {list(reference.shape)} in the reference"
             f" and {list(candidate.shape)} in the candidate"
@@ -62,7 +67,8 @@ def measure(ids: Sequence[int], reference: Logits, candidate: Logits) -> Quality
     for start in range(0, tokens, step):
         rows = slice(start, min(start + step, tokens))
         expected, given = _log_softmax(reference[rows]), _log_softmax(candidate[rows])
-        divergences[rows] = np.einsum("tv,tv->t", np.exp(expected), expected - given)
+        with np.errstate(invalid="ignore"):
+            divergences[rows] = np.einsum("tv,tv->t", np.exp(expected), expected - given)
         agreed += int((expected.argmax(axis=1) == given.argmax(axis=1)).sum())
         following = np.asarray(ids[start + 1 : rows.stop + 1])
         places = np.arange(len(following))
@@ -81,8 +87,9 @@ def measure(ids: Sequence[int], reference: Logits, candidate: Logits) -> Quality
 
 def _log_softmax(rows: Logits) -> npt.NDArray[np.float64]:
     values = rows.astype(np.float64)
-    values -= values.max(axis=1, keepdims=True)
-    values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # a broken engine's infinities: the report says what comes of them
+        values -= values.max(axis=1, keepdims=True)
+        values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
     return values
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from phi3_core.errors import ModelError
 from phi3_core.values import Progress
 
 from .architecture import Architecture
@@ -49,6 +50,12 @@ def hidden_states(
     """
     shape = checkpoint.architecture
     ids = [token for sequence in sequences for token in sequence]
+    vocabulary = checkpoint.embedding.shape[0]
+    if ids and max(ids) >= vocabulary:
+        raise ModelError(
+            f"the tokenizer has a token {max(ids)}, and {checkpoint.path} a vocabulary of {vocabulary}",
+            hint="take tokenizer and weights of one model",
+        )
     states: Floats = np.concatenate([checkpoint.embedding.float32(slice(token, token + 1)) for token in ids])
     spans = list(_spans(sequences))
     run = _Linear(observe, replace)

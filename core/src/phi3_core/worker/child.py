@@ -149,7 +149,9 @@ class Server:
         if self._engine is None:
             raise BackendError("logits was called before load")
         found = self._hooks.logits(self._engine, ids)
-        if found.ndim != 2 or len(found) != len(ids):
+        if getattr(found, "ndim", None) != 2:
+            raise BackendError(f"logits returned {type(found).__name__}, and no array of two dimensions")
+        if len(found) != len(ids):
             raise BackendError(f"logits returned {list(found.shape)} for {len(ids)} ids")
         self._channel.send_array(found)
         return list(found.shape)

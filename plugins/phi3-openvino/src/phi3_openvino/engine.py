@@ -60,7 +60,7 @@ class OpenVinoEngine:
         graph = self._loader.source / weights.IR
         if not graph.is_file():
             raise BackendError("logits need a store that can be written, to keep the graph of a GGUF file in")
-        compiled = openvino.Core().compile_model(graph, self._loader.device.id)
+        compiled = openvino.Core().compile_model(graph, self._loader.device.id, self._loader.graph_properties)
         row = np.array([ids], dtype=np.int64)
         inputs = {
             "input_ids": row,

@@ -82,10 +82,12 @@ class CompressedWeights:
     def _half(self, weight: Weight) -> ov.Node:
         offset = self.constants.begin()
         for rows in weight.blocks(_AT_ONCE):
-            # Halves end at 65504; weights are far below, and infinity would spread.
-            half = weight.dtype == "F16"
-            values = weight.raw[rows] if half else np.clip(weight.float32(rows), -65504, 65504).astype(np.float16)
-            self.constants.write(values)
+            if weight.dtype == "F16":
+                weight.check_finite(rows)
+                self.constants.write(weight.raw[rows])
+            else:
+                # Halves end at 65504; weights are far below, and infinity would spread.
+                self.constants.write(np.clip(weight.float32(rows), -65504, 65504).astype(np.float16))
         return self.constants.node(weight.name, ov.Type.f16, weight.shape, offset)
 
     def _rounded(self, weight: Weight, scheme: Scheme) -> ov.Node:

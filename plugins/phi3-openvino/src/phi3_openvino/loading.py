@@ -25,6 +25,7 @@ from .opening import Opening
 
 logger = logging.getLogger("phi3_core.openvino")
 # Release and build; what follows them is a commit.
+_OF_PIPELINES = {"ATTENTION_BACKEND", "MAX_PROMPT_LEN", "MIN_RESPONSE_LEN"}
 _VERSION = "-".join(openvino.__version__.split("-")[:2])
 
 
@@ -51,6 +52,11 @@ class Loader:
             return openvino_genai.LLMPipeline(source, self.device.id, **self._properties(long=long))
         except RuntimeError as error:
             raise _loading_error(error, self.opening.properties) from error
+
+    @property
+    def graph_properties(self) -> dict[str, Any]:
+        """The user's options that are OpenVINO's own, and not the pipeline's."""
+        return {key: value for key, value in self.opening.properties.items() if key not in _OF_PIPELINES}
 
     def _long_form(self) -> Path:
         folder = _kept(self.artifact, "long", _VERSION)

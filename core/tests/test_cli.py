@@ -285,3 +285,16 @@ def test_ctrl_c_ends_within_half_a_second_and_leaves_no_process(phi3, plugins, s
         assert alive == []
         # The machine that tests may be busy; benchmarks/interrupt.py measures the half second.
         assert took < 2
+
+
+def test_what_is_quantized_can_be_copied_to_a_folder_of_ones_own_and_run_there(phi3, source, tmp_path):
+    arguments = ("quantize", source, "-p", "fp16", "-d", "parrot", "--output")
+    code, out, err = phi3(*arguments, tmp_path / "out")
+    assert (code, out.strip()) == (0, str(tmp_path / "out")), err
+    code, out, _ = phi3("run", "Hello world", "-m", tmp_path / "out", "-d", "parrot", "-q")
+    assert (code, out.strip()) == (0, "Hello world")
+    file = tmp_path / "out" / "phi3.json"
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "source": "x"}), encoding="utf-8")
+    code, _, err = phi3("run", "Hello world", "-m", tmp_path / "out", "-d", "parrot", "-q")
+    assert code == 4
+    assert "phi3.json is damaged: its source makes no sense" in err

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
-from phi3_core.errors import ModelError, StoreError
-from phi3_core.models import manifest
+from phi3_core import paths
+from phi3_core.errors import ModelError, StoreError, UsageError
+from phi3_core.models import copying, manifest
 from phi3_core.models.store import Form, Store
 
 INT4 = Form(backend="acme", precision="int4")
@@ -173,3 +175,125 @@ def test_a_read_only_store_can_be_read(make_disk, make_read_only):
     assert Store(folder).artifact("m", INT4) == made
     with pytest.raises(StoreError, match="read-only"):
         Store(folder).make_artifact("m", Form(backend="acme", precision="int8"), fill)
+
+
+QUALITY = {"tokens": 2, "perplexity_reference": 1.0, "perplexity": 1.0, "kl_mean": 0, "kl_p99": 0, "top1_agreement": 1}
+EDITS = [
+    {"format": 2},
+    {"format": "1"},
+    {"digest": ""},
+    {"digest": "../../sources"},
+    {"files": {"config.json": {}}},
+    {"files": {"config.json": 7}},
+    {"files": {"weights.bin": {"size": "1000", "sha256": "0" * 64}}},
+    {"source": "x"},
+    {"source": {"repository": 7}},
+    {"quality": "good"},
+    {"quality": {"a": 1}},
+    {"quality": {**QUALITY, "perplexity": "x"}},
+    {"precision": 4},
+]
+
+
+def edit(folder: Path, changes: dict[str, object]) -> None:
+    content = paths.read_json(folder / manifest.NAME)
+    paths.write_json(folder / manifest.NAME, {**content, **changes})
+
+
+@pytest.mark.parametrize("changes", EDITS, ids=str)
+def test_an_edited_manifest_is_a_damaged_one_and_the_others_are_still_listed(home, run_main, changes):
+    folder = make(Store()).path
+    Store().make_source("other", fill)
+    edit(folder, changes)
+    with pytest.raises(ModelError, match="phi3.json") as caught:
+        manifest.read(folder)
+    assert caught.value.hint
+    with pytest.raises(ModelError, match="phi3.json"):
+        Store().artifact("m", INT4)
+    assert [bool(entry.manifest.get("damaged")) for entry in Store().entries()] == [True, False]
+    code, out, _ = run_main("models", "list")
+    assert code == 0
+    assert "damaged" in next(line for line in out.splitlines() if "acme" in line)
+    assert run_main("models", "show", "m")[0] == 0
+    code, out, _ = run_main("models", "verify", "m")
+    assert code == 4
+    assert "phi3.json is damaged" in out
+
+
+@pytest.mark.parametrize("changes", [{"precision": "int8"}, {"digest": "0" * 64}], ids=str)
+def test_verify_finds_what_does_not_fit_the_rest(home, run_main, changes):
+    edit(make(Store()).path, changes)
+    code, out, _ = run_main("models", "verify", "m")
+    assert code == 4
+    assert "phi3.json is damaged" in out
+
+
+def test_a_manifest_may_say_more_than_is_known(home, run_main):
+    edit(make(Store()).path, {"mood": "good", "quality": {**QUALITY, "more": "x"}, "source": {"x": 1}})
+    assert Store().artifact("m", INT4) is not None
+    assert run_main("models", "verify", "m")[0] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_a_manifest_can_be_read_by_whom_its_files_can_be_read(home):
+    folder = make(Store()).path
+    assert (folder / manifest.NAME).stat().st_mode == (folder / "weights.bin").stat().st_mode
+
+
+@pytest.fixture
+def made(home) -> Path:
+    return make(Store()).path
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_copy_is_whole(made, tmp_path, there):
+    target = tmp_path / "copy"
+    if there:
+        target.mkdir()
+    copying.check(target)
+    copying.copy(made, target)
+    assert manifest.damaged(target, manifest.read(target)) == {}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "home"]
+
+
+def test_a_single_file_is_copied_into_the_folder(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    copying.copy(tmp_path / "m.gguf", tmp_path / "deep" / "copy")
+    assert (tmp_path / "deep" / "copy" / "m.gguf").read_bytes() == b"GGUF"
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_copy_that_fails_is_one_line_and_leaves_nothing(made, tmp_path, monkeypatch, there):
+    target = tmp_path / "copy"
+    if there:
+        target.mkdir()
+
+    def full(source, place):
+        Path(place).write_bytes(b"half")
+        if Path(place).name == manifest.NAME:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(copying.shutil, "copyfile", full)
+    with pytest.raises(StoreError, match="copy cannot be written: no space left") as caught:
+        copying.copy(made, target)
+    assert str(made) in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == ["copy"] * there
+    assert not there or list(target.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["file/x", "file", "home/x", "home/artifacts/m/new"])
+def test_an_output_that_cannot_be_is_refused_before_the_work(home, run_main, tmp_path, where):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    before = sorted(tmp_path.iterdir())
+    code, _, err = run_main("quantize", "nonsense", "-p", "int4", "--output", tmp_path / where)
+    assert code == 2
+    (line,) = err.splitlines()
+    assert "unexpected" not in line
+    assert line.endswith(")")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that cannot be written even by root")
+def test_an_output_where_nothing_can_be_written_is_refused():
+    with pytest.raises(UsageError, match="cannot be written"):
+        copying.check(Path("/proc/foo"))

@@ -39,25 +39,26 @@ def engine_cache(backend: str, digest: str, *keys: str) -> Path | None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None if it is missing, not JSON, or absurdly large."""
+    """The content of a JSON file, or None if it is missing, not JSON, or absurdly large or deep."""
     try:
         if path.stat().st_size > LARGEST_JSON:
             return None
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file so that readers see the old content or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Not of tempfile's making: its files are for their owner's eyes only, and would stay so.
+    new = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        with new.open("x", encoding="utf-8") as stream:
             json.dump(content, stream, indent=1, ensure_ascii=False)
             stream.write("\n")
-        Path(name).replace(path)
+        new.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            Path(name).unlink()
+            new.unlink()
         raise

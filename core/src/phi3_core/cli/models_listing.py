@@ -46,7 +46,7 @@ def call_list(given: argparse.Namespace) -> int:
             row["precision"] or "source",
             output.size(row["bytes"]),
             row["used"][:10],
-            _quality(row["quality"]),
+            "damaged" if row["damaged"] else _quality(row["quality"]),
         )
         for row in entries
     ]
@@ -93,7 +93,8 @@ def call_show(given: argparse.Namespace) -> int:
         print(f"  {reference.form} in {reference.path}")
     for entry in entries:
         what = f"{entry.backend} {entry.precision}" if entry.backend else "original weights"
-        print(f"  {what}, {output.size(entry.size_bytes)}, {entry.path}")
+        state = ", damaged" if entry.manifest.get("damaged") else ""
+        print(f"  {what}, {output.size(entry.size_bytes)}, {entry.path}{state}")
     if known and not entries:
         print("  not in the store")
     return 0

@@ -41,9 +41,9 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
-    import shutil
     from pathlib import Path
 
+    from phi3_core.models import copying
     from phi3_core.values import Recipe
 
     from . import output
@@ -52,8 +52,8 @@ def call(given: argparse.Namespace) -> int:
     if given.precision is None:
         raise UsageError("which precision?", hint=f"phi3 quantize {given.model} --precision int4")
     target = Path(given.output).absolute() if given.output else None
-    if target is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} exists already", hint="name a folder that does not")
+    if target is not None:
+        copying.check(target)
     extra = {} if given.exporter == "builtin" else {"exporter": given.exporter}
     if given.calibration:
         extra["calibration"] = (
@@ -76,7 +76,7 @@ def call(given: argparse.Namespace) -> int:
     progress.clear()
     artifact = found.artifact
     if target is not None:
-        shutil.copytree(artifact.path, target, dirs_exist_ok=True)
+        copying.copy(artifact.path, target)
     quality = artifact.manifest.get("quality")
     if given.json:
         output.print_json(

@@ -252,11 +252,21 @@ def _whole(folder: Path, model: str) -> dict[str, Any] | None:
 
 
 def _entry(model: str, folder: Path, backend: str | None, precision: str | None) -> Entry:
-    content = paths.read_json(folder / manifest.NAME)
-    if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
-        content = {"files": {}, "digest": "damaged", "damaged": True}
+    damaged = {"files": {}, "digest": "damaged", "damaged": True}
+    try:
+        content = manifest.read(folder) or damaged
+    except ModelError:
+        content = damaged
+    if backend is not None and content is not damaged and _folder_of(content) != folder.name:
+        content = damaged
     used = (folder / manifest.NAME).stat().st_mtime
     return Entry(model=model, path=folder, backend=backend, precision=precision, manifest=content, used=used)
+
+
+def _folder_of(content: Mapping[str, Any]) -> str:
+    """The name of the folder that an artifact's manifest belongs into."""
+    words = {key: content.get(key, "") for key in ("backend", "precision", "layout")}
+    return Form(**words).folder
 
 
 def _remove(folder: Path) -> None:

@@ -134,8 +134,8 @@ def test_an_evaluation_of_noise_is_json_and_says_so(phi3, plugins, checkpoint, v
     ("arguments", "words"),
     [
         (("--precision", "fp16", "--ratio", "0.5"), "a ratio of 0.5 needs int4"),
-        (("--precision", "fp16", "--asym"), "it has no symmetry to set"),
-        (("--precision", "fp16", "--calibration", "none"), "it has no calibration to set"),
+        (("--precision", "fp16", "--asym"), "fp16 has no symmetry"),
+        (("--precision", "fp16", "--calibration", "none"), "fp16 has no calibration"),
         (("--precision", "int4", "--calibration", "/nowhere.txt"), "/nowhere.txt cannot be read: no such file"),
     ],
 )

@@ -159,13 +159,13 @@ def _check(recipe: Recipe) -> None:
             f"a ratio of {recipe.ratio} needs int4: it is the share of layers that get 4 bits", hint="leave --ratio out"
         )
     if recipe.precision == "fp16":
-        for name, given in (
-            ("groups", recipe.group_size not in {None, -1}),
+        for what, given in (
+            (f"groups of {recipe.group_size}", recipe.group_size not in {None, -1}),
             ("symmetry", recipe.symmetric is not None),
             ("calibration", "calibration" in recipe.extra),
         ):
             if given:
-                raise UsageError(f"fp16 is not rounded: it has no {name} to set", hint="leave it out, or take int4")
+                raise UsageError(f"fp16 has no {what}: it is not rounded", hint="leave it out, or take int4")
 
 
 def _recorded(recipe: Recipe) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from phi3_core import paths
 from phi3_core.errors import ModelError, StoreError, UsageError
 from phi3_core.models import copying, manifest
-from phi3_core.models.store import Form, Store
+from phi3_core.models.store import PARTIAL, Form, Store
 
 INT4 = Form(backend="acme", precision="int4")
 
@@ -63,7 +63,7 @@ def test_what_fails_halfway_is_never_seen(home, error):
 
 KILLED = """
 import os, sys
-from phi3_core.models.store import Form, Store
+from phi3_core.models.store import PARTIAL, Form, Store
 def fill(folder):
     (folder / "weights.bin").write_bytes(b"half")
     os._exit(9)
@@ -75,6 +75,24 @@ def test_what_a_killed_process_left_is_cleared_away(home):
     assert subprocess.run([sys.executable, "-c", KILLED], check=False).returncode == 9
     assert Store().entries() == []
     assert make(Store()).manifest["files"]["weights.bin"]["size"] == 1000
+
+
+def test_what_a_killed_process_left_is_cleared_away_when_something_else_is_made(home):
+    assert subprocess.run([sys.executable, "-c", KILLED], check=False).returncode == 9
+    staging = home / "staging"
+    (staging / "removed-0123456789abcdef-1").mkdir()
+    (staging / "sources-other" / PARTIAL).mkdir(parents=True)
+    Store().make_source("another", fill)
+    assert [path.name for path in staging.iterdir() if path.is_dir()] == ["sources-other"]
+
+
+def test_what_another_process_is_making_is_left_alone(home):
+    def meanwhile(folder: Path):
+        facts = fill(folder)
+        Store().make_source("another", fill)
+        return facts
+
+    assert make(Store(), meanwhile).manifest["files"]["weights.bin"]["size"] == 1000
 
 
 def test_two_at_once_do_the_work_once(home):
@@ -107,7 +125,14 @@ def test_a_damaged_file_is_named(home, harm):
         (folder / "weights.bin").unlink()
     with pytest.raises(ModelError, match=r"weights\.bin") as caught:
         Store().artifact("m", INT4)
-    assert caught.value.hint == "phi3 models rm m, then pull it again"
+    assert caught.value.hint == "phi3 models rm m --backend acme --precision int4, then ask for it again"
+
+
+def test_what_is_derived_is_made_anew_when_it_is_damaged(home):
+    folder = Store().derive("0123456789abcdef", "made", fill)
+    (folder / "weights.bin").unlink()
+    assert Store().derive("0123456789abcdef", "made", fill) == folder
+    assert (folder / "weights.bin").stat().st_size == 1000
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "files": 3, "digest": "x"}', '{"format": 99}'])

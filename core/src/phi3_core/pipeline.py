@@ -21,6 +21,7 @@ from .models import memory, obtain
 from .models.catalogue import CATALOGUE
 from .models.lookup import Reference, look_up
 from .models.memory import TooLargeError
+from .models.need import Need
 from .models.obtained import Obtained, Unobtainable
 from .models.plan import Plan
 from .models.store import Store, touch
@@ -149,8 +150,8 @@ class Journey:
                 worker.kill()
         raise failure or NoDeviceError("no device is left to try", hint="phi3 devices")
 
-    def _need(self, candidate: Candidate) -> obtain.Need:
-        return obtain.Need(
+    def _need(self, candidate: Candidate) -> Need:
+        return Need(
             reference=self.reference,
             device=candidate.device,
             precisions=self._fitting(candidate),

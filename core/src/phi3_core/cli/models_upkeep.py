@@ -13,7 +13,7 @@ from .entries import describe
 
 def call_verify(given: argparse.Namespace) -> int:
     from phi3_core.models import fetch, manifest
-    from phi3_core.models.store import Store
+    from phi3_core.models.store import Store, removal
 
     from . import output
 
@@ -36,10 +36,11 @@ def call_verify(given: argparse.Namespace) -> int:
         for row in rows:
             said = "; ".join(f"{name} is {what}" for name, what in row["wrong"].items())
             print(f"{row['path']}: {said or 'whole'}")
-    if any(row["wrong"] for row in rows):
-        can_be = not given.repair and any(fetch.from_hub(entry) for entry in entries)
-        again = f"phi3 models verify --repair {given.model}"
-        hint = again if can_be else f"phi3 models rm {given.model}, then pull it again"
+    wrong = [entry for entry, row in zip(entries, rows, strict=True) if row["wrong"]]
+    if wrong:
+        hint = removal(wrong[0].model, wrong[0].backend, wrong[0].precision)
+        if not given.repair and any(map(fetch.from_hub, wrong)):
+            hint = f"phi3 models verify --repair {given.model}"
         raise ModelError(f"{given.model} is damaged", hint=hint)
     return 0
 

@@ -14,7 +14,7 @@ from phi3_core.values import Progress
 
 from . import download, hub, manifest
 from .hub_client import MissingError
-from .store import PARTIAL, Entry
+from .store import PARTIAL, Entry, removal
 
 _WEIGHTS = ("*.safetensors", "*.onnx", "openvino_*.bin")
 _TEXT = "tokenizer.json"
@@ -108,7 +108,7 @@ def repair(entry: Entry, progress: Progress) -> None:
     if not wrong:
         return
     if not from_hub(entry):
-        hint = f"phi3 models rm {entry.model}, then pull it again"
+        hint = removal(entry.model, entry.backend, entry.precision)
         raise ModelError(f"{entry.path} did not come from the hub and cannot be repaired", hint=hint)
     source = entry.manifest["source"]
     snapshot = hub.inspect(source["repository"], entry.manifest["revision"], source.get("folder", ""))

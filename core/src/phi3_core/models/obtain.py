@@ -7,64 +7,28 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from attrs import frozen
 
-from phi3_core.backends import Backend
-from phi3_core.errors import ModelError, UsageError
-from phi3_core.values import Device, Progress, Published, Recipe, Source, to_plain
+from phi3_core.errors import ModelError
+from phi3_core.values import Progress, Published
 
-from . import beside, local, manifest, sample
+from . import local, quantizing, sample
 from . import plan as plans
 from .catalogue import CATALOGUE
 from .hub_client import MissingError
-from .lookup import Reference
+from .need import Asked, Need
 from .obtained import Obtained, Unobtainable
 from .plan import Plan
 from .sources import PACKAGE, source_of
-from .store import Fill, Form, Store
+from .store import Store
 
 logger = logging.getLogger("phi3_core")
 
 T = TypeVar("T")
 
 ASK_LIMIT_S = 30.0
-QUANTIZE_SILENCE_S = 900.0
-
-
-class Asked(Protocol):
-    """The worker of the device's backend, as far as obtaining goes."""
-
-    hooks: tuple[str, ...]
-
-    backend: Backend
-
-    def call(self, verb: str, *, limit_s: float, progress: Progress | None = None, **arguments: object) -> Any: ...
-
-
-@frozen(kw_only=True)
-class Need:
-    """A model, and the device that it is to be had for."""
-
-    reference: Reference
-    device: Device
-    precisions: tuple[str, ...]
-    """The first that can be had is taken."""
-    layout: str = ""
-    recipe: Recipe | None = None
-    """How to quantize, if the user said so: what is in the store or published is not taken instead."""
-    check: bool = True
-    """Whether the quality of what is quantized is measured, and noise refused."""
-
-    @property
-    def name(self) -> str:
-        """The name under which the store keeps what is made of the model."""
-        path = self.reference.path
-        return self.reference.name if path is None else f"{self.reference.name}-{local.fingerprint(path)[:8]}"
-
-    def form(self, precision: str) -> Form:
-        return Form(backend=self.device.backend, precision=precision, layout=self.layout)
 
 
 def stored(need: Need, store: Store) -> Obtained | None:
@@ -91,10 +55,10 @@ def obtain(
     path = need.reference.path
     if need.reference.form == "artifact" and path is not None:
         if need.recipe is not None:
-            raise _no_original(need)
+            raise quantizing.no_original(need)
         return errand.local(path)
     if need.recipe is not None:
-        _check(need.recipe)
+        quantizing.check(need.recipe)
         return errand.quantized()
     found = None if update else stored(need, store)
     return found or errand.published() or errand.quantized()
@@ -143,44 +107,6 @@ def _no_form(need: Need) -> Unobtainable:
         f"published for it, and the backend does not quantize",
         hint="try another --precision or --device",
     )
-
-
-def _no_original(need: Need) -> UsageError:
-    return UsageError(
-        f"{need.reference.path or need.reference.name} has no original weights to quantize",
-        hint="name a checkpoint with safetensors",
-    )
-
-
-def _check(recipe: Recipe) -> None:
-    """Refuse what means nothing for any backend, before gigabytes are fetched."""
-    if recipe.precision != "int4" and recipe.ratio != 1:
-        raise UsageError(
-            f"a ratio of {recipe.ratio} needs int4: it is the share of layers that get 4 bits", hint="leave --ratio out"
-        )
-    if recipe.precision == "fp16":
-        for what, given in (
-            (f"groups of {recipe.group_size}", recipe.group_size not in {None, -1}),
-            ("symmetry", recipe.symmetric is not None),
-            ("calibration", "calibration" in recipe.extra),
-        ):
-            if given:
-                raise UsageError(f"fp16 has no {what}: it is not rounded", hint="leave it out, or take int4")
-
-
-def _recorded(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as manifests have it: a text to calibrate with by its hash, not by where it lies on this machine."""
-    plain: dict[str, Any] = to_plain(recipe)
-    calibration = recipe.extra.get("calibration", "none")
-    if calibration != "none":
-        try:
-            plain["extra"] = {**plain["extra"], "calibration": f"sha256:{manifest.sha256(Path(calibration))}"}
-        except OSError as error:
-            raise UsageError(
-                f"the calibration {calibration} cannot be read: {(error.strerror or str(error)).lower()}",
-                hint="name a UTF-8 text file",
-            ) from error
-    return plain
 
 
 @frozen(kw_only=True)
@@ -256,64 +182,9 @@ class _Errand:
         source = source_of(need.reference, self.store, self.progress, offline=self.offline, update=self.update)
         if not any(source.path.glob("*.safetensors")):
             if need.recipe is not None:
-                raise _no_original(need)
+                raise quantizing.no_original(need)
             return self.local(source.path)
-        recipe = need.recipe or Recipe(precision=need.precisions[0])
-        recorded = _recorded(recipe)
-
-        def wanted(found: Mapping[str, Any]) -> bool:
-            made_of = (found.get("source", {}).get("revision"), found.get("recipe"))
-            unchecked = need.check and found.get("checked") is False
-            return made_of == (source.revision, recorded) and not unchecked
-
-        old = self.store.artifact(need.name, need.form(recipe.precision))
-        if old is not None and wanted(old.manifest):
-            return Obtained(artifact=old, text=old.path, how="from the store, where it is already")
-        if "quantize" not in self.worker.hooks:
-            raise Unobtainable(f"{need.device.backend} does not quantize", hint="phi3 plugins shows who does")
-        fill = self._quantize(source, recipe, recorded)
-        artifact = self.store.make_artifact(need.name, need.form(recipe.precision), fill, wanted=wanted)
-        return Obtained(artifact=artifact, text=artifact.path, how="quantized from the original weights")
-
-    def _quantize(self, source: Source, recipe: Recipe, recorded: Mapping[str, Any]) -> Fill:
-        need, backend = self.need, self.worker.backend
-
-        def fill(folder: Path) -> Mapping[str, Any]:
-            tools = self.worker.call(
-                "quantize",
-                limit_s=QUANTIZE_SILENCE_S,
-                progress=self.progress,
-                source=source,
-                device=need.device,
-                recipe=recipe,
-                output=folder,
-            )
-            beside.copy(source.path, folder)
-            return {
-                "source": {"model": source.model, "revision": source.revision},
-                "recipe": recorded,
-                "tools": {backend.distribution: backend.version, **(tools or {})},
-                "quality": self._quality(folder, recipe, source),
-                "checked": need.check,
-            }
-
-        return fill
-
-    def _quality(self, folder: Path, recipe: Recipe, source: Source) -> dict[str, Any] | None:
-        if not self.need.check or "logits" not in self.worker.hooks:
-            return None
-        from phi3_core import evaluation
-        from phi3_core.quantization.checkpoint import Checkpoint
-
-        try:
-            checkpoint = Checkpoint.open(source.path)
-        except ModelError as error:  # a backend may know more shapes than core does
-            logger.warning("the quality is not measured, since core cannot run the original: %s", error.message)
-            return None
-        found = evaluation.check(
-            folder, recipe.precision, self.need.device, self.worker.backend, checkpoint, self.progress
-        )
-        return dict(to_plain(found))
+        return quantizing.quantize(need, source, self.store, worker=self.worker, progress=self.progress)
 
     def local(self, path: Path) -> Obtained:
         """The user's own files, or a folder of the hub's that needs no quantizing."""

@@ -39,6 +39,9 @@ PARTIAL = ".partial"
 
 A folder with it in is kept when making it fails, so that the next attempt goes on where this one stopped."""
 
+_REMOVED = "removed-"
+"""What the names of folders begin with that are on their way out."""
+
 Fill = Callable[[Path], Mapping[str, Any]]
 """Puts files into an empty folder, and returns what the manifest is to say about them."""
 Wanted = Callable[[Mapping[str, Any]], bool]
@@ -91,7 +94,7 @@ class Store:
             ModelError: it is there, and damaged.
         """
         folder = self._artifact_folder(model, form)
-        content = _whole(folder, model)
+        content = _whole(folder, removal(model, form.backend, form.precision))
         if content is None:
             return None
         return Artifact(path=folder, backend=form.backend, precision=form.precision, manifest=content)
@@ -99,7 +102,7 @@ class Store:
     def source(self, model: str) -> Source | None:
         """Original weights that are there and whole, as far as their files' sizes tell."""
         folder = self.root / "sources" / model
-        content = _whole(folder, model)
+        content = _whole(folder, removal(model))
         return None if content is None else Source(path=folder, model=model, revision=content.get("revision"))
 
     def source_digest(self, model: str) -> str:
@@ -133,32 +136,36 @@ class Store:
         """Return the artifact, filled by ``fill`` unless a ``wanted`` one is there. Two processes do the work once."""
         folder = self._artifact_folder(model, form)
         facts = {"model": model, "backend": form.backend, "precision": form.precision, "layout": form.layout}
-        content = self._make(folder, model, facts, fill, wanted)
+        hint = removal(model, form.backend, form.precision)
+        content = self._make(folder, facts, fill, wanted, hint=hint)
         return Artifact(path=folder, backend=form.backend, precision=form.precision, manifest=content)
 
     def make_source(self, model: str, fill: Fill, *, old: str = "") -> Source:
         """Return the source, filled by ``fill`` if it is not there yet, or is the one whose digest is ``old``."""
         folder = self.root / "sources" / model
-        content = self._make(folder, model, {"model": model}, fill, lambda found: found["digest"] != old)
+        facts, hint = {"model": model}, removal(model)
+        content = self._make(folder, facts, fill, lambda found: found["digest"] != old, hint=hint)
         return Source(path=folder, model=model, revision=content.get("revision"))
 
     def derive(self, digest: str, name: str, fill: Fill) -> Path:
         """Return a folder of things derived from the artifact ``digest``, filled by ``fill`` if it is not there yet."""
         folder = self.root / "engines" / digest[:16] / name
-        self._make(folder, name, {}, fill, lambda _: True)
+        self._make(folder, {}, fill, lambda _: True)
         return folder
 
-    def _make(self, folder: Path, model: str, facts: Mapping[str, Any], fill: Fill, wanted: Wanted) -> dict[str, Any]:
+    def _make(
+        self, folder: Path, facts: Mapping[str, Any], fill: Fill, wanted: Wanted, *, hint: str = ""
+    ) -> dict[str, Any]:
+        """``hint`` is for when a damaged one is there; without any it is made anew."""
         staging = self.root / "staging" / "-".join(folder.relative_to(self.root).parts)
         waiting = "%s that makes %s"
         with store_errors(self.root), locked(staging, lambda words: logger.info(waiting, words, staging.name)):
-            content = _whole(folder, model)
+            content = self._found(folder, hint)
             if content is not None and wanted(content):
                 return content
             old = content
-            # What a killed process left is of no use, unless it is a download, which goes on where it stopped.
-            if not (staging / PARTIAL).is_dir():
-                _remove(staging)
+            self._sweep()
+            _clear(staging)
             staging.mkdir(exist_ok=True)
             try:
                 content = manifest.make(staging, {**facts, **fill(staging)})
@@ -168,10 +175,30 @@ class Store:
                     self._discard(folder, old["digest"])
                 staging.replace(folder)
             except BaseException:
-                if not (staging / PARTIAL).is_dir():
-                    _remove(staging)
+                _clear(staging)
                 raise
         return content
+
+    @staticmethod
+    def _found(folder: Path, hint: str) -> dict[str, Any] | None:
+        try:
+            return _whole(folder, hint)
+        except ModelError:
+            if hint:
+                raise
+        _remove(folder)
+        return None
+
+    def _sweep(self) -> None:
+        """Delete what killed processes left, gigabytes perhaps."""
+        import filelock
+
+        for folder in [path for path in (self.root / "staging").iterdir() if path.is_dir()]:
+            if folder.name.startswith(_REMOVED):
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            with contextlib.suppress(filelock.Timeout), filelock.FileLock(f"{folder}.lock", timeout=0):
+                _clear(folder)
 
     # --- removing -----------------------------------------------------------------------------------------------
 
@@ -190,10 +217,10 @@ class Store:
                 entry.path.parent.rmdir()  # the model's folder, if this was the last of it
 
     def _discard(self, folder: Path, digest: str) -> None:
-        trash = self.root / "staging" / f"removed-{digest[:16]}-{os.getpid()}"
+        trash = self.root / "staging" / f"{_REMOVED}{digest[:16]}-{os.getpid()}"
         trash.parent.mkdir(parents=True, exist_ok=True)
         folder.replace(trash)
-        shutil.rmtree(trash)
+        shutil.rmtree(trash, ignore_errors=True)  # what cannot be deleted now is swept up later
         shutil.rmtree(self.root / "engines" / digest[:16], ignore_errors=True)
 
     def _artifact_folder(self, model: str, form: Form) -> Path:
@@ -241,13 +268,19 @@ def store_errors(root: Path) -> Iterator[None]:
         ) from error
 
 
-def _whole(folder: Path, model: str) -> dict[str, Any] | None:
+def removal(model: str, backend: str | None = None, precision: str | None = None) -> str:
+    """The hint about a damaged one: remove no more than that. Without a backend it is the original weights."""
+    which = "--source" if backend is None else f"--backend {backend} --precision {precision}"
+    return f"phi3 models rm {model} {which}, then ask for it again"
+
+
+def _whole(folder: Path, hint: str) -> dict[str, Any] | None:
     try:
         content = manifest.read(folder)
         if content is not None:
             manifest.check_sizes(folder, content)
     except ModelError as error:
-        raise ModelError(error.message, hint=f"phi3 models rm {model}, then pull it again") from error
+        raise ModelError(error.message, hint=hint) from error
     return content
 
 
@@ -267,6 +300,12 @@ def _folder_of(content: Mapping[str, Any]) -> str:
     """The name of the folder that an artifact's manifest belongs into."""
     words = {key: content.get(key, "") for key in ("backend", "precision", "layout")}
     return Form(**words).folder
+
+
+def _clear(staging: Path) -> None:
+    """Delete what a process began: of no use, unless it is a download, which goes on where it stopped."""
+    if not (staging / PARTIAL).is_dir():
+        _remove(staging)
 
 
 def _remove(folder: Path) -> None:

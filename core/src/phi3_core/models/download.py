@@ -12,8 +12,9 @@ from phi3_core.values import Progress
 
 from .hub import RemoteFile, Snapshot, check_name
 from .hub_client import HubClient
-from .store import PARTIAL, store_errors
+from .store import PARTIAL
 from .transfer import Job, Transfer, is_right, size_of
+from .writing import store_errors
 
 
 def download(
@@ -23,7 +24,7 @@ def download(
 
     A file appears under its name when it is whole and its hash is right. What is on the way lies in ``.partial``,
     which goes when all is done; what a killed call left there is taken up by the next one. One process at a time
-    may do this to a destination: see :func:`phi3_core.models.store.locked`.
+    may do this to a destination: see :func:`phi3_core.models.writing.locked`.
 
     Raises:
         ModelError: the hub does not give a file, or the bytes it gave are not those it announced.

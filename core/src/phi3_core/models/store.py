@@ -16,21 +16,21 @@ The modification time of a ``phi3.json`` is when the model was last used.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
 from phi3_core import paths
-from phi3_core.errors import ModelError, StoreError
+from phi3_core.errors import ModelError
 from phi3_core.values import PRECISIONS, Artifact, Source
 
 from . import manifest
+from .writing import locked, store_errors
 
 logger = logging.getLogger("phi3_core")
 
@@ -231,41 +231,6 @@ def touch(folder: Path) -> None:
     """Note that a model is used now. A store that cannot be written does not know when."""
     with contextlib.suppress(OSError):
         os.utime(folder / manifest.NAME)
-
-
-@contextlib.contextmanager
-def locked(folder: Path, waiting: Callable[[str], object]) -> Iterator[None]:
-    """Let one process at a time fill ``folder``; the others say that they wait, and then find it filled."""
-    import filelock
-
-    lock = filelock.FileLock(f"{folder}.lock")
-    with store_errors(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            waiting("waiting for another process")
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def store_errors(root: Path) -> Iterator[None]:
-    """Turn what the file system has to say into one line with a hint."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT} or getattr(error, "winerror", None) == 112:
-            hint = "free some space, or set PHI3_HOME to a folder on another disk"
-            raise StoreError(f"no space is left for the store {root}", hint=hint) from error
-        reason = (error.strerror or str(error)).lower()
-        where = error.filename or root
-        raise StoreError(
-            f"the store {root} cannot be written: {reason}: {where}", hint="set PHI3_HOME to a folder you can write to"
-        ) from error
 
 
 def removal(model: str, backend: str | None = None, precision: str | None = None) -> str:

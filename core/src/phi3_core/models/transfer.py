@@ -18,7 +18,7 @@ from phi3_core.values import Progress
 
 from .hub import RemoteFile
 from .hub_client import Body, Hiccup, HubClient, Patience
-from .store import store_errors
+from .writing import store_errors
 
 AT_ONCE = 4
 TRIES = 6

@@ -1,0 +1,45 @@
+"""Writing into the store: one process at a time, and what the file system says in one line with a hint."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from phi3_core.errors import StoreError
+
+
+@contextlib.contextmanager
+def locked(folder: Path, waiting: Callable[[str], object]) -> Iterator[None]:
+    """Let one process at a time fill ``folder``; the others say that they wait, and then find it filled."""
+    import filelock
+
+    lock = filelock.FileLock(f"{folder}.lock")
+    with store_errors(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            waiting("waiting for another process")
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def store_errors(root: Path) -> Iterator[None]:
+    """Turn what the file system has to say into one line with a hint."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT} or getattr(error, "winerror", None) == 112:
+            hint = "free some space, or set PHI3_HOME to a folder on another disk"
+            raise StoreError(f"no space is left for the store {root}", hint=hint) from error
+        reason = (error.strerror or str(error)).lower()
+        where = error.filename or root
+        raise StoreError(
+            f"the store {root} cannot be written: {reason}: {where}", hint="set PHI3_HOME to a folder you can write to"
+        ) from error

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psutil
 from _common import phi3_command
+from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.models import sample
-from phi3_core.models.gguf_file import Gguf
 from phi3_core.quantization.random_checkpoint import PHI_3_MINI, write_random
 
 

@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from phi3_core.checkpoint import gguf, gguf_header
 from phi3_core.errors import ModelError
-from phi3_core.models import gguf_file, gguf_header, sample
+from phi3_core.models import sample
 
 
 def gguf_or_skip() -> Path:
@@ -30,7 +31,7 @@ def source_in(cache: Path) -> Path:
     """
     gguf_path = gguf_or_skip()
     root = Path(os.environ.get("PHI3_TEST_CACHE") or cache)
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (gguf_header, gguf_file, sample))
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (gguf_header, gguf, sample))
     folder = root / f"sample-{sample.revision()}-{hashlib.sha256(code).hexdigest()[:12]}"
     if folder.exists():
         return folder

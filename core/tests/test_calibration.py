@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.forward import hidden_states
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.quantization.calibration import Calibration, calibrate, calibration_for, calibration_ids
 from phi3_core.quantization.calibration_text import CALIBRATION_TEXT
-from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.evaluation_text import EVALUATION_TEXT
 from phi3_core.quantization.random_checkpoint import TINY, write_random
-from phi3_core.quantization.reference import hidden_states
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 
@@ -106,7 +106,7 @@ def test_a_users_text_is_read_in_pieces(checkpoint):
 
 def test_large_models_read_the_beginning_of_each_piece(checkpoint, monkeypatch):
     whole = calibration_ids(checkpoint)
-    monkeypatch.setattr("phi3_core.quantization.reference._WORK", 120 * checkpoint.parameters)
+    monkeypatch.setattr("phi3_core.checkpoint.forward._WORK", 120 * checkpoint.parameters)
     some = calibration_ids(checkpoint)
     assert sum(map(len, some)) == 120
     assert all(part == piece[: len(part)] for part, piece in zip(some, whole, strict=True))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from phi3_core.checkpoint.safetensors import Weight
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.quantization.importance import Importance, observe
-from phi3_core.quantization.mapped import Weight
 from phi3_core.quantization.rounding import lost_share, pack_nibbles, round_blocks, round_rows, round_weight
 from phi3_core.quantization.scales import Scheme
 

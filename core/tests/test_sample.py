@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import sample_fixtures
+from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.errors import ModelError, StoreError
 from phi3_core.models import sample
-from phi3_core.models.gguf_file import Gguf
 
 gguf = pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
 np = pytest.importorskip("numpy", reason='pip install "phi3-core[sample]"')

@@ -6,9 +6,9 @@ import shutil
 
 import psutil
 import pytest
+from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import ModelError, StoreError, UsageError
 from phi3_core.quantization import room, settings
-from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.plan import Plan, stored_counter
 from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.quantization.scales import Scheme

@@ -19,7 +19,7 @@ from .worker.host import Worker, limit
 
 if TYPE_CHECKING:
     from .backends import Backend
-    from .quantization.checkpoint import Checkpoint
+    from .checkpoint.checkpoint import Checkpoint
     from .quantization.quality import Quality
 
 MOST_TOKENS = 512
@@ -56,8 +56,8 @@ def evaluate(
         BackendError: the engine failed, or the backend does not give logits.
         ModelError: the reference is damaged.
     """
+    from .checkpoint.forward import logits
     from .quantization import quality
-    from .quantization.reference import logits
 
     worker = Worker().open(backend)
     try:
@@ -83,7 +83,7 @@ def check(  # noqa: PLR0917 - each is a fact of the situation
     Raises:
         ModelError: it answers like noise.
     """
-    from .quantization.reference import affordable_tokens
+    from .checkpoint.forward import affordable_tokens
 
     unpublished = f"check-{secrets.token_hex(5)}"
     artifact = Artifact(path=folder, backend=backend.name, precision=precision, manifest={"digest": unpublished})

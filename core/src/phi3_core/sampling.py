@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from phi3_core.values import Sampling
+from .values import Sampling
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.integer[Any]]

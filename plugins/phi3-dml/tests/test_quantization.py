@@ -7,11 +7,11 @@ import shutil
 import numpy as np
 import psutil
 import pytest
+from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.models import beside
 from phi3_core.quantization import settings
 from phi3_core.quantization.calibration import calibrate
-from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.values import Device, Recipe, Source
 from phi3_dml import onnx_reader, onnx_writer, quantization, weights
@@ -83,8 +83,8 @@ def test_each_device_gets_its_layout(make):
 
 @pytest.mark.runs
 def test_what_was_written_answers_like_the_original(make, source):
+    from phi3_core.checkpoint.forward import logits
     from phi3_core.quantization.quality import measure
-    from phi3_core.quantization.reference import logits
     from phi3_core.values import Artifact
     from phi3_dml import engine
 

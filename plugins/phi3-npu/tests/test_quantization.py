@@ -7,10 +7,10 @@ import shutil
 import numpy as np
 import psutil
 import pytest
+from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.models import beside
 from phi3_core.quantization.calibration import calibrate
-from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.values import Device, Recipe, Source
 from phi3_npu import quantization, weights

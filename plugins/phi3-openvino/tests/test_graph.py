@@ -11,11 +11,11 @@ import openvino_genai
 import pytest
 from attrs import evolve
 from openvino._offline_transformations import paged_attention_transformation
-from phi3_core.quantization.checkpoint import Checkpoint
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.forward import logits
 from phi3_core.quantization.importance import Importance
 from phi3_core.quantization.plan import Plan
 from phi3_core.quantization.random_checkpoint import TINY, write_random
-from phi3_core.quantization.reference import logits
 from phi3_core.quantization.rounding import round_weight
 from phi3_core.quantization.scales import Scheme
 from phi3_openvino import graph

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import openvino as ov
 import pytest
-from phi3_core.quantization.checkpoint import Checkpoint
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.forward import logits
 from phi3_core.quantization.plan import Plan
 from phi3_core.quantization.random_checkpoint import TINY, write_random
-from phi3_core.quantization.reference import logits
 from phi3_openvino import graph
 
 torch = pytest.importorskip("torch", reason="needs torch to run transformers' Phi-3")

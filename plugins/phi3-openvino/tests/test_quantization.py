@@ -8,11 +8,11 @@ import numpy as np
 import openvino as ov
 import psutil
 import pytest
+from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.models import beside
 from phi3_core.quantization import settings
 from phi3_core.quantization.calibration import calibrate
-from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.values import Device, Recipe, Source
 from phi3_openvino import quantization
@@ -87,8 +87,8 @@ def test_a_ratio_leaves_the_rest_in_8_bits(make, source):
 
 
 def test_what_was_written_answers_like_the_original(make, source):
+    from phi3_core.checkpoint.forward import logits
     from phi3_core.quantization.quality import measure
-    from phi3_core.quantization.reference import logits
 
     reference = logits(Checkpoint.open(source.path), IDS)
     divergences = []

@@ -32,9 +32,9 @@ def call(given: argparse.Namespace) -> int:
     from pathlib import Path
 
     from phi3_core import evaluation
+    from phi3_core.checkpoint.checkpoint import Checkpoint
     from phi3_core.models import sources
     from phi3_core.models.lookup import look_up
-    from phi3_core.quantization.checkpoint import Checkpoint
     from phi3_core.values import to_plain
 
     from . import output

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.values import Artifact, Device
 
-from . import gguf_file, manifest
+from . import manifest
 from .obtained import Obtained, Unobtainable
 from .store import Form, Store
 
@@ -33,7 +34,7 @@ def obtain(
         precision = str(content.get("precision"))
     else:
         if path.suffix.lower() == ".gguf":
-            gguf_file.check(path)
+            Gguf.open(path)  # a native reader may end its process over a damaged file
         found = recognize(path)
         if found is None:
             hint = "phi3 models list shows what there is"
@@ -86,7 +87,7 @@ def _matters(file: Path) -> bool:
 
 def _gguf_text(file: Path, content: Mapping[str, Any], store: Store) -> Path:
     def fill(folder: Path) -> Mapping[str, Any]:
-        gguf = gguf_file.Gguf.open(file)
+        gguf = Gguf.open(file)
         gguf.write_tokenizer(folder)
         return {"context_length": gguf.describe().context_length}
 

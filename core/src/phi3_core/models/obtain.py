@@ -134,10 +134,10 @@ class _Errand:
             raise ModelError(f"nothing is known about weights in the package {package}")
 
         def fill(folder: Path) -> Mapping[str, Any]:
-            from . import gguf_file
+            from phi3_core.checkpoint.gguf import Gguf
 
             file = sample.package_file()
-            gguf = gguf_file.Gguf.open(file)
+            gguf = Gguf.open(file)
             self.progress("reading the tokenizer")
             gguf.write_tokenizer(folder)
             _link(file, folder / file.name)

@@ -110,7 +110,7 @@ def _quality(
     if not need.check or "logits" not in worker.hooks:
         return None
     from phi3_core import evaluation
-    from phi3_core.quantization.checkpoint import Checkpoint
+    from phi3_core.checkpoint.checkpoint import Checkpoint
 
     try:
         checkpoint = Checkpoint.open(source.path)

@@ -15,8 +15,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phi3_core.checkpoint.gguf import Gguf, write_json, writing
 from phi3_core.errors import ModelError
-from phi3_core.models.gguf_file import Gguf, write_json, writing
 from phi3_core.values import Progress
 
 if TYPE_CHECKING:

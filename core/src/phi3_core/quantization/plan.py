@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 from attrs import field, frozen
 
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.safetensors import Floats, Weight
 from phi3_core.errors import UsageError
 from phi3_core.models.manifest import NAME
 from phi3_core.paths import engine_cache, read_json
 from phi3_core.values import Progress
 
 from .calibration import Calibration, calibration_for
-from .checkpoint import Checkpoint
 from .importance import Importance
-from .mapped import Floats, Weight
 from .rounding import lost_share, round_rows
 from .scales import Scheme
 

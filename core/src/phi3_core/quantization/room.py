@@ -7,10 +7,9 @@ from pathlib import Path
 
 import psutil
 
+from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import ModelError, StoreError
 from phi3_core.values import Source
-
-from .checkpoint import Checkpoint
 
 
 def check_room(output: Path, *, size: int, memory: int, margin: int = 0) -> None:

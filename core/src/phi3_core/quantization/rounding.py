@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from attrs import evolve, frozen
 
+from phi3_core.checkpoint.safetensors import Floats, Weight
+from phi3_core.checkpoint.scratch import own_memory
 from phi3_core.errors import UsageError
 
 from .importance import Feedback, Importance, plan_feedback
-from .mapped import Floats, Weight
-from .memory import own_memory
 from .scales import Integers, Scales, Scheme, search
 
 _AT_ONCE = 1 << 20

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from attrs import field, frozen, validators
 
-from .mapped import Floats
-from .memory import own_memory
+from phi3_core.checkpoint.safetensors import Floats
+from phi3_core.checkpoint.scratch import own_memory
 
 Integers = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from attrs import frozen
 
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.safetensors import Weight
 from phi3_core.errors import UsageError
 from phi3_core.values import Progress, Recipe
 
-from .checkpoint import Checkpoint
-from .mapped import Weight
 from .plan import Plan, make_plan, read_calibration, spared
 from .scales import Scheme
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import ModelError
-from phi3_core.quantization.checkpoint import Checkpoint
 
 from . import onnx_reader
 

@@ -7,7 +7,7 @@ key heads, keys, head size]``); outputs ``logits`` and ``present.N.key`` and ``.
 
 from __future__ import annotations
 
-from phi3_core.quantization.checkpoint import Checkpoint, Layer
+from phi3_core.checkpoint.checkpoint import Checkpoint, Layer
 
 from .graph_attention import Attention
 from .graph_nodes import NodeBuilder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from phi3_core.quantization.checkpoint import Layer
+from phi3_core.checkpoint.checkpoint import Layer
 
 from .graph_nodes import NodeBuilder
 from .graph_weights import split, whole

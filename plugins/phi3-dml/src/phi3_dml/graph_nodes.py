@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from phi3_core.quantization.checkpoint import Checkpoint
+from phi3_core.checkpoint.checkpoint import Checkpoint
 
 from .graph_weights import Matrix, StoredWeights
 from .layouts import Layout, is_fused

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping
 
 from attrs import field, frozen
+from phi3_core.checkpoint.rope import context_length, longrope_limit
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.models.positions import context_length, turnover
 from phi3_core.paths import read_json
 from phi3_core.values import Artifact, Device
 
@@ -100,4 +100,4 @@ def _positions(artifact: Artifact) -> tuple[int | None, int | None]:
     config = config if isinstance(config, dict) else {}
     context, window = context_length(config), config.get("sliding_window")
     narrow = isinstance(window, int) and context is not None and 0 < window < context
-    return turnover(config), window if narrow else None
+    return longrope_limit(config), window if narrow else None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from phi3_core.checkpoint.architecture import Architecture
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.safetensors import Weight
 from phi3_core.errors import UsageError
-from phi3_core.quantization.architecture import Architecture
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.mapped import Weight
 from phi3_core.quantization.plan import Plan, stored_counter
 from phi3_core.quantization.room import check_room, rounding_memory
 from phi3_core.quantization.rounding import check_group_size

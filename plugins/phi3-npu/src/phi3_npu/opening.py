@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from phi3_core.checkpoint.rope import context_length, longrope_limit
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.models.positions import context_length, turnover
 from phi3_core.paths import read_json
 from phi3_core.values import Artifact
 
@@ -33,7 +33,7 @@ def check(artifact: Artifact, options: Mapping[str, str]) -> int:
     known = context_length(config)
     if known is None:
         raise ModelError(f"{artifact.path} does not say how long its context is")
-    original = turnover(config)
+    original = longrope_limit(config)
     if original is not None:
         # What the cache holds from before the limit is wrong behind it.
         logger.warning("the context is limited to %d tokens: longrope's longer ones come out wrong so far", original)

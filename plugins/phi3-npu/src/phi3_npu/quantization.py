@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.safetensors import Weight
 from phi3_core.errors import UsageError
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.mapped import Weight
 from phi3_core.quantization.plan import Plan, make_plan, read_calibration
 from phi3_core.quantization.room import check_room
 from phi3_core.quantization.rounding import round_blocks

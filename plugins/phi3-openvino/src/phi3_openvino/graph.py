@@ -19,11 +19,11 @@ from typing import Protocol
 import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
-from phi3_core.quantization.architecture import Architecture
-from phi3_core.quantization.checkpoint import Checkpoint, Layer
-from phi3_core.quantization.mapped import Floats, Weight
+from phi3_core.checkpoint.architecture import Architecture
+from phi3_core.checkpoint.checkpoint import Checkpoint, Layer
+from phi3_core.checkpoint.rope import Rotary
+from phi3_core.checkpoint.safetensors import Floats, Weight
 from phi3_core.quantization.plan import Plan
-from phi3_core.quantization.rotary import Rotary
 
 from . import ir, longrope
 from .graph_weights import CompressedWeights

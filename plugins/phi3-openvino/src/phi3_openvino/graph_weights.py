@@ -17,7 +17,7 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 from openvino._offline_transformations import compress_model_transformation
-from phi3_core.quantization.mapped import Floats, Weight
+from phi3_core.checkpoint.safetensors import Floats, Weight
 from phi3_core.quantization.plan import Plan
 from phi3_core.quantization.rounding import pack_nibbles, round_blocks
 from phi3_core.quantization.scales import Scheme

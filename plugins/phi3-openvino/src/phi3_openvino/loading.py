@@ -62,7 +62,7 @@ class Loader:
         folder = _kept(self.artifact, "long", _VERSION)
         if folder is None:
             raise BackendError(
-                f"beyond {self.opening.turnover} tokens this model needs a store that can be written, for another form "
+                f"beyond {self.opening.longrope_limit} tokens this model needs a store that can be written, for another form "
                 f"of its graph"
             )
         longrope.make_long(self.source / weights.IR, folder)

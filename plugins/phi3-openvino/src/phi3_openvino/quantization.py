@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import UsageError
-from phi3_core.quantization.checkpoint import Checkpoint
 from phi3_core.quantization.plan import stored_counter
 from phi3_core.quantization.room import check_room, rounding_memory
 from phi3_core.quantization.rounding import check_group_size

@@ -51,7 +51,7 @@ def recognize(path: Path) -> str | None:
     if file is None:
         return None
     if file.suffix.lower() == ".gguf":
-        from phi3_core.models.gguf_file import describe
+        from phi3_core.checkpoint.gguf import describe
 
         return describe(file).precision
     return _ir_precision(file)

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from phi3_core.errors import ModelError
 
-from .rotary import Rotary, read_rotary
+from .rope import Rotary, read_rotary
 
 
 @frozen(kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from phi3_core.models.positions import context_length, turnover
+from phi3_core.checkpoint.rope import context_length, longrope_limit
 
 LONG = {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
 
@@ -30,7 +30,7 @@ LONG = {"max_position_embeddings": 131072, "original_max_position_embeddings": 4
     ],
 )
 def test_where_longrope_changes(config, expected):
-    assert turnover(config) == expected
+    assert longrope_limit(config) == expected
 
 
 @pytest.mark.parametrize("value", [None, 0, -1, "4096", 4096.0, True])

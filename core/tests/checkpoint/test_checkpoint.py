@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 from attrs import evolve
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.forward import hidden_states, logits
+from phi3_core.checkpoint.safetensors import map_file
 from phi3_core.errors import ModelError
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.mapped import map_file
 from phi3_core.quantization.random_checkpoint import TINY, write_random
-from phi3_core.quantization.reference import hidden_states, logits
 
 IDS = list(np.random.default_rng(5).integers(3, 320, 40))
 

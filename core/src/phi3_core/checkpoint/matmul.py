@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import threadpoolctl
 
-from .mapped import Floats, Weight
-from .memory import own_memory
+from .safetensors import Floats, Weight
+from .scratch import own_memory
 
 _AT_ONCE = 1 << 20
 _THREADS = os.cpu_count() or 1

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from phi3_core.errors import ModelError, StoreError
-from phi3_core.models.gguf_header import Tensor, gguf_package, read_header
+
+from .gguf_header import Tensor, gguf_package, read_header
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from attrs import field, frozen
 from phi3_core.errors import ModelError
 
 from .architecture import Architecture, read_architecture
-from .mapped import STORED, Weight, open_weights
+from .safetensors import STORED, Weight, open_weights
 
 
 @frozen(kw_only=True, eq=False)

@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from phi3_core.checkpoint.gguf import Gguf, check, describe, write_tokenizer
 from phi3_core.errors import ModelError, StoreError
-from phi3_core.models import gguf_file
-from phi3_core.models.gguf_file import Gguf
 
 gguf = pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
 np = pytest.importorskip("numpy", reason='pip install "phi3-core[sample]"')
@@ -57,7 +56,7 @@ def refused(path: Path) -> str:
     """The one line that a file is refused with, quickly."""
     start = time.process_time()
     with pytest.raises(ModelError) as caught:
-        gguf_file.check(path)
+        check(path)
     assert time.process_time() - start < 1
     assert str(path) in caught.value.message
     assert "\n" not in str(caught.value)
@@ -70,8 +69,8 @@ def whole(tmp_path) -> Path:
 
 
 def test_what_a_file_says_about_itself(whole):
-    gguf_file.check(whole)
-    found = gguf_file.describe(whole)
+    check(whole)
+    found = describe(whole)
     assert (found.architecture, found.name, found.context_length) == ("llama", "tiny", 64)
     assert (found.bos_id, found.eos_id, found.chat_template) == (1, 2, "{{ messages }}")
     assert found.stop_ids == (2, 0), "the end of a text ends an answer too"
@@ -79,7 +78,7 @@ def test_what_a_file_says_about_itself(whole):
 
 def test_what_is_not_said_is_none(tmp_path):
     bare = {"general.name": None, "tokenizer.chat_template": None, "tokenizer.ggml.bos_token_id": None}
-    found = gguf_file.describe(write(tmp_path / "bare.gguf", **bare))
+    found = describe(write(tmp_path / "bare.gguf", **bare))
     assert (found.name, found.chat_template, found.bos_id) == ("bare", None, None)
 
 
@@ -99,7 +98,7 @@ def test_the_precision_is_that_of_most_weights(tmp_path, kind, precision):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert gguf_file.describe(path).precision == precision
+    assert describe(path).precision == precision
 
 
 def test_numbers_are_the_packages_own(tmp_path):
@@ -215,13 +214,13 @@ def test_a_folder_and_nothing_at_all(tmp_path):
 )
 def test_a_description_that_makes_no_sense(tmp_path, changes, problem):
     with pytest.raises(ModelError, match=problem):
-        gguf_file.describe(write(tmp_path / "m.gguf", **changes))
+        describe(write(tmp_path / "m.gguf", **changes))
 
 
 def test_the_tokenizer_keeps_the_ids(whole, tmp_path):
     from tokenizers import Tokenizer
 
-    gguf_file.write_tokenizer(whole, tmp_path)
+    write_tokenizer(whole, tmp_path)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert [tokenizer.id_to_token(i) for i in range(len(TOKENS))] == TOKENS
     assert tokenizer.encode("<|im_start|>ab ab\n12<tool>").ids == [1, 10, 11, 7, 8, 9, 12]
@@ -248,17 +247,17 @@ def test_the_tokenizer_keeps_the_ids(whole, tmp_path):
 )
 def test_a_tokenizer_that_cannot_be_built(tmp_path, changes, problem):
     with pytest.raises(ModelError, match=problem):
-        gguf_file.write_tokenizer(write(tmp_path / "m.gguf", **changes), tmp_path)
+        write_tokenizer(write(tmp_path / "m.gguf", **changes), tmp_path)
     assert not (tmp_path / "tokenizer.json").exists()
 
 
 def test_a_folder_that_cannot_be_written(whole, tmp_path):
     with pytest.raises(StoreError, match="cannot be written"):
-        gguf_file.write_tokenizer(whole, tmp_path / "none")
+        write_tokenizer(whole, tmp_path / "none")
 
 
 def test_a_missing_package_is_named(whole, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ModelError) as caught:
-        gguf_file.check(whole)
+        check(whole)
     assert caught.value.hint == 'pip install "phi3-core[sample]"'

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import threadpoolctl
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.forward import hidden_states
+from phi3_core.checkpoint.matmul import product
+from phi3_core.checkpoint.safetensors import Weight
 from phi3_core.errors import ModelError
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.mapped import Weight
-from phi3_core.quantization.products import product
 from phi3_core.quantization.random_checkpoint import TINY, write_random
-from phi3_core.quantization.reference import hidden_states
 
 RANDOM = np.random.default_rng(5)
 INPUTS = RANDOM.standard_normal((7, 96), np.float32)
@@ -27,8 +27,8 @@ def weight_of(values, dtype="F32"):
 @pytest.mark.parametrize("outputs", [1, 3, 501])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_products_are_those_of_a_copy(outputs, threads, monkeypatch):
-    monkeypatch.setattr("phi3_core.quantization.products._AT_ONCE", 96 * 50)
-    monkeypatch.setattr("phi3_core.quantization.products._THREADS", threads)
+    monkeypatch.setattr("phi3_core.checkpoint.matmul._AT_ONCE", 96 * 50)
+    monkeypatch.setattr("phi3_core.checkpoint.matmul._THREADS", threads)
     values = RANDOM.standard_normal((outputs, 96), np.float32)
     bits = (values.view(np.uint32) >> 16).astype(np.uint16)
     kept = (bits.astype(np.uint32) << 16).view(np.float32)

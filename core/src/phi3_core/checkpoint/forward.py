@@ -18,8 +18,8 @@ from phi3_core.values import Progress
 
 from .architecture import Architecture
 from .checkpoint import Checkpoint, Layer
-from .mapped import Floats, Weight
-from .products import one_thread_each, product
+from .matmul import one_thread_each, product
+from .safetensors import Floats, Weight
 
 Replacement = Callable[[Weight], Floats]
 """Stands in for a weight, e.g. with its rounded values: ``[outputs, inputs]``."""

@@ -10,7 +10,7 @@ import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.models import beside
-from phi3_core.quantization import settings
+from phi3_core.quantization import recipes
 from phi3_core.quantization.calibration import calibrate
 from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.values import Device, Recipe, Source
@@ -102,7 +102,7 @@ def test_what_was_written_answers_like_the_original(make, source):
 
 def test_calibration_by_default_by_file_and_not_at_all(make, source, tmp_path, monkeypatch):
     seen = []
-    original = settings.make_plan
+    original = recipes.make_plan
 
     def plan(*given):
         found = original(*given)

@@ -13,8 +13,8 @@ from attrs import evolve
 from openvino._offline_transformations import paged_attention_transformation
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import logits
+from phi3_core.quantization.bit_allocation import Plan
 from phi3_core.quantization.importance import Importance
-from phi3_core.quantization.plan import Plan
 from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.quantization.rounding import round_weight
 from phi3_core.quantization.scales import Scheme

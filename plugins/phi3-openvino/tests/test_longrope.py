@@ -10,7 +10,7 @@ import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import logits
 from phi3_core.errors import BackendError, UsageError
-from phi3_core.quantization.plan import Plan
+from phi3_core.quantization.bit_allocation import Plan
 from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
 from phi3_openvino import engine, graph, longrope, opening, weights

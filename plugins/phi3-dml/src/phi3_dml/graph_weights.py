@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from attrs import frozen
 from phi3_core.checkpoint.safetensors import Floats, Weight
-from phi3_core.quantization.plan import Plan
+from phi3_core.quantization.bit_allocation import Plan
 from phi3_core.quantization.rounding import Rounded, pack_nibbles, round_blocks
 from phi3_core.quantization.scales import Scheme
 

@@ -8,11 +8,11 @@ from phi3_core.checkpoint.architecture import Architecture
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.safetensors import Weight
 from phi3_core.errors import UsageError
-from phi3_core.quantization.plan import Plan, stored_counter
-from phi3_core.quantization.room import check_room, rounding_memory
+from phi3_core.quantization.bit_allocation import Plan, stored_counter
+from phi3_core.quantization.recipes import Settings, check_extra, check_recipe, fitting_group_size, wants_reference
+from phi3_core.quantization.resources import check_room, rounding_memory
 from phi3_core.quantization.rounding import check_group_size
 from phi3_core.quantization.scales import Scheme
-from phi3_core.quantization.settings import Settings, check_extra, check_recipe, fitting_group_size, wants_reference
 from phi3_core.values import Device, Progress, Recipe, Source
 
 from . import __version__, configuration, graph, graph_weights, layouts, onnx_writer

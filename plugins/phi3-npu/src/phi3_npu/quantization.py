@@ -16,11 +16,11 @@ import numpy.typing as npt
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.safetensors import Weight
 from phi3_core.errors import UsageError
-from phi3_core.quantization.plan import Plan, make_plan, read_calibration
-from phi3_core.quantization.room import check_room
+from phi3_core.quantization.bit_allocation import Plan, make_plan, read_calibration
+from phi3_core.quantization.recipes import check_extra
+from phi3_core.quantization.resources import check_room
 from phi3_core.quantization.rounding import round_blocks
 from phi3_core.quantization.scales import Scheme
-from phi3_core.quantization.settings import check_extra
 from phi3_core.values import Device, Progress, Recipe, Source
 
 from . import weights

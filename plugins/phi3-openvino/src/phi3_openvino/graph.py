@@ -23,7 +23,7 @@ from phi3_core.checkpoint.architecture import Architecture
 from phi3_core.checkpoint.checkpoint import Checkpoint, Layer
 from phi3_core.checkpoint.rope import Rotary
 from phi3_core.checkpoint.safetensors import Floats, Weight
-from phi3_core.quantization.plan import Plan
+from phi3_core.quantization.bit_allocation import Plan
 
 from . import ir, longrope
 from .graph_weights import CompressedWeights

@@ -18,7 +18,7 @@ import openvino as ov
 from openvino import opset13 as ops
 from openvino._offline_transformations import compress_model_transformation
 from phi3_core.checkpoint.safetensors import Floats, Weight
-from phi3_core.quantization.plan import Plan
+from phi3_core.quantization.bit_allocation import Plan
 from phi3_core.quantization.rounding import pack_nibbles, round_blocks
 from phi3_core.quantization.scales import Scheme
 

@@ -11,7 +11,7 @@ from phi3_core.checkpoint.safetensors import Weight
 from phi3_core.errors import UsageError
 from phi3_core.values import Progress, Recipe
 
-from .plan import Plan, make_plan, read_calibration, spared
+from .bit_allocation import Plan, make_plan, read_calibration, spared
 from .scales import Scheme
 
 

@@ -8,8 +8,8 @@ import psutil
 import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import ModelError, StoreError, UsageError
-from phi3_core.quantization import room, settings
-from phi3_core.quantization.plan import Plan, stored_counter
+from phi3_core.quantization import recipes, resources
+from phi3_core.quantization.bit_allocation import Plan, stored_counter
 from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.quantization.scales import Scheme
 from phi3_core.values import Recipe, Source
@@ -27,7 +27,7 @@ def quiet(*_, **__):
 
 
 def plan(checkpoint, linear, ratio=1.0):
-    chosen = settings.Settings(linear=linear, ratio=ratio, calibration="none")
+    chosen = recipes.Settings(linear=linear, ratio=ratio, calibration="none")
     return chosen.plan(checkpoint, outer=(checkpoint.head,), byte_scheme=lambda _: BYTE, progress=quiet)
 
 
@@ -56,8 +56,8 @@ def test_what_lies_around_the_layers_gets_eight_bits_and_so_do_layers_beyond_the
 )
 def test_what_does_not_go_together_is_refused(recipe, message):
     with pytest.raises(UsageError, match=message):
-        settings.check_extra("acme", Recipe(**recipe))
-        settings.check_recipe(Recipe(**recipe), grouped=("int4", "int8"))
+        recipes.check_extra("acme", Recipe(**recipe))
+        recipes.check_recipe(Recipe(**recipe), grouped=("int4", "int8"))
 
 
 def test_what_does_go_together_is_taken():
@@ -66,15 +66,15 @@ def test_what_does_go_together_is_taken():
         Recipe(precision="int8", group_size=32),
         Recipe(precision="fp16", group_size=-1),
     ):
-        settings.check_extra("acme", recipe)
-        settings.check_recipe(recipe, grouped=("int4", "int8"))
-        assert settings.wants_reference(recipe) == ("exporter" in recipe.extra)
+        recipes.check_extra("acme", recipe)
+        recipes.check_recipe(recipe, grouped=("int4", "int8"))
+        assert recipes.wants_reference(recipe) == ("exporter" in recipe.extra)
 
 
 def test_the_first_size_that_divides_all_inputs(checkpoint):
     widths = {weight.shape[1] for weight in checkpoint.linear}
-    assert settings.fitting_group_size(checkpoint.linear, (max(widths) * 2, 16, 8)) == 16
-    assert settings.fitting_group_size(checkpoint.linear, (7,)) is None
+    assert recipes.fitting_group_size(checkpoint.linear, (max(widths) * 2, 16, 8)) == 16
+    assert recipes.fitting_group_size(checkpoint.linear, (7,)) is None
 
 
 def test_the_count_of_what_is_stored_ends_at_the_whole(checkpoint):
@@ -92,17 +92,17 @@ def test_the_count_of_what_is_stored_ends_at_the_whole(checkpoint):
 def test_room_on_the_disk(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3_000_000_000))
-    room.check_room(tmp_path, size=3_000_000_000, memory=0)
+    resources.check_room(tmp_path, size=3_000_000_000, memory=0)
     with pytest.raises(ModelError, match=r"has 3\.0 GB free; the model takes 2\.0 GB \(free some room"):
-        room.check_room(tmp_path, size=2_000_000_000, memory=0, margin=1_000_000_001)
+        resources.check_room(tmp_path, size=2_000_000_000, memory=0, margin=1_000_000_001)
 
 
 def test_room_in_memory(tmp_path, monkeypatch):
     memory = psutil.virtual_memory()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=2_000_000_000))
-    room.check_room(tmp_path, size=0, memory=2_000_000_000)
+    resources.check_room(tmp_path, size=0, memory=2_000_000_000)
     with pytest.raises(ModelError, match=r"takes about 2\.5 GB of memory; 2\.0 GB are available"):
-        room.check_room(tmp_path, size=0, memory=2_500_000_000)
+        resources.check_room(tmp_path, size=0, memory=2_500_000_000)
 
 
 def test_room_for_a_reference_exporter(tmp_path, monkeypatch):
@@ -111,8 +111,8 @@ def test_room_for_a_reference_exporter(tmp_path, monkeypatch):
     source, usage, memory = Source(path=tmp_path, model="tiny"), shutil.disk_usage(tmp_path), psutil.virtual_memory()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2_000_000))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=(1 << 30) + 1_500_000))
-    room.check_room_for_reference(source, tmp_path, disk=2, memory=1.5)
+    resources.check_room_for_reference(source, tmp_path, disk=2, memory=1.5)
     with pytest.raises(StoreError, match=r"0\.0 GB free; the reference exporter takes up to 0\.0 GB"):
-        room.check_room_for_reference(source, tmp_path, disk=2.1, memory=1.5)
+        resources.check_room_for_reference(source, tmp_path, disk=2.1, memory=1.5)
     with pytest.raises(ModelError, match=r"the reference exporter takes about 1\.1 GB of memory; 1\.1 GB are"):
-        room.check_room_for_reference(source, tmp_path, disk=2, memory=1.6)
+        resources.check_room_for_reference(source, tmp_path, disk=2, memory=1.6)

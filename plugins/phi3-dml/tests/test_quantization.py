@@ -84,7 +84,7 @@ def test_each_device_gets_its_layout(make):
 @pytest.mark.runs
 def test_what_was_written_answers_like_the_original(make, source):
     from phi3_core.checkpoint.forward import logits
-    from phi3_core.quantization.quality import measure
+    from phi3_core.evaluation.metrics import measure
     from phi3_core.values import Artifact
     from phi3_dml import engine
 
@@ -109,7 +109,7 @@ def test_calibration_by_default_by_file_and_not_at_all(make, source, tmp_path, m
         seen.append(found.importance)
         return found
 
-    monkeypatch.setattr(settings, "make_plan", plan)
+    monkeypatch.setattr(recipes, "make_plan", plan)
     text, moments = tmp_path / "text.txt", tmp_path / "moments.npz"
     text.write_text("Some text of the user's own.", encoding="utf-8")
     calibrate(Checkpoint.open(source.path), [[5, 6, 7]]).save(moments)

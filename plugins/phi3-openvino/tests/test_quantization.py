@@ -88,7 +88,7 @@ def test_a_ratio_leaves_the_rest_in_8_bits(make, source):
 
 def test_what_was_written_answers_like_the_original(make, source):
     from phi3_core.checkpoint.forward import logits
-    from phi3_core.quantization.quality import measure
+    from phi3_core.evaluation.metrics import measure
 
     reference = logits(Checkpoint.open(source.path), IDS)
     divergences = []
@@ -122,7 +122,7 @@ def test_calibration_by_default_by_file_and_not_at_all(make, source, tmp_path, m
         seen.append(plan.importance)
         return plan
 
-    monkeypatch.setattr(settings, "make_plan", make_plan)
+    monkeypatch.setattr(recipes, "make_plan", make_plan)
     text, moments = tmp_path / "text.txt", tmp_path / "moments.npz"
     text.write_text("Some text of the user's own.", encoding="utf-8")
     calibrate(Checkpoint.open(source.path), [[5, 6, 7]]).save(moments)

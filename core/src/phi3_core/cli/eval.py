@@ -31,8 +31,8 @@ def add(commands: Any) -> None:
 def call(given: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from phi3_core import evaluation
     from phi3_core.checkpoint.checkpoint import Checkpoint
+    from phi3_core.evaluation.evaluate import evaluate, evaluation_ids
     from phi3_core.models import sources
     from phi3_core.models.lookup import look_up
     from phi3_core.values import to_plain
@@ -54,11 +54,11 @@ def call(given: argparse.Namespace) -> int:
     device, found = journey.fetch()
     output.logger.info("%s %s, %s, on %s", journey.reference.name, found.artifact.precision, found.how, device)
     source = sources.source_of(reference, journey.store, progress, offline=given.offline)
-    report = evaluation.evaluate(
+    report = evaluate(
         found.artifact,
         device,
         journey.survey.backend(device.backend),
-        ids=evaluation.evaluation_ids(found.text, text),
+        ids=evaluation_ids(found.text, text),
         reference=Checkpoint.open(source.path),
         progress=progress,
         options=dict(given.option),

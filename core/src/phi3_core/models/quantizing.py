@@ -109,13 +109,13 @@ def _quality(
     """The report that goes into the manifest, if the backend can be asked for logits."""
     if not need.check or "logits" not in worker.hooks:
         return None
-    from phi3_core import evaluation
     from phi3_core.checkpoint.checkpoint import Checkpoint
+    from phi3_core.evaluation.evaluate import check_quality
 
     try:
         checkpoint = Checkpoint.open(source.path)
     except ModelError as error:  # a backend may know more shapes than core does
         logger.warning("the quality is not measured, since core cannot run the original: %s", error.message)
         return None
-    found = evaluation.check(folder, precision, need.device, worker.backend, checkpoint, progress)
+    found = check_quality(folder, precision, need.device, worker.backend, checkpoint, progress)
     return dict(to_plain(found))

@@ -62,8 +62,8 @@ class Loader:
         folder = _kept(self.artifact, "long", _VERSION)
         if folder is None:
             raise BackendError(
-                f"beyond {self.opening.longrope_limit} tokens this model needs a store that can be written, for another form "
-                f"of its graph"
+                f"beyond {self.opening.longrope_limit} tokens this model needs a store that can be "
+                f"written, for another form of its graph"
             )
         longrope.make_long(self.source / weights.IR, folder)
         return folder

@@ -11,16 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ModelError, UsageError
-from .paths import home
-from .text.tokenizer import Tokenizer
-from .values import Artifact, Device, Progress
-from .worker.host import Worker, limit
+from phi3_core.errors import ModelError, UsageError
+from phi3_core.paths import home
+from phi3_core.text.tokenizer import Tokenizer
+from phi3_core.values import Artifact, Device, Progress
+from phi3_core.worker.host import Worker, limit
 
 if TYPE_CHECKING:
-    from .backends import Backend
-    from .checkpoint.checkpoint import Checkpoint
-    from .quantization.quality import Quality
+    from phi3_core.backends import Backend
+    from phi3_core.checkpoint.checkpoint import Checkpoint
+
+    from .metrics import Quality
 
 MOST_TOKENS = 512
 LOGITS_LIMIT_S = 900.0
@@ -32,7 +33,7 @@ def evaluation_ids(text_folder: Path, text: str | None = None) -> list[int]:
     Raises:
         UsageError: the text is too short.
     """
-    from .quantization.evaluation_text import EVALUATION_TEXT
+    from .text import EVALUATION_TEXT
 
     ids = Tokenizer.from_folder(text_folder).encode(EVALUATION_TEXT if text is None else text)[:MOST_TOKENS]
     if len(ids) < 2:
@@ -56,8 +57,9 @@ def evaluate(
         BackendError: the engine failed, or the backend does not give logits.
         ModelError: the reference is damaged.
     """
-    from .checkpoint.forward import logits
-    from .quantization import quality
+    from phi3_core.checkpoint.forward import logits
+
+    from . import metrics
 
     worker = Worker().open(backend)
     try:
@@ -72,10 +74,10 @@ def evaluate(
         worker.kill()
     if device.kind == "cpu":
         expected = logits(reference, ids, progress=progress)
-    return quality.measure(ids, expected, given)
+    return metrics.measure(ids, expected, given)
 
 
-def check(  # noqa: PLR0917 - each is a fact of the situation
+def check_quality(  # noqa: PLR0917 - each is a fact of the situation
     folder: Path, precision: str, device: Device, backend: Backend, source: Checkpoint, progress: Progress
 ) -> Quality:
     """The quality of an artifact that is still being made; of large models over the text's beginning only.
@@ -83,7 +85,7 @@ def check(  # noqa: PLR0917 - each is a fact of the situation
     Raises:
         ModelError: it answers like noise.
     """
-    from .checkpoint.forward import affordable_tokens
+    from phi3_core.checkpoint.forward import affordable_tokens
 
     unpublished = f"check-{secrets.token_hex(5)}"
     artifact = Artifact(path=folder, backend=backend.name, precision=precision, manifest={"digest": unpublished})

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from phi3_core.errors import BackendError, UsageError
-from phi3_core.quantization.quality import measure
+from phi3_core.evaluation.metrics import measure
 
 RANDOM = np.random.default_rng(7)
 IDS = [int(token) for token in RANDOM.integers(0, 50, 30)]
@@ -37,7 +37,7 @@ def test_the_same_is_the_same():
 def test_in_pieces_it_is_the_same(monkeypatch):
     candidate = REFERENCE + RANDOM.standard_normal(REFERENCE.shape) / 2
     expected = measure(IDS, REFERENCE, candidate)
-    monkeypatch.setattr("phi3_core.quantization.quality._VALUES_AT_ONCE", 50 * 7)
+    monkeypatch.setattr("phi3_core.evaluation.metrics._VALUES_AT_ONCE", 50 * 7)
     pieces = measure(IDS, REFERENCE, candidate)
     assert pieces.kl_mean == pytest.approx(expected.kl_mean)
     assert pieces.perplexity == pytest.approx(expected.perplexity)

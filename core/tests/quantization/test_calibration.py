@@ -7,7 +7,7 @@ import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import hidden_states
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.evaluation.evaluate.text import EVALUATION_TEXT
+from phi3_core.evaluation.text import EVALUATION_TEXT
 from phi3_core.quantization.calibration import Calibration, calibrate, calibration_for, calibration_ids
 from phi3_core.quantization.calibration_text import CALIBRATION_TEXT
 from phi3_core.quantization.random_checkpoint import TINY, write_random

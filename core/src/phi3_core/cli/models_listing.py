@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def call_list(given: argparse.Namespace) -> int:
     from phi3_core.models.catalogue import CATALOGUE
     from phi3_core.models.store import Store
-    from phi3_core.quantization import toolchain
+    from phi3_core.toolchains import toolchain
 
     from . import output
 

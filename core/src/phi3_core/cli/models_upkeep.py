@@ -81,7 +81,7 @@ def call_remove(given: argparse.Namespace) -> int:
 
 
 def _remove_toolchains(given: argparse.Namespace) -> int:
-    from phi3_core.quantization import toolchain
+    from phi3_core.toolchains import toolchain
 
     from . import output
 

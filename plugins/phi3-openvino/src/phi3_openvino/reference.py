@@ -15,8 +15,8 @@ from pathlib import Path
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.models import beside
 from phi3_core.paths import read_json
-from phi3_core.quantization import toolchain
 from phi3_core.quantization.resources import check_room_for_reference
+from phi3_core.toolchains import toolchain
 from phi3_core.values import Device, Progress, Recipe, Source
 
 from . import weights

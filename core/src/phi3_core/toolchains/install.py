@@ -15,7 +15,7 @@ from pathlib import Path
 from phi3_core.errors import ModelError
 from phi3_core.values import Progress
 
-from . import toolchain_process
+from . import process
 
 # Neither the user's variables for Python nor the current folder get in the way, and what is printed is UTF-8.
 FLAGS = ("-I", "-u", "-X", "utf8")
@@ -63,7 +63,7 @@ def install(
         with log.open("a", encoding="utf-8") as file:
             file.write(f"> {' '.join(command)}\n")
         # In the user's own current folder: settings such as PIP_CONSTRAINT may be relative to it.
-        outcome = toolchain_process.run(command, log=log, environment=environment(), folder=None, tell=tell)
+        outcome = process.run(command, log=log, environment=environment(), folder=None, tell=tell)
         if outcome.code:
             raise ModelError(
                 f"{name} could not be installed: {outcome.cause}", hint=f"the installer's own words are in {log}"

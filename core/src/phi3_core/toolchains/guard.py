@@ -1,6 +1,6 @@
 """Runs a command, and ends it with everything that it started when whoever asked for it is gone.
 
-Run as a script, by its path: ``python toolchain_guard.py COMMAND …``, as the first process of a new session, its
+Run as a script, by its path: ``python guard.py COMMAND …``, as the first process of a new session, its
 standard input a pipe that the asker holds open and never writes to. For POSIX; Windows has jobs for this.
 """
 

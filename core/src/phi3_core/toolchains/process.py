@@ -18,7 +18,7 @@ from attrs import define, field, frozen
 
 from phi3_core.worker.lifetime import tie_to_host
 
-from . import toolchain_guard
+from . import guard
 
 Tell = Callable[[str], object]
 """Is told every line that a program writes, and an empty one now and then while the program is at work."""
@@ -101,7 +101,7 @@ def _start(
     if sys.platform == "win32":
         options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
     else:
-        command = [sys.executable, "-I", "-S", toolchain_guard.__file__, *command]
+        command = [sys.executable, "-I", "-S", guard.__file__, *command]
         options = {"stdin": subprocess.PIPE, "start_new_session": True}
     return subprocess.Popen(
         command, stdout=output, stderr=subprocess.STDOUT, env=dict(environment), cwd=folder, **options

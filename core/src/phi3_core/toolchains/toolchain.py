@@ -34,7 +34,7 @@ from phi3_core.errors import ModelError, StoreError
 from phi3_core.models.writing import store_errors
 from phi3_core.values import Progress
 
-from . import toolchain_install, toolchain_process
+from . import install, process
 
 MARKER = "phi3-toolchain.json"
 _LOGS = 12
@@ -88,7 +88,7 @@ class Tools:
         scratch = folder / "tmp"
         scratch.mkdir(exist_ok=True)
         environment = {
-            **toolchain_install.environment(),
+            **install.environment(),
             **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)),
             **dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"), "1"),
             **dict.fromkeys(("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"), "1"),
@@ -103,8 +103,8 @@ class Tools:
 
         progress(*latest)
         log = _log(self.name, "run")
-        command = [toolchain_install.python(self.path), *toolchain_install.FLAGS, *arguments]
-        outcome = toolchain_process.run(command, log=log, environment=environment, folder=folder, tell=tell)
+        command = [install.python(self.path), *install.FLAGS, *arguments]
+        outcome = process.run(command, log=log, environment=environment, folder=folder, tell=tell)
         if outcome.code:
             raise ModelError(f"{self.name} failed: {outcome.cause}", hint=f"its own words are in {log}")
         return outcome.text
@@ -158,7 +158,7 @@ def _install(toolchain: Toolchain, progress: Progress) -> Tools:
         )
     log = _log(toolchain.name, "install")
     try:
-        versions = toolchain_install.install(
+        versions = install.install(
             toolchain.name, toolchain.requirements, toolchain.left_out, folder=folder, log=log, progress=progress
         )
     except ModelError:
@@ -204,7 +204,7 @@ def _read(folder: Path) -> Tools | None:
 
 def _works(tools: Tools) -> bool:
     """Whether the Python that the environment was made from is still there."""
-    command = [str(toolchain_install.python(tools.path)), *toolchain_install.FLAGS, "-c", ""]
+    command = [str(install.python(tools.path)), *install.FLAGS, "-c", ""]
     try:
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
     except OSError:

@@ -16,15 +16,15 @@ import psutil
 import pytest
 from phi3_core.cli import main
 from phi3_core.errors import ModelError, StoreError
-from phi3_core.quantization import toolchain, toolchain_install
-from phi3_core.quantization.toolchain import Toolchain
-from phi3_core.quantization.toolchain_process import Outcome
+from phi3_core.toolchains import install, toolchain
+from phi3_core.toolchains.process import Outcome
+from phi3_core.toolchains.toolchain import Toolchain
 
 MODULE = "version = {version!r}\n"
 TOOL = Toolchain(name="anvil", requirements=("anvil>=1,<3",), left_out=("torchvision-like",))
 PREPARE = """
 import sys
-from phi3_core.quantization.toolchain import Toolchain, prepare
+from phi3_core.toolchains.toolchain import Toolchain, prepare
 
 tools = prepare(Toolchain(name="anvil", requirements=("anvil>=1,<3",)), lambda *words: print(words[0], flush=True))
 """
@@ -225,7 +225,7 @@ def test_two_at_once_do_the_work_once(index, monkeypatch):
     assert sum("installing" in text for text in said) == 1
     # And what its Python has left is not used: here the interpreter goes.
     (tools,) = toolchain.installed()
-    python = toolchain_install.python(tools.path)
+    python = install.python(tools.path)
     python.unlink()
     assert toolchain.prepare(Toolchain(name="anvil", requirements=("anvil>=1,<3",)), none).path == tools.path
     assert python.exists()
@@ -264,7 +264,7 @@ def test_no_room_is_said_before_the_work(index):
 def test_uv_is_used_when_pip_has_no_settings(wheels, home, monkeypatch, tmp_path):
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(toolchain_install, "_pip_is_configured", lambda: False)
+    monkeypatch.setattr(install, "_pip_is_configured", lambda: False)
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("UV_FIND_LINKS", str(wheels))
     made = toolchain.prepare(TOOL, none)
@@ -281,7 +281,7 @@ def test_pip_settings_are_seen(monkeypatch, tmp_path, where):
         monkeypatch.setenv("PIP_CONSTRAINT", "x.txt")
     else:
         (tmp_path / ("pip.ini" if sys.platform == "win32" else "pip.conf")).touch()
-    assert toolchain_install._pip_is_configured()
+    assert install._pip_is_configured()
 
 
 NO_INDEX = """\

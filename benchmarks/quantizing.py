@@ -20,7 +20,7 @@ import psutil
 from _common import phi3_command
 from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.models import sample
-from phi3_core.quantization.random_checkpoint import PHI_3_MINI, write_random
+from phi3_core.testing.checkpoints import PHI_3_MINI, write_random
 
 
 def main() -> None:

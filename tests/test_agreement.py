@@ -13,7 +13,7 @@ import numpy as np
 import phi3_core as phi3
 import pytest
 from phi3_core.models import beside
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest, Recipe, Source
 
 pytestmark = pytest.mark.skipif(

@@ -305,7 +305,7 @@ def logits(engine, ids):
 
 
 def test_what_answers_like_noise_is_refused_and_not_published(plugins, phi3_folder, tmp_path, home):
-    from phi3_core.quantization.random_checkpoint import TINY, write_random
+    from phi3_core.testing.checkpoints import TINY, write_random
 
     config = {**TINY["phi-3-mini-4k"], "vocab_size": 600}
     folder = write_random(tmp_path / "checkpoint", config)

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from phi3_core.models.store import Store
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.testing.checkpoints import TINY, write_random
 
 GPU = """
 @hookimpl

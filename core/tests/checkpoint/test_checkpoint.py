@@ -12,7 +12,7 @@ from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import hidden_states, logits
 from phi3_core.checkpoint.safetensors import map_file
 from phi3_core.errors import ModelError
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.testing.checkpoints import TINY, write_random
 
 IDS = list(np.random.default_rng(5).integers(3, 320, 40))
 

@@ -14,7 +14,7 @@ from phi3_core.checkpoint.forward import hidden_states
 from phi3_core.checkpoint.matmul import product
 from phi3_core.checkpoint.safetensors import Weight
 from phi3_core.errors import ModelError
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.testing.checkpoints import TINY, write_random
 
 RANDOM = np.random.default_rng(5)
 INPUTS = RANDOM.standard_normal((7, 96), np.float32)

@@ -10,7 +10,7 @@ from phi3_core.errors import ModelError, UsageError
 from phi3_core.evaluation.text import EVALUATION_TEXT
 from phi3_core.quantization.calibration import Calibration, calibrate, calibration_for, calibration_ids
 from phi3_core.quantization.calibration_text import CALIBRATION_TEXT
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.testing.checkpoints import TINY, write_random
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 

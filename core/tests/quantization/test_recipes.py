@@ -10,8 +10,8 @@ from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import ModelError, StoreError, UsageError
 from phi3_core.quantization import recipes, resources
 from phi3_core.quantization.bit_allocation import Plan, stored_counter
-from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.quantization.scales import Scheme
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Recipe, Source
 
 BYTE, NIBBLE = Scheme(bits=8), Scheme(bits=4)

@@ -7,7 +7,7 @@ import phi3_core as phi3
 import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.quantization.bit_allocation import Plan
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_dml import configuration, flavours
 
 RUNS = flavours.installed().flavour is not None

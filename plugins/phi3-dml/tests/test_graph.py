@@ -7,9 +7,9 @@ import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import logits
 from phi3_core.quantization.importance import Importance
-from phi3_core.quantization.random_checkpoint import TINY, write_random
 from phi3_core.quantization.rounding import round_weight
 from phi3_core.quantization.scales import Scheme
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_dml import layouts
 
 pytestmark = pytest.mark.runs

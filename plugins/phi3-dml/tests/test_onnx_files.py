@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from phi3_core.errors import ModelError
-from phi3_core.quantization.random_checkpoint import TINY
 from phi3_core.quantization.scales import Scheme
+from phi3_core.testing.checkpoints import TINY
 from phi3_dml import configuration, layouts, onnx_reader, onnx_writer, weights
 
 onnx = pytest.importorskip("onnx", reason="needs onnx to check what is written")

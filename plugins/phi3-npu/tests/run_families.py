@@ -16,7 +16,7 @@ from phi3_core.checkpoint.forward import logits
 from phi3_core.evaluation.metrics import measure
 from phi3_core.models import beside
 from phi3_core.quantization.calibration import calibrate
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest, Recipe, Source
 from phi3_npu import engine, graph, opening, quantization
 

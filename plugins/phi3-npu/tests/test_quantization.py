@@ -11,7 +11,7 @@ from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.models import beside
 from phi3_core.quantization.calibration import calibrate
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Device, Recipe, Source
 from phi3_npu import quantization, weights
 from safetensors.numpy import load_file

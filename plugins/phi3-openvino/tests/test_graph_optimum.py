@@ -10,7 +10,7 @@ import pytest
 from openvino import opset13 as ops
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.quantization.bit_allocation import Plan
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.toolchains import toolchain
 from phi3_core.values import Device, Recipe, Source
 from phi3_openvino import graph, reference

@@ -8,7 +8,7 @@ import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import logits
 from phi3_core.quantization.bit_allocation import Plan
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_openvino import graph
 
 torch = pytest.importorskip("torch", reason="needs torch to run transformers' Phi-3")

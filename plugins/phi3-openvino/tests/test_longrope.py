@@ -11,7 +11,7 @@ from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import logits
 from phi3_core.errors import BackendError, UsageError
 from phi3_core.quantization.bit_allocation import Plan
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
 from phi3_openvino import engine, graph, longrope, opening, weights
 

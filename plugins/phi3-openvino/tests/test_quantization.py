@@ -13,7 +13,7 @@ from phi3_core.errors import ModelError, UsageError
 from phi3_core.models import beside
 from phi3_core.quantization import recipes
 from phi3_core.quantization.calibration import calibrate
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Device, Recipe, Source
 from phi3_openvino import quantization
 from tokenizers import Tokenizer, models, pre_tokenizers

@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("huggingface_hub")
 
 from phi3_core.errors import ModelError
-from phi3_core.models.store import PARTIAL
-from phi3_core.models.writing import locked
+from phi3_core.store.locking import locked
+from phi3_core.store.store import PARTIAL
 from stand_in_hub import support
 
 environment, server, commit = support.environment, support.server, support.commit

@@ -7,7 +7,7 @@ import json
 import pytest
 from phi3_core.errors import ModelError
 from phi3_core.models.lookup import look_up
-from phi3_core.models.store import Form, Store
+from phi3_core.store.store import Form, Store
 
 
 def test_a_name_of_the_catalogue_wins_over_a_folder(home, tmp_path, monkeypatch):

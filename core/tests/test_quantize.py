@@ -7,7 +7,7 @@ import shutil
 import threading
 
 import pytest
-from phi3_core.models.store import Store
+from phi3_core.store.store import Store
 from phi3_core.testing.checkpoints import TINY, write_random
 
 GPU = """

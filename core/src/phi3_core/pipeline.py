@@ -24,8 +24,8 @@ from .models.memory import TooLargeError
 from .models.need import Need
 from .models.obtained import Obtained, Unobtainable
 from .models.plan import Plan
-from .models.store import Store, touch
 from .selection import Candidate, Ranking, Wish, rank
+from .store.store import Store, touch
 from .surveys import Survey, survey
 from .values import Device, Progress, Recipe
 from .worker.host import Worker, limit

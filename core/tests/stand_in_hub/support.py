@@ -109,7 +109,7 @@ PULL = """
     from pathlib import Path
     from phi3_core.models import hub
     from phi3_core.models.download import download
-    from phi3_core.models.writing import locked
+    from phi3_core.store.locking import locked
 
     def progress(stage, done=None, total=None):
         print(stage, done, total, flush=True)

@@ -9,9 +9,9 @@ import psutil
 import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.models import beside
 from phi3_core.quantization import recipes
 from phi3_core.quantization.calibration import calibrate
+from phi3_core.store import sidecars
 from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Device, Recipe, Source
 from phi3_dml import onnx_reader, onnx_writer, quantization, weights
@@ -45,7 +45,7 @@ def make(source, tmp_path):
             source, device, Recipe(**recipe), output, lambda stage, done=None, total=None: stages.append(stage)
         )
         assert stages[-1] == "writing the model"
-        beside.copy(source.path, output)  # as core does
+        sidecars.copy(source.path, output)  # as core does
         assert {path.name for path in output.iterdir()} == {
             "model.onnx",
             "model.onnx.data",

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from phi3_core.backends import installed
 from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
-from phi3_core.models.store import Form, Store
+from phi3_core.store.store import Form, Store
 from phi3_core.text.tokenizer import Tokenizer
 from phi3_core.values import Device, GenerationRequest
 from phi3_core.worker.host import Worker

@@ -9,8 +9,8 @@ import psutil
 import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.models import beside
 from phi3_core.quantization.calibration import calibrate
+from phi3_core.store import sidecars
 from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Device, Recipe, Source
 from phi3_npu import quantization, weights
@@ -38,7 +38,7 @@ def make(tmp_path):
             calibrate(Checkpoint.open(source), [list(range(5, 45))]).save(tmp_path / "calibration.npz")
             recipe["extra"] = {"calibration": str(tmp_path / "calibration.npz")}
         quantization.quantize(Source(path=source, model="tiny"), NPU, Recipe(**recipe), output, quiet)
-        beside.copy(source, output)  # as core does
+        sidecars.copy(source, output)  # as core does
         assert {path.name for path in output.iterdir()} == {weights.FILE, "config.json"}
         assert weights.recognize(output) == recipe["precision"]
         return load_file(output / weights.FILE)

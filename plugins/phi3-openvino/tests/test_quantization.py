@@ -10,9 +10,9 @@ import psutil
 import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.models import beside
 from phi3_core.quantization import recipes
 from phi3_core.quantization.calibration import calibrate
+from phi3_core.store import sidecars
 from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Device, Recipe, Source
 from phi3_openvino import quantization
@@ -46,7 +46,7 @@ def make(source, tmp_path):
             source, device, Recipe(**recipe), output, lambda stage, done=None, total=None: stages.append(stage)
         )
         assert stages[-1] in {"rounding weights", "preparing weights"}
-        beside.copy(source.path, output)  # as core does
+        sidecars.copy(source.path, output)  # as core does
         assert {path.name for path in output.iterdir()} == {
             "openvino_model.xml",
             "openvino_model.bin",

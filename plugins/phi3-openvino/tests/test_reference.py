@@ -10,7 +10,7 @@ import psutil
 import pytest
 from phi3_core.cli import main
 from phi3_core.errors import ModelError, StoreError, UsageError
-from phi3_core.models.store import Store
+from phi3_core.store.store import Store
 from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.toolchains import toolchain
 from phi3_core.values import Device, Recipe, Source

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def call_list(given: argparse.Namespace) -> int:
     from phi3_core.models.catalogue import CATALOGUE
-    from phi3_core.models.store import Store
+    from phi3_core.store.store import Store
     from phi3_core.toolchains import toolchain
 
     from . import output
@@ -67,7 +67,7 @@ def _quality(report: Any) -> str:
 def call_show(given: argparse.Namespace) -> int:
     from phi3_core.models.catalogue import CATALOGUE
     from phi3_core.models.lookup import look_up
-    from phi3_core.models.store import Store
+    from phi3_core.store.store import Store
 
     from . import output
 

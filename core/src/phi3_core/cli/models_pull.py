@@ -8,7 +8,7 @@ import argparse
 def call_pull(given: argparse.Namespace) -> int:
     from phi3_core.models import local, sources
     from phi3_core.models.lookup import look_up
-    from phi3_core.models.store import Store
+    from phi3_core.store.store import Store
 
     from . import output
     from .opening import set_out
@@ -50,7 +50,7 @@ def _dry_run(given: argparse.Namespace) -> int:
     """What a pull would download: the files and their sizes."""
     from phi3_core.models import plan
     from phi3_core.models.lookup import look_up
-    from phi3_core.models.store import Store
+    from phi3_core.store.store import Store
 
     from . import output
     from .opening import set_out

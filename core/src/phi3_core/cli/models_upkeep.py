@@ -12,8 +12,9 @@ from .entries import describe
 
 
 def call_verify(given: argparse.Namespace) -> int:
-    from phi3_core.models import fetch, manifest
-    from phi3_core.models.store import Store, removal
+    from phi3_core.models import fetch
+    from phi3_core.store import manifest
+    from phi3_core.store.store import Store, removal
 
     from . import output
 
@@ -46,7 +47,7 @@ def call_verify(given: argparse.Namespace) -> int:
 
 
 def call_remove(given: argparse.Namespace) -> int:
-    from phi3_core.models.store import Store
+    from phi3_core.store.store import Store
 
     from . import output
 

@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
 def call(given: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from phi3_core.models import copying
+    from phi3_core.store import export
     from phi3_core.values import Recipe
 
     from . import output
@@ -53,7 +53,7 @@ def call(given: argparse.Namespace) -> int:
         raise UsageError("which precision?", hint=f"phi3 quantize {given.model} --precision int4")
     target = Path(given.output).absolute() if given.output else None
     if target is not None:
-        copying.check(target)
+        export.check(target)
     extra = {} if given.exporter == "builtin" else {"exporter": given.exporter}
     if given.calibration:
         extra["calibration"] = (
@@ -76,7 +76,7 @@ def call(given: argparse.Namespace) -> int:
     progress.clear()
     artifact = found.artifact
     if target is not None:
-        copying.copy(artifact.path, target)
+        export.copy(artifact.path, target)
     quality = artifact.manifest.get("quality")
     if given.json:
         output.print_json(

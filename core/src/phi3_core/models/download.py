@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from phi3_core.errors import ModelError, StoreError
+from phi3_core.store.locking import store_errors
+from phi3_core.store.store import PARTIAL
 from phi3_core.values import Progress
 
 from .hub import RemoteFile, Snapshot, check_name
 from .hub_client import HubClient
-from .store import PARTIAL
 from .transfer import Job, Transfer, is_right, size_of
-from .writing import store_errors
 
 
 def download(
@@ -24,7 +24,7 @@ def download(
 
     A file appears under its name when it is whole and its hash is right. What is on the way lies in ``.partial``,
     which goes when all is done; what a killed call left there is taken up by the next one. One process at a time
-    may do this to a destination: see :func:`phi3_core.models.writing.locked`.
+    may do this to a destination: see :func:`phi3_core.store.locking.locked`.
 
     Raises:
         ModelError: the hub does not give a file, or the bytes it gave are not those it announced.

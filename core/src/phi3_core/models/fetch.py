@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from phi3_core.errors import ModelError
+from phi3_core.store import manifest
+from phi3_core.store.store import PARTIAL, Entry, removal
 from phi3_core.values import Progress
 
-from . import download, hub, manifest
+from . import download, hub
 from .hub_client import MissingError
-from .store import PARTIAL, Entry, removal
 
 _WEIGHTS = ("*.safetensors", "*.onnx", "openvino_*.bin")
 _TEXT = "tokenizer.json"

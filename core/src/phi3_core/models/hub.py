@@ -10,8 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from phi3_core.errors import ModelError
-
-from . import manifest
+from phi3_core.store import manifest
 
 WANTED = (
     *("*.safetensors", "*.onnx", "*.onnx.data", "*.onnx_data", "openvino_*.xml", "openvino_*.bin"),

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from phi3_core.checkpoint.gguf import Gguf
+from phi3_core.store import manifest
+from phi3_core.store.store import Form, Store
 from phi3_core.values import Artifact, Device
 
-from . import manifest
 from .obtained import Obtained, Unobtainable
-from .store import Form, Store
 
 
 def obtain(

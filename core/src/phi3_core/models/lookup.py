@@ -11,10 +11,10 @@ from attrs import frozen
 
 from phi3_core import paths
 from phi3_core.errors import ModelError
+from phi3_core.store import manifest
+from phi3_core.store.store import Store
 
-from . import manifest
 from .catalogue import CATALOGUE
-from .store import Store
 
 # OWNER/NAME, of characters that the hub allows.
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._-]*")

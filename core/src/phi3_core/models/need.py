@@ -7,11 +7,11 @@ from typing import Any, Protocol
 from attrs import frozen
 
 from phi3_core.backends import Backend
+from phi3_core.store.store import Form
 from phi3_core.values import Device, Progress, Recipe
 
 from . import local
 from .lookup import Reference
-from .store import Form
 
 
 class Asked(Protocol):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from attrs import frozen
 
 from phi3_core.errors import ModelError
+from phi3_core.store.store import Store
 from phi3_core.values import Progress, Published
 
 from . import local, quantizing, sample
@@ -22,7 +23,6 @@ from .need import Asked, Need
 from .obtained import Obtained, Unobtainable
 from .plan import Plan
 from .sources import PACKAGE, source_of
-from .store import Store
 
 logger = logging.getLogger("phi3_core")
 

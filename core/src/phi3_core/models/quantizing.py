@@ -1,4 +1,4 @@
-"""Have a backend quantize original weights into the store, with what is known about them beside."""
+"""Have a backend quantize original weights into the store, with what is known about them sidecars."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.store import manifest, sidecars
+from phi3_core.store.store import Store
 from phi3_core.values import Progress, Recipe, Source, to_plain
 
-from . import beside, manifest
 from .need import Asked, Need
 from .obtained import Obtained, Unobtainable
-from .store import Store
 
 logger = logging.getLogger("phi3_core")
 
@@ -90,7 +90,7 @@ def quantize(need: Need, source: Source, store: Store, *, worker: Asked, progres
             recipe=recipe,
             output=folder,
         )
-        beside.copy(source.path, folder)
+        sidecars.copy(source.path, folder)
         return {
             "source": {"model": source.model, "revision": source.revision},
             "recipe": recorded,

@@ -9,12 +9,12 @@ from typing import Any
 from attrs import evolve
 
 from phi3_core.errors import ModelError
+from phi3_core.store.store import Store
 from phi3_core.values import Progress, Source
 
 from . import local, sample
 from .catalogue import CATALOGUE
 from .lookup import Reference
-from .store import Store
 
 PACKAGE = "package:"
 """What stands before a Python package's name where a hub repository's name would be."""

@@ -14,11 +14,11 @@ from queue import Empty, SimpleQueue
 from attrs import frozen
 
 from phi3_core.errors import ModelError
+from phi3_core.store.locking import store_errors
 from phi3_core.values import Progress
 
 from .hub import RemoteFile
 from .hub_client import Body, Hiccup, HubClient, Patience
-from .writing import store_errors
 
 AT_ONCE = 4
 TRIES = 6

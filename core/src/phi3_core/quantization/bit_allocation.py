@@ -14,8 +14,8 @@ from attrs import field, frozen
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.safetensors import Floats, Weight
 from phi3_core.errors import UsageError
-from phi3_core.models.manifest import NAME
 from phi3_core.paths import engine_cache, read_json
+from phi3_core.store.manifest import NAME
 from phi3_core.values import Progress
 
 from .calibration import Calibration, calibration_for

@@ -31,7 +31,7 @@ from attrs import field, frozen
 
 from phi3_core import paths
 from phi3_core.errors import ModelError, StoreError
-from phi3_core.models.writing import store_errors
+from phi3_core.store.locking import store_errors
 from phi3_core.values import Progress
 
 from . import install, process

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.models import beside
 from phi3_core.paths import read_json
 from phi3_core.quantization.resources import check_room_for_reference
+from phi3_core.store import sidecars
 from phi3_core.toolchains import toolchain
 from phi3_core.values import Device, Progress, Recipe, Source
 
@@ -73,8 +73,8 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
             file.replace(output / file.name)
         if not (source.path / "tokenizer.json").is_file():
             # Of the others those that there are: what transformers saves again is not always the same.
-            beside.copy(source.path, output)
-            beside.copy(result, output)
+            sidecars.copy(source.path, output)
+            sidecars.copy(result, output)
     return {name: tools.versions[name] for name in _RECORDED}
 
 

@@ -30,7 +30,7 @@ from phi3_core.errors import ModelError
 from phi3_core.values import PRECISIONS, Artifact, Source
 
 from . import manifest
-from .writing import locked, store_errors
+from .locking import locked, store_errors
 
 logger = logging.getLogger("phi3_core")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from phi3_core import paths
 from phi3_core.errors import ModelError, StoreError, UsageError
-from phi3_core.models import copying, manifest
-from phi3_core.models.store import PARTIAL, Form, Store
+from phi3_core.store import export, manifest
+from phi3_core.store.store import PARTIAL, Form, Store
 
 INT4 = Form(backend="acme", precision="int4")
 
@@ -63,7 +63,7 @@ def test_what_fails_halfway_is_never_seen(home, error):
 
 KILLED = """
 import os, sys
-from phi3_core.models.store import PARTIAL, Form, Store
+from phi3_core.store.store import PARTIAL, Form, Store
 def fill(folder):
     (folder / "weights.bin").write_bytes(b"half")
     os._exit(9)
@@ -275,15 +275,15 @@ def test_a_copy_is_whole(made, tmp_path, there):
     target = tmp_path / "copy"
     if there:
         target.mkdir()
-    copying.check(target)
-    copying.copy(made, target)
+    export.check(target)
+    export.copy(made, target)
     assert manifest.damaged(target, manifest.read(target)) == {}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "home"]
 
 
 def test_a_single_file_is_copied_into_the_folder(tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    copying.copy(tmp_path / "m.gguf", tmp_path / "deep" / "copy")
+    export.copy(tmp_path / "m.gguf", tmp_path / "deep" / "copy")
     assert (tmp_path / "deep" / "copy" / "m.gguf").read_bytes() == b"GGUF"
 
 
@@ -298,9 +298,9 @@ def test_a_copy_that_fails_is_one_line_and_leaves_nothing(made, tmp_path, monkey
         if Path(place).name == manifest.NAME:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(copying.shutil, "copyfile", full)
+    monkeypatch.setattr(export.shutil, "copyfile", full)
     with pytest.raises(StoreError, match="copy cannot be written: no space left") as caught:
-        copying.copy(made, target)
+        export.copy(made, target)
     assert str(made) in caught.value.hint
     assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == ["copy"] * there
     assert not there or list(target.iterdir()) == []
@@ -321,4 +321,4 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(home, run_main, tmp
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that cannot be written even by root")
 def test_an_output_where_nothing_can_be_written_is_refused():
     with pytest.raises(UsageError, match="cannot be written"):
-        copying.check(Path("/proc/foo"))
+        export.check(Path("/proc/foo"))

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from phi3_core.models import hub, hub_client
-from phi3_core.models.download import PARTIAL, download
-from phi3_core.models.transfer import size_of
+from phi3_core.hub import client
+from phi3_core.hub.download import PARTIAL, download
+from phi3_core.hub.snapshot import select_files, take_snapshot
+from phi3_core.hub.transfer import size_of
 
 from . import HubServer
 
@@ -65,7 +66,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(hub_client, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(client, "BACKOFF_S", 0.01)
 
 
 @pytest.fixture
@@ -86,8 +87,8 @@ def ignore(stage: str, done: int | None = None, total: int | None = None) -> Non
 
 
 def pull(destination: Path, progress=ignore, *, offline: bool = False, repository: str = REPOSITORY) -> None:
-    snapshot = hub.inspect(repository)
-    download(snapshot, hub.wanted(snapshot.files), destination, progress, offline=offline)
+    snapshot = take_snapshot(repository)
+    download(snapshot, select_files(snapshot.files), destination, progress, offline=offline)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -108,7 +109,7 @@ PULL = """
     import sys
     from pathlib import Path
     from phi3_core.models import hub
-    from phi3_core.models.download import download
+    from phi3_core.hub.download import download
     from phi3_core.store.locking import locked
 
     def progress(stage, done=None, total=None):
@@ -116,8 +117,8 @@ PULL = """
 
     destination = Path(sys.argv[1])
     with locked(destination, progress):
-        snapshot = hub.inspect("acme/phi")
-        download(snapshot, hub.wanted(snapshot.files), destination, progress)
+        snapshot = take_snapshot("acme/phi")
+        download(snapshot, select_files(snapshot.files), destination, progress)
     print("done", flush=True)
 """
 

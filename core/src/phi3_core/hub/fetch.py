@@ -14,23 +14,24 @@ from phi3_core.store import manifest
 from phi3_core.store.store import PARTIAL, Entry, removal
 from phi3_core.values import Progress
 
-from . import download, hub
-from .hub_client import MissingError
+from . import download
+from .client import MissingError
+from .snapshot import Snapshot, select_files, take_snapshot
 
 _WEIGHTS = ("*.safetensors", "*.onnx", "openvino_*.bin")
 _TEXT = "tokenizer.json"
 _SMALL = 2**20
 
 
-def listed(repository: str, revision: str | None, folder: str, *, offline: bool) -> tuple[hub.Snapshot, Any]:
+def listed(repository: str, revision: str | None, folder: str, *, offline: bool) -> tuple[Snapshot, Any]:
     """A snapshot, and those of its files that a model needs.
 
     Raises:
         MissingError: there is no such repository, revision or folder, or it holds no weights, or no tokenizer.
         ModelError: the hub cannot be asked.
     """
-    snapshot = hub.inspect(repository, revision, folder, offline=offline)
-    files = hub.wanted(snapshot.files, folder)
+    snapshot = take_snapshot(repository, revision, folder, offline=offline)
+    files = select_files(snapshot.files, folder)
     names = [snapshot.local_name(file) for file in files]
     where = f"{repository}{'/' + folder if folder else ''} at {snapshot.commit[:12]}"
     if not any(fnmatch.fnmatch(name, pattern) for name in names for pattern in _WEIGHTS):
@@ -40,7 +41,7 @@ def listed(repository: str, revision: str | None, folder: str, *, offline: bool)
     return snapshot, files
 
 
-def fill(snapshot: hub.Snapshot, files: Any, folder: Path, progress: Progress, *, offline: bool) -> dict[str, Any]:
+def fill(snapshot: Snapshot, files: Any, folder: Path, progress: Progress, *, offline: bool) -> dict[str, Any]:
     """Download ``files`` into ``folder`` and return what the manifest is to say."""
     names = {snapshot.local_name(file) for file in files}
     for left in folder.iterdir():  # of a pull that was killed, and meant another commit
@@ -61,7 +62,7 @@ def forget(folder: Path) -> None:
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)
 
 
-def model_type(snapshot: hub.Snapshot, *, offline: bool) -> str:
+def model_type(snapshot: Snapshot, *, offline: bool) -> str:
     """What the repository's ``config.json`` says it is; that file alone is fetched.
 
     Raises:
@@ -80,7 +81,7 @@ def model_type(snapshot: hub.Snapshot, *, offline: bool) -> str:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_family(snapshot: hub.Snapshot, *, offline: bool) -> None:
+def check_family(snapshot: Snapshot, *, offline: bool) -> None:
     """Refuse a repository of another family before its weights are downloaded.
 
     Raises:
@@ -112,6 +113,6 @@ def repair(entry: Entry, progress: Progress) -> None:
         hint = removal(entry.model, entry.backend, entry.precision)
         raise ModelError(f"{entry.path} did not come from the hub and cannot be repaired", hint=hint)
     source = entry.manifest["source"]
-    snapshot = hub.inspect(source["repository"], entry.manifest["revision"], source.get("folder", ""))
-    files = [file for file in hub.wanted(snapshot.files, snapshot.folder) if snapshot.local_name(file) in wrong]
+    snapshot = take_snapshot(source["repository"], entry.manifest["revision"], source.get("folder", ""))
+    files = [file for file in select_files(snapshot.files, snapshot.folder) if snapshot.local_name(file) in wrong]
     download.download(snapshot, files, entry.path, progress)

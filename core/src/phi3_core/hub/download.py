@@ -12,8 +12,8 @@ from phi3_core.store.locking import store_errors
 from phi3_core.store.store import PARTIAL
 from phi3_core.values import Progress
 
-from .hub import RemoteFile, Snapshot, check_name
-from .hub_client import HubClient
+from .client import HubClient
+from .snapshot import RemoteFile, Snapshot, check_name
 from .transfer import Job, Transfer, is_right, size_of
 
 

@@ -17,8 +17,8 @@ from phi3_core.errors import ModelError
 from phi3_core.store.locking import store_errors
 from phi3_core.values import Progress
 
-from .hub import RemoteFile
-from .hub_client import Body, Hiccup, HubClient, Patience
+from .client import Body, Hiccup, HubClient, Patience
+from .snapshot import RemoteFile
 
 AT_ONCE = 4
 TRIES = 6

@@ -10,8 +10,9 @@ import pytest
 pytest.importorskip("huggingface_hub")
 
 from phi3_core.errors import ModelError, StoreError
-from phi3_core.models import hub, hub_client
-from phi3_core.models.download import download
+from phi3_core.hub import client
+from phi3_core.hub.download import download
+from phi3_core.hub.snapshot import select_files, take_snapshot
 from stand_in_hub import support
 
 environment, server, commit = support.environment, support.server, support.commit
@@ -32,8 +33,8 @@ def test_a_whole_download(server, commit, tmp_path) -> None:
 
 
 def test_a_folder_becomes_the_root(server, commit, tmp_path) -> None:
-    snapshot = hub.inspect(support.REPOSITORY, folder="openvino/")
-    download(snapshot, hub.wanted(snapshot.files, snapshot.folder), tmp_path, support.ignore)
+    snapshot = take_snapshot(support.REPOSITORY, folder="openvino/")
+    download(snapshot, select_files(snapshot.files, snapshot.folder), tmp_path, support.ignore)
     assert support.content(tmp_path) == {"openvino_model.bin": support.UNWANTED["openvino/openvino_model.bin"]}
 
 
@@ -47,13 +48,13 @@ def test_nothing_is_downloaded_twice(server, commit, tmp_path) -> None:
 
 
 def test_what_is_there_needs_no_network_but_what_is_missing_does(server, commit, tmp_path) -> None:
-    snapshot = hub.inspect(support.REPOSITORY)
-    download(snapshot, hub.wanted(snapshot.files), tmp_path, support.ignore)
+    snapshot = take_snapshot(support.REPOSITORY)
+    download(snapshot, select_files(snapshot.files), tmp_path, support.ignore)
     before = len(server.requests)
-    download(snapshot, hub.wanted(snapshot.files), tmp_path, support.ignore, offline=True)
+    download(snapshot, select_files(snapshot.files), tmp_path, support.ignore, offline=True)
     (tmp_path / "config.json").unlink()
     with pytest.raises(ModelError, match="leave out --offline"):
-        download(snapshot, hub.wanted(snapshot.files), tmp_path, support.ignore, offline=True)
+        download(snapshot, select_files(snapshot.files), tmp_path, support.ignore, offline=True)
     assert len(server.requests) == before
 
 
@@ -145,25 +146,25 @@ def test_a_busy_hub_is_asked_again(server, commit, tmp_path, status) -> None:
 
 
 def test_a_hub_that_stays_busy_is_given_up(server, commit, tmp_path) -> None:
-    snapshot = hub.inspect(support.REPOSITORY)
+    snapshot = take_snapshot(support.REPOSITORY)
     server.fault(support.LARGE, status=429, retry_after="0")
     with pytest.raises(ModelError, match="answers 429.*HF_TOKEN"):
-        download(snapshot, hub.wanted(snapshot.files), tmp_path, support.ignore)
+        download(snapshot, select_files(snapshot.files), tmp_path, support.ignore)
     server.fault("api", status=503)
     with pytest.raises(ModelError, match="answers 503"):
-        hub.inspect(support.REPOSITORY)
+        take_snapshot(support.REPOSITORY)
 
 
 def test_pauses_grow_or_are_as_long_as_the_hub_asks() -> None:
     pauses = []
-    patience = hub_client.Patience(tries=5, wait=pauses.append)
+    patience = client.Patience(tries=5, wait=pauses.append)
     for after in (None, None, 7.0, 3600.0):
-        patience.spend(hub_client.Hiccup("busy", hint="wait", after=after))
-    assert pauses == [0.01, 0.02, 7.0, hub_client.WAIT_AT_MOST_S]
+        patience.spend(client.Hiccup("busy", hint="wait", after=after))
+    assert pauses == [0.01, 0.02, 7.0, client.WAIT_AT_MOST_S]
     with pytest.raises(ModelError, match=r"busy \(wait\)"):
-        patience.spend(hub_client.Hiccup("busy", hint="wait"))
-    assert hub_client._retry_after({"ratelimit": '"resolvers";r=0;t=42'}) == 42
-    assert hub_client._retry_after({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}) is None
+        patience.spend(client.Hiccup("busy", hint="wait"))
+    assert client._retry_after({"ratelimit": '"resolvers";r=0;t=42'}) == 42
+    assert client._retry_after({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}) is None
 
 
 def test_a_page_that_is_not_the_file(server, commit, tmp_path) -> None:
@@ -209,12 +210,12 @@ def test_a_slow_hub_shows_progress(server, tmp_path) -> None:
 
 
 def test_a_hub_that_is_gone(server, commit, tmp_path) -> None:
-    snapshot = hub.inspect(support.REPOSITORY)
+    snapshot = take_snapshot(support.REPOSITORY)
     server.stop()
     with pytest.raises(ModelError, match="refused.*HF_ENDPOINT"):
-        hub.inspect(support.REPOSITORY)
+        take_snapshot(support.REPOSITORY)
     with pytest.raises(ModelError, match="refused.*HF_ENDPOINT"):
-        download(snapshot, hub.wanted(snapshot.files), tmp_path, support.ignore)
+        download(snapshot, select_files(snapshot.files), tmp_path, support.ignore)
 
 
 def test_a_hub_that_goes_away_in_the_middle(server, commit, tmp_path) -> None:

@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("huggingface_hub")
 
 from phi3_core.errors import ModelError
-from phi3_core.models import hub
-from phi3_core.models.download import download
+from phi3_core.hub.download import download
+from phi3_core.hub.snapshot import RemoteFile, select_files, take_snapshot
 from stand_in_hub import support
 
 environment, server, commit = support.environment, support.server, support.commit
@@ -20,8 +20,8 @@ environment, server, commit = support.environment, support.server, support.commi
 
 def test_inspecting_resolves_a_revision_once(server, commit) -> None:
     newer = server.add(support.REPOSITORY, {"config.json": b"{}"})
-    assert hub.inspect(support.REPOSITORY).commit == newer
-    snapshot = hub.inspect(support.REPOSITORY, commit)
+    assert take_snapshot(support.REPOSITORY).commit == newer
+    snapshot = take_snapshot(support.REPOSITORY, commit)
     assert snapshot.commit == commit
     files = {file.name: file for file in snapshot.files}
     assert files.keys() == support.checkpoint().keys() | support.UNWANTED.keys()
@@ -33,17 +33,17 @@ def test_inspecting_resolves_a_revision_once(server, commit) -> None:
 
 
 def test_wanted_takes_what_a_model_needs_and_no_code(server, commit) -> None:
-    snapshot = hub.inspect(support.REPOSITORY)
-    assert {file.name for file in hub.wanted(snapshot.files)} == support.checkpoint().keys()
-    assert [file.name for file in hub.wanted(snapshot.files, "onnx")] == ["onnx/model.onnx"]
-    assert [file.name for file in hub.wanted(snapshot.files, "openvino/")] == ["openvino/openvino_model.bin"]
-    more = {file.name for file in hub.wanted(snapshot.files, also=("*.gguf", "*.py", "*.pkl"))}
+    snapshot = take_snapshot(support.REPOSITORY)
+    assert {file.name for file in select_files(snapshot.files)} == support.checkpoint().keys()
+    assert [file.name for file in select_files(snapshot.files, "onnx")] == ["onnx/model.onnx"]
+    assert [file.name for file in select_files(snapshot.files, "openvino/")] == ["openvino/openvino_model.bin"]
+    more = {file.name for file in select_files(snapshot.files, also=("*.gguf", "*.py", "*.pkl"))}
     assert more == support.checkpoint().keys() | {"model.gguf"}
 
 
 def test_papers_are_taken_while_they_are_small() -> None:
-    files = [hub.RemoteFile(name="README.md", size=2**21), hub.RemoteFile(name="LICENSE.txt", size=1000)]
-    assert [file.name for file in hub.wanted(files)] == ["LICENSE.txt"]
+    files = [RemoteFile(name="README.md", size=2**21), RemoteFile(name="LICENSE.txt", size=1000)]
+    assert [file.name for file in select_files(files)] == ["LICENSE.txt"]
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_papers_are_taken_while_they_are_small() -> None:
     ],
 )
 def test_a_repository_with_a_name_that_leads_out_is_refused(name: str) -> None:
-    files = [hub.RemoteFile(name="config.json", size=2), hub.RemoteFile(name=name, size=1)]
+    files = [RemoteFile(name="config.json", size=2), RemoteFile(name=name, size=1)]
     with pytest.raises(ModelError, match="offers a file named") as caught:
-        hub.wanted(files)
+        select_files(files)
     assert "\n" not in str(caught.value)
     assert "\0" not in str(caught.value)
 
@@ -66,15 +66,15 @@ def test_a_repository_with_a_name_that_leads_out_is_refused(name: str) -> None:
 )
 def test_names_that_some_system_cannot_store_are_refused_if_wanted(name: str) -> None:
     with pytest.raises(ModelError, match="offers a file named"):
-        hub.wanted([hub.RemoteFile(name=name, size=1)])
-    assert not hub.wanted([hub.RemoteFile(name=name.removesuffix("json") + "txt", size=1)])
+        select_files([RemoteFile(name=name, size=1)])
+    assert not select_files([RemoteFile(name=name.removesuffix("json") + "txt", size=1)])
 
 
 def test_hostile_names_from_the_hub_are_never_requested(server, tmp_path) -> None:
     server.add(support.REPOSITORY, {"config.json": b"{}", "../evil.json": b"1", "/abs.json": b"1", "C:\\x.json": b"1"})
-    snapshot = hub.inspect(support.REPOSITORY)
+    snapshot = take_snapshot(support.REPOSITORY)
     with pytest.raises(ModelError, match="offers a file named"):
-        hub.wanted(snapshot.files)
+        select_files(snapshot.files)
     with pytest.raises(ModelError, match="offers a file named"):
         download(snapshot, snapshot.files, tmp_path / "model", support.ignore)
     assert not support.asked_for(server)
@@ -105,8 +105,8 @@ def test_refusals_are_one_line_with_a_hint(server, commit, tmp_path, where, how,
     server.fault(where, **how)
     server.repositories[support.REPOSITORY].branches["v9"] = commit
     with pytest.raises(ModelError, match=expected) as caught:
-        snapshot = hub.inspect(support.REPOSITORY, "v9")
-        download(snapshot, hub.wanted(snapshot.files), tmp_path, support.ignore)
+        snapshot = take_snapshot(support.REPOSITORY, "v9")
+        download(snapshot, select_files(snapshot.files), tmp_path, support.ignore)
     assert caught.value.hint
     assert "\n" not in str(caught.value)
     assert not [path for path in tmp_path.glob("*") if path.name == support.LARGE]
@@ -114,20 +114,20 @@ def test_refusals_are_one_line_with_a_hint(server, commit, tmp_path, where, how,
 
 def test_what_the_hub_does_not_have(server, commit) -> None:
     with pytest.raises(ModelError, match="has no repository acme/other"):
-        hub.inspect("acme/other")
+        take_snapshot("acme/other")
     with pytest.raises(ModelError, match="has no revision v9"):
-        hub.inspect(support.REPOSITORY, "v9")
+        take_snapshot(support.REPOSITORY, "v9")
     with pytest.raises(ModelError, match=r"has no folder gpu.*it has onnx, openvino"):
-        hub.inspect(support.REPOSITORY, folder="gpu")
+        take_snapshot(support.REPOSITORY, folder="gpu")
     with pytest.raises(ModelError, match="cannot be a repository"):
-        hub.inspect("not a repository/at all/")
+        take_snapshot("not a repository/at all/")
 
 
 def test_something_that_is_not_a_hub(server, commit) -> None:
     server.repositories[support.REPOSITORY].commits[commit] = None
     server.fault("api", status=200)
     with pytest.raises(ModelError, match="does not answer as the hub does"):
-        hub.inspect(support.REPOSITORY)
+        take_snapshot(support.REPOSITORY)
 
 
 @pytest.mark.parametrize("switch", ["parameter", "variable"])
@@ -135,13 +135,13 @@ def test_offline_asks_nobody(server, commit, monkeypatch, switch) -> None:
     if switch == "variable":
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match="offline|HF_HUB_OFFLINE"):
-        hub.inspect(support.REPOSITORY, offline=switch == "parameter")
+        take_snapshot(support.REPOSITORY, offline=switch == "parameter")
     assert not server.requests
 
 
 def test_importing_the_room_imports_no_client() -> None:
     code = (
-        "import sys, phi3_core.models.hub, phi3_core.models.download; "
+        "import sys, phi3_core.hub.snapshot, phi3_core.hub.download; "
         "sys.exit(any(name in sys.modules for name in ('huggingface_hub', 'requests', 'httpx', 'httpx2', 'filelock')))"
     )
     assert subprocess.run([sys.executable, "-c", code], env=support.with_sources(), check=False).returncode == 0

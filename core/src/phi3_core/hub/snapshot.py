@@ -52,13 +52,13 @@ class Snapshot:
         return file.name.removeprefix(f"{self.folder}/") if self.folder else file.name
 
 
-def inspect(repository: str, revision: str | None = None, folder: str = "", *, offline: bool = False) -> Snapshot:
+def take_snapshot(repository: str, revision: str | None = None, folder: str = "", *, offline: bool = False) -> Snapshot:
     """Ask the hub what ``repository`` holds. The revision (None is the newest) is resolved to a commit here, once.
 
     Raises:
         ModelError: the hub cannot be asked, has no such repository, revision or folder, or does not give it to us.
     """
-    from .hub_client import Hiccup, HubClient, MissingError, Patience
+    from .client import Hiccup, HubClient, MissingError, Patience
 
     client = HubClient(repository, revision, offline=offline)
     patience = Patience(tries=3, wait=time.sleep)
@@ -77,7 +77,7 @@ def inspect(repository: str, revision: str | None = None, folder: str = "", *, o
     return Snapshot(repository=repository, commit=commit, folder=folder, files=files)
 
 
-def wanted(files: Iterable[RemoteFile], folder: str = "", *, also: Sequence[str] = ()) -> tuple[RemoteFile, ...]:
+def select_files(files: Iterable[RemoteFile], folder: str = "", *, also: Sequence[str] = ()) -> tuple[RemoteFile, ...]:
     """The files directly in ``folder`` that a model needs: weights without code in them, settings, tokenizer, licence.
 
     ``also`` adds patterns such as ``*.gguf``; what could run as code is not to be had that way either.

@@ -17,13 +17,13 @@ from attrs import field, frozen
 
 from .answers import Attempt
 from .errors import BackendError, NoDeviceError, Phi3Error
-from .models import memory, obtain
+from .models import fit, resolve
 from .models.catalogue import CATALOGUE
-from .models.lookup import Reference, look_up
-from .models.memory import TooLargeError
-from .models.need import Need
+from .models.download_plan import Plan
+from .models.fit import TooLargeError
 from .models.obtained import Obtained, Unobtainable
-from .models.plan import Plan
+from .models.ref import Reference, look_up
+from .models.request import Need
 from .selection import Candidate, Ranking, Wish, rank
 from .store.store import Store, touch
 from .surveys import Survey, survey
@@ -141,7 +141,7 @@ class Journey:
             worker = self._worker(candidate.device)
             try:
                 worker.finish(limit("load", LOAD_LIMIT_S))
-                return obtain.plan(
+                return resolve.plan(
                     self._need(candidate), self.store, worker=worker, offline=self.offline, update=self.update
                 )
             except (BackendError, Unobtainable, TooLargeError) as error:
@@ -161,28 +161,28 @@ class Journey:
         )
 
     def _fitting(self, candidate: Candidate) -> tuple[str, ...]:
-        """The candidate's precisions at which the model fits its memory."""
+        """The candidate's precisions at which the model fits its fit."""
         known, memory_bytes = CATALOGUE.get(self.reference.name), candidate.device.memory_bytes
         if known is None or self.reference.form != "named" or memory_bytes is None:
             return candidate.precisions
-        return memory.check(known, candidate.precisions, str(candidate.device), memory_bytes)
+        return fit.check(known, candidate.precisions, str(candidate.device), memory_bytes)
 
     def _context(self, candidate: Candidate, precision: str, offered: int) -> int:
         """The engine's context, or as much of it as the device's memory holds."""
         known, memory_bytes = CATALOGUE.get(self.reference.name), candidate.device.memory_bytes
         if known is None or self.reference.form != "named" or memory_bytes is None:
             return offered
-        room = memory.context_that_fits(known, precision, memory_bytes)
+        room = fit.context_that_fits(known, precision, memory_bytes)
         if room < offered:
             logger.info("%s holds %d tokens of context, not %d", candidate.device, room, offered)
         return min(offered, room)
 
     def _obtain(self, candidate: Candidate, worker: Worker) -> Obtained:
         need = self._need(candidate)
-        found = None if self.update or self.recipe else obtain.stored(need, self.store)
+        found = None if self.update or self.recipe else resolve.stored(need, self.store)
         if found is None:
             worker.finish(limit("load", LOAD_LIMIT_S))  # the import: whether there is a hook to ask
-            found = obtain.obtain(
+            found = resolve.obtain(
                 need,
                 self.store,
                 worker=worker,

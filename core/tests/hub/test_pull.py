@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from phi3_core.models import memory
+from phi3_core.models import fit
 from phi3_core.models.catalogue import CATALOGUE
 from stand_in_hub import support
 
@@ -298,23 +298,23 @@ GB = 10**9
 
 def test_what_does_not_fit_is_refused_with_the_figures_and_what_does():
     mini, medium = CATALOGUE[MODEL], CATALOGUE["phi-3-medium-4k-instruct"]
-    assert memory.check(mini, ("int4", "int8", "fp16"), "x:0", 6 * GB) == ("int4", "int8")
+    assert fit.check(mini, ("int4", "int8", "fp16"), "x:0", 6 * GB) == ("int4", "int8")
     with pytest.raises(
-        memory.TooLargeError, match=r"phi-3-medium-4k-instruct at int8 needs 14\.6 GB.* has 12\.0 GB"
+        fit.TooLargeError, match=r"phi-3-medium-4k-instruct at int8 needs 14\.6 GB.* has 12\.0 GB"
     ) as caught:
-        memory.check(medium, ("int8",), "x:0", 12 * GB)
+        fit.check(medium, ("int8",), "x:0", 12 * GB)
     assert caught.value.hint == "--precision int4 fits"
-    with pytest.raises(memory.TooLargeError) as caught:
-        memory.check(medium, ("int4",), "x:0", 4 * GB)
+    with pytest.raises(fit.TooLargeError) as caught:
+        fit.check(medium, ("int4",), "x:0", 4 * GB)
     assert "smaller model" in caught.value.hint
 
 
 def test_the_context_is_what_the_memory_holds():
     long = CATALOGUE["phi-3-mini-128k-instruct"]
-    tokens = memory.context_that_fits(long, "int4", 16 * GB)
+    tokens = fit.context_that_fits(long, "int4", 16 * GB)
     assert 20_000 < tokens < 40_000
-    assert memory.context_that_fits(long, "int4", 1000 * GB) == long.context_length
-    assert memory.context_that_fits(long, "fp16", GB) == 0
+    assert fit.context_that_fits(long, "int4", 1000 * GB) == long.context_length
+    assert fit.context_that_fits(long, "fp16", GB) == 0
 
 
 def test_a_device_without_the_memory_is_passed_over(phi3, plugins, server, ready):

@@ -34,7 +34,7 @@ def call(given: argparse.Namespace) -> int:
     from phi3_core.checkpoint.checkpoint import Checkpoint
     from phi3_core.evaluation.evaluate import evaluate, evaluation_ids
     from phi3_core.models import sources
-    from phi3_core.models.lookup import look_up
+    from phi3_core.models.ref import look_up
     from phi3_core.values import to_plain
 
     from . import output

@@ -66,7 +66,7 @@ def _quality(report: Any) -> str:
 
 def call_show(given: argparse.Namespace) -> int:
     from phi3_core.models.catalogue import CATALOGUE
-    from phi3_core.models.lookup import look_up
+    from phi3_core.models.ref import look_up
     from phi3_core.store.store import Store
 
     from . import output

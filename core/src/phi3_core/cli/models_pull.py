@@ -7,7 +7,7 @@ import argparse
 
 def call_pull(given: argparse.Namespace) -> int:
     from phi3_core.models import local, sources
-    from phi3_core.models.lookup import look_up
+    from phi3_core.models.ref import look_up
     from phi3_core.store.store import Store
 
     from . import output
@@ -48,15 +48,15 @@ def call_pull(given: argparse.Namespace) -> int:
 
 def _dry_run(given: argparse.Namespace) -> int:
     """What a pull would download: the files and their sizes."""
-    from phi3_core.models import plan
-    from phi3_core.models.lookup import look_up
+    from phi3_core.models import download_plan
+    from phi3_core.models.ref import look_up
     from phi3_core.store.store import Store
 
     from . import output
     from .opening import set_out
 
     if given.source:
-        planned = plan.for_source(look_up(given.model, Store()), offline=given.offline)
+        planned = download_plan.for_source(look_up(given.model, Store()), offline=given.offline)
     else:
         planned = set_out(given, output.Progress(), update=given.update).plan()
     if given.json:

@@ -12,8 +12,8 @@ from phi3_core.store import manifest, sidecars
 from phi3_core.store.store import Store
 from phi3_core.values import Progress, Recipe, Source, to_plain
 
-from .need import Asked, Need
 from .obtained import Obtained, Unobtainable
+from .request import Asked, Need
 
 logger = logging.getLogger("phi3_core")
 

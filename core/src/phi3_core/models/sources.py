@@ -14,7 +14,7 @@ from phi3_core.values import Progress, Source
 
 from . import local, sample
 from .catalogue import CATALOGUE
-from .lookup import Reference
+from .ref import Reference
 
 PACKAGE = "package:"
 """What stands before a Python package's name where a hub repository's name would be."""

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from phi3_core.errors import ModelError
-from phi3_core.models.lookup import look_up
+from phi3_core.models.ref import look_up
 from phi3_core.store.store import Form, Store
 
 

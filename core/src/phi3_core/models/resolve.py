@@ -16,12 +16,12 @@ from phi3_core.hub.client import MissingError
 from phi3_core.store.store import Store
 from phi3_core.values import Progress, Published
 
+from . import download_plan as plans
 from . import local, quantizing, sample
-from . import plan as plans
 from .catalogue import CATALOGUE
-from .need import Asked, Need
+from .download_plan import Plan
 from .obtained import Obtained, Unobtainable
-from .plan import Plan
+from .request import Asked, Need
 from .sources import PACKAGE, source_of
 
 logger = logging.getLogger("phi3_core")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from .catalogue import CATALOGUE
-from .lookup import Reference
+from .ref import Reference
 
 
 @frozen(kw_only=True)

@@ -11,7 +11,7 @@ from phi3_core.store.store import Form
 from phi3_core.values import Device, Progress, Recipe
 
 from . import local
-from .lookup import Reference
+from .ref import Reference
 
 
 class Asked(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from phi3_core.backends import Backend, Broken
 from phi3_core.errors import NoDeviceError
+from phi3_core.plugin import Backend, Broken
 from phi3_core.selection import Wish, effective_policy, overview, rank
 from phi3_core.surveys import Answer, Survey
 from phi3_core.values import Device, Machine, Offer, Refusal

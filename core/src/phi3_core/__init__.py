@@ -18,9 +18,6 @@ TYPE_CHECKING = False  # typing is a large module, and its constant of this name
 if TYPE_CHECKING:
     from typing import Any
 
-    from .answers import Message as Message
-    from .answers import Reply as Reply
-    from .answers import Stream as Stream
     from .api import load as load
     from .errors import BackendDiedError as BackendDiedError
     from .errors import BackendError as BackendError
@@ -32,6 +29,9 @@ if TYPE_CHECKING:
     from .errors import UsageError as UsageError
     from .hookspecs import hookimpl as hookimpl
     from .model import Model as Model
+    from .replies import Message as Message
+    from .replies import Reply as Reply
+    from .replies import Stream as Stream
     from .surveys import Survey as Survey
     from .surveys import survey as survey
     from .values import Artifact as Artifact

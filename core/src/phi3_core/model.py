@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from .answers import Attempt, GenerationOptions, Message, Reply, Stream, check_options
 from .errors import BackendError, PromptTooLongError, UsageError
 from .pipeline import Journey, Loaded
+from .replies import Attempt, GenerationOptions, Message, Reply, Stream, check_options
 from .text.decoder import Decoder
 from .text.stops import StopStrings
 from .values import GenerationRequest

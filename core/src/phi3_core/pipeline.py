@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import attrs
 from attrs import field, frozen
 
-from .answers import Attempt
 from .errors import BackendError, NoDeviceError, Phi3Error
 from .models import fit, resolve
 from .models.catalogue import CATALOGUE
@@ -24,6 +23,7 @@ from .models.fit import TooLargeError
 from .models.obtained import Obtained, Unobtainable
 from .models.ref import Reference, look_up
 from .models.request import Need
+from .replies import Attempt
 from .selection import Candidate, Ranking, Wish, rank
 from .store.store import Store, touch
 from .surveys import Survey, survey

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from . import __version__, machine, paths
-from .backends import Backend, Broken, installed
 from .errors import Phi3Error
+from .plugin import Backend, Broken, installed
 from .values import Machine, Offer, Refusal, to_plain
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 import phi3_core as phi3
 import psutil
 import pytest
-from phi3_core.backends import installed
 from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
+from phi3_core.plugin import installed
 from phi3_core.store.store import Form, Store
 from phi3_core.text.tokenizer import Tokenizer
 from phi3_core.values import Device, GenerationRequest

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from phi3_core.answers import Message, Reply
     from phi3_core.model import Model
+    from phi3_core.replies import Message, Reply
 
 HELP = """\
 /help            this list

@@ -10,7 +10,7 @@ TYPE_CHECKING = False  # as in the package itself
 if TYPE_CHECKING:
     from typing import Any
 
-    from phi3_core.checkup import Checkup
+    from phi3_core.diagnostics import Checkup
 
 
 def add(commands: Any) -> None:
@@ -34,15 +34,15 @@ def add(commands: Any) -> None:
 def call(given: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from phi3_core import checkup, paths
+    from phi3_core import diagnostics, paths
     from phi3_core.errors import StoreError
 
     from . import output
 
     progress = output.Progress()
-    found = checkup.check_up(progress, generate=given.generate, offline=given.offline)
+    found = diagnostics.check_up(progress, generate=given.generate, offline=given.offline)
     progress.clear()
-    document = checkup.report(found)
+    document = diagnostics.report(found)
     if given.json:
         output.print_json(document)
     else:

@@ -30,7 +30,7 @@ def open_model(given: argparse.Namespace, purpose: str) -> Model:
     """The model, loaded; options that make no sense are refused before that."""
     spare = api.start_spare()
     try:
-        from phi3_core.answers import check_options
+        from phi3_core.replies import check_options
 
         check_options(options.generation(given))
     except BaseException:

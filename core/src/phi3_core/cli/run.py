@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # as in the package itself
 if TYPE_CHECKING:
     from typing import Any
 
-    from phi3_core.answers import Reply
+    from phi3_core.replies import Reply
 
 
 def add(commands: Any) -> None:

@@ -18,8 +18,8 @@ from phi3_core.values import Artifact, Device, Progress
 from phi3_core.worker.host import Worker, limit
 
 if TYPE_CHECKING:
-    from phi3_core.backends import Backend
     from phi3_core.checkpoint.checkpoint import Checkpoint
+    from phi3_core.plugin import Backend
 
     from .metrics import Quality
 

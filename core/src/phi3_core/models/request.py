@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
-from phi3_core.backends import Backend
+from phi3_core.plugin import Backend
 from phi3_core.store.store import Form
 from phi3_core.values import Device, Progress, Recipe
 

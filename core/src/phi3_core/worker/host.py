@@ -23,7 +23,7 @@ from .lifetime import tie_to_host
 from .protocol import Channel
 
 if TYPE_CHECKING:
-    from phi3_core.backends import Backend
+    from phi3_core.plugin import Backend
     from phi3_core.values import GenerationRequest, Progress
 
 logger = logging.getLogger("phi3_core")

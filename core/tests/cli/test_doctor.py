@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from phi3_core import checkup
+from phi3_core import diagnostics
 from phi3_core.cli import main
 
 DIAGNOSIS = """
@@ -144,7 +144,11 @@ def test_every_device_generates_if_asked_to(plugins, doctor, phi3_folder, tmp_pa
 def test_names_are_taken_out_of_paths_only():
     user = getpass.getuser()
     texts = {"a": [f"/mnt/{user}/x", f"{user} is a word", f"/mnt/{user}"], "b": 1, "c": None}
-    assert checkup.anonymous(texts) == {"a": ["/mnt/<user>/x", f"{user} is a word", "/mnt/<user>"], "b": 1, "c": None}
+    assert diagnostics.anonymous(texts) == {
+        "a": ["/mnt/<user>/x", f"{user} is a word", "/mnt/<user>"],
+        "b": 1,
+        "c": None,
+    }
 
 
 def test_packages_are_ours_and_what_they_need_of_others(plugins):
@@ -168,7 +172,7 @@ def test_packages_are_ours_and_what_they_need_of_others(plugins):
     metadata = plugins.site / "phi3_parrot-1.0.dist-info" / "METADATA"
     needs = 'Requires-Dist: feathers\nRequires-Dist: seed ; extra == "cage"\nRequires-Dist: nowhere\n'
     metadata.write_text(metadata.read_text(encoding="utf-8") + needs, encoding="utf-8")
-    found = checkup.packages()
+    found = diagnostics.packages()
     names = ["feathers", "paint", "phi3-parrot", "quill", "seed", "some-ink"]
     assert {name: found.get(name) for name in names} == {
         "feathers": "2.0",

@@ -18,8 +18,8 @@ from typing import Any
 from attrs import frozen
 
 from . import paths
-from .backends import Broken
 from .errors import Phi3Error
+from .plugin import Broken
 from .surveys import Answer, Survey, survey
 from .values import Finding, Progress, to_plain
 

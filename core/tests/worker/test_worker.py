@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from phi3_core.backends import installed
 from phi3_core.errors import BackendDiedError, BackendError
 from phi3_core.machine import this_machine
+from phi3_core.plugin import installed
 from phi3_core.values import GenerationRequest
 from phi3_core.worker.host import Worker
 
@@ -221,7 +221,7 @@ def test_a_hang_between_tokens_is_noticed(plugins, tmp_path, monkeypatch):
 
 HOST = """
 import sys, time
-from phi3_core.backends import installed
+from phi3_core.plugin import installed
 from phi3_core.worker.host import Worker
 (backend,) = [b for b in installed()[0] if b.name == "busy"]
 worker = Worker().open(backend)

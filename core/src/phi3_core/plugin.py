@@ -1,14 +1,18 @@
-"""One backend called alone, with types: what a worker process does with a plugin."""
+"""Backends as plugins: which are installed, as their metadata tells, and one of them imported and called with types.
+
+The user's process only reads metadata (:func:`installed`). A plugin's code is imported and called in a worker process
+(:class:`PluginHooks`, :mod:`phi3_core.worker`), so that a plugin which hangs, exits or crashes takes nothing with it.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pluggy
+from attrs import frozen
 
-from . import hookspecs
 from .errors import BackendError
 from .values import (
     PRECISIONS,
@@ -29,20 +33,67 @@ from .values import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from .backends import Backend
+ENTRY_POINT_GROUP = "phi3"
 
 T = TypeVar("T")
 
 
-class Hooks:
+@frozen(kw_only=True)
+class Backend:
+    """An installed backend."""
+
+    name: str
+    target: str
+    """The entry point's value, ``module`` or ``module:attribute``."""
+    distribution: str
+    version: str
+
+
+@frozen(kw_only=True)
+class Broken:
+    """A backend that does not import, raises, hangs, dies or answers nonsense. The others go on working."""
+
+    plugin: str
+    distribution: str
+    error: str
+
+
+def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
+    """Read the installed distributions' metadata for backends, and for names that two of them claim."""
+    import importlib.metadata
+
+    backends: dict[str, Backend] = {}
+    broken: list[Broken] = []
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        # A distribution without metadata cannot have entry points; the type allows it all the same.
+        name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
+        found = Backend(name=point.name, target=point.value, distribution=name, version=version)
+        known = backends.setdefault(found.name, found)
+        # One distribution may be seen twice: installed as editable and found on PYTHONPATH.
+        if (known.distribution, known.target) != (found.distribution, found.target):
+            error = f"the name {found.name!r} is taken by {known.distribution} {known.version}; uninstall one of them"
+            broken.append(Broken(plugin=found.name, distribution=found.distribution, error=error))
+    return tuple(sorted(backends.values(), key=lambda backend: backend.name)), tuple(broken)
+
+
+class PluginHooks:
     """The hooks of one backend. Answers of a wrong type are a :class:`BackendError` that names the hook."""
 
     def __init__(self, backend: Backend) -> None:
-        """Import the plugin and hold its hooks against the specs. Whatever the import raises passes through."""
+        """Import the plugin and compare its hooks with the specs. Whatever the import raises passes through.
+
+        Raises:
+            BackendError: it was written for another contract, misspells a hook, or lacks one that it must have.
+        """
+        import pluggy  # here, because only worker processes need it: some milliseconds of every command
+
+        from . import hookspecs
+
         self.backend = backend
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         plugin = _import(backend)
+        _check_contract(backend)
         try:
             self._manager.register(plugin, name=backend.name)
             self._manager.check_pending()
@@ -126,7 +177,24 @@ def _import(backend: Backend) -> Any:
     """Import what the entry point names."""
     from importlib.metadata import EntryPoint
 
-    return EntryPoint(name=backend.name, value=backend.target, group="phi3").load()
+    return EntryPoint(name=backend.name, value=backend.target, group=ENTRY_POINT_GROUP).load()
+
+
+def _check_contract(backend: Backend) -> None:
+    """Compare the contract that a plugin's module states, if it does, with those that this core knows."""
+    from .hookspecs import CONTRACT, OLDEST_CONTRACT  # as in PluginHooks
+
+    stated = getattr(sys.modules[backend.target.partition(":")[0]], "CONTRACT", CONTRACT)
+    if not isinstance(stated, int) or not OLDEST_CONTRACT <= stated <= CONTRACT:
+        newer = isinstance(stated, int) and stated > CONTRACT
+        raise BackendError(
+            f"{backend.distribution} {backend.version} was written for contract {stated!r}, and this phi3-core knows "
+            f"{_contracts(OLDEST_CONTRACT, CONTRACT)}: upgrade {'phi3-core' if newer else backend.distribution}"
+        )
+
+
+def _contracts(oldest: int, newest: int) -> str:
+    return str(newest) if oldest == newest else f"{oldest} to {newest}"
 
 
 def _describe(answer: object) -> str:

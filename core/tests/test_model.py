@@ -262,7 +262,7 @@ def test_a_backend_that_cannot_have_the_model_is_passed_over(plugins, source, ca
     plugins.add("parrot")
     with phi3.load(source) as model:
         assert model.device == "parrot:CPU"
-    assert any("not to be had for flaky:0" in record.getMessage() for record in caplog.records)
+    assert any("not available for flaky:0" in record.getMessage() for record in caplog.records)
 
 
 def test_a_model_that_nobody_can_load_is_an_error(plugins, source, tmp_path):

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from .values import Source as Source
 
 _HOMES = {
-    "answers": ("Message", "Reply", "Stream"),
+    "replies": ("Message", "Reply", "Stream"),
     "api": ("load",),
     "errors": (
         *("BackendDiedError", "BackendError", "ModelError", "NoDeviceError", "Phi3Error", "PromptTooLongError"),

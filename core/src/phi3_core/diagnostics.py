@@ -23,7 +23,6 @@ from .plugin import Broken
 from .surveys import Answer, Survey, survey
 from .values import Finding, Progress, to_plain
 
-DIAGNOSE_LIMIT_S = 30.0
 PROMPT = "What is the capital of France?"
 _SEVEREST_FIRST = ("error", "warning", "info")
 
@@ -111,13 +110,14 @@ def _canonical(requirement: str) -> str:
 
 
 def _diagnose(found: Survey) -> tuple[tuple[Diagnosis, ...], tuple[Broken, ...]]:
-    from .worker.host import Worker, limit
+    from .config import time_limit
+    from .worker.pool import WorkerPool
 
     asked = [answer for answer in found.answers if "diagnose" in answer.hooks]
-    limit_s, started = limit("diagnose", DIAGNOSE_LIMIT_S), time.monotonic()
+    limit_s, started = time_limit("diagnose"), time.monotonic()
     diagnoses: list[Diagnosis] = []
     broken: list[Broken] = []
-    workers = [Worker().open(answer.backend) for answer in asked]
+    workers = [WorkerPool().take(answer.backend) for answer in asked]
     try:
         for worker in workers:
             worker.begin("diagnose", machine=found.machine)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from attrs import frozen
+from attrs import field, frozen, validators
 
-from .errors import UsageError
+from .errors import UsageError, as_usage_error
 from .text.stops import StopStrings
 from .values import Sampling
 
@@ -34,6 +34,40 @@ class GenerationOptions(TypedDict, total=False):
     seed: int | None
     stop: Sequence[str]
     """Strings that end the answer; they are not part of it."""
+    json_schema: str | None
+    """A JSON schema, as text, that the answer has to follow; only engines with that capability take it."""
+
+
+@frozen(kw_only=True)
+class GenerationSettings:
+    """Validated :class:`GenerationOptions`."""
+
+    sampling: Sampling
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    json_schema: str | None = field(default=None, validator=validators.optional(validators.instance_of(str)))
+
+    @classmethod
+    def of(cls, options: GenerationOptions) -> GenerationSettings:
+        """Validate options.
+
+        Raises:
+            UsageError: one is unknown, or has a value that makes no sense.
+        """
+        given: dict[str, Any] = dict(options)
+        unknown = set(given) - set(GenerationOptions.__annotations__)
+        if unknown:
+            raise UsageError(f"unknown option {min(unknown)!r}", hint=_OPTIONS_HINT)
+        stop = given.pop("stop", ())
+        stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        StopStrings(stop)  # refuses an empty one
+        max_new_tokens = given.pop("max_new_tokens", DEFAULT_MAX_NEW_TOKENS)
+        if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens must be 1 or more, not {max_new_tokens!r}", hint=_OPTIONS_HINT)
+        json_schema = given.pop("json_schema", None)
+        with as_usage_error(hint=_OPTIONS_HINT):
+            sampling = Sampling(**given)
+            return cls(sampling=sampling, max_new_tokens=max_new_tokens, stop=stop, json_schema=json_schema)
 
 
 @frozen(kw_only=True)
@@ -51,37 +85,40 @@ class Reply:
     text: str
     model: str
     device: str
+    """Where it was generated, or its end was, as ``backend:device``."""
     precision: str
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
     """``stop`` or ``length``."""
     time_to_first_token_s: float | None
+    """Seconds from the call to the first token; None if there was none."""
     decode_tokens_per_s: float | None
     """Tokens after the first, over the time they took; None if there were none."""
     attempts: tuple[Attempt, ...]
+    """Devices that were tried for this answer, in order; of a model's first answer also those that did not load."""
 
 
 class Stream:
-    """The pieces of an answer as they come. ``reply`` is there once they have all come.
+    """The text of an answer in chunks, as they come. ``reply`` is there once they have all come.
 
     Closing a stream early stops the engine; leaving a ``with`` block closes it.
     """
 
-    def __init__(self, pieces: Generator[str | Reply, None, None]) -> None:
-        self._pieces = pieces
+    def __init__(self, chunks: Generator[str | Reply, None, None]) -> None:
+        self._chunks = chunks
         self._reply: Reply | None = None
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> str:
-        piece = next(self._pieces)
-        if isinstance(piece, Reply):
-            self._reply = piece
+        chunk = next(self._chunks)
+        if isinstance(chunk, Reply):
+            self._reply = chunk
             self.close()
             raise StopIteration
-        return piece
+        return chunk
 
     @property
     def reply(self) -> Reply:
@@ -96,32 +133,10 @@ class Stream:
 
     def close(self) -> None:
         """Stop the engine if it is still at work."""
-        self._pieces.close()
+        self._chunks.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def check_options(options: GenerationOptions) -> tuple[Sampling, int, StopStrings]:
-    """The sampling, the number of new tokens and the stop strings that ``options`` ask for.
-
-    Raises:
-        UsageError: they make no sense.
-    """
-    given: dict[str, Any] = dict(options)
-    unknown = set(given) - set(GenerationOptions.__annotations__)
-    if unknown:
-        raise UsageError(f"unknown option {min(unknown)!r}", hint=_OPTIONS_HINT)
-    stop = given.pop("stop", ())
-    wanted = given.pop("max_new_tokens", DEFAULT_MAX_NEW_TOKENS)
-    if not isinstance(wanted, int) or wanted < 1:
-        raise UsageError(f"max_new_tokens must be 1 or more, not {wanted!r}", hint=_OPTIONS_HINT)
-    try:
-        sampling = Sampling(**given)
-    except (TypeError, ValueError) as error:
-        # attrs puts the attribute and the class behind the sentence
-        raise UsageError(str(error.args[0]) if error.args else str(error), hint=_OPTIONS_HINT) from error
-    return sampling, wanted, StopStrings((stop,) if isinstance(stop, str) else tuple(stop))

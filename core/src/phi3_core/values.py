@@ -250,6 +250,10 @@ class Progress(Protocol):
     def __call__(self, stage: str, done: int | None = None, total: int | None = None) -> None: ...
 
 
+def no_progress(stage: str, done: int | None = None, total: int | None = None) -> None:
+    """A :class:`Progress` that shows nothing."""
+
+
 def to_plain(value: Any) -> Any:
     """Reduce values to what JSON knows: attrs classes to dicts, paths to strings, tuples and sets to lists."""
     if attrs.has(type(value)):

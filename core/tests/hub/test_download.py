@@ -15,8 +15,6 @@ from phi3_core.hub.download import download
 from phi3_core.hub.snapshot import select_files, take_snapshot
 from stand_in_hub import support
 
-environment, server, commit = support.environment, support.server, support.commit
-
 
 def test_a_whole_download(server, commit, tmp_path) -> None:
     seen = []
@@ -157,12 +155,12 @@ def test_a_hub_that_stays_busy_is_given_up(server, commit, tmp_path) -> None:
 
 def test_pauses_grow_or_are_as_long_as_the_hub_asks() -> None:
     pauses = []
-    patience = client.Patience(tries=5, wait=pauses.append)
+    patience = client.Retry(tries=5, wait=pauses.append)
     for after in (None, None, 7.0, 3600.0):
-        patience.spend(client.Hiccup("busy", hint="wait", after=after))
+        patience.spend(client.TransientError("busy", hint="wait", after=after))
     assert pauses == [0.01, 0.02, 7.0, client.WAIT_AT_MOST_S]
     with pytest.raises(ModelError, match=r"busy \(wait\)"):
-        patience.spend(client.Hiccup("busy", hint="wait"))
+        patience.spend(client.TransientError("busy", hint="wait"))
     assert client._retry_after({"ratelimit": '"resolvers";r=0;t=42'}) == 42
     assert client._retry_after({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}) is None
 

@@ -16,8 +16,6 @@ from phi3_core.store.locking import locked
 from phi3_core.store.store import PARTIAL
 from stand_in_hub import support
 
-environment, server, commit = support.environment, support.server, support.commit
-
 
 @pytest.mark.parametrize("point", [0, 1_000_000, 2_000_000, support.SIZE - 1])
 def test_killed_and_taken_up(server, commit, tmp_path, point) -> None:

@@ -15,8 +15,6 @@ from phi3_core.hub.download import download
 from phi3_core.hub.snapshot import RemoteFile, select_files, take_snapshot
 from stand_in_hub import support
 
-environment, server, commit = support.environment, support.server, support.commit
-
 
 def test_inspecting_resolves_a_revision_once(server, commit) -> None:
     newer = server.add(support.REPOSITORY, {"config.json": b"{}"})

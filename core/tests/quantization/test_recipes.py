@@ -28,7 +28,7 @@ def quiet(*_, **__):
 
 def plan(checkpoint, linear, ratio=1.0):
     chosen = recipes.Settings(linear=linear, ratio=ratio, calibration="none")
-    return chosen.plan(checkpoint, outer=(checkpoint.head,), byte_scheme=lambda _: BYTE, progress=quiet)
+    return chosen.plan(checkpoint, outer=(checkpoint.head,), int8_scheme=lambda _: BYTE, progress=quiet)
 
 
 def test_without_a_scheme_everything_keeps_half_precision(checkpoint):

@@ -9,7 +9,7 @@ import pytest
 from phi3_core.checkpoint.safetensors import Weight
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.quantization.importance import Importance, observe
-from phi3_core.quantization.rounding import lost_share, pack_nibbles, round_blocks, round_rows, round_weight
+from phi3_core.quantization.rounding import pack_nibbles, relative_output_error, round_blocks, round_rows, round_weight
 from phi3_core.quantization.scales import Scheme
 
 RANDOM = np.random.default_rng(3)
@@ -64,8 +64,8 @@ def test_integers_and_scales_are_in_range_and_close(scheme):
 def test_the_lost_share_is_that_of_the_output(scheme):
     rounded = round_rows(VALUES, scheme, PLAIN)
     expected = loss(VALUES, rounded.dequantize(), MOMENTS) / loss(VALUES, 0, MOMENTS)
-    assert lost_share(VALUES, rounded, PLAIN) == pytest.approx(expected, rel=5e-3)
-    assert lost_share(np.zeros_like(VALUES), round_rows(np.zeros_like(VALUES), scheme)) == 0
+    assert relative_output_error(VALUES, rounded, PLAIN) == pytest.approx(expected, rel=5e-3)
+    assert relative_output_error(np.zeros_like(VALUES), round_rows(np.zeros_like(VALUES), scheme)) == 0
 
 
 @pytest.mark.parametrize("size", [64, 256])

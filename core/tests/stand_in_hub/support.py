@@ -8,16 +8,11 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from phi3_core.hub import client
 from phi3_core.hub.download import PARTIAL, download
 from phi3_core.hub.snapshot import select_files, take_snapshot
 from phi3_core.hub.transfer import size_of
-
-from . import HubServer
 
 SOURCES = Path(__file__).parents[2] / "src"
 REPOSITORY = "acme/phi"
@@ -60,28 +55,6 @@ UNWANTED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the developer's own settings, and pauses that nobody notices."""
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(client, "BACKOFF_S", 0.01)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator:
-    server = HubServer()
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def commit(server) -> str:
-    return server.add(REPOSITORY, checkpoint() | UNWANTED)
-
-
 def ignore(stage: str, done: int | None = None, total: int | None = None) -> None:
     pass
 
@@ -108,7 +81,7 @@ def asked_for(server) -> set[str]:
 PULL = """
     import sys
     from pathlib import Path
-    from phi3_core.models import hub
+    from phi3_core.hub.snapshot import select_files, take_snapshot
     from phi3_core.hub.download import download
     from phi3_core.store.locking import locked
 

@@ -12,9 +12,9 @@ import pytest
 from phi3_core import paths
 from phi3_core.errors import ModelError, StoreError, UsageError
 from phi3_core.store import export, manifest
-from phi3_core.store.store import PARTIAL, Form, Store
+from phi3_core.store.store import PARTIAL, ArtifactKey, Store
 
-INT4 = Form(backend="acme", precision="int4")
+INT4 = ArtifactKey(backend="acme", precision="int4")
 
 
 def fill(folder: Path) -> dict[str, object]:
@@ -38,7 +38,7 @@ def test_an_artifact_is_found_again_with_all_that_its_manifest_says(home):
     assert found.manifest["tools"]["x"] == "1"
     (entry,) = Store().entries()
     assert (entry.model, entry.backend, entry.precision, entry.size_bytes) == ("m", "acme", "int4", 1002)
-    assert Store().artifact("m", Form(backend="acme", precision="int8")) is None
+    assert Store().artifact("m", ArtifactKey(backend="acme", precision="int8")) is None
     assert Store().source("m") is None
 
 
@@ -63,11 +63,11 @@ def test_what_fails_halfway_is_never_seen(home, error):
 
 KILLED = """
 import os, sys
-from phi3_core.store.store import PARTIAL, Form, Store
+from phi3_core.store.store import PARTIAL, ArtifactKey, Store
 def fill(folder):
     (folder / "weights.bin").write_bytes(b"half")
     os._exit(9)
-Store().make_artifact("m", Form(backend="acme", precision="int4"), fill)
+Store().make_artifact("m", ArtifactKey(backend="acme", precision="int4"), fill)
 """
 
 
@@ -199,7 +199,7 @@ def test_a_read_only_store_can_be_read(make_disk, make_read_only):
     make_read_only(folder)
     assert Store(folder).artifact("m", INT4) == made
     with pytest.raises(StoreError, match="read-only"):
-        Store(folder).make_artifact("m", Form(backend="acme", precision="int8"), fill)
+        Store(folder).make_artifact("m", ArtifactKey(backend="acme", precision="int8"), fill)
 
 
 QUALITY = {"tokens": 2, "perplexity_reference": 1.0, "perplexity": 1.0, "kl_mean": 0, "kl_p99": 0, "top1_agreement": 1}

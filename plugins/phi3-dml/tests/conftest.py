@@ -39,7 +39,7 @@ def write_graph(tmp_path):
         folder.mkdir()
         with graph_weights.DataFile(folder / configuration.DATA) as data:
             weights = graph_weights.StoredWeights(
-                Plan(**plan), data, halves=layout.halves, explicit_zeros=layout.explicit_zeros
+                Plan(**plan), data, float16=layout.float16, explicit_zeros=layout.explicit_zeros
             )
             built = graph.build(checkpoint, weights, layout)
         (folder / configuration.MODEL).write_bytes(onnx_writer.write_model(built, "phi3-dml", "0"))

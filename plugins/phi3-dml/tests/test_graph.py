@@ -50,7 +50,7 @@ class Runner:
 
 def close(found, expected, layout, tolerance=1e-5):
     """Within a share of the logits' range; halves have three digits."""
-    return np.abs(found - expected).max() <= (4e-3 if layout.halves else tolerance) * np.ptp(expected)
+    return np.abs(found - expected).max() <= (4e-3 if layout.float16 else tolerance) * np.ptp(expected)
 
 
 @LAYOUTS

@@ -42,12 +42,12 @@ class Architecture:
     rotary: Rotary
 
     @property
-    def queries(self) -> int:
+    def q_width(self) -> int:
         """Width of all query heads together, which is also what the attention puts out."""
         return self.heads * self.head_size
 
     @property
-    def keys(self) -> int:
+    def kv_width(self) -> int:
         """Width of all key heads together; values have the same."""
         return self.key_value_heads * self.head_size
 

@@ -19,9 +19,9 @@ class Layer:
 
     input_norm: Weight
     qkv: Weight
-    """Queries, keys and values under one another, ``[queries + 2 * keys, hidden]``."""
+    """Queries, keys and values under one another, ``[q_width + 2 * kv_width, hidden]``."""
     output: Weight
-    """``[hidden, queries]``"""
+    """``[hidden, q_width]``"""
     post_norm: Weight
     gate_up: Weight
     """Gate and up under one another, ``[2 * intermediate, hidden]``."""
@@ -101,8 +101,8 @@ class _Roles:
 def _layer(found: _Roles, prefix: str, shape: Architecture) -> Layer:
     return Layer(
         input_norm=found.take(f"{prefix}.input_layernorm.weight", shape.hidden),
-        qkv=found.take(f"{prefix}.self_attn.qkv_proj.weight", shape.queries + 2 * shape.keys, shape.hidden),
-        output=found.take(f"{prefix}.self_attn.o_proj.weight", shape.hidden, shape.queries),
+        qkv=found.take(f"{prefix}.self_attn.qkv_proj.weight", shape.q_width + 2 * shape.kv_width, shape.hidden),
+        output=found.take(f"{prefix}.self_attn.o_proj.weight", shape.hidden, shape.q_width),
         post_norm=found.take(f"{prefix}.post_attention_layernorm.weight", shape.hidden),
         gate_up=found.take(f"{prefix}.mlp.gate_up_proj.weight", 2 * shape.intermediate, shape.hidden),
         down=found.take(f"{prefix}.mlp.down_proj.weight", shape.hidden, shape.intermediate),

@@ -18,7 +18,7 @@ from phi3_core.values import Progress
 
 from .architecture import Architecture
 from .checkpoint import Checkpoint, Layer
-from .matmul import one_thread_each, product
+from .matmul import product, single_threaded_blas
 from .safetensors import Floats, Weight
 
 Replacement = Callable[[Weight], Floats]
@@ -59,12 +59,12 @@ def hidden_states(
     states: Floats = np.concatenate([checkpoint.embedding.float32(slice(token, token + 1)) for token in ids])
     spans = list(_spans(sequences))
     run = _Linear(observe, replace)
-    with one_thread_each():
+    with single_threaded_blas():
         for index, layer in enumerate(checkpoint.layers):
             if progress:
                 progress("reading the text layer by layer", index, shape.layers)
-            mixed = run(layer.qkv, rms_norm(states, layer.input_norm, shape.epsilon))
-            seen = np.concatenate([_attend(shape, mixed[span]) for span in spans])
+            qkv = run(layer.qkv, rms_norm(states, layer.input_norm, shape.epsilon))
+            seen = np.concatenate([_attend(shape, qkv[span]) for span in spans])
             states += run(layer.output, seen)
             states += _feed_forward(run, layer, rms_norm(states, layer.post_norm, shape.epsilon))
         states = rms_norm(states, checkpoint.norm, shape.epsilon)
@@ -116,11 +116,11 @@ def _spans(sequences: Sequence[Sequence[int]]) -> Iterator[slice]:
         start += len(sequence)
 
 
-def _attend(shape: Architecture, mixed: Floats) -> Floats:
-    """Causal attention of one sequence: ``[tokens, queries + 2 * keys]`` to ``[tokens, queries]``."""
-    tokens = len(mixed)
+def _attend(shape: Architecture, qkv: Floats) -> Floats:
+    """Causal attention of one sequence: ``[tokens, q_width + 2 * kv_width]`` to ``[tokens, q_width]``."""
+    tokens = len(qkv)
     tables = shape.rotary.tables(tokens)
-    queries, keys, values = np.split(mixed, [shape.queries, shape.queries + shape.keys], axis=1)
+    queries, keys, values = np.split(qkv, [shape.q_width, shape.q_width + shape.kv_width], axis=1)
     # Query heads that share a key head lie side by side: [key heads, query heads each, tokens, head size].
     heads = queries.reshape(tokens, shape.key_value_heads, -1, shape.head_size).transpose(1, 2, 0, 3)
     keys = keys.reshape(tokens, shape.key_value_heads, shape.head_size).transpose(1, 0, 2)
@@ -136,7 +136,7 @@ def _attend(shape: Architecture, mixed: Floats) -> Floats:
         scores += _mask(start, stop, first, shape.window)
         softmax(scores)
         outputs[start:stop] = (scores @ values[:, None, first:stop]).transpose(2, 0, 1, 3)
-    return outputs.reshape(tokens, shape.queries)
+    return outputs.reshape(tokens, shape.q_width)
 
 
 def _rotate(heads: Floats, tables: tuple[Floats, Floats]) -> Floats:

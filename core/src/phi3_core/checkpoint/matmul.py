@@ -1,8 +1,8 @@
 """Products with mapped weights: ``inputs @ weight.T`` in float32, by all processors, without a float32 copy of it.
 
 Each thread converts some rows and multiplies them while they are in its cache, with a matrix library that is told to
-leave the other processors alone (:func:`one_thread_each`). Converting first and multiplying with all threads together
-took a seventh longer.
+leave the other processors alone (:func:`single_threaded_blas`). Converting first and multiplying with all threads
+together took a seventh longer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import threadpoolctl
 
 from .safetensors import Floats, Weight
-from .scratch import own_memory
+from .scratch import scratch_buffer
 
 _AT_ONCE = 1 << 20
 _THREADS = os.cpu_count() or 1
@@ -31,7 +31,7 @@ def product(weight: Weight, inputs: Floats) -> Floats:
     outputs = np.empty((len(inputs), weight.shape[0]), np.float32)
 
     def multiply(rows: slice) -> None:
-        values = weight.float32(rows, own_memory("rows", weight.raw[rows].size), check=False)
+        values = weight.float32(rows, scratch_buffer("rows", weight.raw[rows].size), check=False)
         # This way round OpenBLAS is two to three times as fast on some hundred tokens.
         with np.errstate(invalid="ignore", over="ignore"):
             made = values @ inputs.T
@@ -42,13 +42,13 @@ def product(weight: Weight, inputs: Floats) -> Floats:
 
     # As many blocks for each thread, so that none is left to do one more alone.
     turns = math.ceil(weight.raw.size / (_AT_ONCE * _THREADS))
-    with one_thread_each():
+    with single_threaded_blas():
         list(_threads().map(multiply, weight.blocks(math.ceil(weight.raw.size / (turns * _THREADS)))))
     return outputs
 
 
 @contextlib.contextmanager
-def one_thread_each() -> Iterator[None]:
+def single_threaded_blas() -> Iterator[None]:
     """Have the matrix library work in the calling thread only.
 
     Its own threads wait for each other in loops, many times for each layer: with small matrices that takes longer than

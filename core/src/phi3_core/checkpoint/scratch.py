@@ -13,7 +13,7 @@ import numpy.typing as npt
 _OWN = threading.local()
 
 
-def own_memory(use: str, size: int) -> npt.NDArray[np.float32]:
+def scratch_buffer(use: str, size: int) -> npt.NDArray[np.float32]:
     """A flat float32 array, the calling thread's own for this use; what was in it may still be there."""
     kept: npt.NDArray[np.float32] | None = getattr(_OWN, use, None)
     if kept is None or kept.size < size:

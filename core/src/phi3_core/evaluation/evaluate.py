@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from phi3_core.config import time_limit
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.paths import home
 from phi3_core.text.tokenizer import Tokenizer
 from phi3_core.values import Artifact, Device, Progress
-from phi3_core.worker.host import Worker, limit
+from phi3_core.worker.pool import WorkerPool
 
 if TYPE_CHECKING:
     from phi3_core.checkpoint.checkpoint import Checkpoint
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from .metrics import Quality
 
 MOST_TOKENS = 512
-LOGITS_LIMIT_S = 900.0
 
 
-def evaluation_ids(text_folder: Path, text: str | None = None) -> list[int]:
+def evaluation_ids(tokenizer_dir: Path, text: str | None = None) -> list[int]:
     """The ids of the built-in text, or of another, by the model's own tokenizer; at most 512.
 
     Raises:
@@ -35,7 +35,7 @@ def evaluation_ids(text_folder: Path, text: str | None = None) -> list[int]:
     """
     from .text import EVALUATION_TEXT
 
-    ids = Tokenizer.from_folder(text_folder).encode(EVALUATION_TEXT if text is None else text)[:MOST_TOKENS]
+    ids = Tokenizer.from_folder(tokenizer_dir).encode(EVALUATION_TEXT if text is None else text)[:MOST_TOKENS]
     if len(ids) < 2:
         raise UsageError("the text to evaluate with is too short", hint="use some paragraphs")
     return ids
@@ -61,17 +61,14 @@ def evaluate(
 
     from . import metrics
 
-    worker = Worker().open(backend)
-    try:
+    with WorkerPool().take(backend) as worker:
         worker.begin("load", artifact=artifact, device=device, options=options or {}, purpose="evaluation")
         worker.begin("logits", ids=ids)
         # Side by side, unless both would want the same processors: taking turns they are done sooner then.
         if device.kind != "cpu":
             expected = logits(reference, ids, progress=progress)
         progress(f"running the text on {device}", None, None)
-        given = worker.finish(limit("load", LOGITS_LIMIT_S))
-    finally:
-        worker.kill()
+        given = worker.finish(time_limit("load"))
     if device.kind == "cpu":
         expected = logits(reference, ids, progress=progress)
     return metrics.measure(ids, expected, given)

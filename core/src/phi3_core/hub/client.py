@@ -19,7 +19,7 @@ from urllib.parse import quote
 from attrs import frozen
 
 from phi3_core import __version__
-from phi3_core.errors import ModelError, Phi3Error
+from phi3_core.errors import ModelError, NotOnHubError, Phi3Error
 
 BACKOFF_S = 0.5
 WAIT_AT_MOST_S = 60.0
@@ -29,7 +29,7 @@ _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _NETWORKING = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
 
 
-class Hiccup(Exception):  # noqa: N818 - it is not the outcome unless it goes on for too long
+class TransientError(Exception):
     """Something that may well be over in a moment. The text says what, without a full stop."""
 
     def __init__(self, message: str, *, hint: str, after: float | None = None) -> None:
@@ -39,11 +39,7 @@ class Hiccup(Exception):  # noqa: N818 - it is not the outcome unless it goes on
         """Seconds that the server asks us to wait."""
 
 
-class MissingError(ModelError):
-    """The hub answers, and what was asked for is not there. Something else may be."""
-
-
-class Patience:
+class Retry:
     """How often, and after which pause, something is tried again."""
 
     def __init__(self, *, tries: int, wait: Callable[[float], object]) -> None:
@@ -51,7 +47,7 @@ class Patience:
         self._wait = wait
         self._failures = 0
 
-    def spend(self, hiccup: Hiccup) -> None:
+    def spend(self, error: TransientError) -> None:
         """Wait for the next try.
 
         Raises:
@@ -59,8 +55,8 @@ class Patience:
         """
         self._failures += 1
         if self._failures >= self._tries:
-            raise ModelError(str(hiccup), hint=hiccup.hint) from hiccup
-        pause = BACKOFF_S * 2 ** (self._failures - 1) if hiccup.after is None else hiccup.after
+            raise ModelError(str(error), hint=error.hint) from error
+        pause = BACKOFF_S * 2 ** (self._failures - 1) if error.after is None else error.after
         self._wait(min(pause, WAIT_AT_MOST_S))
 
     def renew(self) -> None:
@@ -117,7 +113,7 @@ class HubClient:
         """The commit that the revision means now, and what the hub says of each of its files.
 
         Raises:
-            Hiccup: worth another try.
+            TransientError: worth another try.
             ModelError: the hub has no such thing, or does not give it to us.
         """
         revision = f"/revision/{quote(self.revision, safe='')}" if self.revision else ""
@@ -146,7 +142,7 @@ class HubClient:
         """The content of a file from the offset ``start`` on, or from 0 if the server cannot do that.
 
         Raises:
-            Hiccup: worth another try; also out of the body of the ``with`` statement, when the connection breaks.
+            TransientError: worth another try; also out of the ``with`` statement's body, when the connection breaks.
             ModelError: the hub has no such thing, or does not give it to us.
         """
         url = self._url_of(self.repository, name, revision=self.revision, endpoint=self.endpoint)
@@ -165,7 +161,7 @@ class HubClient:
             else:  # requests, of 0.x
                 with self._session.get(url, headers=headers, timeout=self._timeout, stream=True) as response:
                     yield response.status_code, response.headers, response.iter_content(BLOCK)
-        except (Hiccup, Phi3Error):
+        except (TransientError, Phi3Error):
             raise
         except Exception as error:
             self._raise_translated(error)
@@ -186,7 +182,7 @@ class HubClient:
             hint = "try again later; what has been downloaded is kept"
             if status == 429:
                 hint = "try again in some minutes; with HF_TOKEN set, the hub allows more"
-            return Hiccup(f"the hub answers {status} for {where}", hint=hint, after=_retry_after(headers))
+            return TransientError(f"the hub answers {status} for {where}", hint=hint, after=_retry_after(headers))
         if status == 401 and (headers.get("x-error-message") or "").startswith("Invalid credentials"):
             message, hint = "the hub does not accept the token", "set HF_TOKEN to a valid one, or unset it"
         elif code == "GatedRepo":
@@ -206,10 +202,10 @@ class HubClient:
         else:
             message, hint = f"the hub answers {status} for {where}", f"look at {self.endpoint}/{where}"
         not_there = status in {401, 404} and "token" not in message and code != "GatedRepo"
-        return (MissingError if not_there else ModelError)(message, hint=hint)
+        return (NotOnHubError if not_there else ModelError)(message, hint=hint)
 
     def _raise_translated(self, error: Exception) -> NoReturn:
-        """Raise a broken connection as a hiccup; anything else as it is, for it is nobody's network."""
+        """Raise a broken connection as transient; anything else as it is, for it is nobody's network."""
         modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
         if not isinstance(error, OSError) and not modules & _NETWORKING:
             raise error
@@ -217,7 +213,7 @@ class HubClient:
             hint = "set SSL_CERT_FILE and REQUESTS_CA_BUNDLE to the certificates of your network"
             raise ModelError(f"{self.endpoint} shows a certificate that is not trusted here", hint=hint) from error
         hint = "check the network, HF_ENDPOINT and HTTPS_PROXY; a download goes on where it stopped"
-        raise Hiccup(f"the connection to {self.endpoint} failed: {_root_cause(error)}", hint=hint) from error
+        raise TransientError(f"the connection to {self.endpoint} failed: {_root_cause(error)}", hint=hint) from error
 
     def _nonsense(self) -> ModelError:
         hint = "check HF_ENDPOINT, and whether the network wants you to log in"

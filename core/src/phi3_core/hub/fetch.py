@@ -9,13 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from phi3_core.errors import ModelError
+from phi3_core.errors import ModelError, NotOnHubError
 from phi3_core.store import manifest
 from phi3_core.store.store import PARTIAL, Entry, removal
 from phi3_core.values import Progress
 
 from . import download
-from .client import MissingError
 from .snapshot import Snapshot, select_files, take_snapshot
 
 _WEIGHTS = ("*.safetensors", "*.onnx", "openvino_*.bin")
@@ -35,9 +34,9 @@ def listed(repository: str, revision: str | None, folder: str, *, offline: bool)
     names = [snapshot.local_name(file) for file in files]
     where = f"{repository}{'/' + folder if folder else ''} at {snapshot.commit[:12]}"
     if not any(fnmatch.fnmatch(name, pattern) for name in names for pattern in _WEIGHTS):
-        raise MissingError(f"{where} holds no weights in a form that is safe to load", hint="use another repository")
+        raise NotOnHubError(f"{where} holds no weights in a form that is safe to load", hint="use another repository")
     if _TEXT not in names:
-        raise MissingError(f"{where} holds no {_TEXT}", hint="use another repository")
+        raise NotOnHubError(f"{where} holds no {_TEXT}", hint="use another repository")
     return snapshot, files
 
 
@@ -76,7 +75,7 @@ def model_type(snapshot: Snapshot, *, offline: bool) -> str:
         return str(said["model_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = "use another repository"
-        raise MissingError(f"{snapshot.repository} does not say what kind of model it holds", hint=hint) from error
+        raise NotOnHubError(f"{snapshot.repository} does not say what kind of model it holds", hint=hint) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from attrs import frozen
 
-from phi3_core.errors import ModelError
+from phi3_core.errors import ModelError, NotOnHubError
 from phi3_core.store import manifest
 
 WANTED = (
     *("*.safetensors", "*.onnx", "*.onnx.data", "*.onnx_data", "openvino_*.xml", "openvino_*.bin"),
     *("*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"),
 )
-PAPERS = ("license*", "licence*", "notice*", "readme.md")
-PAPERS_AT_MOST = 2**20
+LICENSE_FILES = ("license*", "licence*", "notice*", "readme.md")
+LICENSE_FILE_LIMIT = 2**20
 NEVER = ("*.py", "*.pyc", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.so", "*.dll", "*.dylib", manifest.NAME)
 """Code, what unpickles into code, and the name under which the store notes what it knows itself."""
 
@@ -58,22 +58,22 @@ def take_snapshot(repository: str, revision: str | None = None, folder: str = ""
     Raises:
         ModelError: the hub cannot be asked, has no such repository, revision or folder, or does not give it to us.
     """
-    from .client import Hiccup, HubClient, MissingError, Patience
+    from .client import HubClient, Retry, TransientError
 
     client = HubClient(repository, revision, offline=offline)
-    patience = Patience(tries=3, wait=time.sleep)
+    retry = Retry(tries=3, wait=time.sleep)
     while True:
         try:
             commit, entries = client.listing()
             break
-        except Hiccup as hiccup:
-            patience.spend(hiccup)
+        except TransientError as error:
+            retry.spend(error)
     folder = folder.strip("/")
     files = tuple(_remote_file(repository, entry) for entry in entries)
     if folder and not any(file.name.startswith(f"{folder}/") for file in files):
         there = sorted({file.name.rpartition("/")[0] for file in files} - {""})
         hint = f"it has {', '.join(there[:8])}" if there else "all its files lie at its root"
-        raise MissingError(f"{repository} at {commit[:12]} has no folder {folder}", hint=hint)
+        raise NotOnHubError(f"{repository} at {commit[:12]} has no folder {folder}", hint=hint)
     return Snapshot(repository=repository, commit=commit, folder=folder, files=files)
 
 
@@ -91,7 +91,7 @@ def select_files(files: Iterable[RemoteFile], folder: str = "", *, also: Sequenc
     for file in files:
         check_name(file.name, portable=False)
         inner = file.name.removeprefix(prefix).lower() if file.name.startswith(prefix) else "/"
-        is_paper = _matches(inner, PAPERS) and file.size <= PAPERS_AT_MOST
+        is_paper = _matches(inner, LICENSE_FILES) and file.size <= LICENSE_FILE_LIMIT
         if "/" not in inner and (is_paper or _matches(inner, (*WANTED, *also))) and not _matches(inner, NEVER):
             check_name(file.name)
             chosen.append(file)

@@ -17,12 +17,12 @@ from phi3_core.errors import ModelError
 from phi3_core.store.locking import store_errors
 from phi3_core.values import Progress
 
-from .client import Body, Hiccup, HubClient, Patience
+from .client import Body, HubClient, Retry, TransientError
 from .snapshot import RemoteFile
 
 AT_ONCE = 4
 TRIES = 6
-ACHIEVEMENT = 2**20
+RETRY_RESET_BYTES = 2**20
 """So many bytes from one try, and the tries are counted afresh."""
 
 
@@ -123,7 +123,7 @@ class Transfer:
                 self._over.set()
 
     def _obtain(self, job: Job) -> None:
-        patience = Patience(tries=TRIES, wait=self._pause)
+        retry = Retry(tries=TRIES, wait=self._pause)
         with self._running(job), job.partial.open("ab") as stream:
             if stream.tell() > job.file.size:
                 stream.truncate(0)
@@ -131,10 +131,10 @@ class Transfer:
         while (before := size_of(job.partial)) < job.file.size:
             try:
                 self._fetch(job, before)
-            except Hiccup as hiccup:
-                if size_of(job.partial) - before >= ACHIEVEMENT:
-                    patience.renew()
-                patience.spend(hiccup)
+            except TransientError as error:
+                if size_of(job.partial) - before >= RETRY_RESET_BYTES:
+                    retry.renew()
+                retry.spend(error)
         self._accept(job)
 
     def _fetch(self, job: Job, start: int) -> None:
@@ -142,13 +142,13 @@ class Transfer:
         hint = "try again later; what has been downloaded is kept"
         with self._client.read(name, start) as body:
             if body.total not in {None, size} or body.start not in {0, start}:
-                raise Hiccup(f"the hub sends something else than {name}", hint=hint)
+                raise TransientError(f"the hub sends something else than {name}", hint=hint)
             with contextlib.ExitStack() as stack:
                 with store_errors(job.path.parent):
                     stream = stack.enter_context(job.partial.open("r+b", buffering=0))
                 self._write(job, stream, body, start)
         if size_of(job.partial) < size:
-            raise Hiccup(f"the connection ended in the middle of {name}", hint=hint)
+            raise TransientError(f"the connection ended in the middle of {name}", hint=hint)
 
     def _write(self, job: Job, stream: FileIO, body: Body, start: int) -> None:
         with self._running(job):

@@ -5,17 +5,19 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from .catalogue import CATALOGUE
-from .ref import Reference
+from .ref import ModelRef
 
 
 @frozen(kw_only=True)
 class PlannedFile:
+    """A file of a repository, and its size in bytes."""
+
     name: str
     size: int
 
 
 @frozen(kw_only=True)
-class Plan:
+class DownloadPlan:
     """Files of a repository at a commit; none if everything is here already."""
 
     words: str
@@ -29,16 +31,17 @@ class Plan:
         return sum(file.size for file in self.files)
 
 
-def for_repository(repository: str, revision: str | None, folder: str, *, offline: bool) -> Plan:
-    """What would come from a repository.
+def for_repository(repository: str, revision: str | None, folder: str, *, offline: bool) -> DownloadPlan:
+    """Plan the download of a folder of a repository.
 
     Raises:
-        ModelError: the hub cannot be asked, or has no such thing.
+        NotOnHubError: the hub has no such repository, revision or folder.
+        ModelError: the hub cannot be asked.
     """
-    from phi3_core.hub import fetch
+    from phi3_core.hub import fetch  # start-up: commands that stay offline do without the hub's client
 
     snapshot, files = fetch.listed(repository, revision, folder, offline=offline)
-    return Plan(
+    return DownloadPlan(
         words=f"from {repository}{'/' + folder if folder else ''} at {snapshot.commit[:12]}",
         repository=repository,
         commit=snapshot.commit,
@@ -46,14 +49,14 @@ def for_repository(repository: str, revision: str | None, folder: str, *, offlin
     )
 
 
-def for_source(reference: Reference, *, offline: bool) -> Plan:
-    """What the original weights would be.
+def for_source(ref: ModelRef, *, offline: bool) -> DownloadPlan:
+    """Plan the download of a model's original weights.
 
     Raises:
-        ModelError: they do not come from the hub, or the hub does not have them.
+        NotOnHubError, ModelError: as :func:`for_repository`.
     """
-    known = CATALOGUE.get(reference.name)
-    repository = known.repository if known else reference.repository
-    if reference.path is not None or repository is None:
-        return Plan(words="nothing: it is on this machine")
+    known = CATALOGUE.get(ref.name)
+    repository = known.repository if known else ref.repository
+    if ref.path is not None or repository is None:
+        return DownloadPlan(words="nothing: it is on this machine")
     return for_repository(repository, None, "", offline=offline)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import hashlib
 import re
 from pathlib import Path
 from typing import Literal
@@ -22,8 +24,8 @@ HINT = "phi3 models list shows what there is"
 
 
 @frozen(kw_only=True)
-class Reference:
-    """A model, before anyone knows in which form it is to be had."""
+class ModelRef:
+    """What the user named: a model, before it is known in which form it is available."""
 
     name: str
     form: Literal["named", "hub", "artifact", "source"]
@@ -32,9 +34,14 @@ class Reference:
     repository: str | None = None
     """The hub's name for it, of one that is not in the catalogue."""
 
+    @property
+    def store_name(self) -> str:
+        """The name under which the store keeps artifacts of the model; of a path, with its fingerprint."""
+        return self.name if self.path is None else f"{self.name}-{fingerprint(self.path)[:8]}"
 
-def look_up(word: str, store: Store) -> Reference:
-    """Find out what a word means, without loading anything.
+
+def look_up(word: str, store: Store) -> ModelRef:
+    """Return what a word after ``--model`` means, without loading anything.
 
     A name of the catalogue or the store wins over a folder of the same name, which can be written ``./name``.
 
@@ -44,35 +51,35 @@ def look_up(word: str, store: Store) -> Reference:
     if not word.strip():
         raise ModelError("the model's name is empty", hint=HINT)
     if word in CATALOGUE or store.knows(word):
-        return Reference(name=word, form="named")
+        return ModelRef(name=word, form="named")
     path = Path(word).expanduser()
     if path.exists():
         return _local(path.resolve())
     for known in CATALOGUE.values():
         if known.repository is not None and word.casefold() == known.repository.casefold():
-            return Reference(name=known.name, form="named")
+            return ModelRef(name=known.name, form="named")
     if _HUB_ID.fullmatch(word):
-        return Reference(name=word.replace("/", "--"), form="hub", repository=word)
+        return ModelRef(name=word.replace("/", "--"), form="hub", repository=word)
     if "/" in word or "\\" in word or word.startswith("."):
         raise ModelError(f"there is no file or folder {word!r}", hint=HINT)
     close = difflib.get_close_matches(word, CATALOGUE, n=1, cutoff=0.5)
     raise ModelError(f"unknown model {word!r}", hint=f"did you mean {close[0]}?" if close else HINT)
 
 
-def _local(path: Path) -> Reference:
+def _local(path: Path) -> ModelRef:
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{path} is neither a model folder nor a GGUF file", hint="name the folder it lies in")
-        return Reference(name=path.stem, form="artifact", path=path)
+        return ModelRef(name=path.stem, form="artifact", path=path)
     if (path / manifest.NAME).is_file() and not _is_source(path):
-        return Reference(name=path.name, form="artifact", path=path)
+        return ModelRef(name=path.name, form="artifact", path=path)
     is_source = any(path.glob("*.safetensors"))
     _check_family(path, needed=is_source)
     if is_source:
-        return Reference(name=path.name, form="source", path=path)
+        return ModelRef(name=path.name, form="source", path=path)
     if not any(path.iterdir()):
         raise ModelError(f"the folder {path} is empty", hint=HINT)
-    return Reference(name=path.name, form="artifact", path=path)
+    return ModelRef(name=path.name, form="artifact", path=path)
 
 
 def _is_source(path: Path) -> bool:
@@ -89,3 +96,19 @@ def _check_family(path: Path, *, needed: bool) -> None:
         raise ModelError(f"{path} has weights, but no config.json that says of which kind", hint=HINT)
     if kind not in {None, "phi3"}:
         raise ModelError(f"{path} is a model of type {kind!r}, not of the Phi-3 family", hint=HINT)
+
+
+def fingerprint(path: Path) -> str:
+    """A word that changes when a file, or a file of a folder, does; without reading gigabytes."""
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if _matters(file))
+    digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape"))
+    for file in files:
+        with contextlib.suppress(OSError):
+            state = file.stat()
+            digest.update(f"{file.name} {state.st_size} {state.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _matters(file: Path) -> bool:
+    """Whether a model is another one when this file is another: folders and what is there for people do not count."""
+    return file.is_file() and file.suffix.lower() not in {".md", ".txt"} and not file.name.startswith((".", "LICENSE"))

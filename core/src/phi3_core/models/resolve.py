@@ -1,4 +1,4 @@
-"""Get a model in a form that a device's backend loads: from the store, published, or quantized from the source."""
+"""Obtain a model in a form that a device loads: from the store, published, or quantized from the original weights."""
 
 from __future__ import annotations
 
@@ -9,195 +9,213 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
-from phi3_core.errors import ModelError
-from phi3_core.hub.client import MissingError
+from phi3_core.errors import ModelError, NoArtifactError, NotOnHubError
 from phi3_core.store.store import Store
-from phi3_core.values import Progress, Published
+from phi3_core.values import Artifact, Published, Recipe
 
-from . import download_plan as plans
-from . import local, quantizing, sample
+from . import download_plan, local, quantizing, sample_package
 from .catalogue import CATALOGUE
-from .download_plan import Plan
-from .obtained import Obtained, Unobtainable
-from .request import Asked, Need
+from .download_plan import DownloadPlan
+from .request import ArtifactRequest, BackendCalls, ResolvedModel
 from .sources import PACKAGE, source_of
 
 logger = logging.getLogger("phi3_core")
 
 T = TypeVar("T")
 
-ASK_LIMIT_S = 30.0
+CALL_LIMIT_S = 30.0
 
 
-def stored(need: Need, store: Store) -> Obtained | None:
-    """What :func:`obtain` finds without asking anybody, so that loading can begin at once."""
-    if need.reference.form == "artifact":
-        return None
-    for precision in need.precisions:
-        artifact = store.artifact(need.name, need.form(precision))
-        if artifact is not None:
-            return Obtained(artifact=artifact, text=artifact.path, how="from the store")
-    return None
+def obtain(request: ArtifactRequest, store: Store, backend: BackendCalls) -> ResolvedModel:
+    """Obtain a model for a device.
 
-
-def obtain(
-    need: Need, store: Store, *, worker: Asked, progress: Progress, offline: bool = False, update: bool = False
-) -> Obtained:
-    """Get a model for a device. ``update`` looks for a newer revision of one that is in the store.
+    The backend is called only when the store does not have the model, so that loading can begin at once.
 
     Raises:
-        Unobtainable: not in a form that this device's backend loads.
-        ModelError: not at all: unknown, damaged, out of reach, or no room for it.
+        NoArtifactError: not in a form that this device's backend loads.
+        ModelError: not at all: unknown, damaged, or out of reach.
+        StoreError: the store cannot be written, or its disk is full.
     """
-    errand = _Errand(need=need, store=store, worker=worker, progress=progress, offline=offline, update=update)
-    path = need.reference.path
-    if need.reference.form == "artifact" and path is not None:
-        if need.recipe is not None:
-            raise quantizing.no_original(need)
-        return errand.local(path)
-    if need.recipe is not None:
-        quantizing.check(need.recipe)
-        return errand.quantized()
-    found = None if update else stored(need, store)
-    return found or errand.published() or errand.quantized()
+    resolver = _Resolver(request=request, store=store, backend=backend)
+    if request.ref.form == "artifact" and request.ref.path is not None:
+        if request.recipe is not None:
+            raise quantizing.no_original(request)
+        return resolver.local(request.ref.path)
+    if request.recipe is not None:
+        quantizing.check(request.recipe)
+        return resolver.quantized()
+    stored = None if request.update else resolver.stored()
+    return stored or resolver.published() or resolver.quantized()
 
 
-def plan(need: Need, store: Store, *, worker: Asked, offline: bool, update: bool) -> Plan:
-    """What :func:`obtain` would download.
+def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls) -> DownloadPlan:
+    """Plan what :func:`obtain` would download.
 
     Raises:
-        Unobtainable, ModelError: as :func:`obtain`.
+        NoArtifactError, ModelError, StoreError: as :func:`obtain`.
     """
-    reference = need.reference
-    if not update and (found := stored(need, store)) is not None:
-        return Plan(words=f"nothing: it is in {found.artifact.path}")
+    resolver = _Resolver(request=request, store=store, backend=backend)
+    if not request.update and (stored := resolver.stored()) is not None:
+        return DownloadPlan(words=f"nothing: it is in {stored.artifact.path}")
 
-    def planned(published: Published, _: str) -> Plan:
+    def plan(published: Published, _: str) -> DownloadPlan:
         if published.repository.startswith(PACKAGE):
-            return Plan(words=f"nothing: it is in the installed package {published.repository[len(PACKAGE) :]}")
-        return plans.for_repository(published.repository, published.revision, published.folder, offline=offline)
+            return DownloadPlan(words=f"nothing: it is in the package {published.repository[len(PACKAGE) :]}")
+        repository, folder = published.repository, published.folder
+        return download_plan.for_repository(repository, published.revision, folder, offline=request.offline)
 
-    if (found_plan := _first_published(need, worker, planned)) is not None:
-        return found_plan
-    if reference.form in {"named", "source"} and "quantize" not in worker.hooks:
-        raise _no_form(need)
-    return plans.for_source(reference, offline=offline)
-
-
-def _first_published(need: Need, worker: Asked, take: Callable[[Published, str], T]) -> T | None:
-    """What ``take`` makes of the first published weights that are where the backend says, and their precision."""
-    if need.reference.form != "named" or need.name not in CATALOGUE:
-        return None
-    for precision in need.precisions:
-        answer = worker.call("published", limit_s=ASK_LIMIT_S, model=need.name, device=need.device, precision=precision)
-        if answer is None:
-            continue
-        try:
-            return take(Published(**answer), precision)
-        except MissingError as error:
-            logger.warning("%s; looking for another way to get %s", error.message, need.name)
-    return None
-
-
-def _no_form(need: Need) -> Unobtainable:
-    return Unobtainable(
-        f"{need.reference.name} is not to be had for {need.device} at {', '.join(need.precisions)}: nothing is "
-        f"published for it, and the backend does not quantize",
-        hint="try another --precision or --device",
-    )
+    if (planned := resolver.first_published(plan)) is not None:
+        return planned
+    if request.ref.form in {"named", "source"}:
+        resolver.check_quantizes()
+    return download_plan.for_source(request.ref, offline=request.offline)
 
 
 @frozen(kw_only=True)
-class _Errand:
-    """One model to be had for one device, and those who help with it."""
+class _Resolver:
+    """The ways to one model for one device."""
 
-    need: Need
+    request: ArtifactRequest
     store: Store
-    worker: Asked
-    progress: Progress
-    offline: bool
-    update: bool
+    backend: BackendCalls
+    _looked_up: dict[str, Artifact | None] = field(init=False, factory=dict)
 
-    def published(self) -> Obtained | None:
-        """Weights that somebody made ready, if the backend knows of any."""
-        return _first_published(self.need, self.worker, self._take)
+    def _in_store(self, precision: str) -> Artifact | None:
+        """Return the store's artifact at ``precision``; it is looked up once."""
+        if precision not in self._looked_up:
+            request = self.request
+            self._looked_up[precision] = self.store.artifact(request.ref.store_name, request.key(precision))
+        return self._looked_up[precision]
 
-    def _take(self, published: Published, precision: str) -> Obtained:
+    def stored(self) -> ResolvedModel | None:
+        """Return what the store has, if anything."""
+        if self.request.ref.form == "artifact":
+            return None
+        for precision in self.request.precisions:
+            if (artifact := self._in_store(precision)) is not None:
+                return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin="from the store")
+        return None
+
+    # --- published ------------------------------------------------------------------------------------------------
+
+    def published(self) -> ResolvedModel | None:
+        """Return weights that somebody published for the device, if the backend knows any."""
+        return self.first_published(self._take)
+
+    def first_published(self, take: Callable[[Published, str], T]) -> T | None:
+        """Return ``take(published, precision)`` of the first published weights that are where the backend says."""
+        request = self.request
+        name = request.ref.name
+        if request.ref.form != "named" or name not in CATALOGUE:
+            return None
+        for precision in request.precisions:
+            answer = self.backend.call(
+                "published", limit_s=CALL_LIMIT_S, model=name, device=request.device, precision=precision
+            )
+            if answer is None:
+                continue
+            try:
+                return take(Published(**answer), precision)
+            except NotOnHubError as error:
+                logger.warning("%s; looking for another way to get %s", error.message, name)
+        return None
+
+    def _take(self, published: Published, precision: str) -> ResolvedModel:
         if published.repository.startswith(PACKAGE):
             return self._from_package(published.repository[len(PACKAGE) :], precision)
         return self._from_hub(published, precision)
 
-    def _from_package(self, package: str, precision: str) -> Obtained:
-        if package != sample.PACKAGE:
+    def _from_package(self, package: str, precision: str) -> ResolvedModel:
+        if package != sample_package.PACKAGE:
             raise ModelError(f"nothing is known about weights in the package {package}")
+        request = self.request
 
         def fill(folder: Path) -> Mapping[str, Any]:
-            from phi3_core.checkpoint.gguf import Gguf
+            from phi3_core.checkpoint.gguf import Gguf  # start-up: a model that is in the store needs no GGUF reader
 
-            file = sample.package_file()
+            obtained = sample_package.obtain_package(self.store, request.progress, offline=request.offline)
+            file = obtained.file
             gguf = Gguf.open(file)
-            self.progress("reading the tokenizer")
+            request.progress("reading the tokenizer")
             gguf.write_tokenizer(folder)
             _link(file, folder / file.name)
             return {
                 "source": {"repository": f"{PACKAGE}{package}"},
-                "revision": sample.revision(),
+                "revision": obtained.version,
                 "context_length": gguf.describe().context_length,
             }
 
-        artifact = self.store.make_artifact(self.need.name, self.need.form(precision), fill)
-        return Obtained(artifact=artifact, text=artifact.path, how=f"from the package {package}")
+        artifact = self.store.make_artifact(request.ref.store_name, request.key(precision), fill)
+        return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin=f"from the package {package}")
 
-    def _from_hub(self, published: Published, precision: str) -> Obtained:
-        from phi3_core.hub import fetch
+    def _from_hub(self, published: Published, precision: str) -> ResolvedModel:
+        from phi3_core.hub import fetch  # start-up: a model that is in the store needs no hub
 
-        need = self.need
-        old = self.store.artifact(need.name, need.form(precision))
+        request = self.request
         repository, folder = published.repository, published.folder
-        snapshot, files = fetch.listed(repository, published.revision, folder, offline=self.offline)
-        how = f"published as {repository}{'/' + folder if folder else ''} at {snapshot.commit[:12]}"
+        snapshot, files = fetch.listed(repository, published.revision, folder, offline=request.offline)
+        origin = f"published as {repository}{'/' + folder if folder else ''} at {snapshot.commit[:12]}"
+        old = self._in_store(precision)
         if old is not None and old.manifest.get("revision") == snapshot.commit:
-            return Obtained(artifact=old, text=old.path, how=f"{how}, which is the newest")
+            return ResolvedModel(artifact=old, tokenizer_dir=old.path, origin=f"{origin}, which is the newest")
 
         def fill(target: Path) -> Mapping[str, Any]:
-            facts = fetch.fill(snapshot, files, target, self.progress, offline=self.offline)
-            found = self.worker.call("recognize", limit_s=ASK_LIMIT_S, path=target)
+            facts = fetch.fill(snapshot, files, target, request.progress, offline=request.offline)
+            found = self.backend.call("recognize", limit_s=CALL_LIMIT_S, path=target)
             if found != precision:
                 fetch.forget(target)
-                raise MissingError(f"{repository} holds {found or 'no'} weights for {need.device.backend}")
+                raise NotOnHubError(f"{repository} holds {found or 'no'} weights for {request.device.backend}")
             return facts
 
         artifact = self.store.make_artifact(
-            need.name, need.form(precision), fill, wanted=lambda found: found.get("revision") == snapshot.commit
+            request.ref.store_name,
+            request.key(precision),
+            fill,
+            wanted=lambda found: found.get("revision") == snapshot.commit,
         )
-        return Obtained(artifact=artifact, text=artifact.path, how=how)
+        return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin=origin)
 
-    def quantized(self) -> Obtained:
-        """Weights that the backend makes from the original ones; a hub's folder may hold something else."""
-        need = self.need
-        if "quantize" not in self.worker.hooks and need.reference.form != "hub":
-            raise _no_form(need)
-        source = source_of(need.reference, self.store, self.progress, offline=self.offline, update=self.update)
+    # --- made here, or the user's own -----------------------------------------------------------------------------
+
+    def quantized(self) -> ResolvedModel:
+        """Return what the backend makes of the original weights; a hub's folder may hold something else."""
+        request = self.request
+        if request.ref.form != "hub":
+            self.check_quantizes()
+        source = source_of(request.ref, self.store, request.progress, offline=request.offline, update=request.update)
         if not any(source.path.glob("*.safetensors")):
-            if need.recipe is not None:
-                raise quantizing.no_original(need)
+            if request.recipe is not None:
+                raise quantizing.no_original(request)
             return self.local(source.path)
-        return quantizing.quantize(need, source, self.store, worker=self.worker, progress=self.progress)
+        recipe = request.recipe or Recipe(precision=request.precisions[0])
+        old = self._in_store(recipe.precision)
+        return quantizing.quantize(request, recipe, source, self.store, self.backend, old=old)
 
-    def local(self, path: Path) -> Obtained:
-        """The user's own files, or a folder of the hub's that needs no quantizing."""
+    def local(self, path: Path) -> ResolvedModel:
+        """Return the user's own files, or a folder of the hub's that needs no quantizing."""
 
         def recognize(path: Path) -> str | None:
-            found = self.worker.call("recognize", limit_s=ASK_LIMIT_S, path=path)
+            found = self.backend.call("recognize", limit_s=CALL_LIMIT_S, path=path)
             return None if found is None else str(found)
 
-        return local.obtain(path, self.need.device, self.need.precisions, self.store, recognize=recognize)
+        request = self.request
+        return local.obtain(path, request.device, request.precisions, self.store, recognize=recognize)
+
+    def check_quantizes(self) -> None:
+        """Raise :class:`NoArtifactError` unless the backend quantizes."""
+        if "quantize" not in self.backend.hooks:
+            request = self.request
+            raise NoArtifactError(
+                f"{request.ref.name} is not available for {request.device} at {', '.join(request.precisions)}: "
+                f"nothing is published for it, and the backend does not quantize",
+                hint="try another --precision or --device",
+            )
 
 
 def _link(file: Path, link: Path) -> None:
-    """A second name for a file if the disk allows it, else a copy."""
+    """Give a file a second name if the disk allows it, else copy it."""
     try:
         os.link(file, link)
     except OSError:

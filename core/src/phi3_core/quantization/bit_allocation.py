@@ -20,7 +20,7 @@ from phi3_core.values import Progress
 
 from .calibration import Calibration, calibration_for
 from .importance import Importance
-from .rounding import lost_share, round_rows
+from .rounding import relative_output_error, round_rows
 from .scales import Scheme
 
 _SAMPLED = 16
@@ -98,7 +98,7 @@ def make_plan(checkpoint: Checkpoint, schemes: Mapping[str, Scheme], calibration
     return Plan(schemes=schemes, importance=importance, factors=factors)
 
 
-def spared(
+def layers_kept_at_8_bits(
     checkpoint: Checkpoint, scheme: Scheme, ratio: float, calibration: Calibration | None, progress: Progress
 ) -> Iterator[Weight]:
     """Layers that would lose the largest share of their output, until the others are a ``ratio`` of all weights."""
@@ -108,7 +108,7 @@ def spared(
         progress("choosing layers for 8 bits", index, len(weights))
         rows = weight.float32(slice(None, None, _SAMPLED))
         importance = calibration.of(weight) if calibration else None
-        suffering[weight.name] = lost_share(rows, round_rows(rows, scheme, importance), importance)
+        suffering[weight.name] = relative_output_error(rows, round_rows(rows, scheme, importance), importance)
     low = sum(weight.raw.size for weight in weights)
     limit = ratio * low
     for weight in sorted(weights, key=lambda weight: suffering[weight.name], reverse=True):

@@ -11,7 +11,7 @@ from phi3_core.checkpoint.safetensors import Weight
 from phi3_core.errors import UsageError
 from phi3_core.values import Progress, Recipe
 
-from .bit_allocation import Plan, make_plan, read_calibration, spared
+from .bit_allocation import Plan, layers_kept_at_8_bits, make_plan, read_calibration
 from .scales import Scheme
 
 
@@ -31,7 +31,7 @@ class Settings:
         checkpoint: Checkpoint,
         *,
         outer: Iterable[Weight],
-        byte_scheme: Callable[[Weight], Scheme],
+        int8_scheme: Callable[[Weight], Scheme],
         progress: Progress,
     ) -> Plan:
         """Give ``outer`` weights 8 bits, and the linear layers beyond the ratio that suffer most.
@@ -45,9 +45,9 @@ class Settings:
         calibration = read_calibration(checkpoint, self.calibration, progress) if low.bits == 4 else None
         wide = [*outer]
         if self.ratio < 1:
-            wide += spared(checkpoint, low, self.ratio, calibration, progress)
+            wide += layers_kept_at_8_bits(checkpoint, low, self.ratio, calibration, progress)
         schemes = {weight.name: low for weight in checkpoint.linear}
-        schemes |= {weight.name: byte_scheme(weight) for weight in wide}
+        schemes |= {weight.name: int8_scheme(weight) for weight in wide}
         return make_plan(checkpoint, schemes, calibration)
 
 

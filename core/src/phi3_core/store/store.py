@@ -5,6 +5,7 @@
     PHI3_HOME/
         artifacts/<model>/<backend>[-<layout>]-<precision>/   weights for one backend, with phi3.json
         sources/<model>/                                      original weights, with phi3.json
+        packages/<name>-<version>/                            weights from a Python package, with phi3.json
         staging/                                              what is being made, and downloads that go on later
         engines/<digest>/                                     what backends derive from an artifact; may be deleted
         toolchains/                                           programs of others, made once; may be deleted
@@ -49,8 +50,8 @@ Wanted = Callable[[Mapping[str, Any]], bool]
 
 
 @frozen(kw_only=True)
-class Form:
-    """Which form of a model's weights."""
+class ArtifactKey:
+    """Which of a model's artifacts: for which backend, at which precision."""
 
     backend: str
     precision: str
@@ -87,17 +88,17 @@ class Store:
 
     # --- finding ------------------------------------------------------------------------------------------------
 
-    def artifact(self, model: str, form: Form) -> Artifact | None:
+    def artifact(self, model: str, key: ArtifactKey) -> Artifact | None:
         """An artifact that is there and whole, as far as its files' sizes tell.
 
         Raises:
             ModelError: it is there, and damaged.
         """
-        folder = self._artifact_folder(model, form)
-        content = _whole(folder, removal(model, form.backend, form.precision))
+        folder = self._artifact_folder(model, key)
+        content = _whole(folder, removal(model, key.backend, key.precision))
         if content is None:
             return None
-        return Artifact(path=folder, backend=form.backend, precision=form.precision, manifest=content)
+        return Artifact(path=folder, backend=key.backend, precision=key.precision, manifest=content)
 
     def source(self, model: str) -> Source | None:
         """Original weights that are there and whole, as far as their files' sizes tell."""
@@ -120,9 +121,9 @@ class Store:
         """Everything that is visible, by model, backend and precision."""
         found = []
         for folder in sorted(self.root.glob("artifacts/*/*/")):
-            form, _, precision = folder.name.rpartition("-")
+            backend, _, precision = folder.name.rpartition("-")
             if (folder / manifest.NAME).is_file() and precision in PRECISIONS:
-                found.append(_entry(folder.parent.name, folder, form.partition("-")[0], precision))
+                found.append(_entry(folder.parent.name, folder, backend.partition("-")[0], precision))
         found += [
             _entry(folder.name, folder, None, None)
             for folder in sorted(self.root.glob("sources/*/"))
@@ -132,13 +133,13 @@ class Store:
 
     # --- making -------------------------------------------------------------------------------------------------
 
-    def make_artifact(self, model: str, form: Form, fill: Fill, *, wanted: Wanted = lambda _: True) -> Artifact:
+    def make_artifact(self, model: str, key: ArtifactKey, fill: Fill, *, wanted: Wanted = lambda _: True) -> Artifact:
         """Return the artifact, filled by ``fill`` unless a ``wanted`` one is there. Two processes do the work once."""
-        folder = self._artifact_folder(model, form)
-        facts = {"model": model, "backend": form.backend, "precision": form.precision, "layout": form.layout}
-        hint = removal(model, form.backend, form.precision)
+        folder = self._artifact_folder(model, key)
+        facts = {"model": model, "backend": key.backend, "precision": key.precision, "layout": key.layout}
+        hint = removal(model, key.backend, key.precision)
         content = self._make(folder, facts, fill, wanted, hint=hint)
-        return Artifact(path=folder, backend=form.backend, precision=form.precision, manifest=content)
+        return Artifact(path=folder, backend=key.backend, precision=key.precision, manifest=content)
 
     def make_source(self, model: str, fill: Fill, *, old: str = "") -> Source:
         """Return the source, filled by ``fill`` if it is not there yet, or is the one whose digest is ``old``."""
@@ -146,6 +147,26 @@ class Store:
         facts, hint = {"model": model}, removal(model)
         content = self._make(folder, facts, fill, lambda found: found["digest"] != old, hint=hint)
         return Source(path=folder, model=model, revision=content.get("revision"))
+
+    def package(self, name: str) -> Path | None:
+        """Return the folder with the files of a Python package that were fetched, if they are there and whole."""
+        folder = self.root / "packages" / name
+        return None if _whole(folder, "") is None else folder
+
+    def make_package(self, name: str, fill: Fill) -> Path:
+        """Return the folder with a Python package's files, filled by ``fill`` if it is not there yet."""
+        folder = self.root / "packages" / name
+        self._make(folder, {}, fill, lambda _: True)
+        return folder
+
+    def remove_packages(self) -> int:
+        """Remove what was fetched of Python packages, and return its size in bytes."""
+        freed = 0
+        with store_errors(self.root):
+            for folder in sorted(self.root.glob("packages/*/")):
+                freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+                _remove(folder)
+        return freed
 
     def derive(self, digest: str, name: str, fill: Fill) -> Path:
         """Return a folder of things derived from the artifact ``digest``, filled by ``fill`` if it is not there yet."""
@@ -223,8 +244,8 @@ class Store:
         shutil.rmtree(trash, ignore_errors=True)  # what cannot be deleted now is swept up later
         shutil.rmtree(self.root / "engines" / digest[:16], ignore_errors=True)
 
-    def _artifact_folder(self, model: str, form: Form) -> Path:
-        return self.root / "artifacts" / model / form.folder
+    def _artifact_folder(self, model: str, key: ArtifactKey) -> Path:
+        return self.root / "artifacts" / model / key.folder
 
 
 def touch(folder: Path) -> None:
@@ -264,7 +285,7 @@ def _entry(model: str, folder: Path, backend: str | None, precision: str | None)
 def _folder_of(content: Mapping[str, Any]) -> str:
     """The name of the folder that an artifact's manifest belongs into."""
     words = {key: content.get(key, "") for key in ("backend", "precision", "layout")}
-    return Form(**words).folder
+    return ArtifactKey(**words).folder
 
 
 def _clear(staging: Path) -> None:

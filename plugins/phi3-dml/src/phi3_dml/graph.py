@@ -79,7 +79,7 @@ class _GraphBuilder(NodeBuilder):
             weights.table(checkpoint.embedding, table)
             (head,) = weights.matrices(checkpoint.head, whole("lm_head.MatMul", checkpoint.head))
         states = self.add("Gather", f"{name}/Gather", (table, "input_ids"))
-        if not self.layout.halves:
+        if not self.layout.float16:
             states = self.add("Cast", f"{name}/Cast", (states,), to=FLOAT)
         return head, states
 

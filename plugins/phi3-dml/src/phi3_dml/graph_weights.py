@@ -100,12 +100,12 @@ class StoredWeights:
         plan: Plan,
         data: DataFile,
         *,
-        halves: bool,
+        float16: bool,
         explicit_zeros: bool,
         stored: Callable[[Weight], None] | None = None,
     ) -> None:
         self.plan, self.data = plan, data
-        self.kind: npt.DTypeLike = np.float16 if halves else np.float32
+        self.kind: npt.DTypeLike = np.float16 if float16 else np.float32
         """What the graph computes in: scales, norms and tables are of this type."""
         self.explicit_zeros = explicit_zeros
         """Whether zero points are written out where they are the usual ones."""
@@ -210,8 +210,8 @@ class StoredWeights:
 
 def _half(values: Floats) -> npt.NDArray[np.float16]:
     """Halves end at 65504; weights are far below, and infinity would spread."""
-    halves: npt.NDArray[np.float16] = np.clip(values, -65504, 65504).astype(np.float16)
-    return halves
+    clipped: npt.NDArray[np.float16] = np.clip(values, -65504, 65504).astype(np.float16)
+    return clipped
 
 
 def _unsigned(part: Rounded) -> npt.NDArray[np.uint8]:
@@ -231,13 +231,13 @@ def _packed_zeros(zeros: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uin
     return pack_nibbles(zeros)
 
 
-def stored_bytes(weight: Weight, scheme: Scheme | None, *, halves: bool, zeros: bool) -> int:
+def stored_bytes(weight: Weight, scheme: Scheme | None, *, float16: bool, zeros: bool) -> int:
     """What a weight takes in the data file, its alignment left aside."""
     outputs, inputs = weight.shape
     if scheme is None:
         return 2 * outputs * inputs
     groups = scheme.groups(inputs)
-    each = (2 if halves else 4) + (scheme.bits / 8 if zeros else 0)
+    each = (2 if float16 else 4) + (scheme.bits / 8 if zeros else 0)
     return round(outputs * (inputs * scheme.bits / 8 + groups * each))
 
 

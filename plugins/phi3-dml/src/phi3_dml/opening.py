@@ -27,7 +27,7 @@ class Provider:
     options: Mapping[str, str]
     rewinds: bool
     """Whether a filled cache can be shortened and added to."""
-    halves: bool
+    float16: bool
     """Whether its graphs compute in half precision."""
 
 
@@ -55,9 +55,9 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
     content = configuration.read(artifact.path)
     graph, found = configuration.check_files(artifact.path, content)
     provider = provider_of(device)
-    halves = onnx_writer.FLOAT16 in {kind for name, kind in found.inputs.items() if name.startswith("past")}
-    if provider.halves != halves:
-        made = "GPUs, in half precision" if halves else "CPUs, in single precision"
+    float16 = onnx_writer.FLOAT16 in {kind for name, kind in found.inputs.items() if name.startswith("past")}
+    if provider.float16 != float16:
+        made = "GPUs, in half precision" if float16 else "CPUs, in single precision"
         raise ModelError(f"{graph} was made for {made}; {device} needs another form", hint="phi3 models pull")
     detection.confirm(device)
     original, window = _positions(artifact)
@@ -77,11 +77,11 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
 def provider_of(device: Device) -> Provider:
     """By the device's id: ``CPU``, ``CUDA``, or the number of a DirectX adapter."""
     if device.id.isascii() and device.id.isdigit():
-        return Provider(name="dml", options={"device_index": device.id}, rewinds=False, halves=True)
+        return Provider(name="dml", options={"device_index": device.id}, rewinds=False, float16=True)
     if device.id == "CPU":
-        return Provider(name=None, options={}, rewinds=True, halves=False)
+        return Provider(name=None, options={}, rewinds=True, float16=False)
     if device.id == "CUDA":
-        return Provider(name="cuda", options={}, rewinds=True, halves=True)
+        return Provider(name="cuda", options={}, rewinds=True, float16=True)
     raise UsageError(f"there is no device {device}", hint="phi3 devices")
 
 

@@ -42,7 +42,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     settings = _decide(checkpoint, device, layout, recipe)
     _check_room(checkpoint, layout, settings, output)
     # The output layer gets 8 bits where the others get 4.
-    plan = settings.plan(checkpoint, outer=(checkpoint.head,), byte_scheme=byte_scheme, progress=progress)
+    plan = settings.plan(checkpoint, outer=(checkpoint.head,), int8_scheme=int8_scheme, progress=progress)
     _write(checkpoint, layout, plan, output, progress)
     return {"phi3-dml": __version__}
 
@@ -52,7 +52,7 @@ def _write(checkpoint: Checkpoint, layout: Layout, plan: Plan, output: Path, pro
         weights = graph_weights.StoredWeights(
             plan,
             data,
-            halves=layout.halves,
+            float16=layout.float16,
             explicit_zeros=layout.explicit_zeros,
             stored=stored_counter(checkpoint, plan, progress),
         )
@@ -62,7 +62,7 @@ def _write(checkpoint: Checkpoint, layout: Layout, plan: Plan, output: Path, pro
     configuration.write(checkpoint, output, positions=not layouts.is_fused(checkpoint.architecture, layout))
 
 
-def byte_scheme(weight: Weight) -> Scheme:
+def int8_scheme(weight: Weight) -> Scheme:
     """8 bits, in the largest groups that fill a row."""
     size = next((size for size in reversed(_BLOCKS) if weight.shape[1] % size == 0), -1)
     return Scheme(bits=8, group_size=size)
@@ -101,7 +101,7 @@ def _check_shape(shape: Architecture) -> None:
 
 def _group_size(checkpoint: Checkpoint, layout: Layout, bits: int) -> int:
     """Groups of 32 as the published weights for the CPU have them, of 128 for DirectML, where they fill the rows."""
-    wanted = (32,) if not layout.halves and bits == 4 else (128, 64, 32)
+    wanted = (32,) if not layout.float16 and bits == 4 else (128, 64, 32)
     weights = (*checkpoint.linear, checkpoint.head)
     size = fitting_group_size(weights, wanted)
     if size is None:
@@ -115,10 +115,10 @@ def _check_room(checkpoint: Checkpoint, layout: Layout, settings: Settings, outp
     low = settings.linear
     size = 2 * checkpoint.embedding.raw.size
     for weight in (*checkpoint.linear, checkpoint.head):
-        scheme = byte_scheme(weight) if low and weight is checkpoint.head else low
-        size += graph_weights.stored_bytes(weight, scheme, halves=layout.halves, zeros=layout.explicit_zeros)
+        scheme = int8_scheme(weight) if low and weight is checkpoint.head else low
+        size += graph_weights.stored_bytes(weight, scheme, float16=layout.float16, zeros=layout.explicit_zeros)
     if settings.ratio < 1:
         size = round(size * (1 + (1 - settings.ratio)))
-    tables = checkpoint.architecture.context * checkpoint.architecture.rotary.size * (2 if layout.halves else 4)
+    tables = checkpoint.architecture.context * checkpoint.architecture.rotary.size * (2 if layout.float16 else 4)
     size += 2 * tables + _LARGEST_GRAPH
     check_room(output, size=size, memory=rounding_memory(checkpoint))

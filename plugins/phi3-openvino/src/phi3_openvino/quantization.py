@@ -36,7 +36,7 @@ def quantize(
     _check_room(checkpoint, settings, output)
     # The output layer and the embedding get 8 bits, as optimum-intel has it.
     outer = (checkpoint.embedding, checkpoint.head)
-    plan = settings.plan(checkpoint, outer=outer, byte_scheme=lambda _: _BYTE_SCHEME, progress=progress)
+    plan = settings.plan(checkpoint, outer=outer, int8_scheme=lambda _: _BYTE_SCHEME, progress=progress)
     graph.write(checkpoint, plan, output / MODEL, stored_counter(checkpoint, plan, progress))
     return None
 

@@ -18,6 +18,7 @@ from typing import Any
 from attrs import frozen
 
 from . import paths
+from .distributions import canonical_name
 from .errors import Phi3Error
 from .plugin import Broken
 from .surveys import Answer, Survey, survey
@@ -106,7 +107,7 @@ def packages() -> dict[str, str]:
 
 def _canonical(requirement: str) -> str:
     """The name of what is required, as indexes spell it."""
-    return re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]).lower()
+    return canonical_name(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
 
 
 def _diagnose(found: Survey) -> tuple[tuple[Diagnosis, ...], tuple[Broken, ...]]:

@@ -19,7 +19,7 @@ from attrs import field, frozen
 from . import __version__, machine, paths
 from .errors import Phi3Error
 from .plugin import Backend, Broken, installed
-from .values import Machine, Offer, Refusal, to_plain
+from .values import Machine, Offer, Refusal, to_plain, values_of
 
 if TYPE_CHECKING:
     from .worker.host import Worker
@@ -40,19 +40,19 @@ def _words(given: Any) -> Any:
 
 
 def _offers(given: Any) -> Any:
-    return tuple(Offer(**item) if isinstance(item, dict) else item for item in given)
+    return values_of(Offer, given)
 
 
 def _refusals(given: Any) -> Any:
-    return tuple(Refusal(**item) if isinstance(item, dict) else item for item in given)
+    return values_of(Refusal, given)
 
 
 def _answers(given: Any) -> Any:
-    return tuple(Answer(**item) if isinstance(item, dict) else item for item in given)
+    return values_of(Answer, given)
 
 
 def _broken(given: Any) -> Any:
-    return tuple(Broken(**item) if isinstance(item, dict) else item for item in given)
+    return values_of(Broken, given)
 
 
 @frozen(kw_only=True)

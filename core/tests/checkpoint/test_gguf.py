@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from phi3_core.checkpoint.gguf import Gguf, check, describe, write_tokenizer
+from phi3_core.checkpoint.gguf import Gguf, check, describe_gguf, write_tokenizer
 from phi3_core.errors import ModelError, StoreError
 
 gguf = pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
@@ -70,7 +70,7 @@ def whole(tmp_path) -> Path:
 
 def test_what_a_file_says_about_itself(whole):
     check(whole)
-    found = describe(whole)
+    found = describe_gguf(whole)
     assert (found.architecture, found.name, found.context_length) == ("llama", "tiny", 64)
     assert (found.bos_id, found.eos_id, found.chat_template) == (1, 2, "{{ messages }}")
     assert found.stop_ids == (2, 0), "the end of a text ends an answer too"
@@ -78,7 +78,7 @@ def test_what_a_file_says_about_itself(whole):
 
 def test_what_is_not_said_is_none(tmp_path):
     bare = {"general.name": None, "tokenizer.chat_template": None, "tokenizer.ggml.bos_token_id": None}
-    found = describe(write(tmp_path / "bare.gguf", **bare))
+    found = describe_gguf(write(tmp_path / "bare.gguf", **bare))
     assert (found.name, found.chat_template, found.bos_id) == ("bare", None, None)
 
 
@@ -98,7 +98,7 @@ def test_the_precision_is_that_of_most_weights(tmp_path, kind, precision):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert describe(path).precision == precision
+    assert describe_gguf(path).precision == precision
 
 
 def test_numbers_are_the_packages_own(tmp_path):
@@ -214,7 +214,7 @@ def test_a_folder_and_nothing_at_all(tmp_path):
 )
 def test_a_description_that_makes_no_sense(tmp_path, changes, problem):
     with pytest.raises(ModelError, match=problem):
-        describe(write(tmp_path / "m.gguf", **changes))
+        describe_gguf(write(tmp_path / "m.gguf", **changes))
 
 
 def test_the_tokenizer_keeps_the_ids(whole, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.errors import ModelError, StoreError, UsageError
 from phi3_core.quantization import recipes, resources
-from phi3_core.quantization.bit_allocation import Plan, stored_counter
+from phi3_core.quantization.bit_allocation import RoundingPlan, stored_counter
 from phi3_core.quantization.scales import Scheme
 from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Recipe, Source
@@ -27,12 +27,12 @@ def quiet(*_, **__):
 
 
 def plan(checkpoint, linear, ratio=1.0):
-    chosen = recipes.Settings(linear=linear, ratio=ratio, calibration="none")
+    chosen = recipes.RoundingSettings(linear=linear, ratio=ratio, calibration="none")
     return chosen.plan(checkpoint, outer=(checkpoint.head,), int8_scheme=lambda _: BYTE, progress=quiet)
 
 
 def test_without_a_scheme_everything_keeps_half_precision(checkpoint):
-    assert plan(checkpoint, None) == Plan()
+    assert plan(checkpoint, None) == RoundingPlan()
 
 
 def test_what_lies_around_the_layers_gets_eight_bits_and_so_do_layers_beyond_the_ratio(checkpoint):
@@ -79,7 +79,7 @@ def test_the_first_size_that_divides_all_inputs(checkpoint):
 
 def test_the_count_of_what_is_stored_ends_at_the_whole(checkpoint):
     seen = []
-    stored = stored_counter(checkpoint, Plan(), lambda *given: seen.append(given))
+    stored = stored_counter(checkpoint, RoundingPlan(), lambda *given: seen.append(given))
     for weight in (*checkpoint.linear, checkpoint.embedding, checkpoint.head):  # the last two are one
         stored(weight)
     assert seen[-1] == ("preparing weights", checkpoint.parameters, checkpoint.parameters)

@@ -13,7 +13,7 @@ def test_what_is_missing_is_copied_and_what_is_there_stays(tmp_path):
         (source / name).write_text("the source's", encoding="utf-8")
     (output / "config.json").write_text("the backend's", encoding="utf-8")
     (output / "weights.bin").touch()
-    sidecars.copy(source, output)
+    sidecars.copy_sidecars(source, output)
     assert {file.name: file.read_text(encoding="utf-8") for file in output.iterdir()} == {
         "config.json": "the backend's",
         "tokenizer.model": "the source's",

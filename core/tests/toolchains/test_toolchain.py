@@ -24,9 +24,10 @@ MODULE = "version = {version!r}\n"
 TOOL = Toolchain(name="anvil", requirements=("anvil>=1,<3",), left_out=("torchvision-like",))
 PREPARE = """
 import sys
-from phi3_core.toolchains.toolchain import Toolchain, prepare
+from phi3_core.toolchains.toolchain import Toolchain, prepare_toolchain
 
-tools = prepare(Toolchain(name="anvil", requirements=("anvil>=1,<3",)), lambda *words: print(words[0], flush=True))
+anvil = Toolchain(name="anvil", requirements=("anvil>=1,<3",))
+tools = prepare_toolchain(anvil, lambda *words: print(words[0], flush=True))
 """
 
 
@@ -83,7 +84,7 @@ def made(tmp_path_factory, wheels):
         patch.chdir(home)
         # What the user has for another Python is not for this one.
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        tools = toolchain.prepare(TOOL, lambda stage, *_: stages.append(stage))
+        tools = toolchain.prepare_toolchain(TOOL, lambda stage, *_: stages.append(stage))
     return home, tools, stages
 
 
@@ -105,7 +106,7 @@ def test_it_is_made_once_as_asked_and_constrained(made, tools):
     }
     assert any(stage.startswith("installing anvil: ") and "hammer" in stage for stage in made[2])
     stages = []
-    again = toolchain.prepare(TOOL, lambda stage, *_: stages.append(stage))
+    again = toolchain.prepare_toolchain(TOOL, lambda stage, *_: stages.append(stage))
     assert (again.path, again.versions, stages) == (tools.path, tools.versions, [])
     assert [each.path for each in toolchain.installed()] == [tools.path]
     assert evolve_folder(requirements=("anvil==1.0",)) != TOOL.folder == tools.path
@@ -209,7 +210,7 @@ def test_killed_midway_it_leaves_nothing_running_and_is_made_anew(index):
     until(lambda: ended(family))
     assert folder.is_dir()
     assert toolchain.installed() == []
-    made = toolchain.prepare(Toolchain(name="anvil", requirements=("anvil>=1,<3",)), none)
+    made = toolchain.prepare_toolchain(Toolchain(name="anvil", requirements=("anvil>=1,<3",)), none)
     assert made.path == folder
     assert made.versions["hammer"] == "1.1"
 
@@ -227,14 +228,14 @@ def test_two_at_once_do_the_work_once(index, monkeypatch):
     (tools,) = toolchain.installed()
     python = install.python(tools.path)
     python.unlink()
-    assert toolchain.prepare(Toolchain(name="anvil", requirements=("anvil>=1,<3",)), none).path == tools.path
+    assert toolchain.prepare_toolchain(Toolchain(name="anvil", requirements=("anvil>=1,<3",)), none).path == tools.path
     assert python.exists()
 
 
 def test_what_cannot_be_installed_leaves_a_log_and_nothing_else(index):
     missing = Toolchain(name="anvil", requirements=("no-such-package>=1",))
     with pytest.raises(ModelError, match="anvil could not be installed: .*no-such-package") as caught:
-        toolchain.prepare(missing, none)
+        toolchain.prepare_toolchain(missing, none)
     assert "\n" not in caught.value.message
     log = Path(str(caught.value.hint).rpartition(" ")[2])
     assert "No matching distribution" in log.read_text(encoding="utf-8")
@@ -251,13 +252,13 @@ def test_an_index_out_of_reach_is_one_line(home, monkeypatch):
     with pytest.raises(
         ModelError, match="anvil could not be installed: the package index cannot be reached: .*refused"
     ):
-        toolchain.prepare(TOOL, lambda stage, *_: stages.append(stage))
+        toolchain.prepare_toolchain(TOOL, lambda stage, *_: stages.append(stage))
     assert "installing anvil: the package index does not answer, trying again" in stages
 
 
 def test_no_room_is_said_before_the_work(index):
     with pytest.raises(StoreError, match=r"anvil takes 1000000000\.0 GB; .* free"):
-        toolchain.prepare(Toolchain(name="anvil", requirements=(), size_bytes=10**18), none)
+        toolchain.prepare_toolchain(Toolchain(name="anvil", requirements=(), size_bytes=10**18), none)
 
 
 @pytest.mark.skipif(shutil.which("uv") is None, reason="needs uv on the search path")
@@ -267,7 +268,7 @@ def test_uv_is_used_when_pip_has_no_settings(wheels, home, monkeypatch, tmp_path
     monkeypatch.setattr(install, "_pip_is_configured", lambda: False)
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("UV_FIND_LINKS", str(wheels))
-    made = toolchain.prepare(TOOL, none)
+    made = toolchain.prepare_toolchain(TOOL, none)
     assert "uv" in (made.path / "pyvenv.cfg").read_text(encoding="utf-8")
     assert made.versions == {"anvil": "2.0", "hammer": "1.1"}
 
@@ -317,7 +318,7 @@ def test_the_telling_line(text, cause):
 
 
 def test_removal(index, home, capsys):
-    toolchain.prepare(Toolchain(name="anvil", requirements=("anvil==1.0",)), none)
+    toolchain.prepare_toolchain(Toolchain(name="anvil", requirements=("anvil==1.0",)), none)
     assert main(["models", "list", "--json"]) == 0
     (listed,) = json.loads(capsys.readouterr().out)["toolchains"]
     assert (listed["name"], listed["bytes"] > 0) == ("anvil", True)

@@ -14,7 +14,8 @@ from phi3_core.quantization.calibration import calibrate
 from phi3_core.store import sidecars
 from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Device, Recipe, Source
-from phi3_dml import onnx_reader, onnx_writer, quantization, weights
+from phi3_dml import quantization, weights
+from phi3_dml.onnx import reader, writer
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 CPU = Device(backend="dml", id="CPU", kind="cpu", name="CPU")
@@ -45,7 +46,7 @@ def make(source, tmp_path):
             source, device, Recipe(**recipe), output, lambda stage, done=None, total=None: stages.append(stage)
         )
         assert stages[-1] == "writing the model"
-        sidecars.copy(source.path, output)  # as core does
+        sidecars.copy_sidecars(source.path, output)  # as core does
         assert {path.name for path in output.iterdir()} == {
             "model.onnx",
             "model.onnx.data",
@@ -54,7 +55,7 @@ def make(source, tmp_path):
             "tokenizer.json",
         }
         assert weights.recognize(output) == recipe["precision"]
-        return onnx_reader.read(output / "model.onnx").bits, output
+        return reader.read(output / "model.onnx").bits, output
 
     return make
 
@@ -76,9 +77,9 @@ def test_each_device_gets_its_layout(make):
     kinds = []
     for device in (CPU, GPU):
         _, output = make(device, precision="int4", group_size=32, extra={"calibration": "none"})
-        inputs = onnx_reader.read(output / "model.onnx").inputs
+        inputs = reader.read(output / "model.onnx").inputs
         kinds.append((inputs["past_key_values.0.key"], "position_ids" in inputs))
-    assert kinds == [(onnx_writer.FLOAT, False), (onnx_writer.FLOAT16, True)]
+    assert kinds == [(writer.FLOAT, False), (writer.FLOAT16, True)]
 
 
 @pytest.mark.runs

@@ -45,7 +45,7 @@ def make(source: Path, precision: str, folder: Path) -> Artifact:
     extra = {"calibration": str(folder / "calibration.npz")}
     recipe = Recipe(precision=precision, extra=extra)
     quantization.quantize(Source(path=source, model="tiny"), CPU, recipe, output, lambda *_, **__: None)
-    sidecars.copy(source, output)  # as core does
+    sidecars.copy_sidecars(source, output)  # as core does
     return Artifact(path=output, backend="npu", precision=precision, manifest={"digest": output.name})
 
 

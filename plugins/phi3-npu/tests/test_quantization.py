@@ -38,7 +38,7 @@ def make(tmp_path):
             calibrate(Checkpoint.open(source), [list(range(5, 45))]).save(tmp_path / "calibration.npz")
             recipe["extra"] = {"calibration": str(tmp_path / "calibration.npz")}
         quantization.quantize(Source(path=source, model="tiny"), NPU, Recipe(**recipe), output, quiet)
-        sidecars.copy(source, output)  # as core does
+        sidecars.copy_sidecars(source, output)  # as core does
         assert {path.name for path in output.iterdir()} == {weights.FILE, "config.json"}
         assert weights.recognize(output) == recipe["precision"]
         return load_file(output / weights.FILE)

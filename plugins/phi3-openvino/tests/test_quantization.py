@@ -46,7 +46,7 @@ def make(source, tmp_path):
             source, device, Recipe(**recipe), output, lambda stage, done=None, total=None: stages.append(stage)
         )
         assert stages[-1] in {"rounding weights", "preparing weights"}
-        sidecars.copy(source.path, output)  # as core does
+        sidecars.copy_sidecars(source.path, output)  # as core does
         assert {path.name for path in output.iterdir()} == {
             "openvino_model.xml",
             "openvino_model.bin",

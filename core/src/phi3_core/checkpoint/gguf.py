@@ -48,7 +48,12 @@ def check(path: Path) -> None:
     Gguf.open(path)
 
 
-def describe(path: Path) -> GgufDescription:
+def describe_gguf(path: Path) -> GgufDescription:
+    """Return what a GGUF file says about its model.
+
+    Raises:
+        ModelError: the file is damaged, or of a kind that cannot be read.
+    """
     return Gguf.open(path).describe()
 
 

@@ -24,8 +24,9 @@ Floats = npt.NDArray[np.float32]
 
 STORED: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F32": np.dtype("<f4")}
 """Types that weights come in, and what numpy holds them in. It has no bfloat16: those stay bit patterns."""
-_ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "F32": 4}
-_ITEM_BYTES |= {"U64": 8, "I64": 8, "F64": 8}
+ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "F32": 4}
+ITEM_BYTES |= {"U64": 8, "I64": 8, "F64": 8}
+"""Bytes of one number, by its type's name in the header."""
 _MAGNITUDE = {"F16": np.uint16(0x7FFF), "BF16": np.uint16(0x7FFF), "F32": np.uint32(0x7FFF_FFFF)}
 _INFINITY = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F80_0000}
 _LONGEST_HEADER = 100_000_000
@@ -64,6 +65,18 @@ class Weight:
             np.copyto(values, part)
         return values
 
+    def float16(self, rows: slice = slice(None)) -> npt.NDArray[np.float16]:
+        """Some rows in half precision; those of an F16 tensor share its memory.
+
+        Raises:
+            ModelError: some are not finite.
+        """
+        if self.dtype == "F16":
+            self.check_finite(rows)
+            part: npt.NDArray[np.float16] = self.raw[rows]
+            return part
+        return to_float16(self.float32(rows))
+
     def check_finite(self, rows: slice) -> None:
         """Infinities and what is not a number have all bits of the exponent set."""
         part = self.raw[rows]
@@ -75,6 +88,12 @@ class Weight:
         """Slices of rows with about ``elements`` values each."""
         step = max(1, elements // max(1, math.prod(self.shape[1:])))
         return (slice(start, min(start + step, self.shape[0])) for start in range(0, self.shape[0], step))
+
+
+def to_float16(values: Floats) -> npt.NDArray[np.float16]:
+    """Convert to half precision, whose largest number is 65504: weights are far below, and infinity would spread."""
+    half: npt.NDArray[np.float16] = np.clip(values, -65504, 65504).astype(np.float16)
+    return half
 
 
 def open_weights(folder: Path) -> dict[str, Weight]:
@@ -110,21 +129,19 @@ def _open_shards(folder: Path, index: Path) -> dict[str, Weight]:
 
 
 def map_file(path: Path) -> Mapping[str, Weight]:
-    """Map one file. Every size, offset and type in its header is checked before it is believed."""
+    """Map one file. Every size, offset and type in its header is checked before it is believed.
+
+    Raises:
+        ModelError: the file is damaged, or cannot be mapped.
+    """
+    header, start = read_header(path)
     size = path.stat().st_size
-    if size < 8:
-        raise ModelError(f"{path} is truncated: {size} bytes are no safetensors file", hint=_HINT)
     with path.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
-            raise ModelError(f"{path} is damaged: a header of {length} bytes in a file of {size}", hint=_HINT)
-        header = _json(path, opened.read(length))
         # For reading only: Windows sets memory aside for all of a mapping that could be written to.
         try:
             memory = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise ModelError(f"{path} cannot be mapped into memory: {error}") from error
-    start = 8 + length
     header.pop("__metadata__", None)
     spans = {name: _span(path, name, entry, size - start) for name, entry in header.items()}
     _check_apart(path, spans)
@@ -132,6 +149,22 @@ def map_file(path: Path) -> Mapping[str, Weight]:
         name: Weight(name=name, file=path, dtype=dtype, raw=_view(memory, start + first, dtype, shape))
         for name, (dtype, shape, first, _) in spans.items()
     }
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Read a file's header; return it and the offset at which the data starts.
+
+    Raises:
+        ModelError: it is not a safetensors file, or its header is damaged.
+    """
+    size = path.stat().st_size
+    if size < 8:
+        raise ModelError(f"{path} is truncated: {size} bytes are no safetensors file", hint=_HINT)
+    with path.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
+            raise ModelError(f"{path} is damaged: a header of {length} bytes in a file of {size}", hint=_HINT)
+        return _json(path, opened.read(length)), 8 + length
 
 
 _Span = tuple[str, tuple[int, ...], int, int]
@@ -150,7 +183,7 @@ def _span(path: Path, name: str, entry: Any, available: int) -> _Span:
         raise ModelError(
             f"{path} is truncated: tensor {name} ends {last - available} bytes behind the end of the file", hint=_HINT
         )
-    item = _ITEM_BYTES.get(dtype)
+    item = ITEM_BYTES.get(dtype)
     if first > last or (item is not None and last - first != item * math.prod(shape)):
         raise ModelError(
             f"{path} is damaged: tensor {name} of {dtype} {list(shape)} cannot have {last - first} bytes", hint=_HINT

@@ -103,7 +103,7 @@ def quantize(
             recipe=recipe,
             output=folder,
         )
-        sidecars.copy(source.path, folder)
+        sidecars.copy_sidecars(source.path, folder)
         return {
             "source": {"model": source.model, "revision": source.revision},
             "recipe": recorded,

@@ -8,9 +8,6 @@ the runtime and to test it; do not judge Phi-3 by it.
 
 from __future__ import annotations
 
-import json
-import math
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,28 +130,29 @@ def _parts(gguf: Gguf, config: dict[str, Any]) -> dict[str, list[str]]:
 def _write_weights(
     path: Path, gguf: Gguf, parts: dict[str, list[str]], config: dict[str, Any], progress: Progress
 ) -> None:
-    """Write safetensors: the header's length, the header, and the numbers one tensor after the other."""
+    """Write the checkpoint's tensors in half precision, one part after the other."""
+    # start-up: numpy, which only building the checkpoint needs
     import numpy as np
 
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
+    from phi3_core.checkpoint.safetensors_writer import SafetensorsWriter, TensorSpec
+
+    specs = []
     for name, made_of in parts.items():
-        first = gguf.tensors[made_of[0]].shape
-        shape = [sum(gguf.tensors[part].shape[0] for part in made_of), *first[1:]]
-        start, end = end, end + 2 * math.prod(shape)
-        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the numbers start aligned
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name, made_of in parts.items():
-            for part in made_of:
+        rows = sum(gguf.tensors[part].shape[0] for part in made_of)
+        specs.append(TensorSpec(name=name, dtype="F16", shape=(rows, *gguf.tensors[made_of[0]].shape[1:])))
+    done, total = 0, sum(spec.size_bytes for spec in specs)
+    with SafetensorsWriter(path, specs) as writer:
+        for spec in specs:
+            first_row = 0
+            for part in parts[spec.name]:
                 with np.errstate(over="ignore"):  # it is said in the next line
                     half = _values(gguf, part, config).astype(np.dtype("<f2"))
                 if not np.isfinite(half).all():
                     raise ModelError(f"{gguf.path} has the tensor {part!r} with numbers that float16 cannot hold")
-                file.write(half.data)
-            progress("writing weights", header[name]["data_offsets"][1], end)
+                writer.put(spec.name, half, first_row)
+                first_row += len(half)
+            done += spec.size_bytes
+            progress("writing weights", done, total)
 
 
 def _values(gguf: Gguf, name: str, config: dict[str, Any]) -> NDArray[np.float32]:

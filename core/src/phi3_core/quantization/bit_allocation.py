@@ -14,7 +14,8 @@ from attrs import field, frozen
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.safetensors import Floats, Weight
 from phi3_core.errors import UsageError
-from phi3_core.paths import engine_cache, read_json
+from phi3_core.paths import read_json
+from phi3_core.store.derived import derived_folder
 from phi3_core.store.manifest import NAME
 from phi3_core.values import Progress
 
@@ -28,7 +29,7 @@ _SAMPLED = 16
 
 
 @frozen(kw_only=True)
-class Plan:
+class RoundingPlan:
     """How each weight is stored: a scheme by its name; those that are not named keep half precision."""
 
     schemes: Mapping[str, Scheme] = field(factory=dict)
@@ -44,7 +45,7 @@ class Plan:
         return values if importance is None or importance.balance is None else values / importance.balance
 
 
-def stored_counter(checkpoint: Checkpoint, plan: Plan, progress: Progress) -> Callable[[Weight], None]:
+def stored_counter(checkpoint: Checkpoint, plan: RoundingPlan, progress: Progress) -> Callable[[Weight], None]:
     """What is called with each weight that has been stored, and says how many there are still to come."""
     stage = "rounding weights" if plan.schemes else "preparing weights"
     done = 0
@@ -68,7 +69,7 @@ def read_calibration(checkpoint: Checkpoint, given: str | None, progress: Progre
     manifest = read_json(checkpoint.path / NAME)
     # With what is derived from the source in the store, so that it goes when the source goes; else with all others.
     digest = manifest.get("digest") if isinstance(manifest, dict) else None
-    kept = engine_cache("core", str(digest or "calibration"), "calibration")
+    kept = derived_folder("core", str(digest or "calibration"), "calibration")
     if given is None:
         return calibration_for(checkpoint, cache=kept, progress=progress)
     path = Path(given)
@@ -81,10 +82,10 @@ def read_calibration(checkpoint: Checkpoint, given: str | None, progress: Progre
     return calibration_for(checkpoint, text=text, cache=kept, progress=progress)
 
 
-def make_plan(checkpoint: Checkpoint, schemes: Mapping[str, Scheme], calibration: Calibration | None) -> Plan:
+def make_plan(checkpoint: Checkpoint, schemes: Mapping[str, Scheme], calibration: Calibration | None) -> RoundingPlan:
     """Complete the schemes by what the calibration found, balanced where a division of the inputs costs nothing."""
     if calibration is None:
-        return Plan(schemes=schemes)
+        return RoundingPlan(schemes=schemes)
     importance = {weight.name: calibration.of(weight) for weight in (*checkpoint.linear, checkpoint.head)}
     factors: dict[str, Floats] = {}
     for layer in checkpoint.layers:
@@ -95,7 +96,7 @@ def make_plan(checkpoint: Checkpoint, schemes: Mapping[str, Scheme], calibration
         if balance is not None:
             # What the inputs of down are divided by goes into the rows of up, whose outputs they are.
             factors[layer.gate_up.name] = np.concatenate([np.ones_like(balance), 1 / balance])
-    return Plan(schemes=schemes, importance=importance, factors=factors)
+    return RoundingPlan(schemes=schemes, importance=importance, factors=factors)
 
 
 def layers_kept_at_8_bits(

@@ -11,12 +11,12 @@ from phi3_core.checkpoint.safetensors import Weight
 from phi3_core.errors import UsageError
 from phi3_core.values import Progress, Recipe
 
-from .bit_allocation import Plan, layers_kept_at_8_bits, make_plan, read_calibration
+from .bit_allocation import RoundingPlan, layers_kept_at_8_bits, make_plan, read_calibration
 from .scales import Scheme
 
 
 @frozen(kw_only=True)
-class Settings:
+class RoundingSettings:
     """A recipe with every choice made."""
 
     linear: Scheme | None
@@ -33,7 +33,7 @@ class Settings:
         outer: Iterable[Weight],
         int8_scheme: Callable[[Weight], Scheme],
         progress: Progress,
-    ) -> Plan:
+    ) -> RoundingPlan:
         """Give ``outer`` weights 8 bits, and the linear layers beyond the ratio that suffer most.
 
         Raises:
@@ -41,7 +41,7 @@ class Settings:
         """
         low = self.linear
         if low is None:
-            return Plan()
+            return RoundingPlan()
         calibration = read_calibration(checkpoint, self.calibration, progress) if low.bits == 4 else None
         wide = [*outer]
         if self.ratio < 1:
@@ -82,6 +82,17 @@ def check_recipe(recipe: Recipe, *, grouped: Collection[str]) -> None:
         raise UsageError(f"a ratio of {recipe.ratio} needs int4: it is the share of layers that get 4 bits")
     if recipe.precision not in grouped and recipe.group_size not in {None, -1}:
         raise UsageError(f"{recipe.precision} has no groups of {recipe.group_size}", hint="leave the group size out")
+
+
+def check_even_inputs(weights: Iterable[Weight]) -> None:
+    """Refuse weights that cannot be packed two a byte along their inputs.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    for weight in weights:
+        if weight.shape[1] % 2:
+            raise UsageError(f"{weight.name} has {weight.shape[1]} inputs; int4 needs an even number")
 
 
 def fitting_group_size(weights: Iterable[Weight], sizes: Sequence[int]) -> int | None:

@@ -17,7 +17,7 @@ FILES = (
 )
 
 
-def copy(source: Path, output: Path) -> None:
+def copy_sidecars(source: Path, output: Path) -> None:
     """Copy those of the files that ``source`` has, and ``output`` does not have yet."""
     for name in FILES:
         if (source / name).is_file() and not (output / name).exists():

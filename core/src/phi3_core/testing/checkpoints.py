@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from phi3_core.checkpoint.safetensors_writer import SafetensorsWriter, TensorSpec
+
 _LONG = {"type": "longrope"}
 
 TINY: Mapping[str, Mapping[str, Any]] = {
@@ -75,18 +77,10 @@ def write_random(folder: Path, config: Mapping[str, Any], *, dtype: str = "F16",
         complete["rope_scaling"] = {**_factors(complete, random), **complete["rope_scaling"]}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(complete, indent=1), encoding="utf-8")
-    item = 4 if dtype == "F32" else 2
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, shape in _tensors(complete).items():
-        start, end = end, end + item * math.prod(shape)
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    encoded = json.dumps(header).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(len(encoded).to_bytes(8, "little") + encoded)
-        for shape in _tensors(complete).values():
-            file.write(_values(shape, dtype, random).tobytes())
+    specs = [TensorSpec(name=name, dtype=dtype, shape=tuple(shape)) for name, shape in _tensors(complete).items()]
+    with SafetensorsWriter(folder / "model.safetensors", specs) as writer:
+        for spec in specs:
+            writer.put(spec.name, _values(list(spec.shape), dtype, random))
     return folder
 
 

@@ -110,7 +110,7 @@ class Tools:
         return outcome.text
 
 
-def prepare(toolchain: Toolchain, progress: Progress) -> Tools:
+def prepare_toolchain(toolchain: Toolchain, progress: Progress) -> Tools:
     """Install a toolchain, unless that has been done; two processes do it once.
 
     Raises:

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from phi3_core.backend import Sampler
 from phi3_core.errors import BackendError, PromptTooLongError, UsageError
-from phi3_core.sampling import Sampler
 from phi3_core.values import Artifact, Device, GenerationRequest
 
 from . import opening

@@ -7,13 +7,13 @@ key heads, keys, head size]``); outputs ``logits`` and ``present.N.key`` and ``.
 
 from __future__ import annotations
 
-from phi3_core.checkpoint.checkpoint import Checkpoint, Layer
+from phi3_core.backend import Checkpoint, Layer
 
 from .graph_attention import Attention
 from .graph_nodes import NodeBuilder
 from .graph_weights import Matrix, StoredWeights, split, whole
 from .layouts import Layout
-from .onnx_writer import CONTRIBUTED, FLOAT, INT64, Graph, Value
+from .onnx.writer import CONTRIBUTED, FLOAT, INT64, Graph, Value
 
 _NORM, _SKIP_NORM = "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization"
 

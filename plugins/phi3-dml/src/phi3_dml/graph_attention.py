@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from phi3_core.checkpoint.checkpoint import Layer
+from phi3_core.backend import Layer
 
 from .graph_nodes import NodeBuilder
 from .graph_weights import split, whole
-from .onnx_writer import CONTRIBUTED, INT32, INT64, Graph, Node, Value
+from .onnx.writer import CONTRIBUTED, INT32, INT64, Graph, Node, Value
 
 
 class Attention:

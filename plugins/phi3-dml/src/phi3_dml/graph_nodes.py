@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.backend import Checkpoint
 
 from .graph_weights import Matrix, StoredWeights
 from .layouts import Layout, is_fused
-from .onnx_writer import CONTRIBUTED, FLOAT, FLOAT16, Attribute, Node
+from .onnx.writer import CONTRIBUTED, FLOAT, FLOAT16, Attribute, Node
 
 
 class NodeBuilder:

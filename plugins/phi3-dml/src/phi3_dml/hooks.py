@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phi3_core import hookimpl
+from phi3_core.hookspecs import hookimpl
 from phi3_core.values import (
     Artifact,
     Device,

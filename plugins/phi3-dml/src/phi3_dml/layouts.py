@@ -9,7 +9,7 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md desc
 from __future__ import annotations
 
 from attrs import frozen
-from phi3_core.checkpoint.architecture import Architecture
+from phi3_core.backend import Architecture
 
 
 @frozen(kw_only=True)

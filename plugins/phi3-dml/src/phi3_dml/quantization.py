@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from phi3_core.checkpoint.architecture import Architecture
-from phi3_core.checkpoint.checkpoint import Checkpoint
-from phi3_core.checkpoint.safetensors import Weight
+from phi3_core.backend import (
+    Architecture,
+    Checkpoint,
+    RoundingPlan,
+    RoundingSettings,
+    Scheme,
+    Weight,
+    check_extra,
+    check_group_size,
+    check_recipe,
+    check_room,
+    fitting_group_size,
+    rounding_memory,
+    stored_counter,
+    wants_reference,
+)
 from phi3_core.errors import UsageError
-from phi3_core.quantization.bit_allocation import Plan, stored_counter
-from phi3_core.quantization.recipes import Settings, check_extra, check_recipe, fitting_group_size, wants_reference
-from phi3_core.quantization.resources import check_room, rounding_memory
-from phi3_core.quantization.rounding import check_group_size
-from phi3_core.quantization.scales import Scheme
 from phi3_core.values import Device, Progress, Recipe, Source
 
-from . import __version__, configuration, graph, graph_weights, layouts, onnx_writer
+from . import __version__, configuration, graph, graph_weights, layouts
 from .layouts import Layout
+from .onnx import writer
 
 _BLOCKS = (32, 64, 128, 256)
 """Sizes of groups that the kernels of ``MatMulNBits`` are made for."""
@@ -47,7 +56,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     return {"phi3-dml": __version__}
 
 
-def _write(checkpoint: Checkpoint, layout: Layout, plan: Plan, output: Path, progress: Progress) -> None:
+def _write(checkpoint: Checkpoint, layout: Layout, plan: RoundingPlan, output: Path, progress: Progress) -> None:
     with graph_weights.DataFile(output / configuration.DATA) as data:
         weights = graph_weights.StoredWeights(
             plan,
@@ -58,7 +67,7 @@ def _write(checkpoint: Checkpoint, layout: Layout, plan: Plan, output: Path, pro
         )
         built = graph.build(checkpoint, weights, layout)
     progress("writing the model")
-    (output / configuration.MODEL).write_bytes(onnx_writer.write_model(built, "phi3-dml", __version__))
+    (output / configuration.MODEL).write_bytes(writer.write_model(built, "phi3-dml", __version__))
     configuration.write(checkpoint, output, positions=not layouts.is_fused(checkpoint.architecture, layout))
 
 
@@ -68,7 +77,7 @@ def int8_scheme(weight: Weight) -> Scheme:
     return Scheme(bits=8, group_size=size)
 
 
-def _decide(checkpoint: Checkpoint, device: Device, layout: Layout, recipe: Recipe) -> Settings:
+def _decide(checkpoint: Checkpoint, device: Device, layout: Layout, recipe: Recipe) -> RoundingSettings:
     """Fill in what the recipe leaves open, and refuse what does not go together."""
     _check_shape(checkpoint.architecture)
     check_recipe(recipe, grouped=("int4", "int8"))
@@ -90,7 +99,7 @@ def _decide(checkpoint: Checkpoint, device: Device, layout: Layout, recipe: Reci
                     f"{weight.shape[1] // size}",
                     hint="use --sym, or another group size",
                 )
-    return Settings(linear=linear, ratio=recipe.ratio, calibration=recipe.extra.get("calibration"))
+    return RoundingSettings(linear=linear, ratio=recipe.ratio, calibration=recipe.extra.get("calibration"))
 
 
 def _check_shape(shape: Architecture) -> None:
@@ -110,7 +119,7 @@ def _group_size(checkpoint: Checkpoint, layout: Layout, bits: int) -> int:
     return size
 
 
-def _check_room(checkpoint: Checkpoint, layout: Layout, settings: Settings, output: Path) -> None:
+def _check_room(checkpoint: Checkpoint, layout: Layout, settings: RoundingSettings, output: Path) -> None:
     """Memory and disk, before the work begins."""
     low = settings.linear
     size = 2 * checkpoint.embedding.raw.size

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phi3_core import hookimpl
+from phi3_core.hookspecs import hookimpl
 from phi3_core.values import (
     Artifact,
     Device,
@@ -41,10 +41,10 @@ def recognize(path: Path) -> str | None:
 
 
 @hookimpl
-def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
+def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> Mapping[str, str]:
     from . import quantization
 
-    quantization.quantize(source, device, recipe, output, progress)
+    return quantization.quantize(source, device, recipe, output, progress)
 
 
 @hookimpl

@@ -19,11 +19,7 @@ from typing import Protocol
 import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
-from phi3_core.checkpoint.architecture import Architecture
-from phi3_core.checkpoint.checkpoint import Checkpoint, Layer
-from phi3_core.checkpoint.rope import Rotary
-from phi3_core.checkpoint.safetensors import Floats, Weight
-from phi3_core.quantization.bit_allocation import Plan
+from phi3_core.backend import Architecture, Checkpoint, Floats, Layer, Rotary, RoundingPlan, Weight
 
 from . import ir, longrope
 from .graph_weights import CompressedWeights
@@ -32,7 +28,9 @@ HIDDEN = np.float32(-65504.0)
 """What keeps a key from being seen: the lowest number of half precision, which every device can hold."""
 
 
-def write(checkpoint: Checkpoint, plan: Plan, path: Path, stored: Callable[[Weight], None] | None = None) -> None:
+def write(
+    checkpoint: Checkpoint, plan: RoundingPlan, path: Path, stored: Callable[[Weight], None] | None = None
+) -> None:
     """Write a checkpoint as an IR by a plan; ``stored`` is called with each weight when it is done."""
     with path.with_suffix(".bin").open("wb") as file:
         constants = ir.Constants(file)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phi3_core import hookimpl
+from phi3_core.hookspecs import hookimpl
 from phi3_core.values import (
     Artifact,
     Device,
@@ -48,9 +48,7 @@ def published(model: str, device: Device, precision: str) -> Published | None:
 
 
 @hookimpl
-def quantize(
-    source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress
-) -> Mapping[str, str] | None:
+def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> Mapping[str, str]:
     from . import quantization
 
     return quantization.quantize(source, device, recipe, output, progress)

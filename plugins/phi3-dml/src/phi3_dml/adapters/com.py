@@ -8,30 +8,12 @@ until it is called, so that layouts and slots can be held against the headers ev
 from __future__ import annotations
 
 import ctypes
-import uuid
 from types import TracebackType
 from typing import Any
 
 _FUNCTION: Any = getattr(ctypes, "WINFUNCTYPE", ctypes.CFUNCTYPE)
-_SYSTEM32_ONLY = 0x800  # LOAD_LIBRARY_SEARCH_SYSTEM32
 _FAILED = 0x80000000
 RELEASE = 2
-
-
-class Guid(ctypes.Structure):
-    """``GUID``."""
-
-    _fields_ = (
-        ("data1", ctypes.c_uint32),
-        ("data2", ctypes.c_uint16),
-        ("data3", ctypes.c_uint16),
-        ("data4", ctypes.c_uint8 * 8),
-    )
-
-
-def guid(text: str) -> Guid:
-    """Make a GUID of its usual text."""
-    return Guid.from_buffer_copy(uuid.UUID(text).bytes_le)
 
 
 class Luid(ctypes.Structure):
@@ -55,12 +37,6 @@ def check(what: str, code: int) -> None:
     """Raise :class:`ComError` if an HRESULT says so."""
     if code & _FAILED:
         raise ComError(what, code & 0xFFFFFFFF)
-
-
-def library(name: str) -> Any:
-    """Load a library of Windows, from its own folder only."""
-    # WinDLL exists on Windows only, and so does its last argument.
-    return getattr(ctypes, "WinDLL")(name, winmode=_SYSTEM32_ONLY)  # noqa: B009
 
 
 class Method:

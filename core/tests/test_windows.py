@@ -1,8 +1,8 @@
-"""The structures, constants and keys of ``cfgmgr.py`` against the Windows headers.
+"""The structures, constants and keys of ``windows.py`` against the Windows headers.
 
 The values were extracted from the headers of a Debian package, which ``recordings/windows_layouts.json`` names, and are
 compared always. Where the compiler and the headers are installed (``apt-get install gcc-mingw-w64-x86-64``), they are
-extracted anew and compared too; ``python test_windows_layouts.py`` writes the file.
+extracted anew and compared too; ``python test_windows.py`` writes the file.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ import uuid
 from pathlib import Path
 
 import pytest
-from phi3_npu import cfgmgr
+from phi3_core import windows
 
 RECORDED = Path(__file__).with_name("recordings") / "windows_layouts.json"
 COMPILER = "x86_64-w64-mingw32-gcc"
 PACKAGE = "mingw-w64-x86-64-dev"
 HEADERS = Path("/usr/share/mingw-w64/include")
 EXPRESSIONS = {
-    "sizeof(GUID)": lambda: ctypes.sizeof(cfgmgr.Guid),
-    "sizeof(DEVPROPKEY)": lambda: ctypes.sizeof(cfgmgr.PropertyKey),
-    "offsetof(GUID, Data4)": lambda: cfgmgr.Guid.data4.offset,
-    "offsetof(DEVPROPKEY, pid)": lambda: cfgmgr.PropertyKey.pid.offset,
+    "sizeof(GUID)": lambda: ctypes.sizeof(windows.Guid),
+    "sizeof(DEVPROPKEY)": lambda: ctypes.sizeof(windows.PropertyKey),
+    "offsetof(GUID, Data4)": lambda: windows.Guid.data4.offset,
+    "offsetof(DEVPROPKEY, pid)": lambda: windows.PropertyKey.pid.offset,
     "sizeof(DEVINST)": lambda: ctypes.sizeof(ctypes.c_uint32),
     "sizeof(DEVPROPTYPE)": lambda: ctypes.sizeof(ctypes.c_uint32),
     "sizeof(CONFIGRET)": lambda: ctypes.sizeof(ctypes.c_uint32),
     "sizeof(WCHAR)": lambda: ctypes.sizeof(ctypes.c_uint16),
-    "CM_GETIDLIST_FILTER_ENUMERATOR": lambda: cfgmgr.FILTER_ENUMERATOR,
-    "CM_GETIDLIST_FILTER_PRESENT": lambda: cfgmgr.FILTER_PRESENT,
-    "CM_GETIDLIST_FILTER_CLASS": lambda: cfgmgr.FILTER_CLASS,
-    "CM_LOCATE_DEVNODE_NORMAL": lambda: cfgmgr.LOCATE_NORMAL,
-    "CR_SUCCESS": lambda: cfgmgr.SUCCESS,
-    "CR_BUFFER_SMALL": lambda: cfgmgr.BUFFER_SMALL,
-    "DEVPROP_TYPE_UINT32": lambda: cfgmgr.TYPE_UINT32,
-    "DEVPROP_TYPE_STRING": lambda: cfgmgr.TYPE_STRING,
+    "CM_GETIDLIST_FILTER_ENUMERATOR": lambda: windows.FILTER_ENUMERATOR,
+    "CM_GETIDLIST_FILTER_PRESENT": lambda: windows.FILTER_PRESENT,
+    "CM_GETIDLIST_FILTER_CLASS": lambda: windows.FILTER_CLASS,
+    "CM_LOCATE_DEVNODE_NORMAL": lambda: windows.LOCATE_NORMAL,
+    "CR_SUCCESS": lambda: windows.SUCCESS,
+    "CR_BUFFER_SMALL": lambda: windows.BUFFER_SMALL,
+    "DEVPROP_TYPE_UINT32": lambda: windows.TYPE_UINT32,
+    "DEVPROP_TYPE_STRING": lambda: windows.TYPE_STRING,
 }
 KEYS = {
-    "DEVPKEY_Device_DeviceDesc": cfgmgr.DESCRIPTION,
-    "DEVPKEY_Device_DriverVersion": cfgmgr.DRIVER_VERSION,
-    "DEVPKEY_Device_ProblemCode": cfgmgr.PROBLEM_CODE,
+    "DEVPKEY_Device_DeviceDesc": windows.DEVICE_DESCRIPTION,
+    "DEVPKEY_Device_DriverVersion": windows.DRIVER_VERSION,
+    "DEVPKEY_Device_ProblemCode": windows.PROBLEM_CODE,
 }
 
 
@@ -105,6 +105,13 @@ def test_the_recorded_values_are_those_of_the_installed_headers(recorded):
         pytest.skip(f"needs {COMPILER} and {PACKAGE}: apt-get install gcc-mingw-w64-x86-64")
     found = extract()
     assert (found["values"], found["keys"]) == (recorded["values"], recorded["keys"])
+
+
+def test_strings_of_windows():
+    places = ["PCI\\VEN_8086&DEV_7D1D&SUBSYS_00000000&REV_04\\3&11583659&0&58", "ACPI\\QCOM0D0A\\2&DABA3FF&0"]
+    assert windows.split_strings(("\0".join(places) + "\0\0").encode("utf-16-le")) == places
+    assert windows.split_strings("32.0.100.3104\0".encode("utf-16-le")) == ["32.0.100.3104"]
+    assert windows.split_strings(b"") == []
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from .com import ComError, Guid, Interface, Luid, Method, check, guid
+from phi3_core.backend import Guid, guid
+
+from .com import ComError, Interface, Luid, Method, check
 from .records import Adapter, Trial, version
 
 IID_FACTORY4 = guid("1bc6ea02-ef36-464f-bf0c-21ca39e5168a")

@@ -22,7 +22,7 @@ STEP_LIMIT_S = 6.0
 LIMIT_S = 14.0
 """How long all of them may take: the survey waits 20 s."""
 # -P keeps the current folder out of the way; Python 3.10 does not have it.
-COMMAND = (sys.executable, *(("-P",) if sys.version_info >= (3, 11) else ()), "-m", "phi3_dml.windows_probe")
+COMMAND = (sys.executable, *(("-P",) if sys.version_info >= (3, 11) else ()), "-m", "phi3_dml.adapters.windows_probe")
 
 
 def read(command: Sequence[str] = COMMAND, *, step_limit_s: float = STEP_LIMIT_S, limit_s: float = LIMIT_S) -> Reading:

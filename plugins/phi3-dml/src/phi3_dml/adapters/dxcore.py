@@ -9,7 +9,9 @@ import ctypes
 from collections.abc import Iterator
 from typing import Any
 
-from .com import Guid, Interface, Luid, Method, check, guid
+from phi3_core.backend import Guid, guid
+
+from .com import Interface, Luid, Method, check
 from .records import Core, version
 
 IID_FACTORY = guid("78ee5945-c36e-4b13-a669-005dd11c0f06")

@@ -1,7 +1,7 @@
-"""``python -m phi3_dml.windows_probe [STEP …]``: ask Windows for its adapters, one step at a time, all but those named.
+"""``python -m phi3_dml.adapters.windows_probe [STEP …]``: ask Windows for its adapters, all steps but those named.
 
 Asking runs the code of drivers, and a driver may crash or hang. So it is done in a process of its own, which says what
-it is about to do before it does it; :mod:`phi3_dml.windows` starts it again without the step that was its end.
+it is about to do before it does it; :mod:`phi3_dml.adapters.windows` starts it again without the step that was its end.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from phi3_core.backend import system_library
 from phi3_core.values import to_plain
 
 from . import dxcore, dxgi
-from .com import library
 from .records import Adapter
 
 MARK = "phi3-dml: "
@@ -27,22 +27,22 @@ _REMOTE_SESSION = 0x1000  # SM_REMOTESESSION
 
 def steps() -> Iterator[tuple[str, Callable[[], Any]]]:
     """What is to be done, in order; each step is found once the one before it has been done."""
-    yield "session", lambda: bool(library("user32.dll").GetSystemMetrics(_REMOTE_SESSION))
+    yield "session", lambda: bool(system_library("user32.dll").GetSystemMetrics(_REMOTE_SESSION))
     found: list[Adapter] = []
 
     def look() -> list[Adapter]:
-        found[:] = [adapter for adapter, _ in dxgi.adapters(library("dxgi.dll"))]
+        found[:] = [adapter for adapter, _ in dxgi.adapters(system_library("dxgi.dll"))]
         return found
 
     yield "adapters", look
-    yield "core", lambda: dxcore.read(library("dxcore.dll"))
+    yield "core", lambda: dxcore.read(system_library("dxcore.dll"))
     for adapter in found:
         if not adapter.software:
             yield f"trial {adapter.position}", _trial(adapter.position)
 
 
 def _trial(position: int) -> Callable[[], Any]:
-    return lambda: dxgi.attempt(library("dxgi.dll"), library("d3d12.dll"), position)
+    return lambda: dxgi.attempt(system_library("dxgi.dll"), system_library("d3d12.dll"), position)
 
 
 def say(**facts: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attrs import field, frozen
+from phi3_core.backend import values_of
 
 INTEL, AMD, QUALCOMM = 0x8086, 0x1022, 0x17CB
 """PCI vendors."""
@@ -65,7 +66,7 @@ class Npu:
 
 
 def _npus(given: Any) -> Any:
-    return tuple(Npu(**item) if isinstance(item, dict) else item for item in given)
+    return values_of(Npu, given)
 
 
 @frozen(kw_only=True)

@@ -1,6 +1,6 @@
 """What has to be known of an ONNX file before ONNX Runtime opens it: the files it refers to, and what its weights are.
 
-Reads the wire format that ``onnx_writer`` describes, mapped into memory, and skips what it does not need. Everything
+Reads the wire format that ``writer.py`` describes, mapped into memory, and skips what it does not need. Everything
 is checked before it is believed.
 """
 

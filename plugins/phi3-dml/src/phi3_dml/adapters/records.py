@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import field, frozen
+from phi3_core.backend import values_of
 
 AMD, INTEL, MICROSOFT, NVIDIA = 0x1002, 0x8086, 0x1414, 0x10DE
 QUALCOMM = 0x4D4F4351
@@ -73,15 +74,15 @@ class Trial:
 
 
 def _adapters(given: Any) -> Any:
-    return tuple(Adapter(**item) if isinstance(item, dict) else item for item in given)
+    return values_of(Adapter, given)
 
 
 def _core(given: Any) -> Any:
-    return tuple(Core(**item) if isinstance(item, dict) else item for item in given)
+    return values_of(Core, given)
 
 
 def _trials(given: Any) -> Any:
-    return tuple(Trial(**item) if isinstance(item, dict) else item for item in given)
+    return values_of(Trial, given)
 
 
 @frozen(kw_only=True)

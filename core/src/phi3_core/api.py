@@ -51,7 +51,7 @@ def load(
     What the runtime decides, and why, it logs as ``phi3_core``; warnings show up on stderr unless logging is
     configured otherwise. No ``if __name__ == "__main__"`` guard is needed.
     """
-    from .worker.pool import WorkerPool
+    from .worker.pool import WorkerPool  # start-up: `import phi3_core` costs next to nothing
 
     with WorkerPool().prestart() as pool:
         # start-up: imported after the worker was started, so that both processes import side by side

@@ -17,12 +17,14 @@ from typing import Any
 
 from attrs import frozen
 
-from . import paths
+from . import api, paths
+from .config import time_limit
 from .distributions import canonical_name
 from .errors import Phi3Error
 from .plugin import Broken
 from .surveys import Answer, Survey, survey
 from .values import Finding, Progress, to_plain
+from .worker.pool import WorkerPool
 
 PROMPT = "What is the capital of France?"
 _SEVEREST_FIRST = ("error", "warning", "info")
@@ -111,9 +113,6 @@ def _canonical(requirement: str) -> str:
 
 
 def _diagnose(found: Survey) -> tuple[tuple[Diagnosis, ...], tuple[Broken, ...]]:
-    from .config import time_limit
-    from .worker.pool import WorkerPool
-
     asked = [answer for answer in found.answers if "diagnose" in answer.hooks]
     limit_s, started = time_limit("diagnose"), time.monotonic()
     diagnoses: list[Diagnosis] = []
@@ -145,8 +144,6 @@ def _try_all(found: Survey, model: str, progress: Progress, *, offline: bool) ->
 
 
 def _try(model: str, device: str, progress: Progress, *, offline: bool) -> Trial:
-    from . import api
-
     started = time.monotonic()
     try:
         with api.load(model, device=device, purpose="answer", progress=progress, offline=offline) as loaded:

@@ -28,7 +28,7 @@ _WINDOWS_CLASSES = ("{4d36e968-e325-11ce-bfc1-08002be10318}", "{f01a9d53-3ff6-48
 
 def this_machine() -> Machine:
     """Describe the machine. Takes some tens of milliseconds, most of them the import of psutil."""
-    import psutil
+    import psutil  # start-up: most of what this function takes
 
     battery = None
     # Containers and some virtual machines have no power supplies to ask, in one way or another.

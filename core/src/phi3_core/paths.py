@@ -16,7 +16,7 @@ def home() -> Path:
     given = os.environ.get("PHI3_HOME")
     if given:
         return Path(given).expanduser().absolute()
-    import platformdirs
+    import platformdirs  # start-up: not needed where PHI3_HOME is set
 
     return Path(platformdirs.user_cache_dir("phi3", appauthor=False))
 

@@ -60,7 +60,7 @@ class Broken:
 
 def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
     """Read the installed distributions' metadata for backends, and for names that two of them claim."""
-    import importlib.metadata
+    import importlib.metadata  # start-up: a worker process needs no metadata
 
     backends: dict[str, Backend] = {}
     broken: list[Broken] = []
@@ -85,7 +85,8 @@ class PluginHooks:
         Raises:
             BackendError: it was written for another contract, misspells a hook, or lacks one that it must have.
         """
-        import pluggy  # here, because only worker processes need it: some milliseconds of every command
+        # start-up: only worker processes need pluggy
+        import pluggy
 
         from . import hookspecs
 
@@ -182,7 +183,7 @@ def _import(backend: Backend) -> Any:
 
 def _check_contract(backend: Backend) -> None:
     """Compare the contract that a plugin's module states, if it does, with those that this core knows."""
-    from .hookspecs import CONTRACT, OLDEST_CONTRACT  # as in PluginHooks
+    from .hookspecs import CONTRACT, OLDEST_CONTRACT  # start-up: as in PluginHooks
 
     stated = getattr(sys.modules[backend.target.partition(":")[0]], "CONTRACT", CONTRACT)
     if not isinstance(stated, int) or not OLDEST_CONTRACT <= stated <= CONTRACT:

@@ -137,6 +137,7 @@ def _key() -> str:
 
 
 def _ask_all(here: Machine) -> Survey:
+    # start-up: subprocess and multiprocessing, which a cached survey does without
     from .config import time_limit
     from .worker.pool import WorkerPool
 

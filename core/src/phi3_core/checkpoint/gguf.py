@@ -119,7 +119,7 @@ class Gguf:
     def values(self, name: str) -> NDArray[np.float32]:
         """The numbers of one tensor, whatever form the file has them in."""
         with gguf_package():
-            import numpy as np
+            import numpy as np  # start-up, and an extra: reading a header needs none
             from gguf import GGMLQuantizationType
             from gguf.quants import dequantize
         tensor = self.tensors[name]
@@ -156,7 +156,7 @@ class Gguf:
             write_json(folder / "generation_config.json", {**generation, "eos_token_id": list(description.stop_ids)})
 
     def _tokenizer(self) -> str:
-        from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+        from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # start-up
 
         model, split = (self.text(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
         if (model, split) != ("gpt2", "smollm"):

@@ -179,5 +179,5 @@ class _Header:
 def _block_sizes() -> dict[int, tuple[int, int]]:
     """For every type of tensor, the elements and the bytes of one block."""
     with gguf_package():
-        from gguf import GGML_QUANT_SIZES
+        from gguf import GGML_QUANT_SIZES  # start-up, and an extra: only GGUF files need it
     return {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}

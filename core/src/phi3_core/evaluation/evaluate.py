@@ -9,20 +9,19 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.forward import affordable_tokens, logits
 from phi3_core.config import time_limit
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.paths import home
+from phi3_core.plugin import Backend
 from phi3_core.text.tokenizer import Tokenizer
 from phi3_core.values import Artifact, Device, Progress
 from phi3_core.worker.pool import WorkerPool
 
-if TYPE_CHECKING:
-    from phi3_core.checkpoint.checkpoint import Checkpoint
-    from phi3_core.plugin import Backend
-
-    from .metrics import Quality
+from .metrics import Quality, measure
+from .text import EVALUATION_TEXT
 
 MOST_TOKENS = 512
 
@@ -33,8 +32,6 @@ def evaluation_ids(tokenizer_dir: Path, text: str | None = None) -> list[int]:
     Raises:
         UsageError: the text is too short.
     """
-    from .text import EVALUATION_TEXT
-
     ids = Tokenizer.from_folder(tokenizer_dir).encode(EVALUATION_TEXT if text is None else text)[:MOST_TOKENS]
     if len(ids) < 2:
         raise UsageError("the text to evaluate with is too short", hint="use some paragraphs")
@@ -57,10 +54,6 @@ def evaluate(
         BackendError: the engine failed, or the backend does not give logits.
         ModelError: the reference is damaged.
     """
-    from phi3_core.checkpoint.forward import logits
-
-    from . import metrics
-
     with WorkerPool().take(backend) as worker:
         worker.begin("load", artifact=artifact, device=device, options=options or {}, purpose="evaluation")
         worker.begin("logits", ids=ids)
@@ -71,7 +64,7 @@ def evaluate(
         given = worker.finish(time_limit("load"))
     if device.kind == "cpu":
         expected = logits(reference, ids, progress=progress)
-    return metrics.measure(ids, expected, given)
+    return measure(ids, expected, given)
 
 
 def check_quality(  # noqa: PLR0917 - each is a fact of the situation
@@ -82,8 +75,6 @@ def check_quality(  # noqa: PLR0917 - each is a fact of the situation
     Raises:
         ModelError: it answers like noise.
     """
-    from phi3_core.checkpoint.forward import affordable_tokens
-
     unpublished = f"check-{secrets.token_hex(5)}"
     artifact = Artifact(path=folder, backend=backend.name, precision=precision, manifest={"digest": unpublished})
     try:

@@ -84,7 +84,8 @@ class HubClient:
     def __init__(self, repository: str, revision: str | None, *, offline: bool) -> None:
         if offline:
             raise _offline(repository, "leave out --offline")
-        # Its settings are read when it is imported: late, so that the environment of this moment counts.
+        # Its settings are read when it is imported: late, so that the environment of this moment counts; and
+        # start-up: a quarter of a second for who asks the hub alone.
         import huggingface_hub
         from huggingface_hub import constants, errors, utils
 

@@ -58,7 +58,7 @@ def take_snapshot(repository: str, revision: str | None = None, folder: str = ""
     Raises:
         ModelError: the hub cannot be asked, has no such repository, revision or folder, or does not give it to us.
     """
-    from .client import HubClient, Retry, TransientError
+    from .client import HubClient, Retry, TransientError  # start-up: choosing files needs no client
 
     client = HubClient(repository, revision, offline=offline)
     retry = Retry(tries=3, wait=time.sleep)

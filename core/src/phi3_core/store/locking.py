@@ -13,7 +13,7 @@ from phi3_core.errors import StoreError
 @contextlib.contextmanager
 def locked(folder: Path, waiting: Callable[[str], object]) -> Iterator[None]:
     """Let one process at a time fill ``folder``; the others say that they wait, and then find it filled."""
-    import filelock
+    import filelock  # start-up: only who makes something needs it
 
     lock = filelock.FileLock(f"{folder}.lock")
     with store_errors(folder.parent):

@@ -212,7 +212,7 @@ class Store:
 
     def _sweep(self) -> None:
         """Delete what killed processes left, gigabytes perhaps."""
-        import filelock
+        import filelock  # start-up: as in `locked`
 
         for folder in [path for path in (self.root / "staging").iterdir() if path.is_dir()]:
             if folder.name.startswith(_REMOVED):

@@ -108,7 +108,7 @@ def _pip_serves_others() -> bool:
 
 def _pip_is_configured() -> bool:
     """Whether the user tells pip anything, by variables or by a file where pip looks for one."""
-    import platformdirs
+    import platformdirs  # start-up: only who installs needs it
 
     if any(name.startswith("PIP_") for name in os.environ):
         return True

@@ -223,7 +223,7 @@ def _log(name: str, what: str) -> Path:
 @contextlib.contextmanager
 def _lock(folder: Path, wait_s: float = 0) -> Iterator[bool]:
     """Hold the lock of an environment, if it can be had in that time."""
-    import filelock
+    import filelock  # start-up: listing what is installed needs none
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(f"{folder}.lock")

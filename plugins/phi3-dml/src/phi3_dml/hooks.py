@@ -1,4 +1,4 @@
-"""The entry point: what this backend implements. Each hook imports its own room."""
+"""The entry point: what this backend implements. Each hook imports its own room when it is called."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .engine import OnnxEngine
+
+
+CONTRACT = 1
+"""The contract of phi3-core that this plugin was written for."""
 
 
 @hookimpl

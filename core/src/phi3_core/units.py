@@ -8,8 +8,8 @@ def format_bytes(count: float | None) -> str:
     if count is None:
         return ""
     value = float(count)
-    for unit in ("B", "kB", "MB"):
+    for unit, decimals in (("B", 0), ("kB", 0), ("MB", 1)):
         if value < 999.5:
-            return f"{value:.0f} {unit}"
+            return f"{value:.{decimals}f} {unit}"
         value /= 1000
     return f"{value:.1f} GB"

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("huggingface_hub")
 
-from phi3_core.errors import ModelError, StoreError
+from phi3_core.errors import DiskFullError, ModelError
 from phi3_core.hub import client
 from phi3_core.hub.download import download
 from phi3_core.hub.snapshot import select_files, take_snapshot
@@ -70,7 +70,7 @@ def test_only_damaged_files_are_fetched_again(server, commit, tmp_path) -> None:
 
 def test_a_disk_that_is_too_small(server, commit, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2_000_000))
-    with pytest.raises(StoreError, match=r"needs 3\.5 MB, and only 2\.0 MB are free in"):
+    with pytest.raises(DiskFullError, match=r"needs 3\.5 MB, and only 2\.0 MB are free in"):
         support.pull(tmp_path / "model")
     assert not support.asked_for(server)
 
@@ -190,7 +190,7 @@ def test_a_disk_that_fills_up(server, commit, make_disk) -> None:
         if not other.exists() and support.largest_partial(disk / "model") > 0:
             other.write_bytes(bytes(int(shutil.disk_usage(disk).free * 0.9)))
 
-    with pytest.raises(StoreError, match="no space is left"):
+    with pytest.raises(DiskFullError, match="no space is left"):
         support.pull(disk / "model", fill)
     other.unlink()
     server.mend()

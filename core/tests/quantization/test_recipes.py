@@ -7,7 +7,7 @@ import shutil
 import psutil
 import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
-from phi3_core.errors import ModelError, StoreError, UsageError
+from phi3_core.errors import DiskFullError, ModelError, UsageError
 from phi3_core.quantization import recipes, resources
 from phi3_core.quantization.bit_allocation import RoundingPlan, stored_counter
 from phi3_core.quantization.scales import Scheme
@@ -93,7 +93,7 @@ def test_room_on_the_disk(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3_000_000_000))
     resources.check_room(tmp_path, size=3_000_000_000, memory=0)
-    with pytest.raises(ModelError, match=r"has 3\.0 GB free; the model takes 2\.0 GB \(free some room"):
+    with pytest.raises(DiskFullError, match=r"model needs 3\.0 GB, and only 3\.0 GB are free in .* \(free some space"):
         resources.check_room(tmp_path, size=2_000_000_000, memory=0, margin=1_000_000_001)
 
 
@@ -112,7 +112,7 @@ def test_room_for_a_reference_exporter(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2_000_000))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=(1 << 30) + 1_500_000))
     resources.check_room_for_reference(source, tmp_path, disk=2, memory=1.5)
-    with pytest.raises(StoreError, match=r"0\.0 GB free; the reference exporter takes up to 0\.0 GB"):
+    with pytest.raises(DiskFullError, match=r"the reference exporter needs 2\.1 MB, and only 2\.0 MB are free"):
         resources.check_room_for_reference(source, tmp_path, disk=2.1, memory=1.5)
     with pytest.raises(ModelError, match=r"the reference exporter takes about 1\.1 GB of memory; 1\.1 GB are"):
         resources.check_room_for_reference(source, tmp_path, disk=2, memory=1.6)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from phi3_core import paths
-from phi3_core.errors import ModelError, StoreError, UsageError
+from phi3_core.errors import DiskFullError, ModelError, StoreError, UsageError
 from phi3_core.store import export, manifest
 from phi3_core.store.store import PARTIAL, ArtifactKey, Store
 
@@ -187,7 +187,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(make_disk):
         (target / "weights.bin").write_bytes(b"w" * 2**20)
         return {}
 
-    with pytest.raises(StoreError, match="no space is left"):
+    with pytest.raises(DiskFullError, match="no space is left"):
         make(Store(folder), large)
     assert [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
     assert make(Store(folder)).manifest["files"]
@@ -299,7 +299,7 @@ def test_a_copy_that_fails_is_one_line_and_leaves_nothing(made, tmp_path, monkey
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(export.shutil, "copyfile", full)
-    with pytest.raises(StoreError, match="copy cannot be written: no space left") as caught:
+    with pytest.raises(DiskFullError, match="no space is left on the disk of .*copy") as caught:
         export.copy(made, target)
     assert str(made) in caught.value.hint
     assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == ["copy"] * there

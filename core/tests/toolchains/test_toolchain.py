@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from phi3_core.cli import main
-from phi3_core.errors import ModelError, StoreError
+from phi3_core.errors import DiskFullError, ModelError
 from phi3_core.toolchains import install, toolchain
 from phi3_core.toolchains.process import Outcome
 from phi3_core.toolchains.toolchain import Toolchain
@@ -257,7 +257,7 @@ def test_an_index_out_of_reach_is_one_line(home, monkeypatch):
 
 
 def test_no_room_is_said_before_the_work(index):
-    with pytest.raises(StoreError, match=r"anvil takes 1000000000\.0 GB; .* free"):
+    with pytest.raises(DiskFullError, match=r"anvil needs 1000000000\.0 GB, .* free"):
         toolchain.prepare_toolchain(Toolchain(name="anvil", requirements=(), size_bytes=10**18), none)
 
 

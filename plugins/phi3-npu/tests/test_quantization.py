@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
-from phi3_core.errors import ModelError, UsageError
+from phi3_core.errors import DiskFullError, ModelError, UsageError
 from phi3_core.quantization.calibration import calibrate
 from phi3_core.store import sidecars
 from phi3_core.testing.checkpoints import TINY, write_random
@@ -129,9 +129,9 @@ def test_too_little_disk_or_memory_is_said_with_the_figures(make, tmp_path, monk
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-        with pytest.raises(ModelError, match=r"0\.0 GB free; the model takes 0\.0 GB"):
+        with pytest.raises(DiskFullError, match=r"the quantized model needs \d+\.\d MB, and only 1 kB are free"):
             make(precision="int8")
     memory = psutil.virtual_memory()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
-    with pytest.raises(ModelError, match=r"about 0\.\d GB of memory; 0\.0 GB are available"):
+    with pytest.raises(ModelError, match=r"about 3\d\d\.\d MB of memory; 1\.0 MB are available"):
         make(precision="int8")

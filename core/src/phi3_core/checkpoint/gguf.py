@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
+from phi3_core.disk import raise_if_full, reason
 from phi3_core.errors import ModelError, StoreError
 
 from .gguf_header import Tensor, gguf_package, read_header
@@ -221,4 +222,5 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise_if_full(error, folder)
+        raise StoreError(f"{folder} cannot be written: {reason(error)}") from error

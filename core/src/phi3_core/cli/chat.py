@@ -103,6 +103,8 @@ class Conversation:
         import json
         from pathlib import Path
 
+        from phi3_core.disk import raise_if_full, reason
+
         if not name:
             raise UsageError("/save needs a file's name", hint="/save talk.json")
         path = Path(name).expanduser().absolute()
@@ -112,7 +114,8 @@ class Conversation:
         try:
             path.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from error
+            raise_if_full(error, path, hint="/save FILE names another place")
+            raise UsageError(f"{path} cannot be written: {reason(error)}", hint="choose another place") from error
         self._saved.add(path)
         _tell(f"saved to {path}")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from phi3_core.units import format_bytes
+
 
 def call_pull(given: argparse.Namespace) -> int:
     from phi3_core import pipeline
@@ -64,6 +66,6 @@ def _dry_run(given: argparse.Namespace) -> int:
         output.print_json(planned)
         return 0
     for file in planned.files:
-        print(f"{output.size(file.size):>10}  {file.name}")
-    print(f"{output.size(planned.size_bytes):>10}  {planned.words}")
+        print(f"{format_bytes(file.size):>10}  {file.name}")
+    print(f"{format_bytes(planned.size_bytes):>10}  {planned.words}")
     return 0

@@ -7,6 +7,7 @@ import sys
 import time
 
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.units import format_bytes
 
 from .entries import describe
 
@@ -77,7 +78,7 @@ def call_remove(given: argparse.Namespace) -> int:
         output.print_json({"removed": [describe(entry) for entry in entries], "bytes": freed})
     else:
         names = ", ".join(sorted({entry.model for entry in entries})) or "nothing"
-        print(f"phi3: removed {names}, {output.size(freed)}", file=sys.stderr)
+        print(f"phi3: removed {names}, {format_bytes(freed)}", file=sys.stderr)
     return 0
 
 
@@ -94,5 +95,5 @@ def _remove_toolchains(given: argparse.Namespace) -> int:
         output.print_json({"removed": [{"name": each.name, "path": each.path} for each in removed], "bytes": freed})
     else:
         names = ", ".join(sorted({each.name for each in removed})) or "nothing"
-        print(f"phi3: removed {names}, {output.size(freed)}", file=sys.stderr)
+        print(f"phi3: removed {names}, {format_bytes(freed)}", file=sys.stderr)
     return 0

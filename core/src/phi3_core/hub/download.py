@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from phi3_core.errors import ModelError, StoreError
+from phi3_core.disk import check_free
+from phi3_core.errors import ModelError
 from phi3_core.store.locking import store_errors
 from phi3_core.store.store import PARTIAL
 from phi3_core.values import Progress
@@ -40,7 +41,7 @@ def download(
             partials.mkdir(parents=True, exist_ok=True)
             for stale in set(partials.iterdir()) - {job.partial for job in missing}:
                 stale.unlink()  # of another commit
-        _check_room(missing, destination)
+        check_free(destination, sum(job.file.size - size_of(job.partial) for job in missing), "the download")
         Transfer(client, missing, total, progress).run()
     shutil.rmtree(partials, ignore_errors=True)
 
@@ -77,17 +78,3 @@ def _missing(jobs: Iterable[Job], total: int, progress: Progress) -> Iterator[Jo
             job.path.unlink(missing_ok=True)
         checked = before
         yield job
-
-
-def _check_room(missing: Iterable[Job], destination: Path) -> None:
-    needed = sum(job.file.size - size_of(job.partial) for job in missing)
-    free = shutil.disk_usage(destination).free
-    if needed > free:
-        raise StoreError(
-            f"the download needs {_figure(needed)}, and only {_figure(free)} are free in {destination}",
-            hint="free some space, or set PHI3_HOME to a folder on another disk",
-        )
-
-
-def _figure(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

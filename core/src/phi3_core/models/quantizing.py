@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from phi3_core.disk import reason
 from phi3_core.errors import ModelError, NoArtifactError, UsageError
 from phi3_core.store import manifest, sidecars
 from phi3_core.store.store import Store
@@ -52,7 +53,7 @@ def _recorded(recipe: Recipe) -> dict[str, Any]:
             plain["extra"] = {**plain["extra"], "calibration": f"sha256:{manifest.sha256(Path(calibration))}"}
         except OSError as error:
             raise UsageError(
-                f"the calibration {calibration} cannot be read: {(error.strerror or str(error)).lower()}",
+                f"the calibration {calibration} cannot be read: {reason(error)}",
                 hint="name a UTF-8 text file",
             ) from error
     return plain

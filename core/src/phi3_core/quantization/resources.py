@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import psutil
 
 from phi3_core.checkpoint.checkpoint import Checkpoint
-from phi3_core.errors import ModelError, StoreError
+from phi3_core.disk import check_free
+from phi3_core.errors import ModelError
+from phi3_core.units import format_bytes
 from phi3_core.values import Source
 
 
@@ -22,20 +23,12 @@ def check_room(output: Path, *, size: int, memory: int, margin: int = 0) -> None
         margin: what is to be free beyond that.
 
     Raises:
-        ModelError: too little of one of them.
+        DiskFullError: too little of the disk is free.
+        ModelError: too little memory is available.
     """
-    free = shutil.disk_usage(output).free
-    if free < size + margin:
-        raise ModelError(
-            f"{output} has {_gigabytes(free)} free; the model takes {_gigabytes(size)}",
-            hint="free some room, or give another folder with --output",
-        )
-    available = psutil.virtual_memory().available
-    if available < memory:
-        raise ModelError(
-            f"quantizing takes about {_gigabytes(memory)} of memory; {_gigabytes(available)} are available",
-            hint="close other programs and try again",
-        )
+    hint = "free some space, or give another folder with --output"
+    check_free(output, size + margin, "the quantized model", hint=hint)
+    _check_memory(memory, "quantizing", hint="close other programs and try again")
 
 
 def rounding_memory(checkpoint: Checkpoint) -> int:
@@ -50,23 +43,18 @@ def check_room_for_reference(source: Source, output: Path, *, disk: float, memor
     """Refuse to run a reference exporter, which takes ``disk`` and ``memory`` times what the original weights take.
 
     Raises:
-        StoreError: too little room on the disk.
-        ModelError: too little memory.
+        DiskFullError: too little of the disk is free.
+        ModelError: too little memory is available.
     """
     size = sum(file.stat().st_size for file in source.path.glob("*.safetensors"))
-    free = shutil.disk_usage(output).free
-    if free < disk * size:
-        raise StoreError(
-            f"{output} has {_gigabytes(free)} free; the reference exporter takes up to {_gigabytes(disk * size)}",
-            hint="free some room, or set PHI3_HOME to a folder on another disk",
-        )
-    needed, available = (1 << 30) + memory * size, psutil.virtual_memory().available
+    check_free(output, disk * size, "the reference exporter")
+    hint = "leave --exporter reference out: the built-in one takes a fraction of it"
+    _check_memory((1 << 30) + memory * size, "the reference exporter", hint=hint)
+
+
+def _check_memory(needed: float, what: str, *, hint: str) -> None:
+    available = psutil.virtual_memory().available
     if available < needed:
         raise ModelError(
-            f"the reference exporter takes about {_gigabytes(needed)} of memory; {_gigabytes(available)} are available",
-            hint="leave --exporter reference out: the built-in one takes a fraction of it",
+            f"{what} takes about {format_bytes(needed)} of memory; {format_bytes(available)} are available", hint=hint
         )
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from phi3_core import paths
+from phi3_core.disk import existing_parent, raise_if_full, reason
 from phi3_core.errors import StoreError, UsageError
 
 from . import manifest
@@ -24,14 +25,11 @@ def check(target: Path) -> None:
         real, home = target.resolve(), paths.home().resolve()
         if real.is_relative_to(home) or home.is_relative_to(real):
             raise UsageError(f"{target} is part of the store {home}", hint="name a folder outside of it")
-        there = target
-        while not there.exists():
-            there = there.parent
-        with tempfile.TemporaryDirectory(prefix=".phi3-", dir=there):
+        with tempfile.TemporaryDirectory(prefix=".phi3-", dir=existing_parent(target)):
             pass
     except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise UsageError(f"{target} cannot be written: {reason}", hint="name a folder that can be made") from error
+        why = reason(error) if isinstance(error, OSError) else str(error).lower()
+        raise UsageError(f"{target} cannot be written: {why}", hint="name a folder that can be made") from error
 
 
 def copy(path: Path, target: Path) -> None:
@@ -39,6 +37,7 @@ def copy(path: Path, target: Path) -> None:
 
     Raises:
         UsageError: by now ``target`` holds something.
+        DiskFullError: its disk is full; nothing of the copy is left.
         StoreError: it cannot be written; nothing of the copy is left.
     """
     _check_free(target)
@@ -57,8 +56,9 @@ def copy(path: Path, target: Path) -> None:
                 folder.rmdir()
             raise
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise StoreError(f"{target} cannot be written: {reason}", hint=f"the model itself is in {path}") from error
+        hint = f"the model itself is in {path}"
+        raise_if_full(error, target, hint=hint)
+        raise StoreError(f"{target} cannot be written: {reason(error)}", hint=hint) from error
 
 
 def _check_free(target: Path) -> None:

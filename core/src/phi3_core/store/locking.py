@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from phi3_core.disk import raise_if_full, reason
 from phi3_core.errors import StoreError
 
 
@@ -35,11 +35,9 @@ def store_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT} or getattr(error, "winerror", None) == 112:
-            hint = "free some space, or set PHI3_HOME to a folder on another disk"
-            raise StoreError(f"no space is left for the store {root}", hint=hint) from error
-        reason = (error.strerror or str(error)).lower()
+        raise_if_full(error, root)
         where = error.filename or root
         raise StoreError(
-            f"the store {root} cannot be written: {reason}: {where}", hint="set PHI3_HOME to a folder you can write to"
+            f"the store {root} cannot be written: {reason(error)}: {where}",
+            hint="set PHI3_HOME to a folder you can write to",
         ) from error

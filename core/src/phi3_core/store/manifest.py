@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_core import __version__, paths
+from phi3_core.disk import reason
 from phi3_core.errors import ModelError
 from phi3_core.values import PRECISIONS
 
@@ -88,7 +89,7 @@ def damaged(folder: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
         except FileNotFoundError:
             wrong[name] = "missing"
         except OSError as error:
-            wrong[name] = f"unreadable: {(error.strerror or str(error)).lower()}"
+            wrong[name] = f"unreadable: {reason(error)}"
     return wrong
 
 

@@ -27,6 +27,7 @@ from typing import Any
 from attrs import frozen
 
 from phi3_core import paths
+from phi3_core.disk import free_bytes
 from phi3_core.errors import ModelError
 from phi3_core.values import PRECISIONS, Artifact, Source
 
@@ -225,10 +226,7 @@ class Store:
 
     def free_bytes(self) -> int:
         """What is free on the store's disk."""
-        folder = self.root
-        while not folder.exists():
-            folder = folder.parent
-        return shutil.disk_usage(folder).free
+        return free_bytes(self.root)
 
     def remove(self, entry: Entry) -> None:
         """Take an entry out of sight at once, then delete it and what backends derived from it."""

@@ -30,6 +30,7 @@ from typing import Any
 from attrs import field, frozen
 
 from phi3_core import paths
+from phi3_core.disk import check_free
 from phi3_core.errors import ModelError, StoreError
 from phi3_core.store.locking import store_errors
 from phi3_core.values import Progress
@@ -150,12 +151,7 @@ def _install(toolchain: Toolchain, progress: Progress) -> Tools:
     folder = toolchain.folder
     if folder.exists():  # somebody was killed, or the Python that it was made from is gone
         _discard(folder)
-    free = shutil.disk_usage(_root()).free
-    if free < toolchain.size_bytes:
-        raise StoreError(
-            f"{toolchain.name} takes {toolchain.size_bytes / 1e9:.1f} GB; {_root()} has {free / 1e9:.1f} GB free",
-            hint="free some room, or set PHI3_HOME to a folder on another disk",
-        )
+    check_free(_root(), toolchain.size_bytes, toolchain.name)
     log = _log(toolchain.name, "install")
     try:
         versions = install.install(

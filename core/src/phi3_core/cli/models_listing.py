@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def call_list(given: argparse.Namespace) -> int:
     from phi3_core.models.catalogue import CATALOGUE
-    from phi3_core.store.store import Store
+    from phi3_core.store.store import Store, folder_bytes
     from phi3_core.toolchains import toolchain
 
     from . import output
@@ -27,7 +27,10 @@ def call_list(given: argparse.Namespace) -> int:
         {"name": each.name, "bytes": each.size_bytes, "path": each.path, "used": date(each.used)}
         for each in toolchain.installed()
     ]
-    total, free = sum(row["bytes"] for row in (*entries, *tools)), store.free_bytes()
+    packages: list[dict[str, Any]] = [
+        {"name": each.name, "bytes": folder_bytes(each), "path": each} for each in store.packages()
+    ]
+    total, free = sum(row["bytes"] for row in (*entries, *tools, *packages)), store.free_bytes()
     if given.json:
         catalogue = [{**known._asdict(), "in_store": known.name in here} for known in CATALOGUE.values()]
         output.print_json(
@@ -38,6 +41,7 @@ def call_list(given: argparse.Namespace) -> int:
                 "entries": entries,
                 "catalogue": catalogue,
                 "toolchains": tools,
+                "packages": packages,
             }
         )
         return 0
@@ -54,6 +58,7 @@ def call_list(given: argparse.Namespace) -> int:
     ]
     rows += [(known.name, "-", "-", "not here", "", "") for known in CATALOGUE.values() if known.name not in here]
     rows += [(each["name"], "-", "toolchain", format_bytes(each["bytes"]), each["used"][:10], "") for each in tools]
+    rows += [(each["name"], "-", "package", format_bytes(each["bytes"]), "", "") for each in packages]
     output.print_table(("model", "backend", "precision", "size", "last use", "quality"), rows)
     print(f"{format_bytes(total)} in {store.root}, {format_bytes(free)} free")
     return 0

@@ -48,6 +48,7 @@ def call_verify(given: argparse.Namespace) -> int:
 
 
 def call_remove(given: argparse.Namespace) -> int:
+    from phi3_core.models import sample
     from phi3_core.store.store import Store
 
     from . import output
@@ -69,15 +70,18 @@ def call_remove(given: argparse.Namespace) -> int:
         and given.backend in (None, entry.backend)
         and given.precision in (None, entry.precision)
     ]
-    if not entries and given.unused is None:
+    whole = given.model == sample.NAME and not (given.source or given.backend or given.precision or before)
+    packages = store.packages() if whole else []
+    if not entries and not packages and given.unused is None:
         raise ModelError(f"the store has no such model {given.model!r}", hint="phi3 models list")
     for entry in entries:
         store.remove(entry)
-    freed = sum(entry.size_bytes for entry in entries)
+    freed = sum(entry.size_bytes for entry in entries) + (store.remove_packages() if packages else 0)
     if given.json:
         output.print_json({"removed": [describe(entry) for entry in entries], "bytes": freed})
     else:
-        names = ", ".join(sorted({entry.model for entry in entries})) or "nothing"
+        names = ", ".join(sorted({*(entry.model for entry in entries), *(folder.name for folder in packages)}))
+        names = names or "nothing"
         print(f"phi3: removed {names}, {format_bytes(freed)}", file=sys.stderr)
     return 0
 

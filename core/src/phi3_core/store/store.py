@@ -160,12 +160,16 @@ class Store:
         self._make(folder, {}, fill, lambda _: True)
         return folder
 
+    def packages(self) -> list[Path]:
+        """Return the folders of all Python packages whose files were fetched."""
+        return sorted(self.root.glob("packages/*/"))
+
     def remove_packages(self) -> int:
         """Remove what was fetched of Python packages, and return its size in bytes."""
-        freed = 0
         with store_errors(self.root):
-            for folder in sorted(self.root.glob("packages/*/")):
-                freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            folders = self.packages()
+            freed = sum(map(folder_bytes, folders))
+            for folder in folders:
                 _remove(folder)
         return freed
 
@@ -244,6 +248,11 @@ class Store:
 
     def _artifact_folder(self, model: str, key: ArtifactKey) -> Path:
         return self.root / "artifacts" / model / key.folder
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the size of all files below a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def touch(folder: Path) -> None:

@@ -46,7 +46,7 @@ GPU, DGPU = offer("ov:GPU.0", "gpu"), offer("dx:1", "dgpu", memory=8 * GIB)
 
 
 def order(survey: Survey, **wish) -> list[str]:
-    return [str(candidate.device) for candidate in choose(survey, DeviceRequest(**wish)).candidates]
+    return [str(candidate.device) for candidate in choose(survey, DeviceRequest(**wish))]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_what_is_not_automatic_is_taken_only_when_it_is_named_in_full():
 
 def test_a_precision_filters_devices_and_narrows_what_they_run():
     ranking = choose(surveyed(CPU, NPU, GPU), DeviceRequest(precision="int8"))
-    assert [(str(c.device), c.precisions) for c in ranking.candidates] == [
+    assert [(str(c.device), c.precisions) for c in ranking] == [
         ("ov:GPU.0", ("int8",)),
         ("ov:CPU", ("int8",)),
     ]
@@ -115,12 +115,12 @@ def test_a_precision_filters_devices_and_narrows_what_they_run():
 
 
 def test_every_place_has_its_reason():
-    whys = {str(c.device): c.why for c in choose(surveyed(CPU, NPU, DGPU), DeviceRequest()).candidates}
+    whys = {str(c.device): c.why for c in choose(surveyed(CPU, NPU, DGPU), DeviceRequest())}
     assert whys["dx:1"] == "policy performance (auto, on mains power) takes dgpu, then npu, then cpu"
     assert whys["ov:NPU"].endswith("npu comes after dgpu")
     assert whys["ov:CPU"].endswith("cpu comes after npu")
-    assert choose(surveyed(CPU), DeviceRequest()).candidates[0].why == "the only device that fits"
-    assert "asked for as cpu" in choose(surveyed(CPU, NPU), DeviceRequest(device="cpu")).candidates[0].why
+    assert choose(surveyed(CPU), DeviceRequest())[0].why == "the only device that fits"
+    assert "asked for as cpu" in choose(surveyed(CPU, NPU), DeviceRequest(device="cpu"))[0].why
 
 
 def test_nothing_to_choose_from_says_what_everybody_answered():

@@ -81,4 +81,4 @@ def _candidates(request: ModelRequest) -> tuple[Store, ModelRef, Survey, tuple[C
     ref = look_up(request.model, store)
     found = survey(refresh=request.refresh)  # 1. every backend, asked alone
     warn_of_broken(found)
-    return store, ref, found, choose(found, request.device).candidates  # 2. ranked, with a reason
+    return store, ref, found, choose(found, request.device)  # 2. ranked, with a reason

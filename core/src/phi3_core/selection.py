@@ -38,13 +38,6 @@ class Candidate:
     layout: str = ""
 
 
-@frozen(kw_only=True)
-class Ranking:
-    policy: str
-    """``performance`` or ``efficiency``: what ``auto`` came to."""
-    candidates: tuple[Candidate, ...]
-
-
 def effective_policy(policy: str, *, on_battery: bool) -> tuple[str, str]:
     """What a policy means on this machine now, and that as words."""
     if policy != "auto":
@@ -64,7 +57,7 @@ def matches(wanted: str, device: Device) -> bool:
     return (word == "gpu" and device.kind == "dgpu") or full.startswith(f"{word}.")
 
 
-def choose(survey: Survey, request: DeviceRequest) -> Ranking:
+def choose(survey: Survey, request: DeviceRequest) -> tuple[Candidate, ...]:
     """Order the offers that fit a request, best first.
 
     Raises:
@@ -94,7 +87,7 @@ def choose(survey: Survey, request: DeviceRequest) -> Ranking:
                 device=offer.device, precisions=precisions, rank=place, why=why, notes=offer.notes, layout=offer.layout
             )
         )
-    return Ranking(policy=policy, candidates=tuple(candidates))
+    return tuple(candidates)
 
 
 def overview(survey: Survey, policy: str) -> tuple[Candidate, ...]:
@@ -112,7 +105,7 @@ def overview(survey: Survey, policy: str) -> tuple[Candidate, ...]:
         if not offer.automatic
     )
     try:
-        return (*choose(survey, DeviceRequest(policy=policy)).candidates, *named)
+        return (*choose(survey, DeviceRequest(policy=policy)), *named)
     except NoDeviceError:
         return named
 

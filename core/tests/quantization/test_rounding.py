@@ -9,8 +9,9 @@ import pytest
 from phi3_core.checkpoint.safetensors import Weight
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.quantization.importance import Importance, observe
-from phi3_core.quantization.rounding import pack_nibbles, relative_output_error, round_blocks, round_rows, round_weight
+from phi3_core.quantization.rounding import pack_nibbles, relative_output_error, round_blocks, round_rows
 from phi3_core.quantization.scales import Scheme
+from phi3_core.testing.rounding import round_weight
 
 RANDOM = np.random.default_rng(3)
 VALUES = RANDOM.standard_normal((96, 256), np.float32) * np.float32(0.02)

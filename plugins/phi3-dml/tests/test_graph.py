@@ -7,13 +7,13 @@ import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import logits
 from phi3_core.quantization.importance import Importance
-from phi3_core.quantization.rounding import round_weight
 from phi3_core.quantization.scales import Scheme
 from phi3_core.testing.checkpoints import TINY, write_random
+from phi3_core.testing.rounding import round_weight
 from phi3_dml import layouts
 
 pytestmark = pytest.mark.runs
-LAYOUTS = pytest.mark.parametrize("layout", layouts.LAYOUTS.values(), ids=lambda layout: layout.name or "cpu")
+LAYOUTS = pytest.mark.parametrize("layout", [layouts.CPU, layouts.DIRECTML], ids=lambda layout: layout.name or "cpu")
 LONGROPE = [name for name in TINY if "rope_scaling" in TINY[name]]
 
 

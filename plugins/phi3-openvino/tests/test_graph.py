@@ -15,9 +15,9 @@ from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import logits
 from phi3_core.quantization.bit_allocation import RoundingPlan
 from phi3_core.quantization.importance import Importance
-from phi3_core.quantization.rounding import round_weight
 from phi3_core.quantization.scales import Scheme
 from phi3_core.testing.checkpoints import TINY, write_random
+from phi3_core.testing.rounding import round_weight
 from phi3_openvino import graph
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}

@@ -64,17 +64,6 @@ def check_group_size(weight: Weight, scheme: Scheme) -> None:
         )
 
 
-def round_weight(weight: Weight, scheme: Scheme, importance: Importance | None = None) -> Rounded:
-    """Round a whole weight in memory; :func:`round_blocks` does it piece by piece."""
-    parts = [part for _, part in round_blocks(weight, scheme, importance)]
-    return Rounded(
-        scheme=scheme,
-        values=np.concatenate([part.values for part in parts]),
-        scales=np.concatenate([part.scales for part in parts]),
-        zeros=None if scheme.symmetric else np.concatenate([part.zeros for part in parts if part.zeros is not None]),
-    )
-
-
 def round_blocks(
     weight: Weight,
     scheme: Scheme,

@@ -112,10 +112,6 @@ class Worker:
         self.begin(verb, **arguments)
         return self.finish(limit_s, progress)
 
-    def fileno(self) -> int:
-        """What ``multiprocessing.connection.wait`` needs to wait for several workers at once."""
-        return self._channel.connection.fileno()
-
     def _receive(self, limit_s: float, since: float | None = None) -> dict[str, Any]:
         """One message; errors are raised and notices passed on here."""
         deadline = (time.monotonic() if since is None else since) + limit_s

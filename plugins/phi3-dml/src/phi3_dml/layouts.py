@@ -30,7 +30,6 @@ class Layout:
 
 CPU = Layout(name="", float16=False, fused=True, explicit_zeros=False, accuracy=4)
 DIRECTML = Layout(name="dml", float16=True, fused=False, explicit_zeros=True, accuracy=0)
-LAYOUTS = {layout.name: layout for layout in (CPU, DIRECTML)}
 
 
 def is_fused(shape: Architecture, layout: Layout) -> bool:

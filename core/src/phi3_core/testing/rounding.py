@@ -1,0 +1,31 @@
+"""A whole weight rounded in memory, to compare an engine's weights with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from phi3_core.checkpoint.safetensors import Weight
+from phi3_core.quantization.importance import Importance
+from phi3_core.quantization.rounding import Rounded, round_blocks
+from phi3_core.quantization.scales import Scheme
+
+
+def round_weight(weight: Weight, scheme: Scheme, importance: Importance | None = None) -> Rounded:
+    """Round a whole weight at once.
+
+    Args:
+        weight: the weight, ``[outputs, inputs]``.
+        scheme: what to round to.
+        importance: how much each input counts; without it all count the same.
+
+    Raises:
+        UsageError: the scheme's groups do not fill the rows.
+        ModelError: the weight has values that are not finite.
+    """
+    parts = [part for _, part in round_blocks(weight, scheme, importance)]
+    return Rounded(
+        scheme=scheme,
+        values=np.concatenate([part.values for part in parts]),
+        scales=np.concatenate([part.scales for part in parts]),
+        zeros=None if scheme.symmetric else np.concatenate([part.zeros for part in parts if part.zeros is not None]),
+    )

@@ -180,7 +180,7 @@ def test_the_cpu_flavour_on_windows_names_the_way_to_the_gpu():
     assert offers["dml:CPU"].automatic is True
     assert "(cpu) cannot use DirectX GPUs" in refusal.reason
     assert refusal.remedy == (
-        "pip uninstall -y onnxruntime-genai onnxruntime && pip install onnxruntime-genai-directml==0.13.1"
+        "pip uninstall -y onnxruntime-genai onnxruntime, then pip install onnxruntime-genai-directml==0.13.1"
     )
 
 

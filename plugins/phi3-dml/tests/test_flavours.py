@@ -84,7 +84,7 @@ def test_what_cannot_live_together_is_named_with_what_mends_it(install, names, m
     (conflict,) = found.conflicts()
     assert conflict.message == message
     assert conflict.commands == commands
-    assert conflict.remedy == " && ".join(commands)
+    assert conflict.remedy == ", then ".join(commands)
     assert found.flavour is None
 
 

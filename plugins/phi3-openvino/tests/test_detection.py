@@ -100,3 +100,9 @@ def test_hardware_that_the_system_sees_and_openvino_does_not_is_said_to_be_there
     ]
     assert all(refusal.remedy for refusal in refusals)
     assert detection.intel_hardware(tmp_path / "nowhere") == NOTHING
+
+
+def test_without_openvino_genai_the_devices_are_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(detection, "installed_versions", lambda names: {})
+    (refusal,) = detection.detect(Machine(os="linux", architecture="x86_64", memory_bytes=2**34))
+    assert refusal == Refusal(reason="openvino-genai is not installed", remedy="pip install openvino-genai")

@@ -221,7 +221,7 @@ def _without_directml(machine: Machine, found: Flavours) -> Refusal:
         )
     return Refusal(
         reason=f"the installed ONNX Runtime GenAI ({found.flavour}) cannot use DirectX GPUs",
-        remedy=f"pip uninstall -y {present} && pip install onnxruntime-genai-directml==0.13.1",
+        remedy=f"pip uninstall -y {present}, then pip install onnxruntime-genai-directml==0.13.1",
     )
 
 

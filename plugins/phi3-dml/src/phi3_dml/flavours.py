@@ -50,7 +50,7 @@ class Conflict:
 
     @property
     def remedy(self) -> str:
-        return " && ".join(self.commands)
+        return ", then ".join(self.commands)  # PowerShell 5.1 has no &&
 
 
 @frozen(kw_only=True)

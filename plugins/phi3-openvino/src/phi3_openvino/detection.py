@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from phi3_core.backend import installed_versions
 from phi3_core.values import Device, Machine, Offer, Refusal
 
 PROPERTIES = (
@@ -18,6 +19,7 @@ PROPERTIES = (
 )
 UNTRIED = "this project has not been run on such a device yet"
 _INTEL = "0x8086"
+_GENAI = "openvino-genai"
 _GPU_DRIVER = {
     "linux": "install Intel's compute runtime (on Debian: intel-opencl-icd) and join the group render",
     "windows": "install the newest Intel graphics driver",
@@ -30,6 +32,8 @@ _NPU_DRIVER = {
 
 def detect(machine: Machine) -> list[Offer | Refusal]:
     """Ask OpenVINO. Takes about half a second, most of it OpenVINO's import."""
+    if not installed_versions([_GENAI]):
+        return [Refusal(reason=f"{_GENAI} is not installed", remedy=f"pip install {_GENAI}")]
     import openvino
 
     return judge(machine, read(openvino.Core()), intel_hardware())

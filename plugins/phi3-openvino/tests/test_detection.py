@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from phi3_core.machine import this_machine
-from phi3_core.values import Machine, Offer
+from phi3_core.values import Machine, Offer, Refusal
 from phi3_openvino import detection
 
 RECORDED = json.loads(Path(__file__).with_name("recorded_devices.json").read_text(encoding="utf-8"))

@@ -64,7 +64,7 @@ def main() -> None:
 def worker(model: str, prompts: list[list[int]], precision: str) -> list[float]:
     """Megabytes of the worker after each prompt."""
     with phi3.load(model, device="npu:CPU", precision=precision) as loaded:
-        engine = loaded._loaded.worker  # noqa: SLF001 - ids instead of text, and its process: nobody else needs them
+        engine = loaded._session.engine.worker  # noqa: SLF001 - ids instead of text, and its process: nobody else needs them
         process = psutil.Process(engine._process.pid)  # noqa: SLF001
         sizes = []
         for prompt in prompts:

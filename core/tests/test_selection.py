@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from phi3_core.backends import Backend, Broken
 from phi3_core.errors import NoDeviceError
-from phi3_core.selection import Wish, effective_policy, overview, rank
+from phi3_core.plugin import Backend, Broken
+from phi3_core.selection import DeviceRequest, choose, effective_policy, overview
 from phi3_core.surveys import Answer, Survey
 from phi3_core.values import Device, Machine, Offer, Refusal
 
@@ -46,7 +46,7 @@ GPU, DGPU = offer("ov:GPU.0", "gpu"), offer("dx:1", "dgpu", memory=8 * GIB)
 
 
 def order(survey: Survey, **wish) -> list[str]:
-    return [str(candidate.device) for candidate in rank(survey, Wish(**wish)).candidates]
+    return [str(candidate.device) for candidate in choose(survey, DeviceRequest(**wish)).candidates]
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,8 @@ def test_a_kind_and_a_backend_of_the_same_name_mean_both():
     assert order(surveyed(NPU, offer("npu:NPU", "npu"), CPU), device="npu") == ["npu:NPU", "ov:NPU"]
 
 
-def test_only_a_device_named_in_full_is_exact():
-    survey = surveyed(CPU, GPU)
-    assert rank(survey, Wish(device="ov:CPU")).exact
-    assert not rank(survey, Wish(device="cpu")).exact
+def test_a_device_named_in_full_is_the_only_candidate():
+    assert order(surveyed(CPU, GPU, offer("npu:CPU", "cpu")), device="ov:CPU") == ["ov:CPU"]
 
 
 def test_what_is_not_automatic_is_taken_only_when_it_is_named_in_full():
@@ -102,38 +100,38 @@ def test_what_is_not_automatic_is_taken_only_when_it_is_named_in_full():
     assert order(survey, device="npu:cpu") == ["npu:CPU"]
     assert [(str(row.device), row.rank) for row in overview(survey, "auto")] == [("ov:CPU", 1), ("npu:CPU", None)]
     with pytest.raises(NoDeviceError, match="npu:CPU"):
-        rank(surveyed(fallback), Wish())
+        choose(surveyed(fallback), DeviceRequest())
 
 
 def test_a_precision_filters_devices_and_narrows_what_they_run():
-    ranking = rank(surveyed(CPU, NPU, GPU), Wish(precision="int8"))
+    ranking = choose(surveyed(CPU, NPU, GPU), DeviceRequest(precision="int8"))
     assert [(str(c.device), c.precisions) for c in ranking.candidates] == [
         ("ov:GPU.0", ("int8",)),
         ("ov:CPU", ("int8",)),
     ]
     with pytest.raises(NoDeviceError, match="ov:NPU runs int4") as caught:
-        rank(surveyed(NPU), Wish(precision="fp16"))
+        choose(surveyed(NPU), DeviceRequest(precision="fp16"))
     assert caught.value.hint
 
 
 def test_every_place_has_its_reason():
-    whys = {str(c.device): c.why for c in rank(surveyed(CPU, NPU, DGPU), Wish()).candidates}
+    whys = {str(c.device): c.why for c in choose(surveyed(CPU, NPU, DGPU), DeviceRequest()).candidates}
     assert whys["dx:1"] == "policy performance (auto, on mains power) takes dgpu, then npu, then cpu"
     assert whys["ov:NPU"].endswith("npu comes after dgpu")
     assert whys["ov:CPU"].endswith("cpu comes after npu")
-    assert rank(surveyed(CPU), Wish()).candidates[0].why == "the only device that fits"
-    assert "asked for as cpu" in rank(surveyed(CPU, NPU), Wish(device="cpu")).candidates[0].why
+    assert choose(surveyed(CPU), DeviceRequest()).candidates[0].why == "the only device that fits"
+    assert "asked for as cpu" in choose(surveyed(CPU, NPU), DeviceRequest(device="cpu")).candidates[0].why
 
 
 def test_nothing_to_choose_from_says_what_everybody_answered():
     refusal = ("ov", Refusal(reason="no Intel GPU"))
     broken = [Broken(plugin="dx", distribution="phi3-dx", error="ImportError: x.dll")]
     with pytest.raises(NoDeviceError, match="no usable device; ov: no Intel GPU; dx is broken: ImportError: x.dll"):
-        rank(surveyed(refusal, broken=broken), Wish())
+        choose(surveyed(refusal, broken=broken), DeviceRequest())
     with pytest.raises(NoDeviceError, match="no device fits 'gpu'; ov: no Intel GPU"):
-        rank(surveyed(CPU, refusal), Wish(device="gpu"))
+        choose(surveyed(CPU, refusal), DeviceRequest(device="gpu"))
     with pytest.raises(NoDeviceError, match="no backend is installed") as caught:
-        rank(surveyed(), Wish())
+        choose(surveyed(), DeviceRequest())
     assert caught.value.hint == "pip install phi3-openvino"
 
 

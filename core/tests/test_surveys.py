@@ -8,7 +8,7 @@ import time
 
 import pytest
 from phi3_core import paths
-from phi3_core.backends import installed
+from phi3_core.plugin import installed
 from phi3_core.surveys import survey
 
 

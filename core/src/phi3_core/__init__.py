@@ -12,26 +12,31 @@ Names are imported when they are first used, so that importing the package costs
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 TYPE_CHECKING = False  # typing is a large module, and its constant of this name is all that is needed of it
 if TYPE_CHECKING:
     from typing import Any
 
-    from .answers import Message as Message
-    from .answers import Reply as Reply
-    from .answers import Stream as Stream
     from .api import load as load
     from .errors import BackendDiedError as BackendDiedError
     from .errors import BackendError as BackendError
+    from .errors import DiskFullError as DiskFullError
     from .errors import ModelError as ModelError
+    from .errors import NoArtifactError as NoArtifactError
     from .errors import NoDeviceError as NoDeviceError
+    from .errors import NotOnHubError as NotOnHubError
     from .errors import Phi3Error as Phi3Error
     from .errors import PromptTooLongError as PromptTooLongError
     from .errors import StoreError as StoreError
+    from .errors import TooLargeError as TooLargeError
     from .errors import UsageError as UsageError
+    from .hookspecs import CONTRACT as CONTRACT
     from .hookspecs import hookimpl as hookimpl
     from .model import Model as Model
+    from .replies import Message as Message
+    from .replies import Reply as Reply
+    from .replies import Stream as Stream
     from .surveys import Survey as Survey
     from .surveys import survey as survey
     from .values import Artifact as Artifact
@@ -49,13 +54,13 @@ if TYPE_CHECKING:
     from .values import Source as Source
 
 _HOMES = {
-    "answers": ("Message", "Reply", "Stream"),
+    "replies": ("Message", "Reply", "Stream"),
     "api": ("load",),
     "errors": (
-        *("BackendDiedError", "BackendError", "ModelError", "NoDeviceError", "Phi3Error", "PromptTooLongError"),
-        *("StoreError", "UsageError"),
+        *("BackendDiedError", "BackendError", "DiskFullError", "ModelError", "NoArtifactError", "NoDeviceError"),
+        *("NotOnHubError", "Phi3Error", "PromptTooLongError", "StoreError", "TooLargeError", "UsageError"),
     ),
-    "hookspecs": ("hookimpl",),
+    "hookspecs": ("CONTRACT", "hookimpl"),
     "model": ("Model",),
     "surveys": ("Survey", "survey"),
     "values": (

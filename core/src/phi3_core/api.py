@@ -1,20 +1,15 @@
-"""The way in for programs."""
+"""Loading a model from a program: ``phi3_core.load``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .errors import UsageError
 from .models import DEFAULT
 
 if TYPE_CHECKING:
     from .model import Model
-    from .selection import Wish
     from .values import Progress
-    from .worker.host import Worker
-
-PURPOSES = ("answer", "conversation")
 
 
 def load(
@@ -31,64 +26,50 @@ def load(
 ) -> Model:
     """Load a model on the best device, or on the one that is named.
 
+    ::
+
+        with phi3_core.load("sample", device="auto") as model:
+            print(model.generate("What is the capital of France?").text)
+
     Args:
-        model: a name of the catalogue or the store, a model folder, or a GGUF file.
+        model: a name of the catalogue or the store, a hub repository, a model folder, or a GGUF file.
         device: ``auto``, a backend, a kind (``cpu``, ``gpu``, ``dgpu``, ``npu``), or ``backend:device``.
-        precision: ``fp16``, ``int8`` or ``int4``; without it the best that can be had.
+        precision: ``fp16``, ``int8`` or ``int4``; without it the backend's preferred one that is available.
         policy: ``auto``, ``performance`` or ``efficiency``.
         options: handed to the engine, in its runtime's own words.
         purpose: ``conversation`` keeps the work of earlier prompts for later ones; ``answer`` starts faster.
-        progress: called while the model is being obtained.
+        progress: called with a stage while the model is obtained and loaded.
         refresh: ask the backends again, whatever was cached.
         offline: take only what is on this machine.
 
     Raises:
-        UsageError, NoDeviceError, ModelError, BackendError: see :mod:`phi3_core.errors`.
+        UsageError: an argument makes no sense, or the engine does not take one of the options.
+        NoDeviceError: no device fits the request.
+        ModelError: the model is unknown, damaged, out of reach, or fits no device.
+        BackendError: the backend failed.
 
-    What the runtime decides on its way, and why, it logs as ``phi3_core``; warnings show up on stderr unless
-    logging is configured otherwise. No ``if __name__ == "__main__"`` guard is needed.
+    What the runtime decides, and why, it logs as ``phi3_core``; warnings show up on stderr unless logging is
+    configured otherwise. No ``if __name__ == "__main__"`` guard is needed.
     """
-    return load_with(
-        start_spare(),
-        model,
-        device=device,
-        precision=precision,
-        policy=policy,
-        options=options,
-        purpose=purpose,
-        progress=progress,
-        refresh=refresh,
-        offline=offline,
-    )
+    from .worker.pool import WorkerPool  # start-up: `import phi3_core` costs next to nothing
 
-
-def start_spare() -> Worker:
-    """Start a worker process before anything else is imported: both sides' imports then take place side by side."""
-    from .worker.host import Worker
-
-    return Worker()
-
-
-def load_with(spare: Worker, model: str, *, device: str, precision: str | None, policy: str, **rest: Any) -> Model:
-    """:func:`load` with a worker that :func:`start_spare` started."""
-    try:
+    with WorkerPool().prestart() as pool:
+        # start-up: imported after the worker was started, so that both processes import side by side
+        from .errors import as_usage_error
         from .model import Model
-        from .pipeline import no_progress, set_out
+        from .models.request import ModelRequest
+        from .pipeline import open_session
+        from .selection import DeviceRequest
+        from .values import no_progress
 
-        wish = _wish(device, precision, policy, rest["purpose"])
-        rest["progress"] = rest["progress"] or no_progress
-        return Model(set_out(model, wish, spare=spare, **rest))
-    except BaseException:
-        spare.kill()
-        raise
-
-
-def _wish(device: str, precision: str | None, policy: str, purpose: str) -> Wish:
-    from .selection import Wish
-
-    if purpose not in PURPOSES:
-        raise UsageError(f"unknown purpose {purpose!r}", hint=f"one of {', '.join(PURPOSES)}")
-    try:
-        return Wish(device=device, precision=precision, policy=policy)
-    except (TypeError, ValueError) as error:
-        raise UsageError(str(error.args[0]) if error.args else str(error)) from error
+        with as_usage_error():
+            request = ModelRequest(
+                model=model,
+                device=DeviceRequest(device=device, precision=precision, policy=policy),
+                options=options or {},
+                purpose=purpose,
+                progress=progress or no_progress,
+                refresh=refresh,
+                offline=offline,
+            )
+        return Model(open_session(request, pool))

@@ -6,8 +6,12 @@
     ├── UsageError                          2   the request cannot be carried out as it was put
     │   └── PromptTooLongError              2   more tokens than the model's context holds
     ├── NoDeviceError                       3   no installed backend offers a usable device
-    ├── ModelError                          4   the model is unknown, cannot be had, or is damaged
+    ├── ModelError                          4   the model is unknown, cannot be obtained, or is damaged
+    │   ├── NoArtifactError                 4   no form of it that this device loads; another device may load one
+    │   ├── TooLargeError                   4   it does not fit the device's memory
+    │   ├── NotOnHubError                   4   the hub answers, and does not have what was asked for
     │   └── StoreError                      4   the store cannot be read or written
+    │       └── DiskFullError               4   a disk has too little free space
     └── BackendError                        5   a backend raised, died or stopped answering
         └── BackendDiedError                5   its process is gone, and the engine with it
 
@@ -16,6 +20,12 @@ Anything else that a plugin raises arrives as :class:`BackendError`.
 """
 
 from __future__ import annotations
+
+import contextlib
+
+TYPE_CHECKING = False  # as in the package itself
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Phi3Error(Exception):
@@ -51,13 +61,29 @@ class NoDeviceError(Phi3Error):
 
 
 class ModelError(Phi3Error):
-    """The model is unknown, cannot be had in a form that the device loads, or is damaged."""
+    """The model is unknown, cannot be obtained in a form that the device loads, or is damaged."""
 
     exit_code = 4
 
 
+class NoArtifactError(ModelError):
+    """The model is not available in a form that this device loads. Another device may load it."""
+
+
+class TooLargeError(ModelError):
+    """The model does not fit the device's memory."""
+
+
+class NotOnHubError(ModelError):
+    """The hub answers, and does not have the repository, revision, folder or file that was asked for."""
+
+
 class StoreError(ModelError):
     """The store cannot be read or written."""
+
+
+class DiskFullError(StoreError):
+    """A disk has too little free space, for the store or for another file that was asked for."""
 
 
 class BackendError(Phi3Error):
@@ -72,8 +98,21 @@ class BackendDiedError(BackendError):
 
 _CROSSING: dict[str, type[Phi3Error]] = {
     kind.__name__: kind
-    for kind in (UsageError, PromptTooLongError, NoDeviceError, ModelError, StoreError, BackendError)
+    for kind in (
+        *(UsageError, PromptTooLongError, NoDeviceError, BackendError),
+        *(ModelError, NoArtifactError, TooLargeError, NotOnHubError, StoreError, DiskFullError),
+    )
 }
+
+
+@contextlib.contextmanager
+def as_usage_error(*, hint: str | None = None) -> Iterator[None]:
+    """Turn what a value object says about its arguments (``TypeError``, ``ValueError``) into a :class:`UsageError`."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        # attrs puts the attribute and the class behind the sentence
+        raise UsageError(str(error.args[0]) if error.args else str(error), hint=hint) from error
 
 
 def from_wire(kind: str, message: str, hint: str | None) -> Phi3Error:

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 PROJECT = "phi3_core"
 REQUIRED = ("detect", "load", "generate")
+CONTRACT = 1
+"""The number of this contract. A plugin may state, as ``CONTRACT`` of its module, the one it was written for."""
+OLDEST_CONTRACT = 1
+"""The oldest contract that plugins may have been written for."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

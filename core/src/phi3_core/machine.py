@@ -24,12 +24,11 @@ _LINUX_BOOT = "/proc/sys/kernel/random/boot_id"
 _ENVIRONMENT = ("LD_LIBRARY_PATH", "SESSIONNAME")
 # Device classes whose subkeys hold a DriverVersion: display adapters and compute accelerators.
 _WINDOWS_CLASSES = ("{4d36e968-e325-11ce-bfc1-08002be10318}", "{f01a9d53-3ff6-48d2-9f97-c8a7004be10c}")
-_PRESENT_OF_CLASS = 0x100 | 0x200  # CM_GETIDLIST_FILTER_PRESENT and CM_GETIDLIST_FILTER_CLASS of cfgmgr32.h
 
 
 def this_machine() -> Machine:
     """Describe the machine. Takes some tens of milliseconds, most of them the import of psutil."""
-    import psutil
+    import psutil  # start-up: most of what this function takes
 
     battery = None
     # Containers and some virtual machines have no power supplies to ask, in one way or another.
@@ -90,21 +89,12 @@ def _windows_facts() -> list[str]:
 
 def _windows_devices() -> list[str]:
     """The devices of these classes that are present, and their problem codes: a disabled one keeps its driver."""
-    facts: list[str] = []
-    if sys.platform == "win32":
-        import ctypes
+    from .windows import FILTER_CLASS, DeviceManager  # start-up: ctypes, which only Windows needs
 
-        manager = ctypes.WinDLL("cfgmgr32.dll", winmode=0x800)  # from Windows' own folder
-        for name in _WINDOWS_CLASSES:
-            length = ctypes.c_ulong()
-            if manager.CM_Get_Device_ID_List_SizeW(ctypes.byref(length), name, _PRESENT_OF_CLASS) or not length.value:
-                continue
-            buffer = ctypes.create_unicode_buffer(length.value)
-            if manager.CM_Get_Device_ID_ListW(name, buffer, length, _PRESENT_OF_CLASS):
-                continue
-            for instance in filter(None, ctypes.wstring_at(buffer, length.value).split("\0")):
-                node, status, problem = ctypes.c_ulong(), ctypes.c_ulong(), ctypes.c_ulong()
-                if not manager.CM_Locate_DevNodeW(ctypes.byref(node), instance, 0):
-                    manager.CM_Get_DevNode_Status(ctypes.byref(status), ctypes.byref(problem), node, 0)
-                facts.append(f"{instance} {problem.value}")
+    manager = DeviceManager()
+    facts = []
+    for name in _WINDOWS_CLASSES:
+        for instance in manager.instances(name, FILTER_CLASS):
+            node = manager.locate(instance)
+            facts.append(f"{instance} {manager.problem(node) if node is not None else 'gone'}")
     return facts

@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from attrs import evolve
-
-from .answers import Attempt, GenerationOptions, Message, Reply, Stream, check_options
-from .errors import BackendError, PromptTooLongError, UsageError
-from .pipeline import Journey, Loaded
+from .errors import PromptTooLongError, UsageError
+from .pipeline import generate
+from .replies import Attempt, GenerationOptions, GenerationSettings, Message, Reply, Stream
+from .session import EngineSession
 from .text.decoder import Decoder
 from .text.stops import StopStrings
 from .values import GenerationRequest
@@ -25,29 +24,29 @@ if TYPE_CHECKING:
 class Model:
     """A loaded model. One answer is generated at a time; other threads wait for their turn."""
 
-    def __init__(self, journey: Journey) -> None:
-        self._journey = journey
+    def __init__(self, session: EngineSession) -> None:
+        engine = session.ready()
+        self._session = session
+        self._tokenizer = engine.tokenizer
+        self._context_length = engine.context_length
         self._turn = threading.Lock()
         self._owner: int | None = None
         self._closed = False
-        self._loaded: Loaded | None = journey.advance()
-        self._tokenizer = self._loaded.tokenizer
-        self._context_length = self._loaded.context_length
 
     # --- what it is -------------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
-        return self._journey.reference.name
+        return self._session.name
 
     @property
     def device(self) -> str:
         """Where it runs now, as ``backend:device``."""
-        return str(self._loaded.device) if self._loaded else "none"
+        return str(self._session.engine.device) if self._session.engine else "none"
 
     @property
     def precision(self) -> str:
-        return self._loaded.precision if self._loaded else "none"
+        return self._session.engine.precision if self._session.engine else "none"
 
     @property
     def context_length(self) -> int:
@@ -57,47 +56,51 @@ class Model:
     # --- using it ---------------------------------------------------------------------------------------------------
 
     def generate(self, prompt: str, *, system: str | None = None, **options: Unpack[GenerationOptions]) -> Reply:
-        """Answer one prompt."""
+        """Answer one prompt. Raises as :meth:`stream_chat`."""
         return self.chat(_messages(prompt, system), **options)
 
     def stream(self, prompt: str, *, system: str | None = None, **options: Unpack[GenerationOptions]) -> Stream:
-        """Answer one prompt piece by piece."""
+        """Answer one prompt in chunks. Raises as :meth:`stream_chat`."""
         return self.stream_chat(_messages(prompt, system), **options)
 
     def chat(self, messages: Sequence[Message], **options: Unpack[GenerationOptions]) -> Reply:
-        """Answer the last of ``messages``."""
+        """Answer the last of ``messages``. Raises as :meth:`stream_chat`."""
         stream = self.stream_chat(messages, **options)
         for _ in stream:
             pass
         return stream.reply
 
     def stream_chat(self, messages: Sequence[Message], **options: Unpack[GenerationOptions]) -> Stream:
-        """Answer the last of ``messages`` piece by piece.
+        """Answer the last of ``messages`` in chunks.
 
         Raises (here or while streaming):
             UsageError: the messages or options make no sense.
             PromptTooLongError: the messages leave no room in the context.
             BackendError: the engine failed, and no other device could take over.
         """
-        return self._stream(messages, options, owner=threading.get_ident())
+        return self.answer(messages, GenerationSettings.of(options))
+
+    def answer(self, messages: Sequence[Message], settings: GenerationSettings) -> Stream:
+        """:meth:`stream_chat` with options that were validated before."""
+        return self._stream(messages, settings, owner=threading.get_ident())
 
     async def astream(
         self, prompt: str, *, system: str | None = None, **options: Unpack[GenerationOptions]
     ) -> AsyncIterator[str]:
-        """Answer one prompt piece by piece without blocking the event loop."""
-        import asyncio
+        """Answer one prompt in chunks without blocking the event loop. Raises as :meth:`stream_chat`."""
+        import asyncio  # start-up: a quarter of what importing this module takes
 
-        messages = _messages(prompt, system)
-        stream = await asyncio.to_thread(self._stream, messages, options, owner=None)
+        messages, settings = _messages(prompt, system), GenerationSettings.of(options)
+        stream = await asyncio.to_thread(self._stream, messages, settings, owner=None)
         end = object()
         waiting = None
         try:
             while True:
                 waiting = asyncio.ensure_future(asyncio.to_thread(next, stream, end))
-                piece = await asyncio.shield(waiting)
-                if piece is end:
+                chunk = await asyncio.shield(waiting)
+                if chunk is end:
                     return
-                yield str(piece)
+                yield str(chunk)
         finally:
             # A task that is cancelled leaves a thread behind that waits for a token: let it have that first.
             if waiting is not None and not waiting.done():
@@ -105,15 +108,13 @@ class Model:
             await asyncio.to_thread(stream.close)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """How many tokens of the context these messages take."""
+        """Return how many tokens of the context these messages take."""
         return len(self._tokenizer.encode_chat(messages))
 
     def close(self) -> None:
         """End the engine and its process."""
         self._closed = True
-        loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            loaded.worker.close()
+        self._session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -121,16 +122,13 @@ class Model:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not None and issubclass(kind, KeyboardInterrupt) and self._loaded is not None:
-            self._loaded.worker.kill()  # somebody is waiting at the console
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._session.kill()  # somebody is waiting at the console
         self.close()
 
     # --- how it does it ---------------------------------------------------------------------------------------------
 
-    def _request(
-        self, messages: Sequence[Message], options: GenerationOptions
-    ) -> tuple[GenerationRequest, StopStrings]:
-        sampling, wanted, stops = check_options(options)
+    def _request(self, messages: Sequence[Message], settings: GenerationSettings) -> GenerationRequest:
         prompt = self._tokenizer.encode_chat(messages)
         room = self._context_length - len(prompt)
         if room < 1:
@@ -139,20 +137,20 @@ class Model:
                 f"{self._context_length}, the answer included",
                 hint="shorten the prompt",
             )
-        request = GenerationRequest(
+        return GenerationRequest(
             prompt_ids=prompt,
-            max_new_tokens=min(wanted, room),
-            sampling=sampling,
+            max_new_tokens=min(settings.max_new_tokens, room),
+            sampling=settings.sampling,
             stop_ids=self._tokenizer.stop_ids,
+            json_schema=settings.json_schema,
         )
-        return request, stops
 
-    def _stream(self, messages: Sequence[Message], options: GenerationOptions, *, owner: int | None) -> Stream:
+    def _stream(self, messages: Sequence[Message], settings: GenerationSettings, *, owner: int | None) -> Stream:
         if self._closed:
             raise UsageError("the model is closed")
         started = time.perf_counter()
-        request, stops = self._request(messages, options)
-        return Stream(self._pieces(request, stops, started, owner))
+        request = self._request(messages, settings)
+        return Stream(self._chunks(request, StopStrings(settings.stop), started, owner))
 
     @contextlib.contextmanager
     def _in_turn(self, owner: int | None) -> Iterator[None]:
@@ -165,8 +163,9 @@ class Model:
                 yield
             finally:
                 self._owner = None
+                self._session.forget_attempts()
 
-    def _pieces(
+    def _chunks(
         self, request: GenerationRequest, stops: StopStrings, started: float, owner: int | None
     ) -> Generator[str | Reply, None, None]:
         decoder = Decoder(self._tokenizer)
@@ -178,10 +177,10 @@ class Model:
                     last = time.perf_counter()
                     first = first or last
                     count += 1
-                    piece, stopped = stops.push(decoder.push(token))
-                    if piece:
-                        text.append(piece)
-                        yield piece
+                    chunk, stopped = stops.push(decoder.push(token))
+                    if chunk:
+                        text.append(chunk)
+                        yield chunk
                     if stopped:
                         break
             if not stopped:
@@ -202,34 +201,13 @@ class Model:
                 finish_reason="stop" if stopped or count < request.max_new_tokens else "length",
                 time_to_first_token_s=first - started if count else None,
                 decode_tokens_per_s=(count - 1) / (last - first) if count > 1 else None,
-                attempts=(*self._journey.attempts, Attempt(device=device, outcome="answered")),
+                attempts=(*self._session.attempts, Attempt(device=device, outcome="answered")),
             )
 
     def _ids(self, request: GenerationRequest) -> Generator[int, None, None]:
-        """The ids of the answer, from one engine, or from several if one fails and the next goes on where it was."""
-        made: list[int] = []
-        while True:
-            loaded = self._engine()
-            try:
-                for token in loaded.worker.generate(_continue(request, made)):
-                    made.append(token)
-                    yield token
-                return
-            except BackendError as error:
-                loaded.worker.kill()
-                self._loaded = None
-                failure = self._journey.failed(error, loaded.device)
-                self._loaded = self._journey.advance(failure)
-            if len(made) >= request.max_new_tokens:
-                return
-
-    def _engine(self) -> Loaded:
-        """The engine; loaded once more if it had to be stopped because it did not heed a cancel."""
         if self._closed:
             raise UsageError("the model is closed")
-        if self._loaded is None or not self._loaded.worker.alive:
-            self._loaded = self._journey.again()
-        return self._loaded
+        yield from generate(self._session, request)
 
 
 def _messages(prompt: str, system: str | None) -> list[Message]:
@@ -237,10 +215,3 @@ def _messages(prompt: str, system: str | None) -> list[Message]:
         raise UsageError("the prompt is empty", hint='phi3 run "What is the capital of France?"')
     asked = {"role": "user", "content": prompt}
     return [{"role": "system", "content": system}, asked] if system else [asked]
-
-
-def _continue(request: GenerationRequest, made: Sequence[int]) -> GenerationRequest:
-    if not made:
-        return request
-    left = request.max_new_tokens - len(made)
-    return evolve(request, prompt_ids=(*request.prompt_ids, *made), max_new_tokens=left)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +16,9 @@ def home() -> Path:
     given = os.environ.get("PHI3_HOME")
     if given:
         return Path(given).expanduser().absolute()
-    import platformdirs
+    import platformdirs  # start-up: not needed where PHI3_HOME is set
 
     return Path(platformdirs.user_cache_dir("phi3", appauthor=False))
-
-
-def engine_cache(backend: str, digest: str, *keys: str) -> Path | None:
-    """A folder for what a backend derives from one artifact, such as compiled models.
-
-    ``digest`` names the artifact (it goes when the artifact goes), ``keys`` whatever else the content depends on:
-    versions of the runtime and the driver, the device. None if no such folder can be written here.
-    """
-    words = ["".join(c if c.isalnum() or c in "-_." else "_" for c in key) for key in keys]
-    folder = home() / "engines" / digest[:16] / "-".join([backend, *words])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return None
 
 
 def read_json(path: Path) -> Any:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from phi3_core.values import Sampling
+from .values import Sampling
 
 Floats = npt.NDArray[np.float64]
-Places = npt.NDArray[np.integer[Any]]
+Indices = npt.NDArray[np.integer[Any]]
 
 
 class Sampler:
@@ -41,28 +41,28 @@ class Sampler:
     def _penalized(self, logits: npt.NDArray[Any]) -> Floats:
         """Divide what is positive and multiply what is negative, as in CTRL (Keskar et al., 2019)."""
         scores = logits.astype(np.float64)
-        places = np.fromiter(self._seen, np.int64, len(self._seen))
-        places = places[places < len(scores)]
-        penalty, seen = self._sampling.repetition_penalty, scores[places]
-        scores[places] = np.where(seen > 0, seen / penalty, seen * penalty)
+        indices = np.fromiter(self._seen, np.int64, len(self._seen))
+        indices = indices[indices < len(scores)]
+        penalty, seen = self._sampling.repetition_penalty, scores[indices]
+        scores[indices] = np.where(seen > 0, seen / penalty, seen * penalty)
         return scores
 
     def _draw(self, logits: npt.NDArray[Any]) -> int:
         """By probability, among the k likeliest and then the fewest that together reach p."""
         scores = (logits.astype(np.float64) - float(logits.max())) / self._sampling.temperature
-        places = self._candidates(scores)
-        chances = np.exp(scores[places])
-        chances /= chances.sum()
+        indices = self._candidates(scores)
+        probs = np.exp(scores[indices])
+        probs /= probs.sum()
         if self._sampling.top_p < 1:
-            order = np.argsort(-chances, kind="stable")
-            places, chances = places[order], chances[order]
-            last = int(np.searchsorted(np.cumsum(chances), self._sampling.top_p)) + 1
-            places, chances = places[:last], chances[:last]
-        reached = np.cumsum(chances)
-        place = int(np.searchsorted(reached, self._random.random() * reached[-1], "right"))
-        return int(places[min(place, len(places) - 1)])
+            order = np.argsort(-probs, kind="stable")
+            indices, probs = indices[order], probs[order]
+            last = int(np.searchsorted(np.cumsum(probs), self._sampling.top_p)) + 1
+            indices, probs = indices[:last], probs[:last]
+        reached = np.cumsum(probs)
+        index = int(np.searchsorted(reached, self._random.random() * reached[-1], "right"))
+        return int(indices[min(index, len(indices) - 1)])
 
-    def _candidates(self, scores: Floats) -> Places:
+    def _candidates(self, scores: Floats) -> Indices:
         """The k likeliest by their ids, all if k is 0; of equals the lower id first."""
         count = self._sampling.top_k
         if not 0 < count < len(scores):

@@ -16,8 +16,8 @@ _ORDER = {
 
 
 @frozen(kw_only=True)
-class Wish:
-    """What the user asked for."""
+class DeviceRequest:
+    """Which device the user asked for."""
 
     device: str = "auto"
     """``auto``, a backend, a kind, or ``backend:device``; upper and lower case are the same."""
@@ -43,8 +43,6 @@ class Ranking:
     policy: str
     """``performance`` or ``efficiency``: what ``auto`` came to."""
     candidates: tuple[Candidate, ...]
-    exact: bool
-    """Whether the user named one device in full, so that nothing may take its place."""
 
 
 def effective_policy(policy: str, *, on_battery: bool) -> tuple[str, str]:
@@ -66,18 +64,18 @@ def matches(wanted: str, device: Device) -> bool:
     return (word == "gpu" and device.kind == "dgpu") or full.startswith(f"{word}.")
 
 
-def rank(survey: Survey, wish: Wish) -> Ranking:
-    """Order the offers that fit a wish, best first.
+def choose(survey: Survey, request: DeviceRequest) -> Ranking:
+    """Order the offers that fit a request, best first.
 
     Raises:
         NoDeviceError: nothing fits; the message says what was asked, and what each backend answered.
     """
-    policy, words = effective_policy(wish.policy, on_battery=survey.machine.on_battery)
-    exact = [offer for offer in survey.offers if str(offer.device).casefold() == wish.device.casefold()]
-    named = exact or [offer for offer in survey.offers if offer.automatic and matches(wish.device, offer.device)]
-    fitting = [offer for offer in named if wish.precision in (None, *offer.precisions)]
+    policy, words = effective_policy(request.policy, on_battery=survey.machine.on_battery)
+    exact = [offer for offer in survey.offers if str(offer.device).casefold() == request.device.casefold()]
+    named = exact or [offer for offer in survey.offers if offer.automatic and matches(request.device, offer.device)]
+    fitting = [offer for offer in named if request.precision in (None, *offer.precisions)]
     if not fitting:
-        raise _nothing(survey, wish, named)
+        raise _nothing(survey, request, named)
     order = _ORDER[policy]
     fitting.sort(
         key=lambda offer: (
@@ -89,14 +87,14 @@ def rank(survey: Survey, wish: Wish) -> Ranking:
     )
     candidates = []
     for place, offer in enumerate(fitting, start=1):
-        why = _why(place, fitting, wish, words, order)
-        precisions = (wish.precision,) if wish.precision else offer.precisions
+        why = _why(place, fitting, request, words, order)
+        precisions = (request.precision,) if request.precision else offer.precisions
         candidates.append(
             Candidate(
                 device=offer.device, precisions=precisions, rank=place, why=why, notes=offer.notes, layout=offer.layout
             )
         )
-    return Ranking(policy=policy, candidates=tuple(candidates), exact=bool(exact))
+    return Ranking(policy=policy, candidates=tuple(candidates))
 
 
 def overview(survey: Survey, policy: str) -> tuple[Candidate, ...]:
@@ -114,18 +112,18 @@ def overview(survey: Survey, policy: str) -> tuple[Candidate, ...]:
         if not offer.automatic
     )
     try:
-        return (*rank(survey, Wish(policy=policy)).candidates, *named)
+        return (*choose(survey, DeviceRequest(policy=policy)).candidates, *named)
     except NoDeviceError:
         return named
 
 
-def _why(place: int, all_: list[Offer], wish: Wish, policy: str, order: tuple[str, ...]) -> str:
+def _why(place: int, all_: list[Offer], request: DeviceRequest, policy: str, order: tuple[str, ...]) -> str:
     offer = all_[place - 1]
     reasons = []
-    if wish.device != "auto":
-        reasons.append(f"asked for as {wish.device}")
+    if request.device != "auto":
+        reasons.append(f"asked for as {request.device}")
     if len(all_) == 1:
-        reasons.append("the only device that fits" if wish.device == "auto" else "the only one")
+        reasons.append("the only device that fits" if request.device == "auto" else "the only one")
     else:
         reasons.append(f"{policy} takes {', then '.join(_present(order, all_))}")
         if place > 1:
@@ -152,23 +150,23 @@ def _after(better: Offer, offer: Offer) -> str:
     return f"after {theirs} by name"
 
 
-def _nothing(survey: Survey, wish: Wish, named: list[Offer]) -> NoDeviceError:
+def _nothing(survey: Survey, request: DeviceRequest, named: list[Offer]) -> NoDeviceError:
     if named:
         runs = "; ".join(f"{offer.device} runs {', '.join(offer.precisions)}" for offer in named)
-        return NoDeviceError(f"no device that fits runs {wish.precision}: {runs}", hint="leave --precision out")
+        return NoDeviceError(f"no device that fits runs {request.precision}: {runs}", hint="leave --precision out")
     if not survey.answers and not survey.broken:
         return NoDeviceError("no backend is installed", hint="pip install phi3-openvino")
-    word = wish.device.casefold()
+    word = request.device.casefold()
     wanted = word.partition(":")[0]
     told = [
         f"{answer.backend.name}: {', '.join(refusal.reason for refusal in answer.refusals)}"
         for answer in survey.answers
-        if answer.refusals and (wish.device == "auto" or wanted in KINDS or wanted == answer.backend.name.casefold())
+        if answer.refusals and (request.device == "auto" or wanted in KINDS or wanted == answer.backend.name.casefold())
     ]
     told += [f"{broken.plugin} is broken: {broken.error}" for broken in survey.broken]
     hidden = [str(offer.device) for offer in survey.offers if not offer.automatic]
-    what = "no usable device" if wish.device == "auto" else f"no device fits {wish.device!r}"
+    what = "no usable device" if request.device == "auto" else f"no device fits {request.device!r}"
     message = f"{what}; {'; '.join(told)}" if told else what
-    if hidden and wish.device == "auto":
+    if hidden and request.device == "auto":
         return NoDeviceError(message, hint=f"there is {hidden[0]}, used only when named: --device {hidden[0]}")
     return NoDeviceError(message, hint="phi3 devices")

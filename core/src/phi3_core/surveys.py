@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import sys
 import time
@@ -16,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from . import __version__, machine, paths
-from .backends import Backend, Broken, installed
 from .errors import Phi3Error
-from .values import Machine, Offer, Refusal, to_plain
+from .plugin import Backend, Broken, installed
+from .values import Machine, Offer, Refusal, to_plain, values_of
 
 if TYPE_CHECKING:
     from .worker.host import Worker
 
-DETECT_LIMIT_S = 20.0
+logger = logging.getLogger("phi3_core")
+
 _FRESH_S = 24 * 3600.0
 # A backend that failed is asked again soon: what broke it may have been a moment's trouble.
 _BROKEN_FRESH_S = 600.0
@@ -38,19 +40,19 @@ def _words(given: Any) -> Any:
 
 
 def _offers(given: Any) -> Any:
-    return tuple(Offer(**item) if isinstance(item, dict) else item for item in given)
+    return values_of(Offer, given)
 
 
 def _refusals(given: Any) -> Any:
-    return tuple(Refusal(**item) if isinstance(item, dict) else item for item in given)
+    return values_of(Refusal, given)
 
 
 def _answers(given: Any) -> Any:
-    return tuple(Answer(**item) if isinstance(item, dict) else item for item in given)
+    return values_of(Answer, given)
 
 
 def _broken(given: Any) -> Any:
-    return tuple(Broken(**item) if isinstance(item, dict) else item for item in given)
+    return values_of(Broken, given)
 
 
 @frozen(kw_only=True)
@@ -102,6 +104,12 @@ def survey(*, refresh: bool = False) -> Survey:
     return found
 
 
+def warn_of_broken(found: Survey) -> None:
+    """Log a warning for each backend that is broken."""
+    for broken in found.broken:
+        logger.warning("backend %s (%s) is broken: %s", broken.plugin, broken.distribution, broken.error)
+
+
 def _cached(file: Path, key: str, here: Machine) -> Survey | None:
     content = paths.read_json(file)
     try:
@@ -129,14 +137,16 @@ def _key() -> str:
 
 
 def _ask_all(here: Machine) -> Survey:
-    from .worker.host import Worker, limit
+    # start-up: subprocess and multiprocessing, which a cached survey does without
+    from .config import time_limit
+    from .worker.pool import WorkerPool
 
     backends, broken = installed()
     failed = list(broken)
     answers: list[Answer] = []
-    limit_s = limit("detect", DETECT_LIMIT_S)
+    limit_s = time_limit("detect")
     started = time.monotonic()
-    workers = [Worker().open(backend) for backend in backends]
+    workers = [WorkerPool().take(backend) for backend in backends]
     try:
         for worker in workers:
             worker.begin("detect", machine=here)

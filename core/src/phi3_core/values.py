@@ -39,6 +39,11 @@ def _ids(given: Any) -> tuple[int, ...]:
     return tuple(int(item) for item in given)
 
 
+def values_of(kind: type[Any], given: Iterable[Any]) -> tuple[Any, ...]:
+    """Return values of one kind, each of which may be given as the mapping of its fields: for attrs converters."""
+    return tuple(kind(**item) if isinstance(item, Mapping) else item for item in given)
+
+
 _text = validators.and_(validators.instance_of(str), validators.min_len(1))
 _optional_text = validators.optional(validators.instance_of(str))
 _count = validators.and_(validators.instance_of(int), validators.ge(0))
@@ -248,6 +253,10 @@ class Progress(Protocol):
     """Called with a stage and how far it is; ``done`` and ``total`` are in one unit, or None if not known."""
 
     def __call__(self, stage: str, done: int | None = None, total: int | None = None) -> None: ...
+
+
+def no_progress(stage: str, done: int | None = None, total: int | None = None) -> None:
+    """A :class:`Progress` that shows nothing."""
 
 
 def to_plain(value: Any) -> Any:

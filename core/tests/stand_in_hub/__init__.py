@@ -121,8 +121,8 @@ class HubServer:
         """The first fault that now befalls the file ``name``, which uses it up once."""
         with self.changed:
             for fault in (*self.faults.get(name, ()), *self.faults.get("*", ())):
-                spared = fault.times == 0 or (fault.token is not None and fault.token == token)
-                if not spared and bool(fault.status) != of_body:
+                layers_kept_at_8_bits = fault.times == 0 or (fault.token is not None and fault.token == token)
+                if not layers_kept_at_8_bits and bool(fault.status) != of_body:
                     fault.times = fault.times and fault.times - 1
                     return fault
         return None

@@ -8,15 +8,11 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from phi3_core.models import hub, hub_client
-from phi3_core.models.download import PARTIAL, download
-from phi3_core.models.transfer import size_of
-
-from . import HubServer
+from phi3_core.hub.download import PARTIAL, download
+from phi3_core.hub.snapshot import select_files, take_snapshot
+from phi3_core.hub.transfer import size_of
 
 SOURCES = Path(__file__).parents[2] / "src"
 REPOSITORY = "acme/phi"
@@ -59,35 +55,13 @@ UNWANTED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the developer's own settings, and pauses that nobody notices."""
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(hub_client, "BACKOFF_S", 0.01)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator:
-    server = HubServer()
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def commit(server) -> str:
-    return server.add(REPOSITORY, checkpoint() | UNWANTED)
-
-
 def ignore(stage: str, done: int | None = None, total: int | None = None) -> None:
     pass
 
 
 def pull(destination: Path, progress=ignore, *, offline: bool = False, repository: str = REPOSITORY) -> None:
-    snapshot = hub.inspect(repository)
-    download(snapshot, hub.wanted(snapshot.files), destination, progress, offline=offline)
+    snapshot = take_snapshot(repository)
+    download(snapshot, select_files(snapshot.files), destination, progress, offline=offline)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -107,17 +81,17 @@ def asked_for(server) -> set[str]:
 PULL = """
     import sys
     from pathlib import Path
-    from phi3_core.models import hub
-    from phi3_core.models.download import download
-    from phi3_core.models.writing import locked
+    from phi3_core.hub.snapshot import select_files, take_snapshot
+    from phi3_core.hub.download import download
+    from phi3_core.store.locking import locked
 
     def progress(stage, done=None, total=None):
         print(stage, done, total, flush=True)
 
     destination = Path(sys.argv[1])
     with locked(destination, progress):
-        snapshot = hub.inspect("acme/phi")
-        download(snapshot, hub.wanted(snapshot.files), destination, progress)
+        snapshot = take_snapshot("acme/phi")
+        download(snapshot, select_files(snapshot.files), destination, progress)
     print("done", flush=True)
 """
 

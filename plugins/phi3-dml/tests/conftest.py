@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import phi3_core as phi3
 import pytest
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.plan import Plan
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.quantization.bit_allocation import RoundingPlan
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_dml import configuration, flavours
 
 RUNS = flavours.installed().flavour is not None
@@ -32,17 +32,18 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture
 def write_graph(tmp_path):
     """Write a checkpoint's graph into a folder that onnxruntime-genai loads."""
-    from phi3_dml import graph, graph_weights, layouts, onnx_writer
+    from phi3_dml import graph, graph_weights, layouts
+    from phi3_dml.onnx import writer
 
     def write(checkpoint, layout, *, name="graph", **plan):
         folder = tmp_path / name
         folder.mkdir()
         with graph_weights.DataFile(folder / configuration.DATA) as data:
             weights = graph_weights.StoredWeights(
-                Plan(**plan), data, halves=layout.halves, explicit_zeros=layout.explicit_zeros
+                RoundingPlan(**plan), data, float16=layout.float16, explicit_zeros=layout.explicit_zeros
             )
             built = graph.build(checkpoint, weights, layout)
-        (folder / configuration.MODEL).write_bytes(onnx_writer.write_model(built, "phi3-dml", "0"))
+        (folder / configuration.MODEL).write_bytes(writer.write_model(built, "phi3-dml", "0"))
         configuration.write(checkpoint, folder, positions=not layouts.is_fused(checkpoint.architecture, layout))
         (folder / "config.json").write_bytes((checkpoint.path / "config.json").read_bytes())
         return folder

@@ -11,8 +11,9 @@ import sys
 import textwrap
 
 import pytest
-from phi3_dml import com, dxcore, dxgi, windows
-from phi3_dml.records import Adapter, Core
+from phi3_core.backend import Guid
+from phi3_dml.adapters import com, dxcore, dxgi, windows
+from phi3_dml.adapters.records import Adapter, Core
 
 ADAPTER = {"name": "A GPU", "vendor": 0x10DE, "device": 1, "luid": "0:1"}
 NOT_SUPPORTED = 0x80004002
@@ -24,7 +25,7 @@ def child(tmp_path, body):
     file.write_text(
         textwrap.dedent("""
             import os, sys, time
-            from phi3_dml.windows_probe import say
+            from phi3_dml.adapters.windows_probe import say
 
             passed_over = sys.argv[1:]
             def step(name, act):
@@ -155,7 +156,7 @@ class FakeLibrary:
 
 
 POINTER = ctypes.POINTER(ctypes.c_void_p)
-GUID = ctypes.POINTER(com.Guid)
+GUID = ctypes.POINTER(Guid)
 CREATE = ctypes.CFUNCTYPE(ctypes.c_uint32, GUID, POINTER)
 CREATE_DEVICE = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, GUID, ctypes.c_void_p)
 

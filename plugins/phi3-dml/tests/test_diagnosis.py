@@ -10,8 +10,8 @@ import pytest
 from phi3_core.machine import this_machine
 from phi3_core.values import Machine
 from phi3_dml import diagnosis
+from phi3_dml.adapters.records import Reading
 from phi3_dml.flavours import Flavours, Installed
-from phi3_dml.records import Reading
 
 RECORDED = json.loads(Path(__file__).with_name("recordings").joinpath("windows.json").read_text(encoding="utf-8"))
 WINDOWS = Machine(os="windows", architecture="x86_64", memory_bytes=2**35)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from phi3_core.checkpoint.forward import logits
 from phi3_core.errors import ModelError, PromptTooLongError, UsageError
-from phi3_core.quantization.random_checkpoint import TINY
-from phi3_core.quantization.reference import logits
+from phi3_core.testing.checkpoints import TINY
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
 from phi3_dml import layouts
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from phi3_core.quantization.checkpoint import Checkpoint
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.forward import logits
 from phi3_core.quantization.importance import Importance
-from phi3_core.quantization.random_checkpoint import TINY, write_random
-from phi3_core.quantization.reference import logits
 from phi3_core.quantization.rounding import round_weight
 from phi3_core.quantization.scales import Scheme
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_dml import layouts
 
 pytestmark = pytest.mark.runs
@@ -50,7 +50,7 @@ class Runner:
 
 def close(found, expected, layout, tolerance=1e-5):
     """Within a share of the logits' range; halves have three digits."""
-    return np.abs(found - expected).max() <= (4e-3 if layout.halves else tolerance) * np.ptp(expected)
+    return np.abs(found - expected).max() <= (4e-3 if layout.float16 else tolerance) * np.ptp(expected)
 
 
 @LAYOUTS

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.random_checkpoint import TINY, write_random
-from phi3_core.quantization.reference import logits
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.forward import logits
 from phi3_core.quantization.scales import Scheme
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest
 from phi3_dml import layouts
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from phi3_core.errors import ModelError
-from phi3_core.quantization.random_checkpoint import TINY
 from phi3_core.quantization.scales import Scheme
-from phi3_dml import configuration, layouts, onnx_reader, onnx_writer, weights
+from phi3_core.testing.checkpoints import TINY
+from phi3_dml import configuration, layouts, weights
+from phi3_dml.onnx import reader, writer
 
 onnx = pytest.importorskip("onnx", reason="needs onnx to check what is written")
 
@@ -40,9 +41,9 @@ def test_the_checker_finds_nothing(checkpoints, write_graph, layout, name):
 )
 def test_attributes_are_read_as_they_were_written(integer, number, text, integers):
     attributes = {"i": integer, "f": number, "s": text, "l": integers, "t": np.arange(3)}
-    node = onnx_writer.Node(operator="X", inputs=("a", ""), outputs=("b",), name="n", domain="d", attributes=attributes)
-    written = onnx_writer.Graph(name="g", nodes=[node], outputs=[onnx_writer.Value(name="b", kind=1, dims=(2, "n"))])
-    model = onnx.load_from_string(onnx_writer.write_model(written, "p", "1"))
+    node = writer.Node(operator="X", inputs=("a", ""), outputs=("b",), name="n", domain="d", attributes=attributes)
+    written = writer.Graph(name="g", nodes=[node], outputs=[writer.Value(name="b", kind=1, dims=(2, "n"))])
+    model = onnx.load_from_string(writer.write_model(written, "p", "1"))
     (read,) = model.graph.node
     found = {each.name: onnx.helper.get_attribute_value(each) for each in read.attribute}
     assert (found["i"], found["f"], found["s"], list(found["l"])) == (integer, number, text.encode(), integers)
@@ -111,7 +112,7 @@ def test_functions_are_refused(tmp_path):
     model.functions.add(name="f", domain="d")
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match="functions"):
-        onnx_reader.read(tmp_path / "model.onnx")
+        reader.read(tmp_path / "model.onnx")
 
 
 @given(st.binary(max_size=200))
@@ -119,7 +120,7 @@ def test_junk_is_damage_and_nothing_else(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("junk") / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.onnx"):
-        onnx_reader.read(path)
+        reader.read(path)
 
 
 def test_a_cut_file_is_damage(checkpoints, write_graph):
@@ -128,4 +129,4 @@ def test_a_cut_file_is_damage(checkpoints, write_graph):
     for size in (0, 1, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
         with pytest.raises(ModelError, match=r"model\.onnx is"):
-            onnx_reader.read(path)
+            reader.read(path)

@@ -18,7 +18,9 @@ import uuid
 from pathlib import Path
 
 import pytest
-from phi3_dml import com, diagnosis, dxcore, dxgi, records
+from phi3_core.backend import Guid
+from phi3_dml import diagnosis
+from phi3_dml.adapters import com, dxcore, dxgi, records
 
 RECORDED = Path(__file__).with_name("recordings") / "windows_layouts.json"
 MINGW, MINGW_PACKAGE = "x86_64-w64-mingw32-gcc", "mingw-w64-x86-64-dev"
@@ -42,8 +44,8 @@ VALUES = {
     "sizeof(UINT)": ctypes.sizeof(ctypes.c_uint32),
     "sizeof(SIZE_T)": ctypes.sizeof(ctypes.c_size_t),
     "sizeof(D3D_FEATURE_LEVEL)": ctypes.sizeof(ctypes.c_uint32),
-    "sizeof(GUID)": ctypes.sizeof(com.Guid),
-    "offsetof(GUID, Data4)": com.Guid.data4.offset,
+    "sizeof(GUID)": ctypes.sizeof(Guid),
+    "offsetof(GUID, Data4)": Guid.data4.offset,
     "sizeof(LUID)": ctypes.sizeof(com.Luid),
     "offsetof(LUID, HighPart)": com.Luid.high.offset,
     "sizeof(DXGI_ADAPTER_DESC1)": ctypes.sizeof(dxgi.Description),

@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from phi3_core.models import beside
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.forward import logits
+from phi3_core.evaluation.metrics import measure
 from phi3_core.quantization.calibration import calibrate
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.quality import measure
-from phi3_core.quantization.random_checkpoint import TINY, write_random
-from phi3_core.quantization.reference import logits
+from phi3_core.store import sidecars
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest, Recipe, Source
 from phi3_npu import engine, graph, opening, quantization
 
@@ -45,7 +45,7 @@ def make(source: Path, precision: str, folder: Path) -> Artifact:
     extra = {"calibration": str(folder / "calibration.npz")}
     recipe = Recipe(precision=precision, extra=extra)
     quantization.quantize(Source(path=source, model="tiny"), CPU, recipe, output, lambda *_, **__: None)
-    beside.copy(source, output)  # as core does
+    sidecars.copy_sidecars(source, output)  # as core does
     return Artifact(path=output, backend="npu", precision=precision, manifest={"digest": output.name})
 
 

@@ -12,10 +12,17 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from phi3_core.backend import (
+    COMPUTE_ACCELERATOR,
+    DEVICE_DESCRIPTION,
+    FILTER_CLASS,
+    FILTER_ENUMERATOR,
+)
 from phi3_core.machine import this_machine
 from phi3_core.values import Machine, Offer, Refusal
-from phi3_npu import cfgmgr, detection, sysfs
-from phi3_npu.records import System
+from phi3_npu import detection
+from phi3_npu.hardware import cfgmgr, sysfs
+from phi3_npu.hardware.records import System
 
 RECORDINGS = Path(__file__).with_name("recordings")
 LINUX_TREES = json.loads((RECORDINGS / "linux.json").read_text(encoding="utf-8"))
@@ -60,13 +67,21 @@ class RecordedManager:
 
     def instances(self, wanted, kind):
         return {
-            (cfgmgr.COMPUTE_ACCELERATOR, cfgmgr.FILTER_CLASS): self._recorded["class"],
-            ("PCI", cfgmgr.FILTER_ENUMERATOR): self._recorded["pci"],
+            (COMPUTE_ACCELERATOR, FILTER_CLASS): self._recorded["class"],
+            ("PCI", FILTER_ENUMERATOR): self._recorded["pci"],
         }[wanted, kind]
 
-    def npu(self, place):
-        vendor, device = cfgmgr.pci(place)
-        return detection.Npu(vendor=vendor, device=device, place=place, **self._recorded["devices"][place])
+    def locate(self, place):
+        return list(self._recorded["devices"]).index(place)
+
+    def _device(self, node):
+        return list(self._recorded["devices"].values())[node]
+
+    def text(self, node, key):
+        return self._device(node).get("name" if key is DEVICE_DESCRIPTION else "driver", "")
+
+    def problem(self, node):
+        return self._device(node).get("problem", 0)
 
 
 def windows(name):
@@ -256,13 +271,9 @@ def test_what_linux_says_in_a_garbled_way_is_passed_over(plant):
     assert (offer.device.name, refusals) == ("Intel NPU (Meteor Lake)", [])
 
 
-def test_strings_of_windows():
+def test_device_instances_of_windows():
     places = ["PCI\\VEN_8086&DEV_7D1D&SUBSYS_00000000&REV_04\\3&11583659&0&58", "ACPI\\QCOM0D0A\\2&DABA3FF&0"]
-    data = ("\0".join(places) + "\0\0").encode("utf-16-le")
-    assert cfgmgr.split(data) == places
     assert [cfgmgr.pci(place) for place in places] == [(0x8086, 0x7D1D), (0, 0)]
-    assert cfgmgr.text("32.0.100.3104\0".encode("utf-16-le")) == "32.0.100.3104"
-    assert cfgmgr.text(b"") == ""
 
 
 def test_this_machine():

@@ -6,7 +6,7 @@ import pytest
 from phi3_core.machine import this_machine
 from phi3_core.values import Machine, Refusal
 from phi3_npu import diagnosis
-from phi3_npu.records import Npu, System
+from phi3_npu.hardware.records import Npu, System
 
 LINUX = Machine(os="linux", architecture="x86_64", memory_bytes=2**35)
 WINDOWS = Machine(os="windows", architecture="x86_64", memory_bytes=2**35)

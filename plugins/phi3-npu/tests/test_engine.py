@@ -10,9 +10,9 @@ from pathlib import Path
 import phi3_core as phi3
 import psutil
 import pytest
-from phi3_core.backends import installed
 from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
-from phi3_core.models.store import Form, Store
+from phi3_core.plugin import installed
+from phi3_core.store.store import ArtifactKey, Store
 from phi3_core.text.tokenizer import Tokenizer
 from phi3_core.values import Device, GenerationRequest
 from phi3_core.worker.host import Worker
@@ -137,7 +137,7 @@ def test_it_is_never_chosen_by_itself(sample_store, monkeypatch):
 
 def test_an_npu_that_is_not_there_is_an_error_and_not_the_cpu(sample_home, artifact, model):
     backends, _ = installed()
-    found = Store(sample_home).artifact("sample", Form(backend="npu", precision="fp16"))
+    found = Store(sample_home).artifact("sample", ArtifactKey(backend="npu", precision="fp16"))
     worker = Worker().open(next(backend for backend in backends if backend.name == "npu"))
     device = Device(backend="npu", id="NPU", kind="npu", name="one that is not there")
     try:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from phi3_core.quantization.random_checkpoint import TINY
+from phi3_core.testing.checkpoints import TINY
 
 # top-1 agreement at least, mean KL divergence at most; the weights are random, which four bits suit worst
 BOUNDS = {"fp16": (0.95, 2e-5), "int8": (0.9, 2e-3), "int4": (0.3, 0.3)}

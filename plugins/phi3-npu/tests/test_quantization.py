@@ -7,11 +7,11 @@ import shutil
 import numpy as np
 import psutil
 import pytest
-from phi3_core.errors import ModelError, UsageError
-from phi3_core.models import beside
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.errors import DiskFullError, ModelError, UsageError
 from phi3_core.quantization.calibration import calibrate
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.store import sidecars
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Device, Recipe, Source
 from phi3_npu import quantization, weights
 from safetensors.numpy import load_file
@@ -38,7 +38,7 @@ def make(tmp_path):
             calibrate(Checkpoint.open(source), [list(range(5, 45))]).save(tmp_path / "calibration.npz")
             recipe["extra"] = {"calibration": str(tmp_path / "calibration.npz")}
         quantization.quantize(Source(path=source, model="tiny"), NPU, Recipe(**recipe), output, quiet)
-        beside.copy(source, output)  # as core does
+        sidecars.copy_sidecars(source, output)  # as core does
         assert {path.name for path in output.iterdir()} == {weights.FILE, "config.json"}
         assert weights.recognize(output) == recipe["precision"]
         return load_file(output / weights.FILE)
@@ -129,9 +129,9 @@ def test_too_little_disk_or_memory_is_said_with_the_figures(make, tmp_path, monk
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-        with pytest.raises(ModelError, match=r"0\.0 GB free; the model takes 0\.0 GB"):
+        with pytest.raises(DiskFullError, match=r"the quantized model needs \d+\.\d MB, and only 1 kB are free"):
             make(precision="int8")
     memory = psutil.virtual_memory()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
-    with pytest.raises(ModelError, match=r"about 0\.\d GB of memory; 0\.0 GB are available"):
+    with pytest.raises(ModelError, match=r"about 3\d\d\.\d MB of memory; 1\.0 MB are available"):
         make(precision="int8")

@@ -84,9 +84,13 @@ def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(model):
         model.generate("word " * 9000)
 
 
-def test_attention_backends_agree_on_a_clear_question(sample_store, model):
-    with phi3.load("sample", device="openvino:CPU", purpose="answer") as other:
-        assert other.generate(FRANCE).text == model.generate(FRANCE).text
+def test_attention_backends_agree_on_a_clear_question(sample_store):
+    exact = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}  # with 8-bit activations the question is a close call
+    said = []
+    for purpose in ("answer", "conversation"):
+        with phi3.load("sample", device="openvino:CPU", purpose=purpose, options=exact) as model:
+            said.append(model.generate(FRANCE).text)
+    assert said[0] == said[1] == "The capital of France is Paris."
 
 
 def test_the_classic_recipe_is_taken_by_its_own_words(sample_store):
@@ -126,9 +130,10 @@ def test_logits_are_those_of_the_options(sample_store, artifact, monkeypatch):
     monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
     device = Device(backend="openvino", id="CPU", kind="cpu", name="CPU", memory_bytes=None, driver=None)
     given = Artifact(path=artifact, backend="openvino", precision="int4", manifest=read_json(artifact / "phi3.json"))
-    options = {"INFERENCE_PRECISION_HINT": "f32", "ATTENTION_BACKEND": "SDPA"}
+    options = {"INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": "1", "ATTENTION_BACKEND": "SDPA"}
     assert engine.load(given, device, options, "evaluation").logits([1, 2, 3]).shape == (3, 49152)
-    assert seen == [{"INFERENCE_PRECISION_HINT": "f32"}]
+    exact = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}  # of an evaluation, unless the options say otherwise
+    assert seen == [{**exact, "INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": "1"}]
 
 
 def test_a_compiled_model_is_kept_under_what_it_depends_on(sample_store, artifact):

@@ -11,13 +11,13 @@ import openvino_genai
 import pytest
 from attrs import evolve
 from openvino._offline_transformations import paged_attention_transformation
-from phi3_core.quantization.checkpoint import Checkpoint
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.forward import logits
+from phi3_core.quantization.bit_allocation import RoundingPlan
 from phi3_core.quantization.importance import Importance
-from phi3_core.quantization.plan import Plan
-from phi3_core.quantization.random_checkpoint import TINY, write_random
-from phi3_core.quantization.reference import logits
 from phi3_core.quantization.rounding import round_weight
 from phi3_core.quantization.scales import Scheme
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_openvino import graph
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
@@ -38,7 +38,7 @@ def build(tmp_path):
 
     def build(checkpoint, **schemes):
         path = Path(tempfile.mkdtemp(dir=tmp_path), "model.xml")
-        graph.write(checkpoint, Plan(**schemes), path)
+        graph.write(checkpoint, RoundingPlan(**schemes), path)
         return ov.Core().read_model(path)
 
     return build

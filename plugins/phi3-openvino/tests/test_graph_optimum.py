@@ -8,10 +8,10 @@ import numpy as np
 import openvino as ov
 import pytest
 from openvino import opset13 as ops
-from phi3_core.quantization import toolchain
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.plan import Plan
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.quantization.bit_allocation import RoundingPlan
+from phi3_core.testing.checkpoints import TINY, write_random
+from phi3_core.toolchains import toolchain
 from phi3_core.values import Device, Recipe, Source
 from phi3_openvino import graph, reference
 
@@ -37,7 +37,7 @@ CASES = {
 def exported(folder, work, home, monkeypatch):
     """What optimum-intel makes of a checkpoint."""
     monkeypatch.setenv("PHI3_HOME", str(home))
-    tools = toolchain.prepare(reference.OPTIMUM, lambda *_: None)
+    tools = toolchain.prepare_toolchain(reference.OPTIMUM, lambda *_: None)
     command = reference._command(Source(path=folder, model="tiny"), CPU, Recipe(precision="fp16"), work / "result")
     tools.run(list(command), folder=work, progress=lambda *_: None)
     return ov.Core().read_model(work / "result" / "openvino_model.xml")
@@ -89,7 +89,7 @@ def test_it_is_optimum_intel_but_for_its_rounded_frequencies(tmp_path, sample_ho
     folder = write_random(tmp_path / "model", config)
     checkpoint = Checkpoint.open(folder)
     theirs = exported(folder, tmp_path, sample_home, monkeypatch)
-    graph.write(checkpoint, Plan(), tmp_path / "ours.xml")
+    graph.write(checkpoint, RoundingPlan(), tmp_path / "ours.xml")
     ours = ov.Core().read_model(tmp_path / "ours.xml")
     inputs = {length: np.random.default_rng(1).integers(3, 320, length) for length in lengths}
     answers = {length: run(ours, ids) for length, ids in inputs.items()}

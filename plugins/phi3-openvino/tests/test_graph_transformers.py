@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import openvino as ov
 import pytest
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.plan import Plan
-from phi3_core.quantization.random_checkpoint import TINY, write_random
-from phi3_core.quantization.reference import logits
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.forward import logits
+from phi3_core.quantization.bit_allocation import RoundingPlan
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_openvino import graph
 
 torch = pytest.importorskip("torch", reason="needs torch to run transformers' Phi-3")
@@ -43,7 +43,7 @@ def test_it_is_transformers(tmp_path, name, config, tokens):
         expected = theirs(torch.tensor(ids)[None]).logits[0].numpy()
     span = np.ptp(expected)
     assert np.abs(logits(checkpoint, ids) - expected).max() <= 1e-4 * span
-    graph.write(checkpoint, Plan(), tmp_path / "ours.xml")
+    graph.write(checkpoint, RoundingPlan(), tmp_path / "ours.xml")
     compiled = ov.Core().compile_model(tmp_path / "ours.xml", "CPU")
     found = compiled.create_infer_request().infer(
         {

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.forward import logits
 from phi3_core.errors import BackendError, UsageError
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.plan import Plan
-from phi3_core.quantization.random_checkpoint import TINY, write_random
-from phi3_core.quantization.reference import logits
+from phi3_core.quantization.bit_allocation import RoundingPlan
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
 from phi3_openvino import engine, graph, longrope, opening, weights
 
@@ -33,7 +33,7 @@ def checkpoint(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def artifact(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("artifact")
-    graph.write(checkpoint, Plan(), folder / weights.IR)
+    graph.write(checkpoint, RoundingPlan(), folder / weights.IR)
     (folder / "config.json").write_bytes((checkpoint.path / "config.json").read_bytes())
     digest = checkpoint.path.name
     return Artifact(path=folder, backend="openvino", precision="fp16", manifest={"digest": digest, "recipe": {}})

@@ -8,12 +8,12 @@ import numpy as np
 import openvino as ov
 import psutil
 import pytest
-from phi3_core.errors import ModelError, UsageError
-from phi3_core.models import beside
-from phi3_core.quantization import settings
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.errors import DiskFullError, ModelError, UsageError
+from phi3_core.quantization import recipes
 from phi3_core.quantization.calibration import calibrate
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.store import sidecars
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Device, Recipe, Source
 from phi3_openvino import quantization
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -46,7 +46,7 @@ def make(source, tmp_path):
             source, device, Recipe(**recipe), output, lambda stage, done=None, total=None: stages.append(stage)
         )
         assert stages[-1] in {"rounding weights", "preparing weights"}
-        beside.copy(source.path, output)  # as core does
+        sidecars.copy_sidecars(source.path, output)  # as core does
         assert {path.name for path in output.iterdir()} == {
             "openvino_model.xml",
             "openvino_model.bin",
@@ -87,8 +87,8 @@ def test_a_ratio_leaves_the_rest_in_8_bits(make, source):
 
 
 def test_what_was_written_answers_like_the_original(make, source):
-    from phi3_core.quantization.quality import measure
-    from phi3_core.quantization.reference import logits
+    from phi3_core.checkpoint.forward import logits
+    from phi3_core.evaluation.metrics import measure
 
     reference = logits(Checkpoint.open(source.path), IDS)
     divergences = []
@@ -115,14 +115,14 @@ def test_what_was_written_answers_like_the_original(make, source):
 
 def test_calibration_by_default_by_file_and_not_at_all(make, source, tmp_path, monkeypatch):
     seen = []
-    original = settings.make_plan
+    original = recipes.make_plan
 
     def make_plan(*arguments):
         plan = original(*arguments)
         seen.append(plan.importance)
         return plan
 
-    monkeypatch.setattr(settings, "make_plan", make_plan)
+    monkeypatch.setattr(recipes, "make_plan", make_plan)
     text, moments = tmp_path / "text.txt", tmp_path / "moments.npz"
     text.write_text("Some text of the user's own.", encoding="utf-8")
     calibrate(Checkpoint.open(source.path), [[5, 6, 7]]).save(moments)
@@ -167,11 +167,11 @@ def test_too_little_disk_or_memory_is_said_with_the_figures(source, tmp_path, mo
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-        with pytest.raises(ModelError, match=r"0\.0 GB free; the model takes 0\.0 GB"):
+        with pytest.raises(DiskFullError, match=r"the quantized model needs 67\.\d MB, and only 1 kB are free"):
             quantization.quantize(source, CPU, Recipe(precision="int4"), tmp_path, lambda *_, **__: None)
     memory = psutil.virtual_memory()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
-    with pytest.raises(ModelError, match=r"about 0\.\d GB of memory; 0\.0 GB are available"):
+    with pytest.raises(ModelError, match=r"about 6\d\d\.\d MB of memory; 1\.0 MB are available"):
         quantization.quantize(source, CPU, Recipe(precision="int4"), tmp_path, lambda *_, **__: None)
 
 

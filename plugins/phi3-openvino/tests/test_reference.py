@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 from phi3_core.cli import main
-from phi3_core.errors import ModelError, StoreError, UsageError
-from phi3_core.models.store import Store
-from phi3_core.quantization import toolchain
-from phi3_core.quantization.random_checkpoint import TINY, write_random
+from phi3_core.errors import DiskFullError, ModelError, UsageError
+from phi3_core.store.store import Store
+from phi3_core.testing.checkpoints import TINY, write_random
+from phi3_core.toolchains import toolchain
 from phi3_core.values import Device, Recipe, Source
 from phi3_openvino import quantization, reference
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -99,11 +99,11 @@ def test_too_little_disk_or_memory_is_said_before_anything_is_installed(source, 
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-        with pytest.raises(StoreError, match=r"0\.0 GB free; the reference exporter takes up to 0\.0 GB"):
+        with pytest.raises(DiskFullError, match=r"the reference exporter needs \d+ kB, and only 1 kB are free"):
             quantization.quantize(source, CPU, recipe, tmp_path, none)
     memory = psutil.virtual_memory()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
-    with pytest.raises(ModelError, match=r"takes about 1\.1 GB of memory; 0\.0 GB are available"):
+    with pytest.raises(ModelError, match=r"takes about 1\.1 GB of memory; 1\.0 MB are available"):
         quantization.quantize(source, CPU, recipe, tmp_path, none)
 
 

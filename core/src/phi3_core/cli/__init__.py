@@ -1,4 +1,8 @@
-"""The command ``phi3``."""
+"""The command ``phi3``.
+
+Each command imports what it needs when it is called: ``phi3 --help`` and the commands that load nothing large start at
+once.
+"""
 
 from __future__ import annotations
 

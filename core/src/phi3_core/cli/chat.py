@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from phi3_core.answers import Message, Reply
     from phi3_core.model import Model
+    from phi3_core.replies import GenerationSettings, Message, Reply
 
 HELP = """\
 /help            this list
@@ -43,19 +43,21 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
-    from .opening import open_model
+    from .request import open_model
 
     read = _terminal_reader() if sys.stdin.isatty() else _line_reader()
-    with open_model(given, "conversation") as model:
-        Conversation(model, given).run(read)
+    opened, settings = open_model(given, "conversation")
+    with opened as model:
+        Conversation(model, settings, given).run(read)
     return 0
 
 
 class Conversation:
     """What has been said, and what may be said next."""
 
-    def __init__(self, model: Model, given: argparse.Namespace) -> None:
+    def __init__(self, model: Model, settings: GenerationSettings, given: argparse.Namespace) -> None:
         self._model = model
+        self._settings = settings
         self._given = given
         self._system: str | None = given.system
         self._said: list[Message] = []
@@ -101,6 +103,8 @@ class Conversation:
         import json
         from pathlib import Path
 
+        from phi3_core.disk import raise_if_full, reason
+
         if not name:
             raise UsageError("/save needs a file's name", hint="/save talk.json")
         path = Path(name).expanduser().absolute()
@@ -110,7 +114,8 @@ class Conversation:
         try:
             path.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from error
+            raise_if_full(error, path, hint="/save FILE names another place")
+            raise UsageError(f"{path} cannot be written: {reason(error)}", hint="choose another place") from error
         self._saved.add(path)
         _tell(f"saved to {path}")
 
@@ -119,19 +124,19 @@ class Conversation:
 
     def _answer(self, text: str) -> None:
         question: Message = {"role": "user", "content": text}
-        pieces: list[str] = []
+        chunks: list[str] = []
         try:
-            with self._model.stream_chat([*self._messages(), question], **options.generation(self._given)) as stream:
-                for piece in stream:
-                    pieces.append(piece)
-                    print(piece, end="", flush=True)
+            with self._model.answer([*self._messages(), question], self._settings) as stream:
+                for chunk in stream:
+                    chunks.append(chunk)
+                    print(chunk, end="", flush=True)
             print(flush=True)
             self._figures(stream.reply)
         except KeyboardInterrupt:
             print(flush=True)
             _tell("stopped")
-        if pieces:  # a question without any answer is as if it had not been asked
-            self._said += [question, {"role": "assistant", "content": "".join(pieces)}]
+        if chunks:  # a question without any answer is as if it had not been asked
+            self._said += [question, {"role": "assistant", "content": "".join(chunks)}]
 
     def _figures(self, reply: Reply) -> None:
         from .run import stats

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from phi3_core.units import format_bytes
+
 from . import options
 
 TYPE_CHECKING = False  # as in the package itself
@@ -71,7 +73,7 @@ def _print(found: Survey, words: str, rows: Any) -> None:
     from . import output
 
     machine = found.machine
-    print(f"{machine.os} on {machine.architecture}, {output.size(machine.memory_bytes)} of memory; {words}")
+    print(f"{machine.os} on {machine.architecture}, {format_bytes(machine.memory_bytes)} of memory; {words}")
     if rows:
         output.print_table(
             ("", "device", "kind", "name", "precisions", "memory", "why"),
@@ -82,7 +84,7 @@ def _print(found: Survey, words: str, rows: Any) -> None:
                     row.device.kind,
                     row.device.name,
                     " ".join(row.precisions),
-                    output.size(row.device.memory_bytes),
+                    format_bytes(row.device.memory_bytes),
                     f"{row.why}; {row.notes}" if row.notes else row.why,
                 )
                 for row in rows

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from phi3_core.units import format_bytes
+
 from . import options
 
 TYPE_CHECKING = False  # as in the package itself
 if TYPE_CHECKING:
     from typing import Any
 
-    from phi3_core.checkup import Checkup
+    from phi3_core.diagnostics import Checkup
 
 
 def add(commands: Any) -> None:
@@ -34,15 +36,16 @@ def add(commands: Any) -> None:
 def call(given: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from phi3_core import checkup, paths
-    from phi3_core.errors import StoreError
+    from phi3_core import diagnostics, paths
+    from phi3_core.disk import raise_if_full, reason
+    from phi3_core.errors import UsageError
 
     from . import output
 
     progress = output.Progress()
-    found = checkup.check_up(progress, generate=given.generate, offline=given.offline)
+    found = diagnostics.check_up(progress, generate=given.generate, offline=given.offline)
     progress.clear()
-    document = checkup.report(found)
+    document = diagnostics.report(found)
     if given.json:
         output.print_json(document)
     else:
@@ -51,18 +54,17 @@ def call(given: argparse.Namespace) -> int:
         try:
             paths.write_json(Path(given.report).absolute(), document)
         except OSError as error:
-            raise StoreError(
-                f"the report cannot be written: {error}", hint="--report FILE names another place"
-            ) from error
+            hint = "--report FILE names another place"
+            raise_if_full(error, Path(given.report).absolute(), hint=hint)
+            raise UsageError(f"the report cannot be written: {reason(error)}: {given.report}", hint=hint) from error
         output.logger.info("the report is in %s", given.report)
     return 0
 
 
 def _print(found: Checkup) -> None:
-    from . import output
 
     machine = found.survey.machine
-    print(f"{found.system}, {machine.architecture}, {output.size(machine.memory_bytes)} of memory")
+    print(f"{found.system}, {machine.architecture}, {format_bytes(machine.memory_bytes)} of memory")
     print(f"{found.python}; " + ", ".join(f"{name} {version}" for name, version in found.packages.items()))
     for name, value in found.settings.items():
         print(f"{name}={value}")

@@ -6,7 +6,7 @@ TYPE_CHECKING = False  # as in the package itself
 if TYPE_CHECKING:
     from typing import Any
 
-    from phi3_core.models.store import Entry
+    from phi3_core.store.store import Entry
 
 
 def date(seconds: float) -> str:

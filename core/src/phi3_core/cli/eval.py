@@ -31,14 +31,16 @@ def add(commands: Any) -> None:
 def call(given: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from phi3_core import evaluation
+    from phi3_core.checkpoint.checkpoint import Checkpoint
+    from phi3_core.evaluation.evaluate import evaluate, evaluation_ids
     from phi3_core.models import sources
-    from phi3_core.models.lookup import look_up
-    from phi3_core.quantization.checkpoint import Checkpoint
+    from phi3_core.models.ref import look_up
+    from phi3_core.pipeline import fetch
+    from phi3_core.store.store import Store
     from phi3_core.values import to_plain
 
     from . import output
-    from .opening import set_out
+    from .request import model_request
 
     text = None
     if given.text:
@@ -47,18 +49,19 @@ def call(given: argparse.Namespace) -> int:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"the text {given.text} cannot be read: {error}", hint="name a UTF-8 text file") from error
     progress = output.Progress()
-    journey = set_out(given, progress)
-    reference = look_up(given.reference, journey.store) if given.reference else journey.reference
+    store = Store()
+    reference = look_up(given.reference or given.model, store)
     if reference.form == "artifact":
         raise UsageError(f"{reference.path} has no original weights to compare with", hint="--reference FOLDER")
-    device, found = journey.fetch()
-    output.logger.info("%s %s, %s, on %s", journey.reference.name, found.artifact.precision, found.how, device)
-    source = sources.source_of(reference, journey.store, progress, offline=given.offline)
-    report = evaluation.evaluate(
-        found.artifact,
+    fetched = fetch(model_request(given, progress))
+    artifact, device = fetched.resolved.artifact, fetched.device
+    output.logger.info("%s %s, %s, on %s", fetched.ref.name, artifact.precision, fetched.resolved.origin, device)
+    source = sources.source_of(reference, store, progress, offline=given.offline)
+    report = evaluate(
+        artifact,
         device,
-        journey.survey.backend(device.backend),
-        ids=evaluation.evaluation_ids(found.text, text),
+        fetched.backend,
+        ids=evaluation_ids(fetched.resolved.tokenizer_dir, text),
         reference=Checkpoint.open(source.path),
         progress=progress,
         options=dict(given.option),
@@ -67,7 +70,7 @@ def call(given: argparse.Namespace) -> int:
     if report.is_noise:
         output.logger.warning("what it answers is noise: it has next to nothing in common with the original")
     if given.json:
-        document = {"model": journey.reference.name, "device": str(device), "precision": found.artifact.precision}
+        document = {"model": fetched.ref.name, "device": str(device), "precision": artifact.precision}
         output.print_json({**document, **to_plain(report)})
     else:
         output.print_quality(to_plain(report))

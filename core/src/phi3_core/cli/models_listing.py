@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from phi3_core.units import format_bytes
+
 from .entries import date, describe
 
 TYPE_CHECKING = False  # as in the package itself
@@ -13,8 +15,8 @@ if TYPE_CHECKING:
 
 def call_list(given: argparse.Namespace) -> int:
     from phi3_core.models.catalogue import CATALOGUE
-    from phi3_core.models.store import Store
-    from phi3_core.quantization import toolchain
+    from phi3_core.store.store import Store
+    from phi3_core.toolchains import toolchain
 
     from . import output
 
@@ -44,16 +46,16 @@ def call_list(given: argparse.Namespace) -> int:
             row["model"],
             row["backend"] or "-",
             row["precision"] or "source",
-            output.size(row["bytes"]),
+            format_bytes(row["bytes"]),
             row["used"][:10],
             "damaged" if row["damaged"] else _quality(row["quality"]),
         )
         for row in entries
     ]
     rows += [(known.name, "-", "-", "not here", "", "") for known in CATALOGUE.values() if known.name not in here]
-    rows += [(each["name"], "-", "toolchain", output.size(each["bytes"]), each["used"][:10], "") for each in tools]
+    rows += [(each["name"], "-", "toolchain", format_bytes(each["bytes"]), each["used"][:10], "") for each in tools]
     output.print_table(("model", "backend", "precision", "size", "last use", "quality"), rows)
-    print(f"{output.size(total)} in {store.root}, {output.size(free)} free")
+    print(f"{format_bytes(total)} in {store.root}, {format_bytes(free)} free")
     return 0
 
 
@@ -66,8 +68,8 @@ def _quality(report: Any) -> str:
 
 def call_show(given: argparse.Namespace) -> int:
     from phi3_core.models.catalogue import CATALOGUE
-    from phi3_core.models.lookup import look_up
-    from phi3_core.models.store import Store
+    from phi3_core.models.ref import look_up
+    from phi3_core.store.store import Store
 
     from . import output
 
@@ -94,7 +96,7 @@ def call_show(given: argparse.Namespace) -> int:
     for entry in entries:
         what = f"{entry.backend} {entry.precision}" if entry.backend else "original weights"
         state = ", damaged" if entry.manifest.get("damaged") else ""
-        print(f"  {what}, {output.size(entry.size_bytes)}, {entry.path}{state}")
+        print(f"  {what}, {format_bytes(entry.size_bytes)}, {entry.path}{state}")
     if known and not entries:
         print("  not in the store")
     return 0

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 
+from phi3_core.units import format_bytes
+
 
 def call_pull(given: argparse.Namespace) -> int:
+    from phi3_core import pipeline
     from phi3_core.models import local, sources
-    from phi3_core.models.lookup import look_up
-    from phi3_core.models.store import Store
+    from phi3_core.models.ref import look_up
+    from phi3_core.store.store import Store
 
     from . import output
-    from .opening import set_out
+    from .request import model_request
 
     if given.dry_run:
         return _dry_run(given)
@@ -23,19 +26,18 @@ def call_pull(given: argparse.Namespace) -> int:
         )
         result = {"model": source.model, "form": "source", "revision": source.revision, "path": source.path}
     else:
-        journey = set_out(given, progress, update=given.update)
-        device, found = journey.fetch()
-        artifact = found.artifact
-        if journey.reference.form == "artifact":
-            artifact = local.take_in(journey.reference.name, found, journey.store)
+        fetched = pipeline.fetch(model_request(given, progress, update=given.update))
+        artifact = fetched.resolved.artifact
+        if fetched.ref.form == "artifact":
+            artifact = local.take_in(fetched.ref.name, fetched.resolved, Store())
         result = {
-            "model": journey.reference.name,
+            "model": fetched.ref.name,
             "form": "artifact",
-            "device": str(device),
+            "device": str(fetched.device),
             "backend": artifact.backend,
             "precision": artifact.precision,
             "revision": artifact.manifest.get("revision"),
-            "how": found.how,
+            "how": fetched.resolved.origin,
             "path": artifact.path,
         }
     progress.clear()
@@ -48,21 +50,22 @@ def call_pull(given: argparse.Namespace) -> int:
 
 def _dry_run(given: argparse.Namespace) -> int:
     """What a pull would download: the files and their sizes."""
-    from phi3_core.models import plan
-    from phi3_core.models.lookup import look_up
-    from phi3_core.models.store import Store
+    from phi3_core import pipeline
+    from phi3_core.models import download_plan
+    from phi3_core.models.ref import look_up
+    from phi3_core.store.store import Store
 
     from . import output
-    from .opening import set_out
+    from .request import model_request
 
     if given.source:
-        planned = plan.for_source(look_up(given.model, Store()), offline=given.offline)
+        planned = download_plan.for_source(look_up(given.model, Store()), offline=given.offline)
     else:
-        planned = set_out(given, output.Progress(), update=given.update).plan()
+        planned = pipeline.plan(model_request(given, output.Progress(), update=given.update))
     if given.json:
         output.print_json(planned)
         return 0
     for file in planned.files:
-        print(f"{output.size(file.size):>10}  {file.name}")
-    print(f"{output.size(planned.size_bytes):>10}  {planned.words}")
+        print(f"{format_bytes(file.size):>10}  {file.name}")
+    print(f"{format_bytes(planned.size_bytes):>10}  {planned.words}")
     return 0

@@ -7,13 +7,15 @@ import sys
 import time
 
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.units import format_bytes
 
 from .entries import describe
 
 
 def call_verify(given: argparse.Namespace) -> int:
-    from phi3_core.models import fetch, manifest
-    from phi3_core.models.store import Store, removal
+    from phi3_core.hub import fetch
+    from phi3_core.store import manifest
+    from phi3_core.store.store import Store, removal
 
     from . import output
 
@@ -46,7 +48,7 @@ def call_verify(given: argparse.Namespace) -> int:
 
 
 def call_remove(given: argparse.Namespace) -> int:
-    from phi3_core.models.store import Store
+    from phi3_core.store.store import Store
 
     from . import output
 
@@ -76,12 +78,12 @@ def call_remove(given: argparse.Namespace) -> int:
         output.print_json({"removed": [describe(entry) for entry in entries], "bytes": freed})
     else:
         names = ", ".join(sorted({entry.model for entry in entries})) or "nothing"
-        print(f"phi3: removed {names}, {output.size(freed)}", file=sys.stderr)
+        print(f"phi3: removed {names}, {format_bytes(freed)}", file=sys.stderr)
     return 0
 
 
 def _remove_toolchains(given: argparse.Namespace) -> int:
-    from phi3_core.quantization import toolchain
+    from phi3_core.toolchains import toolchain
 
     from . import output
 
@@ -93,5 +95,5 @@ def _remove_toolchains(given: argparse.Namespace) -> int:
         output.print_json({"removed": [{"name": each.name, "path": each.path} for each in removed], "bytes": freed})
     else:
         names = ", ".join(sorted({each.name for each in removed})) or "nothing"
-        print(f"phi3: removed {names}, {output.size(freed)}", file=sys.stderr)
+        print(f"phi3: removed {names}, {format_bytes(freed)}", file=sys.stderr)
     return 0

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from phi3_core.errors import Phi3Error
+from phi3_core.units import format_bytes
 from phi3_core.values import to_plain
 
 logger = logging.getLogger("phi3_core")
@@ -108,18 +109,6 @@ def print_quality(report: Mapping[str, Any]) -> None:
     )
 
 
-def size(count: int | None) -> str:
-    """Bytes as a person reads them."""
-    if count is None:
-        return ""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
-
-
 class Progress:
     """How far it is: a line that rewrites itself on a terminal, one line a stage elsewhere."""
 
@@ -140,7 +129,7 @@ class Progress:
             return
         if not sys.stderr.isatty():
             if new and total:  # a log wants to know of what takes long, and not of every step
-                logger.info("%s %s", stage, size(total) if total >= 10**6 else "…")
+                logger.info("%s %s", stage, format_bytes(total) if total >= 10**6 else "…")
             return
         now = time.monotonic()
         if new or now - self._drawn > 0.1:
@@ -156,11 +145,11 @@ class Progress:
         text = f" {100 * done // total} %"
         if total < 10**7:
             return text
-        text += f" of {size(total)}"
+        text += f" of {format_bytes(total)}"
         if now - self._since < 1 or done == self._first:
             return text
         speed = (done - self._first) / (now - self._since)
-        return f"{text}, {size(int(speed))}/s, {(total - done) / speed:.0f} s left"
+        return f"{text}, {format_bytes(int(speed))}/s, {(total - done) / speed:.0f} s left"
 
     def _draw(self, text: str) -> None:
         sys.stderr.write("\r" + text.ljust(self._width))

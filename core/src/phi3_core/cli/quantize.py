@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from phi3_core.errors import UsageError
+from phi3_core.errors import UsageError, as_usage_error
 
 from . import options
 
@@ -43,23 +43,24 @@ def add(commands: Any) -> None:
 def call(given: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from phi3_core.models import copying
+    from phi3_core.pipeline import fetch
+    from phi3_core.store import export
     from phi3_core.values import Recipe
 
     from . import output
-    from .opening import set_out
+    from .request import model_request
 
     if given.precision is None:
         raise UsageError("which precision?", hint=f"phi3 quantize {given.model} --precision int4")
     target = Path(given.output).absolute() if given.output else None
     if target is not None:
-        copying.check(target)
+        export.check(target)
     extra = {} if given.exporter == "builtin" else {"exporter": given.exporter}
     if given.calibration:
         extra["calibration"] = (
             given.calibration if given.calibration == "none" else str(Path(given.calibration).absolute())
         )
-    try:
+    with as_usage_error(hint="phi3 quantize --help"):
         recipe = Recipe(
             precision=given.precision,
             group_size=given.group_size,
@@ -67,31 +68,27 @@ def call(given: argparse.Namespace) -> int:
             symmetric=given.symmetric,
             extra=extra,
         )
-    except (TypeError, ValueError) as error:
-        raise UsageError(str(error.args[0]) if error.args else str(error), hint="phi3 quantize --help") from error
     progress = output.Progress()
-    journey = set_out(given, progress)
-    journey.recipe, journey.check = recipe, not given.no_check
-    device, found = journey.fetch()
+    fetched = fetch(model_request(given, progress, recipe=recipe, check_quality=not given.no_check))
     progress.clear()
-    artifact = found.artifact
+    artifact, origin = fetched.resolved.artifact, fetched.resolved.origin
     if target is not None:
-        copying.copy(artifact.path, target)
+        export.copy(artifact.path, target)
     quality = artifact.manifest.get("quality")
     if given.json:
         output.print_json(
             {
-                "model": journey.reference.name,
-                "device": str(device),
+                "model": fetched.ref.name,
+                "device": str(fetched.device),
                 "precision": artifact.precision,
                 "recipe": artifact.manifest.get("recipe"),
                 "quality": quality,
-                "how": found.how,
+                "how": origin,
                 "path": target or artifact.path,
             }
         )
     else:
-        output.logger.info("%s, for %s", found.how, device)
+        output.logger.info("%s, for %s", origin, fetched.device)
         if quality:
             output.print_quality(quality)
         print(target or artifact.path)

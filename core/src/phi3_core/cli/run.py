@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # as in the package itself
 if TYPE_CHECKING:
     from typing import Any
 
-    from phi3_core.answers import Reply
+    from phi3_core.replies import Reply
 
 
 def add(commands: Any) -> None:
@@ -32,14 +32,16 @@ def add(commands: Any) -> None:
 
 def call(given: argparse.Namespace) -> int:
     from . import output
-    from .opening import open_model
+    from .request import open_model
 
     prompt = _prompt(given.prompt)
-    with open_model(given, "answer") as model:
-        with model.stream(prompt, system=given.system, **options.generation(given)) as stream:
-            for piece in stream:
+    opened, settings = open_model(given, "answer")
+    with opened as model:
+        system = [{"role": "system", "content": given.system}] if given.system else []
+        with model.answer([*system, {"role": "user", "content": prompt}], settings) as stream:
+            for chunk in stream:
                 if not given.json:
-                    print(piece, end="", flush=True)
+                    print(chunk, end="", flush=True)
         reply = stream.reply
         if given.json:
             output.print_json(reply)

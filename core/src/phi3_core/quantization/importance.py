@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 from attrs import evolve, field, frozen
 
-from .mapped import Floats
+from phi3_core.checkpoint.safetensors import Floats
 
 DIRECTIONS = 32
 _FEW = 16 * DIRECTIONS

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from attrs import evolve, frozen
 
+from phi3_core.checkpoint.safetensors import Floats, Weight
+from phi3_core.checkpoint.scratch import scratch_buffer
 from phi3_core.errors import UsageError
 
 from .importance import Feedback, Importance, plan_feedback
-from .mapped import Floats, Weight
-from .memory import own_memory
 from .scales import Integers, Scales, Scheme, search
 
 _AT_ONCE = 1 << 20
@@ -95,7 +95,7 @@ def round_blocks(
     rounder = _Rounder(scheme, weight.shape[1], importance)
 
     def work(rows: slice) -> Rounded:
-        values = weight.float32(rows, own_memory("rows", weight.raw[rows].size), check=False)
+        values = weight.float32(rows, scratch_buffer("rows", weight.raw[rows].size), check=False)
         if factors is not None:
             values *= factors[rows, None]
         with np.errstate(invalid="ignore"):
@@ -120,7 +120,7 @@ def round_rows(values: Floats, scheme: Scheme, importance: Importance | None = N
     return _Rounder(scheme, values.shape[1], importance)(values.copy())
 
 
-def lost_share(values: Floats, rounded: Rounded, importance: Importance | None = None) -> float:
+def relative_output_error(values: Floats, rounded: Rounded, importance: Importance | None = None) -> float:
     """The share of the layer's output, squared, that rounding these rows is expected to lose."""
     weights = (importance or _alike(values.shape[1])).weights
     whole = _weighted_sum(values, weights)

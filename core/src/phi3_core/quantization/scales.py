@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from attrs import field, frozen, validators
 
-from .mapped import Floats
-from .memory import own_memory
+from phi3_core.checkpoint.safetensors import Floats
+from phi3_core.checkpoint.scratch import scratch_buffer
 
 Integers = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 
@@ -108,7 +108,7 @@ class _Best:
 
     def __init__(self, values: Floats, weights: Floats, scheme: Scheme, integers: Integers | None) -> None:
         self.values, self.weights, self.scheme, self.integers = values, weights, scheme, integers
-        self.rounded, self.weighted = own_memory("search", 2 * values.size).reshape(2, *values.shape)
+        self.rounded, self.weighted = scratch_buffer("search", 2 * values.size).reshape(2, *values.shape)
 
     def attempt(self, inverse: Floats, zeros: Floats | None) -> None:
         """Round with the inverses of some scales, and keep what explains more than the attempts before."""

@@ -85,6 +85,7 @@ def _make_dialect() -> tuple[type[Exception], Any]:
     import json
     from datetime import datetime
 
+    # start-up: a tenth of a second, while the worker loads the weights
     import jinja2
     from jinja2 import ext, nodes, parser, sandbox
 

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from phi3_core.backends import Backend
 from phi3_core.errors import BackendError, Phi3Error
-from phi3_core.hooks import Hooks
+from phi3_core.plugin import Backend, PluginHooks
 from phi3_core.values import (
     Artifact,
     Device,
@@ -89,7 +88,7 @@ class Server:
         self._channel.send({"progress": [stage, done, total]})
 
     def do_open(self, backend: Mapping[str, str]) -> list[str]:
-        self._hooks = Hooks(Backend(**backend))
+        self._hooks = PluginHooks(Backend(**backend))
         return list(self._hooks.names)
 
     def do_detect(self, machine: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -17,13 +17,16 @@ from multiprocessing import connection as connections
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phi3_core.config import time_limit
 from phi3_core.errors import BackendDiedError, BackendError, from_wire
 
 from .lifetime import tie_to_host
 from .protocol import Channel
 
 if TYPE_CHECKING:
-    from phi3_core.backends import Backend
+    from types import TracebackType
+
+    from phi3_core.plugin import Backend
     from phi3_core.values import GenerationRequest, Progress
 
 logger = logging.getLogger("phi3_core")
@@ -32,15 +35,6 @@ _TICK_S = 0.2
 _CANCEL_S = 0.25
 _LONGEST_CANCEL_S = 2.0
 _LAST_LINES = 20
-
-
-def limit(name: str, default_s: float) -> float:
-    """A time limit in seconds; ``PHI3_<NAME>_LIMIT`` in the environment overrides it."""
-    text = os.environ.get(f"PHI3_{name.upper()}_LIMIT", "")
-    with contextlib.suppress(ValueError):
-        if float(text) > 0:
-            return float(text)
-    return default_s
 
 
 class Worker:
@@ -54,10 +48,8 @@ class Worker:
     backend: Backend
 
     def __init__(self) -> None:
-        self.disposable = False
-        """Whether Ctrl-C in the middle of an answer may end the process at once: no other answer is wanted of it."""
-        self.hooks: tuple[str, ...] = ()
-        """The hooks that the plugin implements; known once a first call has been answered."""
+        self._disposable = False
+        self._hooks: tuple[str, ...] | None = None
         self._pending: collections.deque[str] = collections.deque()
         self._last_lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
         ours, theirs = connections.Pipe()
@@ -70,11 +62,23 @@ class Worker:
         # A host that forgets to close, or ends, leaves nothing behind.
         self._finalizer = weakref.finalize(self, _end, self._process, ours, os.getpid())
 
-    def open(self, backend: Backend) -> Worker:
-        """Have the worker import a backend."""
+    def open(self, backend: Backend, *, disposable: bool = False) -> Worker:
+        """Have the worker import a backend, without waiting for it.
+
+        ``disposable`` is whether Ctrl-C in the middle of an answer may end the process at once: no other answer is
+        wanted of it.
+        """
         self.backend = backend
+        self._disposable = disposable
         self.begin("open", backend=backend)
         return self
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """The hooks that the plugin implements. Waits until it has been imported, and raises what that raises."""
+        if self._hooks is None:
+            self.finish(time_limit("load"))
+        return self._hooks or ()
 
     # --- one call -----------------------------------------------------------------------------------------------
 
@@ -98,7 +102,7 @@ class Worker:
             elif "result" in message:
                 answer = message["result"] if array is None else array
                 if self._pending.popleft() == "open":
-                    self.hooks = tuple(answer)
+                    self._hooks = tuple(answer)
             elif "progress" in message and progress is not None:
                 progress(*message["progress"])
         return answer
@@ -145,7 +149,7 @@ class Worker:
         """Yield ids as they come. Closing the iterator cancels; a worker that does not heed that is killed."""
         self.begin("generate", request=request)
         # A prefill can take minutes on a slow device, and a token cannot.
-        limit_s = limit("prefill", 600.0)
+        limit_s = time_limit("prefill")
         heeds_s = _CANCEL_S
         asked: float | None = None
         try:
@@ -153,12 +157,12 @@ class Worker:
                 if asked is not None:
                     # Engines stop between tokens: where one takes longer, so may that. Loading again would take more.
                     heeds_s = min(max(heeds_s, 3 * (time.monotonic() - asked)), _LONGEST_CANCEL_S)
-                limit_s = limit("token", 120.0)
+                limit_s = time_limit("token")
                 yield message["id"]
                 asked = time.monotonic()
             self._pending.clear()
         except KeyboardInterrupt:
-            if self.disposable:  # somebody is waiting at the console, and nobody for this engine
+            if self._disposable:  # somebody is waiting at the console, and nobody for this engine
                 self.kill()
             raise
         finally:
@@ -188,6 +192,14 @@ class Worker:
     def last_lines(self) -> tuple[str, ...]:
         """The last lines that the worker, or native code in it, printed."""
         return tuple(self._last_lines)
+
+    def __enter__(self) -> Worker:  # noqa: PYI034 - Python 3.10 has no Self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.kill()
 
     def kill(self) -> None:
         """End the process now."""

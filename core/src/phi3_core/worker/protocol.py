@@ -42,7 +42,7 @@ class Channel:
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send one message, from any thread; ``OSError`` if the other side is gone."""
-        from phi3_core.values import to_plain  # late: a host starts its worker before it imports anything large
+        from phi3_core.values import to_plain  # start-up: a host starts its worker before it imports anything large
 
         data = json.dumps(to_plain(message), separators=(",", ":")).encode()
         with self._sending:
@@ -64,7 +64,7 @@ class Channel:
 
     def receive_array(self, shape: Sequence[int]) -> np.ndarray:
         """Receive what :meth:`send_array` sends behind its announcement."""
-        import numpy as np
+        import numpy as np  # start-up: only logits are arrays
 
         rows, columns = shape
         array = np.empty((rows, columns), dtype=np.float32)

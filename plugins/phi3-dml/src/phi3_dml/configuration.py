@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from phi3_core.backend import Checkpoint
 from phi3_core.errors import ModelError
-from phi3_core.quantization.checkpoint import Checkpoint
 
-from . import onnx_reader
+from .onnx import reader
 
 NAME, MODEL, DATA = "genai_config.json", "model.onnx", "model.onnx.data"
 _LARGEST = 1 << 20
@@ -104,14 +104,14 @@ def check(path: Path, content: Any) -> None:
         raise ModelError(f"{path} names no graph", hint=_HINT)
 
 
-def check_files(folder: Path, content: Mapping[str, Any]) -> tuple[Path, onnx_reader.Content]:
+def check_files(folder: Path, content: Mapping[str, Any]) -> tuple[Path, reader.Content]:
     """The graph, after everything it refers to has been found inside the folder and long enough.
 
     Raises:
         ModelError: a file is missing, damaged, or lies elsewhere.
     """
     graph = folder / str(content["model"]["decoder"]["filename"])
-    found = onnx_reader.read(graph)
+    found = reader.read(graph)
     for name, end in found.external.items():
         if not is_plain_name(name):
             raise ModelError(f"{graph} refers to a file outside its folder: {name!r}", hint=_HINT)

@@ -1,7 +1,7 @@
 """Which adapters ONNX Runtime GenAI can use through DirectML here, and why not the others.
 
-What Windows says is read in :mod:`phi3_dml.windows` into the records of :mod:`phi3_dml.records`; :func:`judge` turns
-records into offers and refusals and touches nothing.
+What Windows says is read in :mod:`phi3_dml.adapters` into records; :func:`judge` turns records into offers and refusals
+and touches nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from phi3_core.errors import BackendError
 from phi3_core.values import Device, Machine, Offer, Refusal
 
 from . import flavours
+from .adapters.records import INTEL, NVIDIA, QUALCOMM, VENDORS, Adapter, Core, Reading, Trial
 from .flavours import Flavours
-from .records import INTEL, NVIDIA, QUALCOMM, VENDORS, Adapter, Core, Reading, Trial
 
 DIRECTX = ("directml", "winml")
 """The flavours of ONNX Runtime GenAI that drive DirectX 12 devices."""
@@ -44,7 +44,7 @@ def detect(machine: Machine) -> list[Offer | Refusal]:
 
 def read() -> Reading:
     """Ask Windows."""
-    from . import windows
+    from .adapters import windows
 
     return windows.read()
 
@@ -59,9 +59,11 @@ def confirm(device: Device) -> None:
     """
     if sys.platform != "win32" or not device.id.isdigit():
         return
-    from . import com, dxgi
+    from phi3_core.backend import system_library
 
-    names = [adapter.name for adapter, _ in dxgi.adapters(com.library("dxgi.dll")) if not adapter.software]
+    from .adapters import dxgi
+
+    names = [adapter.name for adapter, _ in dxgi.adapters(system_library("dxgi.dll")) if not adapter.software]
     index = int(device.id)
     if index >= len(names) or names[index] != device.name:
         now = names[index] if index < len(names) else "no adapter"

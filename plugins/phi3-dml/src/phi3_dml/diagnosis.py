@@ -13,8 +13,8 @@ from attrs import frozen
 from phi3_core.values import Finding, Machine, Offer
 
 from . import detection, flavours
+from .adapters.records import NVIDIA, VENDORS, Adapter, Reading
 from .flavours import Flavours
-from .records import NVIDIA, VENDORS, Adapter, Reading
 
 LEAST_BUILD = 18362
 """Windows 10, version 1903: the first with DirectML."""

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from phi3_core.backend import Sampler
 from phi3_core.errors import BackendError, PromptTooLongError, UsageError
-from phi3_core.sampling import Sampler
 from phi3_core.values import Artifact, Device, GenerationRequest
 
 from . import opening
@@ -100,7 +100,11 @@ class OnnxEngine:
         """Yield ids as they come; nothing is computed ahead of the one that is asked for."""
         self._check(request)
         stops = frozenset(request.stop_ids)
-        tokens = self._own(request) if self._rewinds and request.json_schema is None else self._theirs(request)
+        tokens = (
+            self._sample_here(request)
+            if self._rewinds and request.json_schema is None
+            else self._sample_in_runtime(request)
+        )
         for _, token in zip(range(request.max_new_tokens), tokens, strict=False):
             if token in stops:
                 return
@@ -114,7 +118,7 @@ class OnnxEngine:
                 f"{len(request.prompt_ids)} tokens of prompt and {request.max_new_tokens} of answer are more than "
                 f"the context of {self.context_length}"
             )
-        if request.json_schema is not None and self._turns_over(len(request.prompt_ids), needed):
+        if request.json_schema is not None and self._crosses_longrope_limit(len(request.prompt_ids), needed):
             raise UsageError(
                 f"with a JSON schema, prompt and answer have to stay within {self._original} tokens, where the model "
                 f"changes over to its long context",
@@ -123,7 +127,7 @@ class OnnxEngine:
         if not all(0 <= token < self._vocabulary for token in request.prompt_ids):
             raise UsageError(f"a token of the prompt is not among the {self._vocabulary} of the vocabulary")
 
-    def _own(self, request: GenerationRequest) -> Iterator[int]:
+    def _sample_here(self, request: GenerationRequest) -> Iterator[int]:
         """Logits from the generator, choices from us: whatever is cached serves any request.
 
         onnxruntime-genai's settings belong to a generator: a kept cache would be of use to requests with the same
@@ -146,7 +150,7 @@ class OnnxEngine:
     def _fit(self, ids: Sequence[int], limit: int) -> None:
         """Have a generator hold exactly ``ids`` and room up to ``limit``, with as little work as possible."""
         kept = _common(self._cached, ids[:-1]) if limit <= self._capacity else 0
-        if self._turns_over(len(self._cached), len(ids)):
+        if self._crosses_longrope_limit(len(self._cached), len(ids)):
             kept = 0
         try:
             if self._generator is None or limit > self._capacity:
@@ -163,17 +167,17 @@ class OnnxEngine:
 
     def _extend(self, ids: Sequence[int]) -> None:
         """Bring the cache up to ``ids``; from the start if longrope changes over on the way."""
-        if self._turns_over(len(self._cached), len(ids)):
+        if self._crosses_longrope_limit(len(self._cached), len(ids)):
             self._generator.rewind_to(0)
             self._cached = []
         _append(self._generator, ids[len(self._cached) :])
         self._cached = list(ids) if len(ids) - len(self._cached) > 1 else [*self._cached, ids[-1]]
 
-    def _turns_over(self, cached: int, length: int) -> bool:
+    def _crosses_longrope_limit(self, cached: int, length: int) -> bool:
         """Longer sequences turn by longrope's long factors, what is cached of them included; shorter ones do not."""
         return self._original is not None and cached > 0 and (cached > self._original) != (length > self._original)
 
-    def _theirs(self, request: GenerationRequest) -> Iterator[int]:
+    def _sample_in_runtime(self, request: GenerationRequest) -> Iterator[int]:
         """Choices by onnxruntime-genai, with a generator of the request's own."""
         ids = list(request.prompt_ids)
         limit = len(ids) + request.max_new_tokens
@@ -184,7 +188,7 @@ class OnnxEngine:
                 _append(generator, ids)
                 started = len(ids)
                 while len(ids) < limit and not generator.is_done():
-                    if started < len(ids) and self._turns_over(started, len(ids)):
+                    if started < len(ids) and self._crosses_longrope_limit(started, len(ids)):
                         break
                     generator.generate_next_token()
                     token = int(generator.get_next_tokens()[0])

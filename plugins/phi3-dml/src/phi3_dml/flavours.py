@@ -7,12 +7,10 @@ and uninstalling either breaks both.
 
 from __future__ import annotations
 
-import importlib.metadata
-import re
-import sys
 from collections.abc import Iterator, Sequence
 
 from attrs import frozen
+from phi3_core.backend import installed_versions
 
 _GENAI = {
     "onnxruntime-genai": "cpu",
@@ -99,11 +97,8 @@ class Flavours:
 
 def installed(path: Sequence[str] | None = None) -> Flavours:
     """Look through the metadata of what is installed; ``path`` takes the place of ``sys.path``."""
-    found: dict[str, Installed] = {}
-    for distribution in importlib.metadata.distributions(path=list(sys.path if path is None else path)):
-        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
-        if name in _GENAI or name in _ALL_RUNTIMES:
-            found.setdefault(name, Installed(name=name, version=distribution.version))
+    versions = installed_versions([*_GENAI, *_ALL_RUNTIMES], path)
+    found = {name: Installed(name=name, version=version) for name, version in versions.items()}
     ordered = [found[name] for name in sorted(found)]
     return Flavours(
         genai=tuple(one for one in ordered if one.name in _GENAI),

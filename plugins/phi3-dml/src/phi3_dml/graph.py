@@ -7,13 +7,13 @@ key heads, keys, head size]``); outputs ``logits`` and ``present.N.key`` and ``.
 
 from __future__ import annotations
 
-from phi3_core.quantization.checkpoint import Checkpoint, Layer
+from phi3_core.backend import Checkpoint, Layer
 
 from .graph_attention import Attention
 from .graph_nodes import NodeBuilder
 from .graph_weights import Matrix, StoredWeights, split, whole
 from .layouts import Layout
-from .onnx_writer import CONTRIBUTED, FLOAT, INT64, Graph, Value
+from .onnx.writer import CONTRIBUTED, FLOAT, INT64, Graph, Value
 
 _NORM, _SKIP_NORM = "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization"
 
@@ -79,7 +79,7 @@ class _GraphBuilder(NodeBuilder):
             weights.table(checkpoint.embedding, table)
             (head,) = weights.matrices(checkpoint.head, whole("lm_head.MatMul", checkpoint.head))
         states = self.add("Gather", f"{name}/Gather", (table, "input_ids"))
-        if not self.layout.halves:
+        if not self.layout.float16:
             states = self.add("Cast", f"{name}/Cast", (states,), to=FLOAT)
         return head, states
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from phi3_core.quantization.checkpoint import Layer
+from phi3_core.backend import Layer
 
 from .graph_nodes import NodeBuilder
 from .graph_weights import split, whole
-from .onnx_writer import CONTRIBUTED, INT32, INT64, Graph, Node, Value
+from .onnx.writer import CONTRIBUTED, INT32, INT64, Graph, Node, Value
 
 
 class Attention:
@@ -25,8 +25,8 @@ class Attention:
         self.last = add("Cast", f"{name}/Sub/Cast", (behind,), to=INT32)
         """Of each row, the place of its last token."""
         sizes = add("Shape", f"{name}/Shape", ("attention_mask",))
-        self.keys = add("Gather", f"{name}/Gather", (sizes, constant(1)), axis=0)
-        self.total = add("Cast", f"{name}/Gather/Cast", (self.keys,), to=INT32)
+        self.length = add("Gather", f"{name}/Gather", (sizes, constant(1)), axis=0)
+        self.total = add("Cast", f"{name}/Gather/Cast", (self.length,), to=INT32)
         self.positions = "position_ids"
         self.tables = self._tables()
 
@@ -62,7 +62,7 @@ class Attention:
     def _choose(self, original: int) -> tuple[str, str]:
         """One pair of tables or the other, by the length of the sequence."""
         builder, half = self.builder, self.shape.rotary.size // 2
-        beyond = builder.add("Greater", "/model/rotary/Greater", (self.keys, builder.constant(original)))
+        beyond = builder.add("Greater", "/model/rotary/Greater", (self.length, builder.constant(original)))
 
         def branch(kind: str) -> Graph:
             names = ("cos_cache", "sin_cache")
@@ -101,7 +101,7 @@ class Attention:
             tables: tuple[str, str] = self.tables
         else:
             names = [f"{place}.{letter}_proj.MatMul" for letter in "qkv"]
-            sizes = (shape.queries, shape.keys, shape.keys)
+            sizes = (shape.q_width, shape.kv_width, shape.kv_width)
             matrices = self.builder.weights.matrices(layer.qkv, split(names, sizes))
             parts = [
                 self.builder.linear(f"{name}/{letter}_proj", inputs, matrix)

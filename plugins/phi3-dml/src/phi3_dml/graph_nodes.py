@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from phi3_core.quantization.checkpoint import Checkpoint
+from phi3_core.backend import Checkpoint
 
 from .graph_weights import Matrix, StoredWeights
 from .layouts import Layout, is_fused
-from .onnx_writer import CONTRIBUTED, FLOAT, FLOAT16, Attribute, Node
+from .onnx.writer import CONTRIBUTED, FLOAT, FLOAT16, Attribute, Node
 
 
 class NodeBuilder:
@@ -21,7 +21,7 @@ class NodeBuilder:
         self.checkpoint, self.weights, self.layout = checkpoint, weights, layout
         self.shape = checkpoint.architecture
         self.fused = is_fused(self.shape, layout)
-        self.kind = FLOAT16 if layout.halves else FLOAT
+        self.kind = FLOAT16 if layout.float16 else FLOAT
         self.nodes: list[Node] = []
 
     def add(
@@ -44,7 +44,7 @@ class NodeBuilder:
         outputs = (output,) if output else None
         if matrix.scheme is None:
             weight = matrix.weight
-            if not self.layout.halves:
+            if not self.layout.float16:
                 weight = self.add("Cast", f"{name}/Cast", (weight,), to=FLOAT)
             return self.add("MatMul", f"{name}/MatMul", (inputs, weight), outputs)
         given: dict[str, Attribute] = {

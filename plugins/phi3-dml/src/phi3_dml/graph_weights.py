@@ -16,12 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from attrs import frozen
-from phi3_core.quantization.mapped import Floats, Weight
-from phi3_core.quantization.plan import Plan
-from phi3_core.quantization.rounding import Rounded, pack_nibbles, round_blocks
-from phi3_core.quantization.scales import Scheme
+from phi3_core.backend import Floats, Rounded, RoundingPlan, Scheme, Weight, pack_nibbles, round_blocks, to_float16
 
-from .onnx_writer import FLOAT, FLOAT16, UINT8, External, Tensor
+from .onnx.writer import FLOAT, FLOAT16, UINT8, External, Tensor
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -97,15 +94,15 @@ class StoredWeights:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: RoundingPlan,
         data: DataFile,
         *,
-        halves: bool,
+        float16: bool,
         explicit_zeros: bool,
         stored: Callable[[Weight], None] | None = None,
     ) -> None:
         self.plan, self.data = plan, data
-        self.kind: npt.DTypeLike = np.float16 if halves else np.float32
+        self.kind: npt.DTypeLike = np.float16 if float16 else np.float32
         """What the graph computes in: scales, norms and tables are of this type."""
         self.explicit_zeros = explicit_zeros
         """Whether zero points are written out where they are the usual ones."""
@@ -124,7 +121,7 @@ class StoredWeights:
         """The embedding, ``[vocabulary, hidden]``, in half precision."""
         offset = self.data.begin()
         for rows in weight.blocks(_AT_ONCE):
-            self.data.write(_half(weight.float32(rows)))
+            self.data.write(weight.float16(rows))
         if self.stored:
             self.stored(weight)
         return self.data.name(name, FLOAT16, weight.shape, offset, 2 * weight.raw.size)
@@ -133,7 +130,7 @@ class StoredWeights:
         return self.floats(self.plan.norm(weight, following), name)
 
     def floats(self, values: Floats, name: str) -> str:
-        return self.data.add(name, _half(values) if self.kind is np.float16 else values.astype(np.float32))
+        return self.data.add(name, to_float16(values) if self.kind is np.float16 else values.astype(np.float32))
 
     def _halves(self, weight: Weight, parts: Mapping[str, Rows]) -> list[Matrix]:
         """Transposed, as MatMul takes its right side."""
@@ -143,7 +140,7 @@ class StoredWeights:
             step = max(1, _AT_ONCE // weight.shape[1])
             for first in range(start, stop, step):
                 rows = slice(first, min(first + step, stop))
-                place[:, rows.start - start : rows.stop - start] = _half(weight.float32(rows)).T
+                place[:, rows.start - start : rows.stop - start] = weight.float16(rows).T
             place.flush()  # type: ignore[attr-defined]
             matrices.append(Matrix(weight=f"{name}.weight", inputs=weight.shape[1], outputs=stop - start))
         return matrices
@@ -208,12 +205,6 @@ class StoredWeights:
         return matrices
 
 
-def _half(values: Floats) -> npt.NDArray[np.float16]:
-    """Halves end at 65504; weights are far below, and infinity would spread."""
-    halves: npt.NDArray[np.float16] = np.clip(values, -65504, 65504).astype(np.float16)
-    return halves
-
-
 def _unsigned(part: Rounded) -> npt.NDArray[np.uint8]:
     """Integers as they are stored, ``[rows, bytes]``; flipping the highest bit adds half the range to signed ones."""
     values: npt.NDArray[np.uint8] = part.values.view(np.uint8)
@@ -231,13 +222,13 @@ def _packed_zeros(zeros: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uin
     return pack_nibbles(zeros)
 
 
-def stored_bytes(weight: Weight, scheme: Scheme | None, *, halves: bool, zeros: bool) -> int:
+def stored_bytes(weight: Weight, scheme: Scheme | None, *, float16: bool, zeros: bool) -> int:
     """What a weight takes in the data file, its alignment left aside."""
     outputs, inputs = weight.shape
     if scheme is None:
         return 2 * outputs * inputs
     groups = scheme.groups(inputs)
-    each = (2 if halves else 4) + (scheme.bits / 8 if zeros else 0)
+    each = (2 if float16 else 4) + (scheme.bits / 8 if zeros else 0)
     return round(outputs * (inputs * scheme.bits / 8 + groups * each))
 
 

@@ -1,4 +1,4 @@
-"""The entry point: what this backend implements. Each hook imports its own room."""
+"""The entry point: what this backend implements. Each hook imports its own room when it is called."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phi3_core import hookimpl
+from phi3_core.hookspecs import hookimpl
 from phi3_core.values import (
     Artifact,
     Device,
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .engine import OnnxEngine
+
+
+CONTRACT = 1
+"""The contract of phi3-core that this plugin was written for."""
 
 
 @hookimpl

@@ -9,7 +9,7 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md desc
 from __future__ import annotations
 
 from attrs import frozen
-from phi3_core.quantization.architecture import Architecture
+from phi3_core.backend import Architecture
 
 
 @frozen(kw_only=True)
@@ -18,7 +18,7 @@ class Layout:
 
     name: str
     """As in ``Offer.layout``."""
-    halves: bool
+    float16: bool
     """Compute in half precision instead of float32."""
     fused: bool
     """Attention takes queries, keys and values together and turns them itself, if it can; see :func:`is_fused`."""
@@ -28,8 +28,8 @@ class Layout:
     """``accuracy_level`` of ``MatMulNBits``: 4 lets it round its inputs to 8 bits, 0 leaves the choice to it."""
 
 
-CPU = Layout(name="", halves=False, fused=True, explicit_zeros=False, accuracy=4)
-DIRECTML = Layout(name="dml", halves=True, fused=False, explicit_zeros=True, accuracy=0)
+CPU = Layout(name="", float16=False, fused=True, explicit_zeros=False, accuracy=4)
+DIRECTML = Layout(name="dml", float16=True, fused=False, explicit_zeros=True, accuracy=0)
 LAYOUTS = {layout.name: layout for layout in (CPU, DIRECTML)}
 
 

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Mapping
 
 from attrs import field, frozen
+from phi3_core.backend import read_limits
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.models.positions import context_length, turnover
-from phi3_core.paths import read_json
 from phi3_core.values import Artifact, Device
 
-from . import configuration, detection, onnx_writer
+from . import configuration, detection
+from .onnx import writer
 
 logger = logging.getLogger("phi3_core.dml")
 
@@ -27,7 +27,7 @@ class Provider:
     options: Mapping[str, str]
     rewinds: bool
     """Whether a filled cache can be shortened and added to."""
-    halves: bool
+    float16: bool
     """Whether its graphs compute in half precision."""
 
 
@@ -55,20 +55,21 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
     content = configuration.read(artifact.path)
     graph, found = configuration.check_files(artifact.path, content)
     provider = provider_of(device)
-    halves = onnx_writer.FLOAT16 in {kind for name, kind in found.inputs.items() if name.startswith("past")}
-    if provider.halves != halves:
-        made = "GPUs, in half precision" if halves else "CPUs, in single precision"
+    float16 = writer.FLOAT16 in {kind for name, kind in found.inputs.items() if name.startswith("past")}
+    if provider.float16 != float16:
+        made = "GPUs, in half precision" if float16 else "CPUs, in single precision"
         raise ModelError(f"{graph} was made for {made}; {device} needs another form", hint="phi3 models pull")
     detection.confirm(device)
-    original, window = _positions(artifact)
+    limits = read_limits(artifact)
     context: int = content["model"]["context_length"]
+    window = limits.sliding_window
     if device.id.isdigit() and window is not None and window < context:
         logger.warning("the context is limited to %d tokens: DirectML's attention has no sliding window", window)
         context = window
     return Opening(
         provider=provider,
         context=context,
-        original=original,
+        original=limits.longrope_limit,
         vocabulary=content["model"]["vocab_size"],
         session=_session(options),
     )
@@ -77,11 +78,11 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
 def provider_of(device: Device) -> Provider:
     """By the device's id: ``CPU``, ``CUDA``, or the number of a DirectX adapter."""
     if device.id.isascii() and device.id.isdigit():
-        return Provider(name="dml", options={"device_index": device.id}, rewinds=False, halves=True)
+        return Provider(name="dml", options={"device_index": device.id}, rewinds=False, float16=True)
     if device.id == "CPU":
-        return Provider(name=None, options={}, rewinds=True, halves=False)
+        return Provider(name=None, options={}, rewinds=True, float16=False)
     if device.id == "CUDA":
-        return Provider(name="cuda", options={}, rewinds=True, halves=True)
+        return Provider(name="cuda", options={}, rewinds=True, float16=True)
     raise UsageError(f"there is no device {device}", hint="phi3 devices")
 
 
@@ -92,12 +93,3 @@ def _session(options: Mapping[str, str]) -> dict[str, int]:
         if not (value.isascii() and value.isdigit() and int(value) < 1024):
             raise UsageError(f"the option {key} is a number of threads, not {value!r}")
     return {key: int(value) for key, value in options.items()}
-
-
-def _positions(artifact: Artifact) -> tuple[int | None, int | None]:
-    """Where longrope changes over, and the sliding window, if there are such."""
-    config = read_json(artifact.path / "config.json")
-    config = config if isinstance(config, dict) else {}
-    context, window = context_length(config), config.get("sliding_window")
-    narrow = isinstance(window, int) and context is not None and 0 < window < context
-    return turnover(config), window if narrow else None

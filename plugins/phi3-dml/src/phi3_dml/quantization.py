@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from phi3_core.backend import (
+    Architecture,
+    Checkpoint,
+    RoundingPlan,
+    RoundingSettings,
+    Scheme,
+    Weight,
+    check_extra,
+    check_group_size,
+    check_recipe,
+    check_room,
+    fitting_group_size,
+    rounding_memory,
+    stored_counter,
+    wants_reference,
+)
 from phi3_core.errors import UsageError
-from phi3_core.quantization.architecture import Architecture
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.mapped import Weight
-from phi3_core.quantization.plan import Plan, stored_counter
-from phi3_core.quantization.room import check_room, rounding_memory
-from phi3_core.quantization.rounding import check_group_size
-from phi3_core.quantization.scales import Scheme
-from phi3_core.quantization.settings import Settings, check_extra, check_recipe, fitting_group_size, wants_reference
 from phi3_core.values import Device, Progress, Recipe, Source
 
-from . import __version__, configuration, graph, graph_weights, layouts, onnx_writer
+from . import __version__, configuration, graph, graph_weights, layouts
 from .layouts import Layout
+from .onnx import writer
 
 _BLOCKS = (32, 64, 128, 256)
 """Sizes of groups that the kernels of ``MatMulNBits`` are made for."""
@@ -42,33 +51,33 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     settings = _decide(checkpoint, device, layout, recipe)
     _check_room(checkpoint, layout, settings, output)
     # The output layer gets 8 bits where the others get 4.
-    plan = settings.plan(checkpoint, outer=(checkpoint.head,), byte_scheme=byte_scheme, progress=progress)
+    plan = settings.plan(checkpoint, outer=(checkpoint.head,), int8_scheme=int8_scheme, progress=progress)
     _write(checkpoint, layout, plan, output, progress)
     return {"phi3-dml": __version__}
 
 
-def _write(checkpoint: Checkpoint, layout: Layout, plan: Plan, output: Path, progress: Progress) -> None:
+def _write(checkpoint: Checkpoint, layout: Layout, plan: RoundingPlan, output: Path, progress: Progress) -> None:
     with graph_weights.DataFile(output / configuration.DATA) as data:
         weights = graph_weights.StoredWeights(
             plan,
             data,
-            halves=layout.halves,
+            float16=layout.float16,
             explicit_zeros=layout.explicit_zeros,
             stored=stored_counter(checkpoint, plan, progress),
         )
         built = graph.build(checkpoint, weights, layout)
     progress("writing the model")
-    (output / configuration.MODEL).write_bytes(onnx_writer.write_model(built, "phi3-dml", __version__))
+    (output / configuration.MODEL).write_bytes(writer.write_model(built, "phi3-dml", __version__))
     configuration.write(checkpoint, output, positions=not layouts.is_fused(checkpoint.architecture, layout))
 
 
-def byte_scheme(weight: Weight) -> Scheme:
+def int8_scheme(weight: Weight) -> Scheme:
     """8 bits, in the largest groups that fill a row."""
     size = next((size for size in reversed(_BLOCKS) if weight.shape[1] % size == 0), -1)
     return Scheme(bits=8, group_size=size)
 
 
-def _decide(checkpoint: Checkpoint, device: Device, layout: Layout, recipe: Recipe) -> Settings:
+def _decide(checkpoint: Checkpoint, device: Device, layout: Layout, recipe: Recipe) -> RoundingSettings:
     """Fill in what the recipe leaves open, and refuse what does not go together."""
     _check_shape(checkpoint.architecture)
     check_recipe(recipe, grouped=("int4", "int8"))
@@ -90,7 +99,7 @@ def _decide(checkpoint: Checkpoint, device: Device, layout: Layout, recipe: Reci
                     f"{weight.shape[1] // size}",
                     hint="use --sym, or another group size",
                 )
-    return Settings(linear=linear, ratio=recipe.ratio, calibration=recipe.extra.get("calibration"))
+    return RoundingSettings(linear=linear, ratio=recipe.ratio, calibration=recipe.extra.get("calibration"))
 
 
 def _check_shape(shape: Architecture) -> None:
@@ -101,7 +110,7 @@ def _check_shape(shape: Architecture) -> None:
 
 def _group_size(checkpoint: Checkpoint, layout: Layout, bits: int) -> int:
     """Groups of 32 as the published weights for the CPU have them, of 128 for DirectML, where they fill the rows."""
-    wanted = (32,) if not layout.halves and bits == 4 else (128, 64, 32)
+    wanted = (32,) if not layout.float16 and bits == 4 else (128, 64, 32)
     weights = (*checkpoint.linear, checkpoint.head)
     size = fitting_group_size(weights, wanted)
     if size is None:
@@ -110,15 +119,15 @@ def _group_size(checkpoint: Checkpoint, layout: Layout, bits: int) -> int:
     return size
 
 
-def _check_room(checkpoint: Checkpoint, layout: Layout, settings: Settings, output: Path) -> None:
+def _check_room(checkpoint: Checkpoint, layout: Layout, settings: RoundingSettings, output: Path) -> None:
     """Memory and disk, before the work begins."""
     low = settings.linear
     size = 2 * checkpoint.embedding.raw.size
     for weight in (*checkpoint.linear, checkpoint.head):
-        scheme = byte_scheme(weight) if low and weight is checkpoint.head else low
-        size += graph_weights.stored_bytes(weight, scheme, halves=layout.halves, zeros=layout.explicit_zeros)
+        scheme = int8_scheme(weight) if low and weight is checkpoint.head else low
+        size += graph_weights.stored_bytes(weight, scheme, float16=layout.float16, zeros=layout.explicit_zeros)
     if settings.ratio < 1:
         size = round(size * (1 + (1 - settings.ratio)))
-    tables = checkpoint.architecture.context * checkpoint.architecture.rotary.size * (2 if layout.halves else 4)
+    tables = checkpoint.architecture.context * checkpoint.architecture.rotary.size * (2 if layout.float16 else 4)
     size += 2 * tables + _LARGEST_GRAPH
     check_room(output, size=size, memory=rounding_memory(checkpoint))

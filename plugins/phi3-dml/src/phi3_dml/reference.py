@@ -10,14 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from phi3_core.backend import Toolchain, check_room_for_reference, prepare_toolchain
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.quantization import toolchain
-from phi3_core.quantization.room import check_room_for_reference
 from phi3_core.values import Device, Progress, Recipe, Source
 
 from . import configuration, weights
 
-BUILDER = toolchain.Toolchain(
+BUILDER = Toolchain(
     name="onnxruntime-genai-builder",
     # The release whose DirectML flavour can be installed: what a newer builder writes, that flavour may not know.
     requirements=(
@@ -45,7 +44,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     _check_recipe(recipe)
     # Measured: 22.8 GB of memory for Phi-3-mini's 7.6 GB.
     check_room_for_reference(source, output, disk=3, memory=3)
-    tools = toolchain.prepare(BUILDER, progress)
+    tools = prepare_toolchain(BUILDER, progress)
     with tempfile.TemporaryDirectory(dir=output, prefix="scratch-") as scratch:
         result = Path(scratch) / "result"
         tools.run(list(_command(source, device, recipe, result)), folder=Path(scratch), progress=progress)

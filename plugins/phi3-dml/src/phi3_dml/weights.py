@@ -6,8 +6,9 @@ from pathlib import Path
 
 from phi3_core.values import Device, Published
 
-from . import configuration, onnx_writer
-from .onnx_reader import Content
+from . import configuration
+from .onnx import writer
+from .onnx.reader import Content
 
 _MINI_4K = "microsoft/Phi-3-mini-4k-instruct-onnx"
 _MINI_128K = "microsoft/Phi-3-mini-128k-instruct-onnx"
@@ -48,7 +49,7 @@ def precision_of(found: Content) -> str:
     if found.bits.get(4):
         return "int4"
     eight = found.bits.get(8, 0)
-    wide = sum(found.kinds.get(kind, 0) for kind in (onnx_writer.FLOAT, onnx_writer.FLOAT16))
+    wide = sum(found.kinds.get(kind, 0) for kind in (writer.FLOAT, writer.FLOAT16))
     return "int8" if eight > wide else "fp16"
 
 

@@ -1,7 +1,7 @@
 """Which Intel NPUs the Intel NPU Acceleration Library can use here, and why not the others.
 
-What the operating system says is read in :mod:`phi3_npu.sysfs` and :mod:`phi3_npu.cfgmgr` into the records of
-:mod:`phi3_npu.records`; :func:`judge` turns records into offers and refusals and touches nothing.
+What the operating system says is read in :mod:`phi3_npu.hardware` into records; :func:`judge` turns records into offers
+and refusals and touches nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from phi3_core.values import Device, Machine, Offer, Refusal
 
-from .records import AMD, GENERATIONS, INTEL, QUALCOMM, Npu, System
+from .hardware.records import AMD, GENERATIONS, INTEL, QUALCOMM, Npu, System
 
 LEAST_WINDOWS_DRIVER = (32, 0, 100, 2408)
 """The library asks for 2408 (``backend/utils.py``), which is the last part of this version.
@@ -36,11 +36,11 @@ def detect(machine: Machine) -> list[Offer | Refusal]:
 def read(machine: Machine) -> System:
     """Ask the operating system."""
     if machine.os == "linux":
-        from . import sysfs
+        from .hardware import sysfs
 
         return sysfs.read()
     if machine.os == "windows":
-        from . import cfgmgr
+        from .hardware import cfgmgr
 
         return cfgmgr.read()
     return System()

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from collections.abc import Iterator, Mapping
 
+from phi3_core.backend import installed_versions
 from phi3_core.values import Finding, Machine, Offer, Refusal
 
 from . import detection, requirements
-from .records import GENERATIONS, INTEL, Npu, System
+from .hardware.records import GENERATIONS, INTEL, Npu, System
 
 PACKAGES = ("intel-npu-acceleration-library", "torch", "transformers", "openvino")
 
 
 def diagnose(machine: Machine) -> list[Finding]:
     """Look at everything that matters, without importing the library."""
-    return list(findings(machine, requirements.missing(machine), detection.read(machine), versions()))
-
-
-def versions() -> dict[str, str]:
-    """Versions of what is installed, by the distribution's name."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return list(findings(machine, requirements.missing(machine), detection.read(machine), installed_versions(PACKAGES)))
 
 
 def findings(

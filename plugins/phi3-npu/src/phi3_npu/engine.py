@@ -8,8 +8,8 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
+from phi3_core.backend import Sampler
 from phi3_core.errors import BackendError, PromptTooLongError, UsageError
-from phi3_core.sampling import Sampler
 from phi3_core.values import Artifact, Device, GenerationRequest
 
 from . import library

@@ -1,4 +1,4 @@
-"""The entry point: what this backend implements. Each hook imports its own room."""
+"""The entry point: what this backend implements. Each hook imports its own room when it is called."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phi3_core import hookimpl
+from phi3_core.hookspecs import hookimpl
 from phi3_core.values import (
     Artifact,
     Device,
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from .engine import NpuEngine
 
 
+CONTRACT = 1
+"""The contract of phi3-core that this plugin was written for."""
+
+
 @hookimpl
 def detect(machine: Machine) -> Sequence[Offer | Refusal]:
     from . import detection
@@ -41,10 +45,10 @@ def recognize(path: Path) -> str | None:
 
 
 @hookimpl
-def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
+def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> Mapping[str, str]:
     from . import quantization
 
-    quantization.quantize(source, device, recipe, output, progress)
+    return quantization.quantize(source, device, recipe, output, progress)
 
 
 @hookimpl

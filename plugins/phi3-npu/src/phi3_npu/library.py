@@ -31,6 +31,8 @@ _COMPRESSOR = {
     "neural_compressor.quantization": ("fit",),
 }
 
+_MAX_CPU_ISA = "ONEDNN_MAX_CPU_ISA"
+
 
 @frozen(kw_only=True, eq=False)
 class Library:
@@ -61,7 +63,7 @@ def enter(folder: Path, device: str) -> Library:
     if "openvino" in sys.modules and "intel_npu_acceleration_library" not in sys.modules:
         raise BackendError("OpenVINO is loaded in this process already, and the library brings one of its own")
     os.chdir(folder)
-    with _without_compressor(), _search_path_kept(), warnings.catch_warnings():
+    with _without_compressor(), _search_path_kept(), _single_precision(device), warnings.catch_warnings():
         # Among others: that there is no NPU and that it will go on without one. Neither happens in silence here.
         warnings.simplefilter("ignore")
         from intel_npu_acceleration_library import backend, nn
@@ -105,6 +107,23 @@ def _without_compressor() -> Iterator[None]:
         for name in _COMPRESSOR:
             sys.modules.pop(name, None)
         sys.modules.update(kept)
+
+
+@contextlib.contextmanager
+def _single_precision(device: str) -> Iterator[None]:
+    """Keep OpenVINO's CPU fallback from computing in bfloat16, as it does wherever the processor can.
+
+    The library has no way to ask for a precision. OpenVINO asks its own copy of oneDNN for the processor's abilities
+    as the library is imported, and oneDNN reads this variable that once; PyTorch's copy must not be held back.
+    """
+    before = os.environ.get(_MAX_CPU_ISA)
+    if device == "CPU" and before is None:
+        os.environ[_MAX_CPU_ISA] = "AVX512_CORE_VNNI"  # the last that knows no bfloat16; no harm where there is less
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_MAX_CPU_ISA, None)
 
 
 @contextlib.contextmanager

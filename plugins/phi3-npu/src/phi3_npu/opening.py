@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
+from phi3_core.backend import read_limits
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.models.positions import context_length, turnover
-from phi3_core.paths import read_json
 from phi3_core.values import Artifact
 
 from . import weights
@@ -28,12 +26,8 @@ def check(artifact: Artifact, options: Mapping[str, str]) -> int:
     found = weights.recognize(artifact.path)
     if found != artifact.precision:
         raise ModelError(f"{artifact.path} holds {found or 'no'} weights for npu, not {artifact.precision}")
-    config: Any = read_json(artifact.path / "config.json")
-    config = config if isinstance(config, dict) else {}
-    known = context_length(config)
-    if known is None:
-        raise ModelError(f"{artifact.path} does not say how long its context is")
-    original = turnover(config)
+    limits = read_limits(artifact)
+    known, original = limits.require_context_length(), limits.longrope_limit
     if original is not None:
         # What the cache holds from before the limit is wrong behind it.
         logger.warning("the context is limited to %d tokens: longrope's longer ones come out wrong so far", original)

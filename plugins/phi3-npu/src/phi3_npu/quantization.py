@@ -6,33 +6,40 @@ searched for and weighted by what each layer's inputs look like, and the output 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from phi3_core.backend import (
+    Checkpoint,
+    RoundingPlan,
+    SafetensorsWriter,
+    Scheme,
+    TensorSpec,
+    Weight,
+    check_even_inputs,
+    check_extra,
+    check_recipe,
+    check_room,
+    make_plan,
+    read_calibration,
+    round_blocks,
+)
 from phi3_core.errors import UsageError
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.mapped import Weight
-from phi3_core.quantization.plan import Plan, make_plan, read_calibration
-from phi3_core.quantization.room import check_room
-from phi3_core.quantization.rounding import round_blocks
-from phi3_core.quantization.scales import Scheme
-from phi3_core.quantization.settings import check_extra
 from phi3_core.values import Device, Progress, Recipe, Source
 
 from . import weights
-from .weights import Tensor, Writer
 
 HEAD = "lm_head.weight"
 _AT_ONCE = 1 << 22
 _BYTE, _NIBBLE = Scheme(bits=8), Scheme(bits=4)
 
 
-def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> None:
-    """Write the weights' file into the folder ``output``."""
+def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> Mapping[str, str]:
+    """Write the weights' file into the folder ``output``.
+
+    Returns the versions of the tools that were used: none but phi3's own, which core notes.
+    """
     checkpoint = Checkpoint.open(source.path)
     _check(checkpoint, device, recipe)
     matrices = dict(_matrices(checkpoint))
@@ -44,8 +51,9 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     # Eight bits do without a calibration: what they lose is small.
     given = recipe.extra.get("calibration") if recipe.precision == "int4" else "none"
     plan = make_plan(checkpoint, schemes, read_calibration(checkpoint, given, progress))
-    with contextlib.closing(Writer(output / weights.FILE, recipe.precision, tensors)) as writer:
+    with SafetensorsWriter(output / weights.FILE, tensors, metadata={weights.MARK: recipe.precision}) as writer:
         _write(checkpoint, matrices, plan, writer, progress)
+    return {}
 
 
 def _check(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> None:
@@ -57,11 +65,9 @@ def _check(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> None:
         )
     if recipe.symmetric is False:
         raise UsageError(f"{device} takes symmetric weights only", hint="use --sym")
-    if recipe.ratio != 1 and recipe.precision != "int4":
-        raise UsageError(f"a ratio of {recipe.ratio} needs int4: it is the share of weights that get 4 bits")
-    odd = [weight for weight in checkpoint.linear if weight.shape[1] % 2]
-    if recipe.precision == "int4" and odd:
-        raise UsageError(f"{odd[0].name} has {odd[0].shape[1]} inputs; int4 needs an even number")
+    check_recipe(recipe, grouped=())
+    if recipe.precision == "int4":
+        check_even_inputs(checkpoint.linear)
 
 
 def _matrices(checkpoint: Checkpoint) -> Iterator[tuple[str, Weight]]:
@@ -109,20 +115,22 @@ def _norms(checkpoint: Checkpoint) -> Iterator[tuple[Weight, Weight]]:
     yield checkpoint.norm, checkpoint.head
 
 
-def _tensors(checkpoint: Checkpoint, matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme]) -> Iterator[Tensor]:
-    yield Tensor(name=checkpoint.embedding.name, dtype="F16", shape=checkpoint.embedding.shape)
+def _tensors(
+    checkpoint: Checkpoint, matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme]
+) -> Iterator[TensorSpec]:
+    yield TensorSpec(name=checkpoint.embedding.name, dtype="F16", shape=checkpoint.embedding.shape)
     for norm, _ in _norms(checkpoint):
-        yield Tensor(name=norm.name, dtype="F32", shape=norm.shape)
+        yield TensorSpec(name=norm.name, dtype="F32", shape=norm.shape)
     for name, weight in matrices.items():
         outputs, inputs = weight.shape
         scheme = schemes.get(name)
         if scheme is None:
-            yield Tensor(name=name, dtype="F16", shape=weight.shape)
+            yield TensorSpec(name=name, dtype="F16", shape=weight.shape)
             continue
         packed = scheme.bits == 4
         shape = (outputs, inputs // 2 if packed else inputs)
-        yield Tensor(name=name, dtype="U8" if packed else "I8", shape=shape)
-        yield Tensor(name=weights.scale_of(name), dtype="F16", shape=(outputs, 1))
+        yield TensorSpec(name=name, dtype="U8" if packed else "I8", shape=shape)
+        yield TensorSpec(name=weights.scale_of(name), dtype="F16", shape=(outputs, 1))
 
 
 def _check_room(matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme], size: int, output: Path) -> None:
@@ -133,7 +141,11 @@ def _check_room(matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme], s
 
 
 def _write(
-    checkpoint: Checkpoint, matrices: Mapping[str, Weight], plan: Plan, writer: Writer, progress: Progress
+    checkpoint: Checkpoint,
+    matrices: Mapping[str, Weight],
+    plan: RoundingPlan,
+    writer: SafetensorsWriter,
+    progress: Progress,
 ) -> None:
     _write_half(checkpoint.embedding.name, checkpoint.embedding, writer)
     for norm, feeds in _norms(checkpoint):
@@ -152,14 +164,6 @@ def _write(
         progress("rounding weights" if scheme else "preparing weights", done, total)
 
 
-def _write_half(name: str, weight: Weight, writer: Writer) -> None:
+def _write_half(name: str, weight: Weight, writer: SafetensorsWriter) -> None:
     for rows in weight.blocks(_AT_ONCE):
-        writer.put(name, _half(weight, rows), rows.start)
-
-
-def _half(weight: Weight, rows: slice) -> npt.NDArray[Any]:
-    if weight.dtype == "F16":
-        part: npt.NDArray[Any] = weight.raw[rows]
-        return part
-    # Halves end at 65504; weights are far below, and infinity would spread.
-    return np.clip(weight.float32(rows), -65504, 65504).astype(np.float16)
+        writer.put(name, weight.float16(rows), rows.start)

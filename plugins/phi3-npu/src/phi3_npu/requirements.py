@@ -1,24 +1,17 @@
-"""What has to be installed for this backend, and what to do about what is not. Looks at folders, imports nothing.
-
-A distribution's version is in the name of its folder ``NAME-VERSION.dist-info``, where the names of files can be had at
-once. Importing importlib.metadata and parsing what is in there would take more time than all the rest of detection.
-"""
+"""What has to be installed for this backend, and what to do about what is not. Looks at folders, imports nothing."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
-from phi3_core.machine import this_machine
+from phi3_core.backend import installed_versions, this_machine
 from phi3_core.values import Machine, Refusal
 
 LIBRARY = "intel-npu-acceleration-library"
 LIBRARY_VERSION = "1.4.0"
 NEWEST_PYTHON = (3, 12)
-_METADATA = ".dist-info"
 _BUILD = "build its wheel as the README of phi3-npu says, then: pip install FOLDER/intel_npu_acceleration_library-*.whl"
 
 
@@ -66,12 +59,12 @@ def missing(
             reason=f"Intel's NPU library ends at Python {newest}, and this is {python[0]}.{python[1]}",
             remedy=f"use an environment with Python {newest}, or pip install phi3-openvino, which drives NPUs too",
         )
-    installed = _Installed(sys.path if path is None else path)
+    installed = installed_versions([LIBRARY, *(needed.name for needed in NEEDED)], path)
     return _library(machine, installed) or next(filter(None, (_judge(needed, installed) for needed in NEEDED)), None)
 
 
-def _library(machine: Machine, installed: _Installed) -> Refusal | None:
-    found = installed.version(LIBRARY)
+def _library(machine: Machine, installed: Mapping[str, str]) -> Refusal | None:
+    found = installed.get(LIBRARY)
     if found == LIBRARY_VERSION:
         return None
     wanted = f"{LIBRARY}=={LIBRARY_VERSION}"
@@ -81,34 +74,11 @@ def _library(machine: Machine, installed: _Installed) -> Refusal | None:
     )
 
 
-def _judge(needed: _Needed, installed: _Installed) -> Refusal | None:
-    found = installed.version(needed.name)
+def _judge(needed: _Needed, installed: Mapping[str, str]) -> Refusal | None:
+    found = installed.get(needed.name)
     if found is not None:
         number = tuple(int(part) for part in found.partition("+")[0].split(".") if part.isdigit())
         if needed.least <= number and not (needed.below and number >= needed.below):
             return None
     reason = f"{needed.name} is not installed" if found is None else f"{needed.name} is {found}"
     return Refusal(reason=reason, remedy=f'pip install "{needed.words}"')
-
-
-class _Installed:
-    """The distributions in some folders. Of one that is there twice, the first is the one that is imported."""
-
-    def __init__(self, path: Sequence[str]) -> None:
-        self._path = list(path)
-        self._versions: dict[str, str] = {}
-        for folder in self._path:
-            with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:  # not there, or an archive
-                for entry in entries:
-                    if entry.name.endswith(_METADATA):
-                        name, _, version = entry.name.removesuffix(_METADATA).partition("-")
-                        self._versions.setdefault(name.lower().replace("_", "-"), version)
-
-    def version(self, name: str) -> str | None:
-        if name not in self._versions:
-            # As old tools, some Linux distributions and source trees have it: without such a folder.
-            import importlib.metadata
-
-            for other in importlib.metadata.distributions(name=name, path=self._path):
-                return other.version
-        return self._versions.get(name)

@@ -8,7 +8,6 @@ as it is in use, and a mark in those whose kernels are whole.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import tempfile
@@ -16,8 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
-from phi3_core.machine import driver_fingerprint
-from phi3_core.paths import engine_cache
+from phi3_core.backend import compiled_folder
 from phi3_core.values import Artifact, Device
 
 _MOST = 64
@@ -40,9 +38,7 @@ class Workspace:
 
         ``version`` is the library's. Kernels depend on it and on the driver.
         """
-        driver = device.driver or ("" if device.kind == "cpu" else "\n".join(driver_fingerprint()))
-        state = hashlib.sha256(f"{version}\n{device.name}\n{driver}".encode()).hexdigest()[:12]
-        base = engine_cache("npu", str(artifact.manifest.get("digest", "")), device.id, state)
+        base = compiled_folder(artifact, device, version)
         for number in range(_MOST if base is not None else 0):
             assert base is not None
             lock = filelock.FileLock(base / f"{number}.lock")

@@ -1,3 +1,3 @@
 """The OpenVINO backend of phi3-core."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

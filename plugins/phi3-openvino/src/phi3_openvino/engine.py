@@ -83,12 +83,12 @@ class OpenVinoEngine:
                 f"the prompt has {len(request.prompt_ids)} tokens, and the NPU was loaded for {longest}",
                 hint=f"--option MAX_PROMPT_LEN={len(request.prompt_ids)}",
             )
-        turnover = self._loader.opening.turnover
+        longrope_limit = self._loader.opening.longrope_limit
         ids = list(request.prompt_ids)
         end = len(ids) + request.max_new_tokens
         while len(ids) < end:
-            # The short form predicts what follows ``turnover`` tokens, and no more.
-            stop = end if turnover is None or len(ids) > turnover else min(end, turnover + 1)
+            # The short form predicts what follows ``longrope_limit`` tokens, and no more.
+            stop = end if longrope_limit is None or len(ids) > longrope_limit else min(end, longrope_limit + 1)
             part = evolve(request, prompt_ids=tuple(ids), max_new_tokens=stop - len(ids))
             with contextlib.closing(self._stream(part, done=len(ids) - len(request.prompt_ids))) as stream:
                 for token in stream:
@@ -116,8 +116,8 @@ class OpenVinoEngine:
 
     def _take_form(self, length: int) -> None:
         """Have the pipeline that a sequence of ``length`` tokens needs. There is memory for one at a time."""
-        turnover = self._loader.opening.turnover
-        long = turnover is not None and length > turnover
+        longrope_limit = self._loader.opening.longrope_limit
+        long = longrope_limit is not None and length > longrope_limit
         if long == self._long and self._pipeline is not None:
             return
         logger.warning("%d tokens of text: loading the model's form for %s ones", length, "long" if long else "short")

@@ -19,11 +19,7 @@ from typing import Protocol
 import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
-from phi3_core.quantization.architecture import Architecture
-from phi3_core.quantization.checkpoint import Checkpoint, Layer
-from phi3_core.quantization.mapped import Floats, Weight
-from phi3_core.quantization.plan import Plan
-from phi3_core.quantization.rotary import Rotary
+from phi3_core.backend import Architecture, Checkpoint, Floats, Layer, Rotary, RoundingPlan, Weight
 
 from . import ir, longrope
 from .graph_weights import CompressedWeights
@@ -32,7 +28,9 @@ HIDDEN = np.float32(-65504.0)
 """What keeps a key from being seen: the lowest number of half precision, which every device can hold."""
 
 
-def write(checkpoint: Checkpoint, plan: Plan, path: Path, stored: Callable[[Weight], None] | None = None) -> None:
+def write(
+    checkpoint: Checkpoint, plan: RoundingPlan, path: Path, stored: Callable[[Weight], None] | None = None
+) -> None:
     """Write a checkpoint as an IR by a plan; ``stored`` is called with each weight when it is done."""
     with path.with_suffix(".bin").open("wb") as file:
         constants = ir.Constants(file)
@@ -108,7 +106,7 @@ def _length(node: ov.Node, axis: int) -> ov.Node:
     return ops.gather(ops.shape_of(node), _whole(axis), _whole(0))
 
 
-class _Turn:
+class _Rotary:
     """The rotary embedding of one pass: cosine and sine of every position, ``[batch, 1, tokens, size]``."""
 
     def __init__(self, rotary: Rotary, positions: ov.Node) -> None:
@@ -145,7 +143,7 @@ def _slice(node: ov.Node, start: int, stop: int, axis: int = 3) -> ov.Node:
     return ops.slice(node, _list(start), _list(stop), _list(1), _list(axis))
 
 
-def _seen(shape: Architecture, ids: ov.Node, mask: ov.Node, positions: ov.Node) -> ov.Node:
+def _attention_mask(shape: Architecture, ids: ov.Node, mask: ov.Node, positions: ov.Node) -> ov.Node:
     """The mask added to attention's scores, ``[batch, 1, tokens, keys]``: 0 where a key is seen."""
     tokens, keys = _length(ids, 1), _length(mask, 1)
     zero, one = _whole(0), _whole(1)
@@ -215,14 +213,14 @@ class _Attention:
         ids, mask, positions, beams = inputs
         self.shape, self.weights = shape, weights
         self.cache = _Cache(shape, ids, beams)
-        self.turn = _Turn(shape.rotary, positions)
-        self.seen = _seen(shape, ids, mask, positions)
+        self.turn = _Rotary(shape.rotary, positions)
+        self.seen = _attention_mask(shape, ids, mask, positions)
 
     def __call__(self, layer: Layer, index: int, inputs: ov.Node) -> ov.Node:
         """``[batch, tokens, hidden]`` to the same."""
         shape = self.shape
-        mixed = _linear(inputs, self.weights.matrix(layer.qkv))
-        parts = ops.variadic_split(mixed, _whole(2), _list(shape.queries, shape.keys, shape.keys)).outputs()
+        qkv = _linear(inputs, self.weights.matrix(layer.qkv))
+        parts = ops.variadic_split(qkv, _whole(2), _list(shape.q_width, shape.kv_width, shape.kv_width)).outputs()
         counts = shape.heads, shape.key_value_heads, shape.key_value_heads
         queries, keys, values = (
             ops.transpose(ops.reshape(part, _list(0, 0, count, shape.head_size), special_zero=True), _list(0, 2, 1, 3))
@@ -231,7 +229,7 @@ class _Attention:
         queries, keys = self.turn(queries, shape.head_size), self.turn(keys, shape.head_size)
         keys, values = self.cache.extend(index, "key", keys), self.cache.extend(index, "value", values)
         outputs = ops.transpose(ops.scaled_dot_product_attention(queries, keys, values, self.seen), _list(0, 2, 1, 3))
-        flat = ops.reshape(outputs, _list(0, 0, shape.queries), special_zero=True)
+        flat = ops.reshape(outputs, _list(0, 0, shape.q_width), special_zero=True)
         return _linear(flat, self.weights.matrix(layer.output))
 
 

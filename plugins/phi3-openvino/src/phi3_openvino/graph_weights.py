@@ -17,10 +17,7 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 from openvino._offline_transformations import compress_model_transformation
-from phi3_core.quantization.mapped import Floats, Weight
-from phi3_core.quantization.plan import Plan
-from phi3_core.quantization.rounding import pack_nibbles, round_blocks
-from phi3_core.quantization.scales import Scheme
+from phi3_core.backend import Floats, RoundingPlan, Scheme, Weight, pack_nibbles, round_blocks
 
 from .ir import Constants
 
@@ -58,7 +55,9 @@ class _Marked:
 class CompressedWeights:
     """Turns weights into nodes by a plan, their values into constants of a file."""
 
-    def __init__(self, plan: Plan, constants: Constants, stored: Callable[[Weight], None] | None = None) -> None:
+    def __init__(
+        self, plan: RoundingPlan, constants: Constants, stored: Callable[[Weight], None] | None = None
+    ) -> None:
         self.plan, self.constants = plan, constants
         self.stored = stored
         """Called with each weight when it is done."""
@@ -82,12 +81,7 @@ class CompressedWeights:
     def _half(self, weight: Weight) -> ov.Node:
         offset = self.constants.begin()
         for rows in weight.blocks(_AT_ONCE):
-            if weight.dtype == "F16":
-                weight.check_finite(rows)
-                self.constants.write(weight.raw[rows])
-            else:
-                # Halves end at 65504; weights are far below, and infinity would spread.
-                self.constants.write(np.clip(weight.float32(rows), -65504, 65504).astype(np.float16))
+            self.constants.write(weight.float16(rows))
         return self.constants.node(weight.name, ov.Type.f16, weight.shape, offset)
 
     def _rounded(self, weight: Weight, scheme: Scheme) -> ov.Node:

@@ -1,4 +1,4 @@
-"""The entry point: what this backend implements. Each hook imports its own room."""
+"""The entry point: what this backend implements. Each hook imports its own room when it is called."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phi3_core import hookimpl
+from phi3_core.hookspecs import hookimpl
 from phi3_core.values import (
     Artifact,
     Device,
+    Finding,
     GenerationRequest,
     Machine,
     Offer,
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .engine import OpenVinoEngine
+
+
+CONTRACT = 1
+"""The contract of phi3-core that this plugin was written for."""
 
 
 @hookimpl
@@ -48,9 +53,7 @@ def published(model: str, device: Device, precision: str) -> Published | None:
 
 
 @hookimpl
-def quantize(
-    source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress
-) -> Mapping[str, str] | None:
+def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> Mapping[str, str]:
     from . import quantization
 
     return quantization.quantize(source, device, recipe, output, progress)
@@ -71,3 +74,10 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
 @hookimpl
 def generate(engine: OpenVinoEngine, request: GenerationRequest) -> Iterator[int]:
     return engine.generate(request)
+
+
+@hookimpl
+def diagnose(machine: Machine) -> Sequence[Finding]:
+    from . import diagnosis
+
+    return diagnosis.diagnose(machine)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
+from phi3_core.backend import read_limits
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.models.positions import context_length, turnover
-from phi3_core.paths import read_json
 from phi3_core.values import Artifact, Device
 
 from . import longrope, weights
@@ -30,7 +29,7 @@ class Opening:
     """Tokens of prompt and answer together."""
     longest_prompt: int | None
     """What the NPU's graph was made for; None on other devices."""
-    turnover: int | None
+    longrope_limit: int | None
     """Sequences longer than this want the long form of the graph (``longrope.py``); None if there is one form."""
     properties: Mapping[str, Any]
     """The user's options, in OpenVINO's types."""
@@ -47,7 +46,8 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
     if file is None:
         raise ModelError(f"{artifact.path} holds neither {weights.IR} nor one GGUF file")
     properties: dict[str, Any] = dict(options)
-    context, original = _positions(artifact)
+    limits = read_limits(artifact)
+    context, original = limits.require_context_length(), limits.longrope_limit
     longest = changes_at = None
     if device.kind == "npu":
         # These two are read as numbers, not as text.
@@ -67,7 +67,7 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
             words = "the context is limited to %d tokens: beyond, only what phi3 quantize makes is known to be right"
             logger.warning(words, original)
             context = original
-    return Opening(file=file, context=context, longest_prompt=longest, turnover=changes_at, properties=properties)
+    return Opening(file=file, context=context, longest_prompt=longest, longrope_limit=changes_at, properties=properties)
 
 
 def _number(options: Mapping[str, str], key: str) -> int:
@@ -75,13 +75,3 @@ def _number(options: Mapping[str, str], key: str) -> int:
         return int(options[key])
     except ValueError:
         raise UsageError(f"the option {key} is a number, not {options[key]!r}") from None
-
-
-def _positions(artifact: Artifact) -> tuple[int, int | None]:
-    """The context's length, and the longest sequence that longrope's short factors serve, if it has two sets."""
-    config = read_json(artifact.path / "config.json")
-    config = config if isinstance(config, dict) else {}
-    known = artifact.manifest.get("context_length") or context_length(config)
-    if not isinstance(known, int) or known < 1:
-        raise ModelError(f"{artifact.path} does not say how long its context is")
-    return known, turnover(config)

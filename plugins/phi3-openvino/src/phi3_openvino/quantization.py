@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import openvino
+from phi3_core.backend import (
+    Checkpoint,
+    RoundingSettings,
+    Scheme,
+    check_even_inputs,
+    check_extra,
+    check_group_size,
+    check_recipe,
+    check_room,
+    fitting_group_size,
+    rounding_memory,
+    stored_counter,
+    wants_reference,
+)
 from phi3_core.errors import UsageError
-from phi3_core.quantization.checkpoint import Checkpoint
-from phi3_core.quantization.plan import stored_counter
-from phi3_core.quantization.room import check_room, rounding_memory
-from phi3_core.quantization.rounding import check_group_size
-from phi3_core.quantization.scales import Scheme
-from phi3_core.quantization.settings import Settings, check_extra, check_recipe, fitting_group_size, wants_reference
 from phi3_core.values import Device, Progress, Recipe, Source
 
 from . import graph, graph_weights
@@ -22,10 +31,11 @@ _LARGE = 4_000_000_000
 """Weights from which on the NPU wants one scale per channel (OpenVINO's guide to LLMs on the NPU)."""
 
 
-def quantize(
-    source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress
-) -> Mapping[str, str] | None:
-    """Write ``openvino_model.xml`` and its ``.bin`` into the folder ``output``."""
+def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> Mapping[str, str]:
+    """Write ``openvino_model.xml`` and its ``.bin`` into the folder ``output``.
+
+    Returns the versions of the tools that were used.
+    """
     _check(device, recipe)
     if wants_reference(recipe):
         from . import reference
@@ -36,9 +46,9 @@ def quantize(
     _check_room(checkpoint, settings, output)
     # The output layer and the embedding get 8 bits, as optimum-intel has it.
     outer = (checkpoint.embedding, checkpoint.head)
-    plan = settings.plan(checkpoint, outer=outer, byte_scheme=lambda _: _BYTE_SCHEME, progress=progress)
+    plan = settings.plan(checkpoint, outer=outer, int8_scheme=lambda _: _BYTE_SCHEME, progress=progress)
     graph.write(checkpoint, plan, output / MODEL, stored_counter(checkpoint, plan, progress))
-    return None
+    return {"openvino": openvino.__version__.split("-", maxsplit=1)[0]}
 
 
 def _check(device: Device, recipe: Recipe) -> None:
@@ -49,7 +59,7 @@ def _check(device: Device, recipe: Recipe) -> None:
         _check_npu(device, recipe)
 
 
-def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> Settings:
+def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> RoundingSettings:
     """Fill in what the recipe leaves open, and refuse what does not fit the checkpoint."""
     npu = device.kind == "npu"
     linear = None
@@ -60,9 +70,8 @@ def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> Settings:
         linear = Scheme(bits=4, symmetric=recipe.symmetric is not False, group_size=size)
         for weight in checkpoint.linear:
             check_group_size(weight, linear)
-            if weight.shape[1] % 2:
-                raise UsageError(f"{weight.name} has {weight.shape[1]} inputs; int4 needs an even number")
-    return Settings(linear=linear, ratio=recipe.ratio, calibration=recipe.extra.get("calibration"))
+        check_even_inputs(checkpoint.linear)
+    return RoundingSettings(linear=linear, ratio=recipe.ratio, calibration=recipe.extra.get("calibration"))
 
 
 def _check_npu(device: Device, recipe: Recipe) -> None:
@@ -81,7 +90,7 @@ def _group_size(checkpoint: Checkpoint, *, npu: bool) -> int:
     return fitting_group_size(checkpoint.linear, (128,) if npu else (128, 64, 32)) or -1
 
 
-def _check_room(checkpoint: Checkpoint, settings: Settings, output: Path) -> None:
+def _check_room(checkpoint: Checkpoint, settings: RoundingSettings, output: Path) -> None:
     """Memory and disk, before the work begins."""
     each = {weight.name: weight for weight in (checkpoint.embedding, checkpoint.head, *checkpoint.linear)}
     linear = {weight.name for weight in checkpoint.linear}

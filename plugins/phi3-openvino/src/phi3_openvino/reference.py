@@ -12,18 +12,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from phi3_core.backend import Toolchain, check_room_for_reference, copy_sidecars, prepare_toolchain, read_config
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.models import beside
-from phi3_core.paths import read_json
-from phi3_core.quantization import toolchain
-from phi3_core.quantization.room import check_room_for_reference
 from phi3_core.values import Device, Progress, Recipe, Source
 
 from . import weights
 
 logger = logging.getLogger("phi3_core.openvino")
 
-OPTIMUM = toolchain.Toolchain(
+OPTIMUM = Toolchain(
     name="optimum-intel",
     requirements=(
         "optimum-intel>=2.2,<2.3",
@@ -64,7 +61,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     _check_groups(source, recipe)
     # Measured: 11.3 GB of memory for Phi-3-mini's 7.6 GB.
     check_room_for_reference(source, output, disk=2, memory=4 / 3)
-    tools = toolchain.prepare(OPTIMUM, progress)
+    tools = prepare_toolchain(OPTIMUM, progress)
     with tempfile.TemporaryDirectory(dir=output, prefix="scratch-") as scratch:
         result = Path(scratch) / "result"
         told = tools.run(list(_command(source, device, recipe, result)), folder=Path(scratch), progress=progress)
@@ -73,8 +70,8 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
             file.replace(output / file.name)
         if not (source.path / "tokenizer.json").is_file():
             # Of the others those that there are: what transformers saves again is not always the same.
-            beside.copy(source.path, output)
-            beside.copy(result, output)
+            copy_sidecars(source.path, output)
+            copy_sidecars(result, output)
     return {name: tools.versions[name] for name in _RECORDED}
 
 
@@ -113,8 +110,7 @@ def _check(result: Path, recipe: Recipe, told: str) -> None:
 
 def _check_groups(source: Source, recipe: Recipe) -> None:
     """NNCF finds this out too, but minutes later."""
-    config = read_json(source.path / "config.json")
-    config = config if isinstance(config, dict) else {}
+    config = read_config(source.path)
     for key in ("hidden_size", "intermediate_size"):
         width = config.get(key)
         if recipe.group_size and recipe.group_size > 0 and isinstance(width, int) and width % recipe.group_size:

@@ -51,9 +51,9 @@ def recognize(path: Path) -> str | None:
     if file is None:
         return None
     if file.suffix.lower() == ".gguf":
-        from phi3_core.models.gguf_file import describe
+        from phi3_core.backend import describe_gguf
 
-        return describe(file).precision
+        return describe_gguf(file).precision
     return _ir_precision(file)
 
 

@@ -1,0 +1,192 @@
+"""What the authors of backends may use of core, besides the contract (``hookspecs``, ``values``, ``errors``).
+
+==============================  ======================================================================================
+For                             Names
+==============================  ======================================================================================
+detecting devices               :func:`installed_versions`, :func:`this_machine`, :func:`driver_fingerprint`; of
+                                Windows :class:`DeviceManager`, :func:`system_library`, :class:`Guid`
+reading a folder                :func:`read_limits`, :func:`read_config`, :func:`read_json`, :func:`read_header`,
+                                :func:`describe_gguf`
+original weights                :class:`Checkpoint` with its :class:`Architecture`, :class:`Layer`, :class:`Weight` and
+                                :class:`Rotary`
+quantizing                      :func:`check_extra`, :func:`check_recipe`, :func:`check_room`,
+                                :class:`RoundingSettings`, :class:`RoundingPlan`, :class:`Scheme`,
+                                :func:`round_blocks`, :func:`pack_nibbles`, :func:`to_float16`,
+                                :class:`SafetensorsWriter`
+exporters of others             :class:`Toolchain`, :func:`prepare_toolchain`, :func:`copy_sidecars`
+compiled models                 :func:`compiled_folder`, :func:`artifact_folder`
+generating                      :class:`Sampler`
+values that cross as JSON       :func:`values_of`
+==============================  ======================================================================================
+
+Names are imported when they are first used. The checkpoint, quantizing and the sampler need the extra
+``phi3-core[quantization]``. Until 1.0 names may still change in a minor version, and are listed in the changelog then.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as in the package itself
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .checkpoint.architecture import Architecture as Architecture
+    from .checkpoint.checkpoint import Checkpoint as Checkpoint
+    from .checkpoint.checkpoint import Layer as Layer
+    from .checkpoint.gguf import GgufDescription as GgufDescription
+    from .checkpoint.gguf import describe_gguf as describe_gguf
+    from .checkpoint.limits import PositionLimits as PositionLimits
+    from .checkpoint.limits import read_config as read_config
+    from .checkpoint.limits import read_limits as read_limits
+    from .checkpoint.rope import Rotary as Rotary
+    from .checkpoint.safetensors import Floats as Floats
+    from .checkpoint.safetensors import Weight as Weight
+    from .checkpoint.safetensors import read_header as read_header
+    from .checkpoint.safetensors import to_float16 as to_float16
+    from .checkpoint.safetensors_writer import SafetensorsWriter as SafetensorsWriter
+    from .checkpoint.safetensors_writer import TensorSpec as TensorSpec
+    from .distributions import installed_versions as installed_versions
+    from .machine import driver_fingerprint as driver_fingerprint
+    from .machine import this_machine as this_machine
+    from .paths import read_json as read_json
+    from .quantization.bit_allocation import RoundingPlan as RoundingPlan
+    from .quantization.bit_allocation import make_plan as make_plan
+    from .quantization.bit_allocation import read_calibration as read_calibration
+    from .quantization.bit_allocation import stored_counter as stored_counter
+    from .quantization.recipes import RoundingSettings as RoundingSettings
+    from .quantization.recipes import check_even_inputs as check_even_inputs
+    from .quantization.recipes import check_extra as check_extra
+    from .quantization.recipes import check_recipe as check_recipe
+    from .quantization.recipes import fitting_group_size as fitting_group_size
+    from .quantization.recipes import wants_reference as wants_reference
+    from .quantization.resources import check_room as check_room
+    from .quantization.resources import check_room_for_reference as check_room_for_reference
+    from .quantization.resources import rounding_memory as rounding_memory
+    from .quantization.rounding import Rounded as Rounded
+    from .quantization.rounding import check_group_size as check_group_size
+    from .quantization.rounding import pack_nibbles as pack_nibbles
+    from .quantization.rounding import round_blocks as round_blocks
+    from .quantization.scales import Scheme as Scheme
+    from .sampling import Sampler as Sampler
+    from .store.derived import artifact_folder as artifact_folder
+    from .store.derived import compiled_folder as compiled_folder
+    from .store.sidecars import copy_sidecars as copy_sidecars
+    from .toolchains.toolchain import Toolchain as Toolchain
+    from .toolchains.toolchain import prepare_toolchain as prepare_toolchain
+    from .units import format_bytes as format_bytes
+    from .values import no_progress as no_progress
+    from .values import values_of as values_of
+    from .windows import COMPUTE_ACCELERATOR as COMPUTE_ACCELERATOR
+    from .windows import DEVICE_DESCRIPTION as DEVICE_DESCRIPTION
+    from .windows import DRIVER_VERSION as DRIVER_VERSION
+    from .windows import FILTER_CLASS as FILTER_CLASS
+    from .windows import FILTER_ENUMERATOR as FILTER_ENUMERATOR
+    from .windows import DeviceManager as DeviceManager
+    from .windows import Guid as Guid
+    from .windows import guid as guid
+    from .windows import property_key as property_key
+    from .windows import system_library as system_library
+
+_HOMES = {
+    "checkpoint.architecture": ("Architecture",),
+    "checkpoint.checkpoint": (
+        "Checkpoint",
+        "Layer",
+    ),
+    "checkpoint.gguf": (
+        "GgufDescription",
+        "describe_gguf",
+    ),
+    "checkpoint.limits": (
+        "PositionLimits",
+        "read_config",
+        "read_limits",
+    ),
+    "checkpoint.rope": ("Rotary",),
+    "checkpoint.safetensors": (
+        "Floats",
+        "Weight",
+        "read_header",
+        "to_float16",
+    ),
+    "checkpoint.safetensors_writer": (
+        "SafetensorsWriter",
+        "TensorSpec",
+    ),
+    "distributions": ("installed_versions",),
+    "machine": (
+        "driver_fingerprint",
+        "this_machine",
+    ),
+    "paths": ("read_json",),
+    "quantization.bit_allocation": (
+        "RoundingPlan",
+        "make_plan",
+        "read_calibration",
+        "stored_counter",
+    ),
+    "quantization.recipes": (
+        "RoundingSettings",
+        "check_even_inputs",
+        "check_extra",
+        "check_recipe",
+        "fitting_group_size",
+        "wants_reference",
+    ),
+    "quantization.resources": (
+        "check_room",
+        "check_room_for_reference",
+        "rounding_memory",
+    ),
+    "quantization.rounding": (
+        "Rounded",
+        "check_group_size",
+        "pack_nibbles",
+        "round_blocks",
+    ),
+    "quantization.scales": ("Scheme",),
+    "sampling": ("Sampler",),
+    "store.derived": (
+        "artifact_folder",
+        "compiled_folder",
+    ),
+    "store.sidecars": ("copy_sidecars",),
+    "toolchains.toolchain": (
+        "Toolchain",
+        "prepare_toolchain",
+    ),
+    "units": ("format_bytes",),
+    "values": (
+        "no_progress",
+        "values_of",
+    ),
+    "windows": (
+        "COMPUTE_ACCELERATOR",
+        "DEVICE_DESCRIPTION",
+        "DRIVER_VERSION",
+        "FILTER_CLASS",
+        "FILTER_ENUMERATOR",
+        "DeviceManager",
+        "Guid",
+        "guid",
+        "property_key",
+        "system_library",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - the names are strings, of the table above
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f".{module}", __package__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,117 @@
+"""The shapes of the Phi-3 family, from a checkpoint's ``config.json``.
+
+One architecture with few differences: Phi-3-mini-4k looks back through a sliding window, the 128k models and
+Phi-3.5 scale their rotary embedding (longrope), Phi-3-medium and Phi-4 share key and value heads among query
+heads, and Phi-4-mini rotates only part of each head and ties its embeddings to its output layer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from phi3_core.errors import ModelError
+
+from .rope import Rotary, read_rotary
+
+
+@frozen(kw_only=True)
+class Architecture:
+    """What a forward pass has to know besides the weights."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    key_value_heads: int
+    head_size: int
+    vocabulary: int
+    context: int
+    """Positions the model was made for."""
+    window: int | None
+    """How many keys, itself included, a position sees; None if it sees all before it."""
+    epsilon: float
+    """Added to the mean square in RMS norm."""
+    tied: bool
+    """Whether the output layer is the embedding's table."""
+    rotary: Rotary
+
+    @property
+    def q_width(self) -> int:
+        """Width of all query heads together, which is also what the attention puts out."""
+        return self.heads * self.head_size
+
+    @property
+    def kv_width(self) -> int:
+        """Width of all key heads together; values have the same."""
+        return self.key_value_heads * self.head_size
+
+
+def read_architecture(path: Path) -> Architecture:
+    """Read and check ``config.json``; a model this architecture does not describe is a :class:`ModelError`."""
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing", hint="give a folder with a Hugging Face checkpoint") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} is not a JSON object")
+    _refuse_strangers(path, config)
+    heads, hidden = _count(path, config, "num_attention_heads"), _count(path, config, "hidden_size")
+    groups = _count(path, config, "num_key_value_heads", heads)
+    head_size = _count(path, config, "head_dim", hidden // heads)
+    if heads % groups or ("head_dim" not in config and hidden % heads):
+        raise ModelError(f"{path}: {heads} heads fit neither {groups} key heads nor a hidden size of {hidden}")
+    context = _count(path, config, "max_position_embeddings")
+    window = config.get("sliding_window")
+    if window is not None and _count(path, config, "sliding_window") >= context:
+        window = None
+    return Architecture(
+        layers=_count(path, config, "num_hidden_layers"),
+        hidden=hidden,
+        intermediate=_count(path, config, "intermediate_size"),
+        heads=heads,
+        key_value_heads=groups,
+        head_size=head_size,
+        vocabulary=_count(path, config, "vocab_size"),
+        context=context,
+        window=window,
+        epsilon=_epsilon(path, config),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        rotary=read_rotary(path, config, head_size=head_size, context=context),
+    )
+
+
+def _refuse_strangers(path: Path, config: Mapping[str, Any]) -> None:
+    kind = config.get("model_type")
+    if kind != "phi3":
+        raise ModelError(f"{path} describes a model of type {kind!r}, not 'phi3'", hint="use a Phi-3 or Phi-4 model")
+    if config.get("quantization_config"):
+        raise ModelError(f"{path}: the weights are quantized already", hint="use the original weights")
+    for key, expected in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
+        if config.get(key, expected) != expected:
+            # transformers' Phi-3 takes other activations, but no biases: there the other exporters know no more.
+            hint = "try phi3 quantize with --exporter reference" if key == "hidden_act" else None
+            raise ModelError(f"{path}: {key} is {config[key]!r}; the Phi-3 family has {expected!r}", hint=hint)
+
+
+def _count(path: Path, config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key)
+    if value is None and default is not None:
+        return default
+    if type(value) is not int or not 0 < value < 2**31:
+        raise ModelError(f"{path}: {key} must be a positive integer, not {value!r}")
+    return value
+
+
+def _epsilon(path: Path, config: Mapping[str, Any]) -> float:
+    value = config.get("rms_norm_eps", 1e-5)
+    if not isinstance(value, (int, float)) or not (math.isfinite(value) and value >= 0):
+        raise ModelError(f"{path}: rms_norm_eps must be a small positive number, not {value!r}")
+    return float(value)

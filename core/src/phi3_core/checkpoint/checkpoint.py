@@ -1,0 +1,109 @@
+"""A Phi-3 checkpoint: its architecture, and its weights by the role they play."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from attrs import field, frozen
+
+from phi3_core.errors import ModelError
+
+from .architecture import Architecture, read_architecture
+from .safetensors import STORED, Weight, open_weights
+
+
+@frozen(kw_only=True, eq=False)
+class Layer:
+    """The weights of one decoder layer. Linear layers are ``[outputs, inputs]``."""
+
+    input_norm: Weight
+    qkv: Weight
+    """Queries, keys and values under one another, ``[q_width + 2 * kv_width, hidden]``."""
+    output: Weight
+    """``[hidden, q_width]``"""
+    post_norm: Weight
+    gate_up: Weight
+    """Gate and up under one another, ``[2 * intermediate, hidden]``."""
+    down: Weight
+    """``[hidden, intermediate]``"""
+
+    @property
+    def linear(self) -> tuple[Weight, Weight, Weight, Weight]:
+        return self.qkv, self.output, self.gate_up, self.down
+
+
+@frozen(kw_only=True, eq=False)
+class Checkpoint:
+    """A folder as ``save_pretrained`` writes it, opened with :meth:`open`."""
+
+    path: Path
+    architecture: Architecture
+    embedding: Weight
+    """``[vocabulary, hidden]``"""
+    norm: Weight
+    head: Weight
+    """``[vocabulary, hidden]``; the embedding itself where the two are tied."""
+    layers: tuple[Layer, ...] = field(repr=False)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Checkpoint:
+        """Map a checkpoint and check that every weight is there, in the shape that ``config.json`` announces."""
+        folder = Path(path)
+        if not folder.is_dir():
+            raise ModelError(f"{folder} is not a folder", hint="give a folder with a Hugging Face checkpoint")
+        shape = read_architecture(folder / "config.json")
+        found = _Roles(folder, open_weights(folder))
+        embedding = found.take("model.embed_tokens.weight", shape.vocabulary, shape.hidden)
+        return cls(
+            path=folder,
+            architecture=shape,
+            embedding=embedding,
+            norm=found.take("model.norm.weight", shape.hidden),
+            head=embedding if shape.tied else found.take("lm_head.weight", shape.vocabulary, shape.hidden),
+            layers=tuple(_layer(found, f"model.layers.{index}", shape) for index in range(shape.layers)),
+        )
+
+    @property
+    def linear(self) -> Iterator[Weight]:
+        """All linear layers of the decoder in order, without the output layer."""
+        return (weight for layer in self.layers for weight in layer.linear)
+
+    @property
+    def parameters(self) -> int:
+        """How many weights there are, tied ones once."""
+        matrices = [self.embedding, *self.linear] if self.head is self.embedding else [self.embedding, self.head]
+        if self.head is not self.embedding:
+            matrices += self.linear
+        return sum(weight.raw.size for weight in matrices)
+
+
+class _Roles:
+    """Takes weights out of a checkpoint by name and shape."""
+
+    def __init__(self, folder: Path, weights: Mapping[str, Weight]) -> None:
+        self.folder = folder
+        self.weights = weights
+
+    def take(self, name: str, *shape: int) -> Weight:
+        weight = self.weights.get(name)
+        if weight is None:
+            raise ModelError(f"{self.folder} has no tensor {name}", hint="fetch the checkpoint again")
+        if weight.dtype not in STORED:
+            raise ModelError(f"{weight.file}: tensor {name} is {weight.dtype}; only {', '.join(STORED)} are weights")
+        if weight.shape != shape:
+            raise ModelError(
+                f"{weight.file}: tensor {name} is {list(weight.shape)}, but config.json makes it {list(shape)}"
+            )
+        return weight
+
+
+def _layer(found: _Roles, prefix: str, shape: Architecture) -> Layer:
+    return Layer(
+        input_norm=found.take(f"{prefix}.input_layernorm.weight", shape.hidden),
+        qkv=found.take(f"{prefix}.self_attn.qkv_proj.weight", shape.q_width + 2 * shape.kv_width, shape.hidden),
+        output=found.take(f"{prefix}.self_attn.o_proj.weight", shape.hidden, shape.q_width),
+        post_norm=found.take(f"{prefix}.post_attention_layernorm.weight", shape.hidden),
+        gate_up=found.take(f"{prefix}.mlp.gate_up_proj.weight", 2 * shape.intermediate, shape.hidden),
+        down=found.take(f"{prefix}.mlp.down_proj.weight", shape.hidden, shape.intermediate),
+    )

@@ -1,0 +1,183 @@
+"""The header of a GGUF file, read with bounds on everything.
+
+Native readers of GGUF end their process when a file is cut off, and the ``gguf`` package's own reader takes
+seconds for a vocabulary and loops for ever over an absurd count. So the header is read here, and only the sizes
+of the tensor types come from the package.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import sys
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from attrs import define, field, frozen
+
+from phi3_core.errors import ModelError
+
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_TEXT, _LIST = 8, 9
+_LIMIT = 64 << 20
+"""The longest header believed; that of a vocabulary of 256,000 tokens takes a sixth of it."""
+_MOST_DIMENSIONS = 4
+_MOST_ENTRIES, _MOST_TEXTS = 1 << 16, 1 << 21
+"""Four times what the largest models have, and still read within seconds."""
+_LEAST_ENTRY, _LEAST_TENSOR = 13, 32
+"""Bytes that the shortest metadata entry and the shortest description of a tensor take."""
+
+
+@frozen(kw_only=True)
+class Tensor:
+    """Where one tensor lies in the file. ``shape`` is in numpy's order: ``[rows, columns]``."""
+
+    type: int
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The metadata and the tensors of a file, which is checked to be whole.
+
+    Lists of texts come as ``list``, lists of numbers as ``array``.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ModelError(f"{path} is not a file")
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            return _Header(path=path, file=file, size=size, left=min(size, _LIMIT)).read()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def gguf_package() -> Iterator[None]:
+    """Say what to install when an import in the block fails."""
+    try:
+        yield
+    except ImportError as error:
+        raise ModelError(
+            f"reading GGUF files takes a package that is not installed: {error.name}",
+            hint='pip install "phi3-core[sample]"',
+        ) from error
+
+
+@define(kw_only=True)
+class _Header:
+    path: Path
+    file: BinaryIO
+    size: int
+    left: int
+    """Bytes that may still be asked for; every count and length is held against it before it is used."""
+    metadata: dict[str, Any] = field(factory=dict)
+
+    def read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        if self.size == 0:
+            self.fault("is empty")
+        if self.file.read(4) != b"GGUF":
+            self.fault("is not a GGUF file")
+        self.left -= 4
+        if (version := self.number("I")) not in (2, 3):
+            self.fault(f"has GGUF version {version}; only 2 and 3 are known")
+        tensors, entries = self.number("Q"), self.number("Q")
+        self.room(tensors * _LEAST_TENSOR + entries * _LEAST_ENTRY)
+        if max(tensors, entries) > _MOST_ENTRIES:
+            self.fault(f"claims {tensors} tensors and {entries} entries of metadata, too many to be true")
+        for _ in range(entries):
+            key = self.text()
+            if key in self.metadata:
+                self.fault(f"has {key!r} twice in its metadata")
+            self.metadata[key] = self.value(self.number("I"))
+        found: dict[str, Tensor] = {}
+        sizes = _block_sizes()
+        for _ in range(tensors):
+            name = self.text()
+            if name in found:
+                self.fault(f"has the tensor {name!r} twice")
+            found[name] = self.tensor(name, sizes)
+        return self.metadata, self.placed(found)
+
+    def tensor(self, name: str, sizes: dict[int, tuple[int, int]]) -> Tensor:
+        """One tensor, its offset still counted from the start of the data."""
+        if not 1 <= (dimensions := self.number("I")) <= _MOST_DIMENSIONS:
+            self.fault(f"has the tensor {name!r} with {dimensions} dimensions")
+        shape = tuple(reversed([self.number("Q") for _ in range(dimensions)]))
+        kind, offset = self.number("I"), self.number("Q")
+        if kind not in sizes:
+            self.fault(f"has the tensor {name!r} of the unknown type {kind}")
+        elements, size = sizes[kind]
+        if not all(shape) or shape[-1] % elements:
+            self.fault(f"has the tensor {name!r} of the impossible shape {list(shape)}")
+        return Tensor(type=kind, shape=shape, offset=offset, size=math.prod(shape) // elements * size)
+
+    def placed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors with offsets from the start of the file, which has room for all of them."""
+        alignment = self.metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+            self.fault(f"has the impossible alignment {alignment!r}")
+        if not tensors:
+            self.fault("holds no tensors")
+        start = -(-self.file.tell() // alignment) * alignment
+        for name, tensor in tensors.items():
+            if tensor.offset % alignment:
+                self.fault(f"has the tensor {name!r} at the impossible offset {tensor.offset}")
+        whole = start + max(tensor.offset + tensor.size for tensor in tensors.values())
+        if whole > self.size:
+            self.fault(f"is truncated: {self.size} of {whole} bytes")
+        return {
+            name: Tensor(type=tensor.type, shape=tensor.shape, offset=start + tensor.offset, size=tensor.size)
+            for name, tensor in tensors.items()
+        }
+
+    def value(self, kind: int) -> Any:
+        if kind in _SCALARS:
+            return self.number(_SCALARS[kind])
+        if kind == _TEXT:
+            return self.text()
+        if kind != _LIST:
+            self.fault(f"has metadata of the unknown type {kind}")
+        kind, count = self.number("I"), self.number("Q")
+        if kind == _TEXT:
+            self.room(count * 8)
+            if count > _MOST_TEXTS:
+                self.fault(f"has a list of {count} texts in its metadata, too many to be true")
+            return [self.text() for _ in range(count)]
+        if kind not in _SCALARS:
+            self.fault(f"has a list of the unknown type {kind} in its metadata")
+        numbers = array(_SCALARS[kind].replace("?", "B"))
+        numbers.frombytes(self.take(count * numbers.itemsize))
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return numbers
+
+    def number(self, code: str) -> Any:
+        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
+
+    def text(self) -> str:
+        # A reader that only looks must not stumble over a token that is half a character.
+        return self.take(self.number("Q")).decode("utf-8", errors="replace")
+
+    def take(self, length: int) -> bytes:
+        self.room(length)
+        self.left -= length
+        return self.file.read(length)
+
+    def room(self, length: int) -> None:
+        if length > self.left:
+            self.fault(f"is truncated or damaged: its header asks for more than the file's {self.size} bytes")
+
+    def fault(self, problem: str) -> NoReturn:
+        raise ModelError(f"{self.path} {problem}", hint="download or copy the file again")
+
+
+def _block_sizes() -> dict[int, tuple[int, int]]:
+    """For every type of tensor, the elements and the bytes of one block."""
+    with gguf_package():
+        from gguf import GGML_QUANT_SIZES  # start-up, and an extra: only GGUF files need it
+    return {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}

@@ -1,0 +1,117 @@
+"""Rotary position embedding (RoFormer, Su et al., 2021) with the family's long-context scaling (LongRoPE, 2024).
+
+Each pair of a head's dimensions turns by ``position * inverse frequency``. Longrope divides the frequencies by
+factors of two lists, one for sequences that fit the context of the original training and one for longer ones,
+and scales cosine and sine by one number. As transformers does, the list is chosen by the length of the whole
+sequence: beyond the original context *all* positions turn by the long factors, earlier ones included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from attrs import field, frozen
+
+from phi3_core.errors import ModelError
+
+Floats = npt.NDArray[np.float32]
+
+
+@frozen(kw_only=True, eq=False)
+class Rotary:
+    """Inverse frequencies, ``[size / 2]`` in radians per position, and what to do with them."""
+
+    short: Floats = field(repr=False)
+    long: Floats | None = field(default=None, repr=False)
+    """Used instead of ``short`` for sequences longer than ``original_context``; None if there is no such case."""
+    scale: float = 1.0
+    """Cosine and sine are multiplied by this, for short and long sequences alike."""
+    original_context: int
+
+    @property
+    def size(self) -> int:
+        """How many of a head's dimensions turn; the rest pass through."""
+        return 2 * len(self.short)
+
+    def frequencies(self, length: int) -> Floats:
+        return self.long if self.long is not None and length > self.original_context else self.short
+
+    def tables(self, length: int) -> tuple[Floats, Floats]:
+        """Cosine and sine for every position of a sequence, each ``[length, size / 2]`` and scaled."""
+        angles = np.arange(length, dtype=np.float32)[:, None] * self.frequencies(length)
+        scale = np.float32(self.scale)
+        return np.cos(angles) * scale, np.sin(angles) * scale
+
+
+def read_rotary(path: Path, config: Mapping[str, Any], *, head_size: int, context: int) -> Rotary:
+    """From ``config.json``, in the forms of transformers 4 (``rope_scaling``) and 5 (``rope_parameters``)."""
+    given = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if not isinstance(given, dict):
+        raise ModelError(f"{path}: rope_scaling is not an object")
+    kind = given.get("rope_type", given.get("type", "default"))
+    if kind not in {"default", "longrope", "su", "yarn"}:  # the family's early releases say su or yarn for longrope
+        raise ModelError(f"{path}: rotary embedding of type {kind!r} is unknown to the Phi-3 family")
+    base = _number(path, given.get("rope_theta", config.get("rope_theta", 10_000.0)), "rope_theta")
+    share = given.get("partial_rotary_factor", config.get("partial_rotary_factor") or 1.0)
+    size = int(head_size * _number(path, share, "partial_rotary_factor"))
+    if not 0 < size <= head_size or size % 2:
+        raise ModelError(f"{path}: {size} rotary dimensions do not fit a head of {head_size}")
+    turns = np.float32(base) ** (np.arange(0, size, 2, dtype=np.float32) / np.float32(size))
+    if kind == "default":
+        return Rotary(short=np.float32(1) / turns, original_context=context)
+    original = config.get("original_max_position_embeddings") or given.get("original_max_position_embeddings", 4096)
+    if type(original) is not int or original < 2:
+        raise ModelError(f"{path}: original_max_position_embeddings must be an integer over 1, not {original!r}")
+    short, long = (_factors(path, given, key, size // 2) for key in ("short_factor", "long_factor"))
+    return Rotary(
+        short=np.float32(1) / (short * turns),
+        long=np.float32(1) / (long * turns),
+        scale=_scale(path, given, context / original, original),
+        original_context=original,
+    )
+
+
+def _scale(path: Path, given: Mapping[str, Any], ratio: float, original: int) -> float:
+    """What keeps attention as sharp as it was while the context grew; see LongRoPE, section 3.3."""
+    if given.get("attention_factor") is not None:
+        return _number(path, given["attention_factor"], "attention_factor")
+    factor = ratio if given.get("factor") is None else _number(path, given["factor"], "factor")
+    return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+
+
+def _factors(path: Path, given: Mapping[str, Any], key: str, expected: int) -> Floats:
+    values = given.get(key)
+    if not isinstance(values, list) or len(values) != expected:
+        raise ModelError(f"{path}: {key} must be a list of {expected} numbers")
+    return np.array([_number(path, value, key) for value in values], np.float32)
+
+
+def _number(path: Path, value: Any, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
+        raise ModelError(f"{path}: {key} must be a positive number, not {value!r}")
+    return float(value)
+
+
+def context_length(config: Mapping[str, Any]) -> int | None:
+    """Tokens of prompt and answer together, or None if it does not say."""
+    length = config.get("max_position_embeddings")
+    return length if type(length) is int and length > 0 else None
+
+
+def longrope_limit(config: Mapping[str, Any]) -> int | None:
+    """The longest sequence that longrope's short factors serve, or None if there is one set of factors.
+
+    In longer ones *all* positions turn by the long factors, so what a cache holds from before is wrong behind it. Both
+    forms of the file are read: transformers 4's ``rope_scaling`` and transformers 5's ``rope_parameters``.
+    """
+    given = config.get("rope_scaling") or config.get("rope_parameters")
+    if not isinstance(given, dict) or given.get("rope_type", given.get("type", "default")) == "default":
+        return None
+    context = context_length(config)
+    original = config.get("original_max_position_embeddings") or given.get("original_max_position_embeddings", 4096)
+    return original if type(original) is int and context is not None and 0 < original < context else None

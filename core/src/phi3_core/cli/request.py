@@ -1,0 +1,59 @@
+"""What the flags ask for, as requests; and the model that ``run`` and ``chat`` hold, loaded."""
+
+from __future__ import annotations
+
+from . import options, output
+
+TYPE_CHECKING = False  # as in the package itself
+if TYPE_CHECKING:
+    import argparse
+
+    from phi3_core.model import Model
+    from phi3_core.models.request import ModelRequest
+    from phi3_core.replies import GenerationSettings
+    from phi3_core.values import Progress, Recipe
+
+
+def model_request(
+    given: argparse.Namespace,
+    progress: Progress,
+    *,
+    purpose: str = "conversation",
+    update: bool = False,
+    recipe: Recipe | None = None,
+    check_quality: bool = True,
+) -> ModelRequest:
+    """Return the request that the flags of a model and a device make."""
+    from phi3_core.models.request import ModelRequest
+    from phi3_core.selection import DeviceRequest
+
+    return ModelRequest(
+        model=given.model,
+        device=DeviceRequest(device=given.device, precision=given.precision, policy=given.policy),
+        options=dict(getattr(given, "option", ())),
+        purpose=purpose,
+        progress=progress,
+        refresh=given.refresh,
+        offline=given.offline,
+        update=update,
+        recipe=recipe,
+        check_quality=check_quality,
+    )
+
+
+def open_model(given: argparse.Namespace, purpose: str) -> tuple[Model, GenerationSettings]:
+    """Load the model, and validate the generation's flags before that."""
+    from phi3_core.worker.pool import WorkerPool
+
+    with WorkerPool().prestart() as pool:
+        # start-up: imported after the worker was started, so that both processes import side by side
+        from phi3_core.model import Model
+        from phi3_core.pipeline import open_session
+        from phi3_core.replies import GenerationSettings
+
+        settings = GenerationSettings.of(options.generation(given))
+        progress = output.Progress()
+        try:
+            return Model(open_session(model_request(given, progress, purpose=purpose), pool)), settings
+        finally:
+            progress.clear()

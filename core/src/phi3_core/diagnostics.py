@@ -1,0 +1,209 @@
+"""What ``phi3 doctor`` shows: the machine, what is installed, what can run, and what each backend finds.
+
+Every backend is asked in a process of its own, with a time limit (``PHI3_DIAGNOSE_LIMIT``, 30 s).
+"""
+
+from __future__ import annotations
+
+import getpass
+import importlib.metadata
+import os
+import platform
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from . import api, paths
+from .config import time_limit
+from .distributions import canonical_name
+from .errors import Phi3Error
+from .plugin import Broken
+from .surveys import Answer, Survey, survey
+from .values import Finding, Progress, to_plain
+from .worker.pool import WorkerPool
+
+PROMPT = "What is the capital of France?"
+_SEVEREST_FIRST = ("error", "warning", "info")
+
+
+@frozen(kw_only=True)
+class Diagnosis:
+    """One finding, and whose it is."""
+
+    backend: str
+    finding: Finding
+
+
+@frozen(kw_only=True)
+class Trial:
+    """A short answer that a device was asked for."""
+
+    device: str
+    outcome: str
+    """``answered``, or why not."""
+    text: str = ""
+    load_s: float | None = None
+    """Until the engine was ready, obtaining the model included."""
+    time_to_first_token_s: float | None = None
+    decode_tokens_per_s: float | None = None
+
+
+@frozen(kw_only=True)
+class Checkup:
+    """Everything that was found."""
+
+    system: str
+    python: str
+    packages: Mapping[str, str]
+    """Versions of phi3's distributions and of what they require, as far as it is installed."""
+    settings: Mapping[str, str]
+    """The environment's variables that phi3 heeds."""
+    survey: Survey
+    diagnoses: tuple[Diagnosis, ...]
+    broken: tuple[Broken, ...]
+    """Backends that could not say what they find."""
+    trials: tuple[Trial, ...]
+
+
+def check_up(progress: Progress, *, generate: str | None = None, offline: bool = False) -> Checkup:
+    """Look at everything anew. ``generate`` is the model that every device is to answer with, if any."""
+    progress("asking the backends")
+    found = survey(refresh=True)
+    diagnoses, broken = _diagnose(found)
+    return Checkup(
+        system=f"{platform.system()} {platform.release()} ({platform.version()})",
+        python=f"{platform.python_implementation()} {platform.python_version()}, {platform.architecture()[0]}",
+        packages=packages(),
+        settings={key: value for key, value in sorted(os.environ.items()) if key.startswith("PHI3_")},
+        survey=found,
+        diagnoses=diagnoses,
+        broken=broken,
+        trials=tuple(_try_all(found, generate, progress, offline=offline)) if generate else (),
+    )
+
+
+def packages() -> dict[str, str]:
+    """Versions of phi3's distributions, then of everything installed that they need, directly or not."""
+    installed: dict[str, importlib.metadata.Distribution] = {}
+    for distribution in importlib.metadata.distributions():
+        installed.setdefault(_canonical(distribution.metadata["Name"] or ""), distribution)
+    ours = sorted(
+        name
+        for name, distribution in installed.items()
+        if name.startswith("phi3-") or any(point.group == "phi3" for point in distribution.entry_points)
+    )
+    # An extra of ours that is installed was asked for; an extra of others may be there by chance.
+    waiting = [_canonical(text) for name in ours for text in installed[name].requires or ()]
+    needed: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in installed and name not in needed and name not in ours:
+            needed.add(name)
+            waiting += [_canonical(text) for text in installed[name].requires or () if "extra ==" not in text]
+    return {name: installed[name].version for name in (*ours, *sorted(needed))}
+
+
+def _canonical(requirement: str) -> str:
+    """The name of what is required, as indexes spell it."""
+    return canonical_name(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
+
+
+def _diagnose(found: Survey) -> tuple[tuple[Diagnosis, ...], tuple[Broken, ...]]:
+    asked = [answer for answer in found.answers if "diagnose" in answer.hooks]
+    limit_s, started = time_limit("diagnose"), time.monotonic()
+    diagnoses: list[Diagnosis] = []
+    broken: list[Broken] = []
+    workers = [WorkerPool().take(answer.backend) for answer in asked]
+    try:
+        for worker in workers:
+            worker.begin("diagnose", machine=found.machine)
+        for worker in workers:
+            backend = worker.backend
+            try:
+                said = worker.finish(limit_s, since=started)
+                diagnoses += [Diagnosis(backend=backend.name, finding=Finding(**item)) for item in said]
+            except Phi3Error as error:
+                broken.append(Broken(plugin=backend.name, distribution=backend.distribution, error=error.message))
+    finally:
+        for worker in workers:
+            worker.kill()
+    diagnoses.sort(key=lambda one: _SEVEREST_FIRST.index(one.finding.severity))
+    return tuple(diagnoses), tuple(broken)
+
+
+def _try_all(found: Survey, model: str, progress: Progress, *, offline: bool) -> Iterator[Trial]:
+    """A device that is taken only when it is named is left out: there are reasons for that."""
+    for offer in found.offers:
+        if offer.automatic:
+            progress(f"generating on {offer.device}")
+            yield _try(model, str(offer.device), progress, offline=offline)
+
+
+def _try(model: str, device: str, progress: Progress, *, offline: bool) -> Trial:
+    started = time.monotonic()
+    try:
+        with api.load(model, device=device, purpose="answer", progress=progress, offline=offline) as loaded:
+            ready = time.monotonic()
+            reply = loaded.generate(PROMPT, max_new_tokens=32)
+    except Phi3Error as error:
+        return Trial(device=device, outcome=str(error))
+    return Trial(
+        device=device,
+        outcome="answered",
+        text=reply.text,
+        load_s=ready - started,
+        time_to_first_token_s=reply.time_to_first_token_s,
+        decode_tokens_per_s=reply.decode_tokens_per_s,
+    )
+
+
+def report(checkup: Checkup) -> dict[str, Any]:
+    """All of it as plain data, without the user's name and what lies above their files."""
+    document = to_plain(checkup)
+    document["survey"]["answers"] = [_plain_answer(answer) for answer in checkup.survey.answers]
+    private = anonymous(document)
+    assert isinstance(private, dict)
+    return private
+
+
+def _plain_answer(answer: Answer) -> dict[str, Any]:
+    return {
+        **to_plain(answer.backend),
+        "hooks": list(answer.hooks),
+        "offers": to_plain(answer.offers),
+        "refusals": to_plain(answer.refusals),
+    }
+
+
+def anonymous(content: Any) -> Any:
+    """The same content with the user's home folder, the store's folder and the user's name taken out of its texts."""
+    return _replaced(content, list(_private()))
+
+
+def _private() -> Iterator[tuple[re.Pattern[str], str]]:
+    folders = {str(paths.home()): "<store>", str(Path.home()): "~"}
+    for folder in sorted(folders, key=len, reverse=True):
+        if len(folder) > len(Path(folder).anchor):
+            # As a whole, and not where it is a part of another path.
+            text = rf"(?<![\w.~/\\-]){re.escape(folder)}(?![\w.-])"
+            yield re.compile(text, re.IGNORECASE if os.name == "nt" else 0), folders[folder]
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a user without a name, as in some containers
+        return
+    # As a part of a path only: it may be a word like any other.
+    yield re.compile(rf"(?<=[\\/]){re.escape(name)}(?=[\\/]|$)"), "<user>"
+
+
+def _replaced(content: Any, patterns: list[tuple[re.Pattern[str], str]]) -> Any:
+    if isinstance(content, str):
+        for pattern, word in patterns:
+            content = pattern.sub(word, content)
+        return content
+    if isinstance(content, dict):
+        return {key: _replaced(value, patterns) for key, value in content.items()}
+    return [_replaced(item, patterns) for item in content] if isinstance(content, list) else content

@@ -1,0 +1,61 @@
+"""What disks and file systems say, as errors of ours: too little space is one error, wherever it is noticed."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+
+from .errors import DiskFullError
+from .units import format_bytes
+
+STORE_HINT = "free some space, or set PHI3_HOME to a folder on another disk"
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_WINDOWS_FULL = {39, 112}  # ERROR_HANDLE_DISK_FULL and ERROR_DISK_FULL
+
+
+def reason(error: OSError) -> str:
+    """Return the system's words for an error, in lower case."""
+    return (error.strerror or str(error)).lower()
+
+
+def is_full(error: OSError) -> bool:
+    """Return whether an error means that a disk, or a user's share of it, is full."""
+    return error.errno in _FULL or getattr(error, "winerror", None) in _WINDOWS_FULL
+
+
+def raise_if_full(error: OSError, folder: Path, *, hint: str = STORE_HINT) -> None:
+    """Raise :class:`DiskFullError` if that is what an error means."""
+    if is_full(error):
+        raise DiskFullError(f"no space is left on the disk of {folder}", hint=hint) from error
+
+
+def existing_parent(folder: Path) -> Path:
+    """Return the folder itself or the nearest one above it that is there; at last the root of its disk."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def free_bytes(folder: Path) -> int:
+    """Return what is free on the disk of a folder, which need not exist yet."""
+    return shutil.disk_usage(existing_parent(folder)).free
+
+
+def check_free(folder: Path, needed: float, what: str, *, hint: str = STORE_HINT) -> None:
+    """Refuse work that needs more than is free.
+
+    Args:
+        folder: on the disk that is written to.
+        needed: in bytes.
+        what: what needs it, as the subject of a sentence.
+        hint: what can be done about it.
+
+    Raises:
+        DiskFullError: the disk has less; the message has both figures.
+    """
+    free = free_bytes(folder)
+    if free < needed:
+        raise DiskFullError(
+            f"{what} needs {format_bytes(needed)}, and only {format_bytes(free)} are free in {folder}", hint=hint
+        )

@@ -1,0 +1,245 @@
+"""The boundary to huggingface_hub 0.3x, 1.x and 2.x: its session, endpoint and token, and errors of ours.
+
+The client's ``hf_hub_download`` is not used: since 1.18 it starts a file afresh when the process that fetched it was
+killed, and it never compares hashes. Nor is ``HfApi``, whose calls also tell which packages are installed, and in
+recent versions ask the hub for a list of agents to look for. What a user configures is taken from what is public in
+all majors - endpoint, token, offline mode, proxies, certificates, a session of one's own - and the rest is plain HTTP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+from attrs import frozen
+
+from phi3_core import __version__
+from phi3_core.errors import ModelError, NotOnHubError, Phi3Error
+
+BACKOFF_S = 0.5
+WAIT_AT_MOST_S = 60.0
+BLOCK = 2**16
+LISTING_AT_MOST = 2**26
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+_NETWORKING = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
+
+
+class TransientError(Exception):
+    """Something that may well be over in a moment. The text says what, without a full stop."""
+
+    def __init__(self, message: str, *, hint: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.after = after
+        """Seconds that the server asks us to wait."""
+
+
+class Retry:
+    """How often, and after which pause, something is tried again."""
+
+    def __init__(self, *, tries: int, wait: Callable[[float], object]) -> None:
+        self._tries = tries
+        self._wait = wait
+        self._failures = 0
+
+    def spend(self, error: TransientError) -> None:
+        """Wait for the next try.
+
+        Raises:
+            ModelError: there is none.
+        """
+        self._failures += 1
+        if self._failures >= self._tries:
+            raise ModelError(str(error), hint=error.hint) from error
+        pause = BACKOFF_S * 2 ** (self._failures - 1) if error.after is None else error.after
+        self._wait(min(pause, WAIT_AT_MOST_S))
+
+    def renew(self) -> None:
+        """Start counting afresh, since something was achieved."""
+        self._failures = 0
+
+
+@frozen(kw_only=True)
+class Body:
+    """What the hub sends of a file: ``blocks``, the first of which belongs at the offset ``start``."""
+
+    start: int
+    total: int | None
+    """Size of the whole file, if the answer tells."""
+    blocks: Iterable[bytes]
+
+
+class HubClient:
+    """One repository on the hub.
+
+    Raises:
+        ModelError: the user does not want the hub to be asked.
+    """
+
+    def __init__(self, repository: str, revision: str | None, *, offline: bool) -> None:
+        if offline:
+            raise _offline(repository, "leave out --offline")
+        # Its settings are read when it is imported: late, so that the environment of this moment counts; and
+        # start-up: a quarter of a second for who asks the hub alone.
+        import huggingface_hub
+        from huggingface_hub import constants, errors, utils
+
+        if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+            raise _offline(repository, "unset HF_HUB_OFFLINE")
+        tools: Any = utils  # it does not say in all majors which of its names are public
+        try:
+            tools.validate_repo_id(repository)
+        except errors.HFValidationError as error:
+            hint = "a repository is written OWNER/NAME"
+            raise ModelError(f"{repository!a} cannot be a repository on the hub", hint=hint) from error
+        self.repository = repository
+        self.revision = revision
+        self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+        self._url_of: Any = huggingface_hub.hf_hub_url
+        self._session: Any = tools.get_session()
+        self._timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        agent = f"phi3-core/{__version__}; hf_hub/{huggingface_hub.__version__}"
+        # A compressed answer could not be resumed.
+        self._headers = {"user-agent": agent, "accept-encoding": "identity"}
+        token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else huggingface_hub.get_token()
+        if token:
+            self._headers["authorization"] = f"Bearer {token}"
+
+    def listing(self) -> tuple[str, list[dict[str, Any]]]:
+        """The commit that the revision means now, and what the hub says of each of its files.
+
+        Raises:
+            TransientError: worth another try.
+            ModelError: the hub has no such thing, or does not give it to us.
+        """
+        revision = f"/revision/{quote(self.revision, safe='')}" if self.revision else ""
+        content = bytearray()
+        with self._answer(
+            f"{self.endpoint}/api/models/{self.repository}{revision}?blobs=true", self._headers
+        ) as answer:
+            status, headers, blocks = answer
+            if status != 200:
+                raise self._refusal(status, headers, None)
+            for block in blocks:
+                content += block
+                if len(content) > LISTING_AT_MOST:
+                    raise self._nonsense()
+        try:
+            said = json.loads(content)
+            commit, entries = str(said["sha"]), list(said["siblings"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._nonsense() from error
+        if not re.fullmatch(r"[0-9a-f]{40,64}", commit):
+            raise self._nonsense()
+        return commit, entries
+
+    @contextlib.contextmanager
+    def read(self, name: str, start: int) -> Iterator[Body]:
+        """The content of a file from the offset ``start`` on, or from 0 if the server cannot do that.
+
+        Raises:
+            TransientError: worth another try; also out of the ``with`` statement's body, when the connection breaks.
+            ModelError: the hub has no such thing, or does not give it to us.
+        """
+        url = self._url_of(self.repository, name, revision=self.revision, endpoint=self.endpoint)
+        headers = {**self._headers, "range": f"bytes={start}-"} if start else self._headers
+        with self._answer(url, headers) as (status, answered, blocks):
+            yield self._body(name, status, answered, blocks)
+
+    @contextlib.contextmanager
+    def _answer(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[int, Mapping[str, str], Iterable[bytes]]]:
+        """Status, headers and content, from either of the libraries that the client has been built on."""
+        try:
+            if callable(self._session.stream):  # httpx, of 1.x and 2.x; with requests it is a setting
+                options = {"headers": headers, "timeout": self._timeout, "follow_redirects": True}
+                with self._session.stream("GET", url, **options) as response:
+                    yield response.status_code, response.headers, response.iter_bytes()
+            else:  # requests, of 0.x
+                with self._session.get(url, headers=headers, timeout=self._timeout, stream=True) as response:
+                    yield response.status_code, response.headers, response.iter_content(BLOCK)
+        except (TransientError, Phi3Error):
+            raise
+        except Exception as error:
+            self._raise_translated(error)
+
+    def _body(self, name: str, status: int, headers: Mapping[str, str], blocks: Iterable[bytes]) -> Body:
+        if status not in {200, 206}:
+            raise self._refusal(status, headers, name)
+        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("content-range") or "")
+        if status == 206 and span:
+            return Body(start=int(span[1]), total=int(span[2]), blocks=blocks)
+        length = None if headers.get("content-encoding") else headers.get("content-length")
+        return Body(start=0, total=int(length) if length else None, blocks=blocks)
+
+    def _refusal(self, status: int, headers: Mapping[str, str], name: str | None) -> Exception:
+        """What an answer that is not the content means, in the words of somebody who wants a model."""
+        where, code = self.repository, headers.get("x-error-code")
+        if status in _TRANSIENT:
+            hint = "try again later; what has been downloaded is kept"
+            if status == 429:
+                hint = "try again in some minutes; with HF_TOKEN set, the hub allows more"
+            return TransientError(f"the hub answers {status} for {where}", hint=hint, after=_retry_after(headers))
+        if status == 401 and (headers.get("x-error-message") or "").startswith("Invalid credentials"):
+            message, hint = "the hub does not accept the token", "set HF_TOKEN to a valid one, or unset it"
+        elif code == "GatedRepo":
+            message = f"{where} is given only to those who accept its licence"
+            hint = f"accept it at {self.endpoint}/{where}, then set HF_TOKEN to a token of that account"
+        elif code == "RevisionNotFound":
+            message = f"{where} has no revision {self.revision}"
+            hint = "check the revision: a branch, a tag or a commit"
+        elif name is not None and (code == "EntryNotFound" or (status == 404 and not code)):
+            message, hint = f"{where} has no file {name} at {self.revision}", f"look at {self.endpoint}/{where}"
+        elif code == "RepoNotFound" or status in {401, 404}:
+            message = f"the hub has no repository {where}, or keeps it private"
+            hint = "check the name; if it is private, set HF_TOKEN"
+        elif status == 403:
+            message = f"the hub denies access to {where}"
+            hint = "check that the account of HF_TOKEN may read it"
+        else:
+            message, hint = f"the hub answers {status} for {where}", f"look at {self.endpoint}/{where}"
+        not_there = status in {401, 404} and "token" not in message and code != "GatedRepo"
+        return (NotOnHubError if not_there else ModelError)(message, hint=hint)
+
+    def _raise_translated(self, error: Exception) -> NoReturn:
+        """Raise a broken connection as transient; anything else as it is, for it is nobody's network."""
+        modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+        if not isinstance(error, OSError) and not modules & _NETWORKING:
+            raise error
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            hint = "set SSL_CERT_FILE and REQUESTS_CA_BUNDLE to the certificates of your network"
+            raise ModelError(f"{self.endpoint} shows a certificate that is not trusted here", hint=hint) from error
+        hint = "check the network, HF_ENDPOINT and HTTPS_PROXY; a download goes on where it stopped"
+        raise TransientError(f"the connection to {self.endpoint} failed: {_root_cause(error)}", hint=hint) from error
+
+    def _nonsense(self) -> ModelError:
+        hint = "check HF_ENDPOINT, and whether the network wants you to log in"
+        return ModelError(f"{self.endpoint} does not answer as the hub does", hint=hint)
+
+
+def _offline(repository: str, hint: str) -> ModelError:
+    return ModelError(f"{repository} is not here in full, and the hub may not be asked", hint=hint)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from the usual header or from the one that the hub has for its rate limits."""
+    given = (headers.get("retry-after") or "").strip()
+    if not given:
+        limit = re.search(r";\s*t=(\d+)", headers.get("ratelimit") or "")
+        given = limit[1] if limit else ""
+    return float(given) if given.isdecimal() else None  # a date is as good as nothing: our own pauses do
+
+
+def _root_cause(error: BaseException) -> str:
+    """The system's word for it, from below the layers of libraries."""
+    reason = str(error) or type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            reason = cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return reason.splitlines()[0].lower()

@@ -1,0 +1,83 @@
+"""Load a resolved model on a device: the engine in its worker process, and the tokenizer in this one."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from .config import time_limit
+from .models.fit import usable_context
+from .selection import Candidate
+from .store.store import touch
+from .values import Device
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .models.ref import ModelRef
+    from .models.request import ModelRequest, ResolvedModel
+    from .text.tokenizer import Tokenizer
+    from .worker.host import Worker
+
+logger = logging.getLogger("phi3_core")
+
+
+@frozen(kw_only=True)
+class LoadedEngine:
+    """An engine in its worker process."""
+
+    worker: Worker
+    device: Device
+    precision: str
+    tokenizer: Tokenizer
+    context_length: int
+    """Tokens of prompt and answer together."""
+    capabilities: frozenset[str] = field(converter=frozenset)
+    """What only some engines can do, e.g. ``json_schema``."""
+
+
+def load_engine(
+    ref: ModelRef, request: ModelRequest, candidate: Candidate, resolved: ResolvedModel, worker: Worker
+) -> LoadedEngine:
+    """Load ``resolved`` on the candidate's device.
+
+    The worker loads the weights while this process reads the tokenizer.
+
+    Raises:
+        UsageError: the engine does not take one of the options.
+        ModelError: the weights or the tokenizer are damaged.
+        BackendError: the backend failed, died, or did not answer in time.
+    """
+    device, artifact = candidate.device, resolved.artifact
+    worker.begin("load", artifact=artifact, device=device, options=request.options, purpose=request.purpose)
+    logger.info(
+        *("%s %s, %s, on %s (%s): %s", ref.name, artifact.precision, resolved.origin),
+        *(device, device.name, candidate.why),
+    )
+    tokenizer = _read_tokenizer(resolved.tokenizer_dir)
+    request.progress("loading")
+    engine = worker.finish(time_limit("load"), request.progress)
+    touch(artifact.path)
+    offered: int = engine["context_length"]
+    context_length = usable_context(ref, device, artifact.precision, offered)
+    if context_length < offered:
+        logger.info("%s holds %d tokens of context, not %d", device, context_length, offered)
+    return LoadedEngine(
+        worker=worker,
+        device=device,
+        precision=artifact.precision,
+        tokenizer=tokenizer,
+        context_length=context_length,
+        capabilities=engine["capabilities"],
+    )
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    """Read tokenizer and template; a first, empty use compiles the template while the worker is loading."""
+    from .text.tokenizer import Tokenizer  # start-up: jinja2 and tokenizers, imported while the worker loads
+
+    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer.encode_chat([{"role": "user", "content": ""}])
+    return tokenizer

@@ -1,0 +1,222 @@
+"""Obtain a model in a form that a device loads: from the store, published, or quantized from the original weights."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attrs import field, frozen
+
+from phi3_core.errors import ModelError, NoArtifactError, NotOnHubError
+from phi3_core.store.store import Store
+from phi3_core.values import Artifact, Published, Recipe
+
+from . import download_plan, local, quantizing, sample_package
+from .catalogue import CATALOGUE
+from .download_plan import DownloadPlan
+from .request import ArtifactRequest, BackendCalls, ResolvedModel
+from .sources import PACKAGE, source_of
+
+logger = logging.getLogger("phi3_core")
+
+T = TypeVar("T")
+
+CALL_LIMIT_S = 30.0
+
+
+def obtain(request: ArtifactRequest, store: Store, backend: BackendCalls) -> ResolvedModel:
+    """Obtain a model for a device.
+
+    The backend is called only when the store does not have the model, so that loading can begin at once.
+
+    Raises:
+        NoArtifactError: not in a form that this device's backend loads.
+        ModelError: not at all: unknown, damaged, or out of reach.
+        StoreError: the store cannot be written, or its disk is full.
+    """
+    resolver = _Resolver(request=request, store=store, backend=backend)
+    if request.ref.form == "artifact" and request.ref.path is not None:
+        if request.recipe is not None:
+            raise quantizing.no_original(request)
+        return resolver.local(request.ref.path)
+    if request.recipe is not None:
+        quantizing.check(request.recipe)
+        return resolver.quantized()
+    stored = None if request.update else resolver.stored()
+    return stored or resolver.published() or resolver.quantized()
+
+
+def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls) -> DownloadPlan:
+    """Plan what :func:`obtain` would download.
+
+    Raises:
+        NoArtifactError, ModelError, StoreError: as :func:`obtain`.
+    """
+    resolver = _Resolver(request=request, store=store, backend=backend)
+    if not request.update and (stored := resolver.stored()) is not None:
+        return DownloadPlan(words=f"nothing: it is in {stored.artifact.path}")
+
+    def plan(published: Published, _: str) -> DownloadPlan:
+        if published.repository.startswith(PACKAGE):
+            return DownloadPlan(words=f"nothing: it is in the package {published.repository[len(PACKAGE) :]}")
+        repository, folder = published.repository, published.folder
+        return download_plan.for_repository(repository, published.revision, folder, offline=request.offline)
+
+    if (planned := resolver.first_published(plan)) is not None:
+        return planned
+    if request.ref.form in {"named", "source"}:
+        resolver.check_quantizes()
+    return download_plan.for_source(request.ref, offline=request.offline)
+
+
+@frozen(kw_only=True)
+class _Resolver:
+    """The ways to one model for one device."""
+
+    request: ArtifactRequest
+    store: Store
+    backend: BackendCalls
+    _looked_up: dict[str, Artifact | None] = field(init=False, factory=dict)
+
+    def _in_store(self, precision: str) -> Artifact | None:
+        """Return the store's artifact at ``precision``; it is looked up once."""
+        if precision not in self._looked_up:
+            request = self.request
+            self._looked_up[precision] = self.store.artifact(request.ref.store_name, request.key(precision))
+        return self._looked_up[precision]
+
+    def stored(self) -> ResolvedModel | None:
+        """Return what the store has, if anything."""
+        if self.request.ref.form == "artifact":
+            return None
+        for precision in self.request.precisions:
+            if (artifact := self._in_store(precision)) is not None:
+                return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin="from the store")
+        return None
+
+    # --- published ------------------------------------------------------------------------------------------------
+
+    def published(self) -> ResolvedModel | None:
+        """Return weights that somebody published for the device, if the backend knows any."""
+        return self.first_published(self._take)
+
+    def first_published(self, take: Callable[[Published, str], T]) -> T | None:
+        """Return ``take(published, precision)`` of the first published weights that are where the backend says."""
+        request = self.request
+        name = request.ref.name
+        if request.ref.form != "named" or name not in CATALOGUE:
+            return None
+        for precision in request.precisions:
+            answer = self.backend.call(
+                "published", limit_s=CALL_LIMIT_S, model=name, device=request.device, precision=precision
+            )
+            if answer is None:
+                continue
+            try:
+                return take(Published(**answer), precision)
+            except NotOnHubError as error:
+                logger.warning("%s; looking for another way to get %s", error.message, name)
+        return None
+
+    def _take(self, published: Published, precision: str) -> ResolvedModel:
+        if published.repository.startswith(PACKAGE):
+            return self._from_package(published.repository[len(PACKAGE) :], precision)
+        return self._from_hub(published, precision)
+
+    def _from_package(self, package: str, precision: str) -> ResolvedModel:
+        if package != sample_package.PACKAGE:
+            raise ModelError(f"nothing is known about weights in the package {package}")
+        request = self.request
+
+        def fill(folder: Path) -> Mapping[str, Any]:
+            from phi3_core.checkpoint.gguf import Gguf  # start-up: a model that is in the store needs no GGUF reader
+
+            obtained = sample_package.obtain_package(self.store, request.progress, offline=request.offline)
+            file = obtained.file
+            gguf = Gguf.open(file)
+            request.progress("reading the tokenizer")
+            gguf.write_tokenizer(folder)
+            _link(file, folder / file.name)
+            return {
+                "source": {"repository": f"{PACKAGE}{package}"},
+                "revision": obtained.version,
+                "context_length": gguf.describe().context_length,
+            }
+
+        artifact = self.store.make_artifact(request.ref.store_name, request.key(precision), fill)
+        return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin=f"from the package {package}")
+
+    def _from_hub(self, published: Published, precision: str) -> ResolvedModel:
+        from phi3_core.hub import fetch  # start-up: a model that is in the store needs no hub
+
+        request = self.request
+        repository, folder = published.repository, published.folder
+        snapshot, files = fetch.listed(repository, published.revision, folder, offline=request.offline)
+        origin = f"published as {repository}{'/' + folder if folder else ''} at {snapshot.commit[:12]}"
+        old = self._in_store(precision)
+        if old is not None and old.manifest.get("revision") == snapshot.commit:
+            return ResolvedModel(artifact=old, tokenizer_dir=old.path, origin=f"{origin}, which is the newest")
+
+        def fill(target: Path) -> Mapping[str, Any]:
+            facts = fetch.fill(snapshot, files, target, request.progress, offline=request.offline)
+            found = self.backend.call("recognize", limit_s=CALL_LIMIT_S, path=target)
+            if found != precision:
+                fetch.forget(target)
+                raise NotOnHubError(f"{repository} holds {found or 'no'} weights for {request.device.backend}")
+            return facts
+
+        artifact = self.store.make_artifact(
+            request.ref.store_name,
+            request.key(precision),
+            fill,
+            wanted=lambda found: found.get("revision") == snapshot.commit,
+        )
+        return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin=origin)
+
+    # --- made here, or the user's own -----------------------------------------------------------------------------
+
+    def quantized(self) -> ResolvedModel:
+        """Return what the backend makes of the original weights; a hub's folder may hold something else."""
+        request = self.request
+        if request.ref.form != "hub":
+            self.check_quantizes()
+        source = source_of(request.ref, self.store, request.progress, offline=request.offline, update=request.update)
+        if not any(source.path.glob("*.safetensors")):
+            if request.recipe is not None:
+                raise quantizing.no_original(request)
+            return self.local(source.path)
+        recipe = request.recipe or Recipe(precision=request.precisions[0])
+        old = self._in_store(recipe.precision)
+        return quantizing.quantize(request, recipe, source, self.store, self.backend, old=old)
+
+    def local(self, path: Path) -> ResolvedModel:
+        """Return the user's own files, or a folder of the hub's that needs no quantizing."""
+
+        def recognize(path: Path) -> str | None:
+            found = self.backend.call("recognize", limit_s=CALL_LIMIT_S, path=path)
+            return None if found is None else str(found)
+
+        request = self.request
+        return local.obtain(path, request.device, request.precisions, self.store, recognize=recognize)
+
+    def check_quantizes(self) -> None:
+        """Raise :class:`NoArtifactError` unless the backend quantizes."""
+        if "quantize" not in self.backend.hooks:
+            request = self.request
+            raise NoArtifactError(
+                f"{request.ref.name} is not available for {request.device} at {', '.join(request.precisions)}: "
+                f"nothing is published for it, and the backend does not quantize",
+                hint="try another --precision or --device",
+            )
+
+
+def _link(file: Path, link: Path) -> None:
+    """Give a file a second name if the disk allows it, else copy it."""
+    try:
+        os.link(file, link)
+    except OSError:
+        shutil.copyfile(file, link)

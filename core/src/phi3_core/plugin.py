@@ -1,0 +1,202 @@
+"""Backends as plugins: which are installed, as their metadata tells, and one of them imported and called with types.
+
+The user's process only reads metadata (:func:`installed`). A plugin's code is imported and called in a worker process
+(:class:`PluginHooks`, :mod:`phi3_core.worker`), so that a plugin which hangs, exits or crashes takes nothing with it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import frozen
+
+from .errors import BackendError
+from .values import (
+    PRECISIONS,
+    Artifact,
+    Device,
+    Engine,
+    Finding,
+    GenerationRequest,
+    Machine,
+    Offer,
+    Progress,
+    Published,
+    Recipe,
+    Refusal,
+    Source,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ENTRY_POINT_GROUP = "phi3"
+
+T = TypeVar("T")
+
+
+@frozen(kw_only=True)
+class Backend:
+    """An installed backend."""
+
+    name: str
+    target: str
+    """The entry point's value, ``module`` or ``module:attribute``."""
+    distribution: str
+    version: str
+
+
+@frozen(kw_only=True)
+class Broken:
+    """A backend that does not import, raises, hangs, dies or answers nonsense. The others go on working."""
+
+    plugin: str
+    distribution: str
+    error: str
+
+
+def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
+    """Read the installed distributions' metadata for backends, and for names that two of them claim."""
+    import importlib.metadata  # start-up: a worker process needs no metadata
+
+    backends: dict[str, Backend] = {}
+    broken: list[Broken] = []
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        # A distribution without metadata cannot have entry points; the type allows it all the same.
+        name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
+        found = Backend(name=point.name, target=point.value, distribution=name, version=version)
+        known = backends.setdefault(found.name, found)
+        # One distribution may be seen twice: installed as editable and found on PYTHONPATH.
+        if (known.distribution, known.target) != (found.distribution, found.target):
+            error = f"the name {found.name!r} is taken by {known.distribution} {known.version}; uninstall one of them"
+            broken.append(Broken(plugin=found.name, distribution=found.distribution, error=error))
+    return tuple(sorted(backends.values(), key=lambda backend: backend.name)), tuple(broken)
+
+
+class PluginHooks:
+    """The hooks of one backend. Answers of a wrong type are a :class:`BackendError` that names the hook."""
+
+    def __init__(self, backend: Backend) -> None:
+        """Import the plugin and compare its hooks with the specs. Whatever the import raises passes through.
+
+        Raises:
+            BackendError: it was written for another contract, misspells a hook, or lacks one that it must have.
+        """
+        # start-up: only worker processes need pluggy
+        import pluggy
+
+        from . import hookspecs
+
+        self.backend = backend
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        plugin = _import(backend)
+        _check_contract(backend)
+        try:
+            self._manager.register(plugin, name=backend.name)
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise BackendError(" ".join(str(error).split())) from error
+        callers = self._manager.get_hookcallers(plugin) or []
+        self.names = tuple(sorted(caller.name for caller in callers))
+        missing = [name for name in hookspecs.REQUIRED if name not in self.names]
+        if missing:
+            raise BackendError(f"{backend.target} does not implement {', '.join(missing)}")
+
+    def _one(self, name: str, kind: type[T] | tuple[type[T], ...], **arguments: object) -> T:
+        answer = getattr(self._manager.hook, name)(**arguments)
+        if not isinstance(answer, kind):
+            wanted = kind if isinstance(kind, tuple) else (kind,)
+            words = " or ".join(item.__name__ for item in wanted)
+            raise BackendError(f"{name} returned {_describe(answer)}, not {words}")
+        return answer
+
+    def _many(self, name: str, kinds: tuple[type, ...], **arguments: object) -> list[Any]:
+        # Not `firstresult`: pluggy gives a list with this one backend's answer, and leaves None out.
+        answers = getattr(self._manager.hook, name)(**arguments) or [None]
+        words = " and ".join(kind.__name__ for kind in kinds)
+        items: list[Any] = []
+        for answer in answers:
+            if isinstance(answer, (str, bytes)) or not isinstance(answer, Sequence):
+                raise BackendError(f"{name} returned {_describe(answer)}, not a sequence of {words}")
+            items += answer
+        for item in items:
+            if not isinstance(item, kinds):
+                raise BackendError(f"{name} returned {_describe(item)} among its answers, which are to be {words}")
+        return items
+
+    def detect(self, machine: Machine) -> list[Offer | Refusal]:
+        answers: list[Offer | Refusal] = self._many("detect", (Offer, Refusal), machine=machine)
+        devices = [answer.device for answer in answers if isinstance(answer, Offer)]
+        for device in devices:
+            if device.backend != self.backend.name:
+                raise BackendError(f"detect offered {device}, which is not a device of {self.backend.name}")
+        if len({str(device) for device in devices}) != len(devices):
+            raise BackendError(f"detect offered a device twice: {', '.join(map(str, devices))}")
+        return answers
+
+    def recognize(self, path: Path) -> str | None:
+        precision = self._one("recognize", (str, type(None)), path=path)
+        if precision is not None and precision not in PRECISIONS:
+            raise BackendError(f"recognize returned {precision!r}, not one of {', '.join(PRECISIONS)}")
+        return precision
+
+    def published(self, model: str, device: Device, precision: str) -> Published | None:
+        return self._one("published", (Published, type(None)), model=model, device=device, precision=precision)
+
+    def quantize(
+        self, source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress
+    ) -> Mapping[str, str] | None:
+        kinds: Any = (Mapping, type(None))
+        given = {"source": source, "device": device, "recipe": recipe, "output": output, "progress": progress}
+        tools: Mapping[str, str] | None = self._one("quantize", kinds, **given)
+        return tools
+
+    def load(self, artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> Engine:
+        # mypy: a protocol is not a concrete type, and isinstance with it is what `runtime_checkable` is for
+        kind: Any = Engine
+        engine: Engine = self._one("load", kind, artifact=artifact, device=device, options=options, purpose=purpose)
+        return engine
+
+    def generate(self, engine: Engine, request: GenerationRequest) -> Iterator[int]:
+        kind: Any = Iterator
+        ids: Iterator[int] = self._one("generate", kind, engine=engine, request=request)
+        return ids
+
+    def logits(self, engine: Engine, ids: Sequence[int]) -> np.ndarray:
+        found: np.ndarray = self._manager.hook.logits(engine=engine, ids=ids)
+        return found
+
+    def diagnose(self, machine: Machine) -> list[Finding]:
+        return self._many("diagnose", (Finding,), machine=machine)
+
+
+def _import(backend: Backend) -> Any:
+    """Import what the entry point names."""
+    from importlib.metadata import EntryPoint
+
+    return EntryPoint(name=backend.name, value=backend.target, group=ENTRY_POINT_GROUP).load()
+
+
+def _check_contract(backend: Backend) -> None:
+    """Compare the contract that a plugin's module states, if it does, with those that this core knows."""
+    from .hookspecs import CONTRACT, OLDEST_CONTRACT  # start-up: as in PluginHooks
+
+    stated = getattr(sys.modules[backend.target.partition(":")[0]], "CONTRACT", CONTRACT)
+    if not isinstance(stated, int) or not OLDEST_CONTRACT <= stated <= CONTRACT:
+        newer = isinstance(stated, int) and stated > CONTRACT
+        raise BackendError(
+            f"{backend.distribution} {backend.version} was written for contract {stated!r}, and this phi3-core knows "
+            f"{_contracts(OLDEST_CONTRACT, CONTRACT)}: upgrade {'phi3-core' if newer else backend.distribution}"
+        )
+
+
+def _contracts(oldest: int, newest: int) -> str:
+    return str(newest) if oldest == newest else f"{oldest} to {newest}"
+
+
+def _describe(answer: object) -> str:
+    return "None" if answer is None else f"a {type(answer).__name__} ({answer!r:.60})"

@@ -1,0 +1,1 @@
+"""What lies on this disk: the models that this machine has, each visible only when it is whole."""

@@ -1,0 +1,85 @@
+"""A copy of an artifact in a folder of the user's: whole, or not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from phi3_core import paths
+from phi3_core.disk import existing_parent, raise_if_full, reason
+from phi3_core.errors import StoreError, UsageError
+
+from . import manifest
+
+
+def check(target: Path) -> None:
+    """Refuse a folder that :func:`copy` could not make or fill, before the work that it is for.
+
+    Raises:
+        UsageError: it holds something, is part of the store, or cannot be written.
+    """
+    try:
+        _check_free(target)
+        real, home = target.resolve(), paths.home().resolve()
+        if real.is_relative_to(home) or home.is_relative_to(real):
+            raise UsageError(f"{target} is part of the store {home}", hint="name a folder outside of it")
+        with tempfile.TemporaryDirectory(prefix=".phi3-", dir=existing_parent(target)):
+            pass
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        why = reason(error) if isinstance(error, OSError) else str(error).lower()
+        raise UsageError(f"{target} cannot be written: {why}", hint="name a folder that can be made") from error
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copy a folder, or a single file, into the folder ``target``, which is empty or yet to be made.
+
+    Raises:
+        UsageError: by now ``target`` holds something.
+        DiskFullError: its disk is full; nothing of the copy is left.
+        StoreError: it cannot be written; nothing of the copy is left.
+    """
+    _check_free(target)
+    there = target.is_dir()
+    # One that is there may be a disk's root or a link, so it is filled where it is.
+    folder = target if there else target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=there)
+        try:
+            _fill(folder, path)
+            if not there:
+                folder.rename(target)
+        except BaseException:
+            _clear(folder)
+            if not there:
+                folder.rmdir()
+            raise
+    except OSError as error:
+        hint = f"the model itself is in {path}"
+        raise_if_full(error, target, hint=hint)
+        raise StoreError(f"{target} cannot be written: {reason(error)}", hint=hint) from error
+
+
+def _check_free(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} exists already", hint="name a folder that does not")
+
+
+def _fill(folder: Path, path: Path) -> None:
+    if path.is_file():
+        shutil.copyfile(path, folder / path.name)
+        return
+    files = [file for file in path.rglob("*") if file.is_file()]
+    for file in sorted(files, key=lambda file: file.name == manifest.NAME):  # what says that it is whole comes last
+        place = folder / file.relative_to(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+
+
+def _clear(folder: Path) -> None:
+    for child in folder.iterdir():
+        if child.is_dir():
+            shutil.rmtree(child, ignore_errors=True)
+        else:
+            child.unlink(missing_ok=True)

@@ -1,0 +1,15 @@
+"""Bytes as a person reads them: in decimal units, everywhere."""
+
+from __future__ import annotations
+
+
+def format_bytes(count: float | None) -> str:
+    """Format a number of bytes as ``B``, ``kB``, ``MB`` or ``GB`` (powers of 1,000); nothing for None."""
+    if count is None:
+        return ""
+    value = float(count)
+    for unit, decimals in (("B", 0), ("kB", 0), ("MB", 1)):
+        if value < 999.5:
+            return f"{value:.{decimals}f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"

@@ -1,0 +1,129 @@
+"""The little of Windows' own interfaces that core and several backends need: GUIDs, libraries, the device manager.
+
+Layouts, constants and keys are those of ``guiddef.h``, ``cfgmgr32.h``, ``devpropdef.h`` and ``devpkey.h``. The module
+imports everywhere, and touches Windows only when it is called, so that layouts can be checked everywhere.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import uuid
+from typing import Any
+
+COMPUTE_ACCELERATOR = "{F01A9D53-3FF6-48D2-9F97-C8A7004BE10C}"
+"""The device class of NPUs."""
+FILTER_ENUMERATOR, FILTER_PRESENT, FILTER_CLASS = 0x1, 0x100, 0x200
+TYPE_UINT32, TYPE_STRING = 0x07, 0x12
+LOCATE_NORMAL = 0
+SUCCESS, BUFFER_SMALL = 0x00, 0x1A
+_SYSTEM32_ONLY = 0x800  # LOAD_LIBRARY_SEARCH_SYSTEM32
+
+
+class Guid(ctypes.Structure):
+    """``GUID``."""
+
+    _fields_ = (
+        ("data1", ctypes.c_uint32),
+        ("data2", ctypes.c_uint16),
+        ("data3", ctypes.c_uint16),
+        ("data4", ctypes.c_uint8 * 8),
+    )
+
+
+class PropertyKey(ctypes.Structure):
+    """``DEVPROPKEY``."""
+
+    _fields_ = (("fmtid", Guid), ("pid", ctypes.c_uint32))
+
+
+def guid(text: str) -> Guid:
+    """Make a GUID of its usual text."""
+    return Guid.from_buffer_copy(uuid.UUID(text).bytes_le)
+
+
+def property_key(fmtid: str, pid: int) -> PropertyKey:
+    """Make a device property's key."""
+    return PropertyKey(guid(fmtid), pid)
+
+
+DEVICE_DESCRIPTION = property_key("a45c254e-df1c-4efd-8020-67d146a850e0", 2)
+DRIVER_VERSION = property_key("a8b865dd-2e3d-4094-ad97-e593a70c75d6", 3)
+PROBLEM_CODE = property_key("4340a6c5-93fa-4706-972c-7b648008a5a7", 3)
+"""The Device Manager's code for a device that does not work; 0 for one that does."""
+
+
+def system_library(name: str) -> Any:
+    """Load a library of Windows, from its own folder only.
+
+    Raises:
+        OSError: this Windows does not have it.
+        AttributeError: this is not Windows.
+    """
+    # WinDLL exists on Windows only, and so does its last argument.
+    return getattr(ctypes, "WinDLL")(name, winmode=_SYSTEM32_ONLY)  # noqa: B009
+
+
+class DeviceManager:
+    """The functions of ``cfgmgr32.dll`` that list devices and read their properties."""
+
+    def __init__(self) -> None:
+        library = system_library("cfgmgr32.dll")
+        self._size = library.CM_Get_Device_ID_List_SizeW
+        self._size.argtypes = (ctypes.POINTER(ctypes.c_uint32), ctypes.c_wchar_p, ctypes.c_uint32)
+        self._list = library.CM_Get_Device_ID_ListW
+        self._list.argtypes = (ctypes.c_wchar_p, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32)
+        self._locate = library.CM_Locate_DevNodeW
+        self._locate.argtypes = (ctypes.POINTER(ctypes.c_uint32), ctypes.c_wchar_p, ctypes.c_uint32)
+        self._property = library.CM_Get_DevNode_PropertyW
+        self._property.argtypes = (
+            ctypes.c_uint32,
+            ctypes.POINTER(PropertyKey),
+            ctypes.POINTER(ctypes.c_uint32),
+            ctypes.c_void_p,
+            ctypes.POINTER(ctypes.c_uint32),
+            ctypes.c_uint32,
+        )
+        for function in (self._size, self._list, self._locate, self._property):
+            function.restype = ctypes.c_uint32
+
+    def instances(self, wanted: str, kind: int) -> list[str]:
+        """Return the device instances that are present.
+
+        Args:
+            wanted: a class's GUID as text, or an enumerator such as ``PCI``.
+            kind: ``FILTER_CLASS`` or ``FILTER_ENUMERATOR``, which says what ``wanted`` is.
+        """
+        flags = kind | FILTER_PRESENT
+        length = ctypes.c_uint32()
+        code = BUFFER_SMALL
+        while code == BUFFER_SMALL:  # a device may arrive between the two calls
+            if self._size(ctypes.byref(length), wanted, flags) != SUCCESS or not length.value:
+                return []
+            buffer = (ctypes.c_uint16 * length.value)()
+            code = self._list(wanted, buffer, length, flags)
+        return split_strings(bytes(buffer)) if code == SUCCESS else []
+
+    def locate(self, instance: str) -> int | None:
+        """Return a device instance's node, or None if it is not there."""
+        node = ctypes.c_uint32()
+        return node.value if self._locate(ctypes.byref(node), instance, LOCATE_NORMAL) == SUCCESS else None
+
+    def read(self, node: int, key: PropertyKey, kind: int) -> bytes:
+        """Return a property's bytes; none if the device does not have it, or not of that type."""
+        found, size = ctypes.c_uint32(), ctypes.c_uint32(1024)
+        buffer = (ctypes.c_uint8 * size.value)()
+        code = self._property(node, ctypes.byref(key), ctypes.byref(found), buffer, ctypes.byref(size), 0)
+        return bytes(buffer)[: size.value] if code == SUCCESS and found.value == kind else b""
+
+    def problem(self, node: int) -> int:
+        """Return the Device Manager's code, 0 for none."""
+        return int.from_bytes(self.read(node, PROBLEM_CODE, TYPE_UINT32), "little")
+
+    def text(self, node: int, key: PropertyKey) -> str:
+        """Return a string property; empty if there is none."""
+        return next(iter(split_strings(self.read(node, key, TYPE_STRING))), "")
+
+
+def split_strings(data: bytes) -> list[str]:
+    """Split a list of strings in UTF-16, each ended by a zero and the list by one more."""
+    return [item for item in data.decode("utf-16-le", "replace").split("\0") if item]

@@ -1,0 +1,172 @@
+"""``phi3 quantize`` and ``phi3 eval``: what was asked for is what is there, and what was done is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+
+import pytest
+from phi3_core.store.store import Store
+from phi3_core.testing.checkpoints import TINY, write_random
+
+GPU = """
+@hookimpl
+def detect(machine):
+    return [Offer(device=Device(backend="flaky", id="0", kind="dgpu", name="A card"), precisions=["int4"])]
+
+@hookimpl
+def quantize(output):
+    raise OSError("boom")
+"""
+INT4 = """
+@hookimpl
+def detect(machine):
+    return [Offer(device=Device(backend="parrot", id="CPU", kind="cpu", name="A parrot"), precisions=["fp16", "int4"])]
+
+@hookimpl
+def quantize(recipe, output, progress):
+    import time
+    time.sleep(0.5)
+    (output / "parrot.txt").write_text(str(recipe.group_size), encoding="utf-8")
+    return {"maker": "7"}
+"""
+LOGITS = """
+@hookimpl
+def logits(engine, ids):
+    import numpy
+    return numpy.full((len(ids), 600), {value}, "float32")
+"""
+
+
+@pytest.fixture
+def phi3(run_main, plugins):
+    plugins.add("parrot", changes=INT4)
+
+    def run(*arguments):
+        code, out, err = run_main(*arguments, "--json")
+        return code, json.loads(out) if out else None, err
+
+    return run
+
+
+@pytest.fixture
+def checkpoint(phi3_folder, tmp_path):
+    """Original weights that core can run."""
+    folder = write_random(tmp_path / "checkpoint", {**TINY["phi-3-mini-4k"], "vocab_size": 600})
+    shutil.copyfile(phi3_folder / "tokenizer.json", folder / "tokenizer.json")
+    return folder
+
+
+def quantizing(source, *arguments):
+    return "quantize", source, "-d", "parrot", "--precision", "int4", *arguments
+
+
+def test_two_with_different_recipes_at_once_have_what_they_asked_for(phi3, source):
+    from phi3_core.models.request import ModelRequest
+    from phi3_core.pipeline import fetch
+    from phi3_core.selection import DeviceRequest
+    from phi3_core.values import Recipe
+
+    found = {}
+
+    def make(size):
+        device, recipe = DeviceRequest(device="parrot", precision="int4"), Recipe(precision="int4", group_size=size)
+        artifact = fetch(ModelRequest(model=source, device=device, recipe=recipe)).resolved.artifact
+        found[size] = artifact.manifest["recipe"]["group_size"]
+
+    threads = [threading.Thread(target=make, args=(size,)) for size in (32, 64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {32: 32, 64: 64}
+
+
+def test_a_device_that_is_passed_over_is_named(phi3, plugins, source):
+    plugins.add("flaky", changes=GPU)
+    code, made, err = phi3("quantize", source, "--precision", "int4")
+    assert (code, made["device"]) == (0, "parrot:CPU")
+    assert "boom; going on with parrot:CPU" in err
+
+
+def test_the_same_again_is_there_and_another_recipe_is_made(phi3, source, tmp_path):
+    text = tmp_path / "mine.txt"
+    text.write_text("a text", encoding="utf-8")
+    made = "quantized from the original weights"
+    there = "from the store, where it is already"
+    assert phi3(*quantizing(source))[1]["how"] == made
+    assert phi3(*quantizing(source))[1]["how"] == there
+    assert phi3(*quantizing(source, "--group-size", 64))[1]["how"] == made
+    first = phi3(*quantizing(source, "--calibration", text))[1]
+    assert first["how"] == made
+    assert first["recipe"]["extra"]["calibration"].startswith("sha256:")
+    assert phi3(*quantizing(source, "--calibration", text))[1]["how"] == there
+    text.write_text("another text", encoding="utf-8")
+    assert phi3(*quantizing(source, "--calibration", text))[1]["how"] == made
+    (entry,) = Store().entries()
+    assert entry.manifest["tools"]["phi3-parrot"] == "1.0"
+    assert entry.manifest["tools"]["maker"] == "7"
+
+
+def test_what_was_not_checked_is_when_asked_to(phi3, plugins, checkpoint):
+    plugins.add("noisy", changes=INT4.replace("parrot", "noisy") + LOGITS.format(value="0"))
+    asked = ("quantize", checkpoint, "-d", "noisy", "--precision", "int4")
+    assert phi3(*asked, "--no-check")[0] == 0
+    assert phi3(*asked, "--no-check")[1]["how"] == "from the store, where it is already"
+    code, _, err = phi3(*asked)
+    assert code == 4
+    assert "answers like noise" in err
+
+
+@pytest.mark.parametrize("value", ["float('nan')", "float('inf')"])
+def test_an_evaluation_of_noise_is_json_and_says_so(phi3, plugins, checkpoint, value):
+    plugins.add("noisy", changes=INT4.replace("parrot", "noisy") + LOGITS.format(value=value))
+    assert phi3("quantize", checkpoint, "-d", "noisy", "--precision", "int4", "--no-check")[0] == 0
+    code, report, err = phi3("eval", checkpoint, "-d", "noisy", "--precision", "int4")
+    assert (code, report["kl_mean"]) == (0, None)
+    assert "what it answers is noise" in err
+    assert "int4, from the store, on noisy:CPU" in err
+    assert "Warning" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--precision", "fp16", "--ratio", "0.5"), "a ratio of 0.5 needs int4"),
+        (("--precision", "fp16", "--asym"), "fp16 has no symmetry"),
+        (("--precision", "fp16", "--calibration", "none"), "fp16 has no calibration"),
+        (("--precision", "int4", "--calibration", "/nowhere.txt"), "/nowhere.txt cannot be read: no such file"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_made(phi3, source, arguments, words):
+    code, _, err = phi3("quantize", source, "-d", "parrot", *arguments)
+    assert code == 2
+    assert words in err
+    assert Store().entries() == []
+
+
+def test_what_is_no_original_is_refused(phi3, source, home):
+    made = phi3(*quantizing(source))[1]
+    code, _, err = phi3(*quantizing(made["path"], "--group-size", 64))
+    assert code == 2
+    assert "has no original weights to quantize" in err
+
+
+def test_original_weights_with_our_manifest_and_another_readme_are_the_same_original(phi3, source, tmp_path):
+    folder = tmp_path / "tiny"
+    manifest = {"format": 1, "files": {}, "digest": "1", "model": "tiny"}
+    (folder / "phi3.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert phi3(*quantizing(folder))[1]["how"] == "quantized from the original weights"
+    (folder / "README.md").write_text("changed", encoding="utf-8")
+    (folder / "out").mkdir()
+    (tmp_path / "there").mkdir()
+    again = phi3(*quantizing(tmp_path / "there" / ".." / "tiny"))[1]
+    assert again["how"] == "from the store, where it is already"
+
+
+def test_a_reference_that_is_not_there_is_said_first(phi3, source):
+    code, _, err = phi3("eval", source, "-d", "parrot", "--precision", "int4", "--reference", "/nowhere")
+    assert code == 4
+    assert "there is no file or folder" in err
+    assert Store().entries() == []

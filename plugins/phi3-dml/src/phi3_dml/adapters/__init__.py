@@ -1,0 +1,1 @@
+"""What Windows says of its graphics adapters."""

@@ -1,0 +1,83 @@
+"""What a person should know when OpenVINO does not do what they expect: versions, drivers, devices."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+
+from phi3_core.backend import installed_versions
+from phi3_core.values import Finding, Machine, Offer, Refusal
+
+from . import detection
+
+PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers")
+_INSTALL = "pip install --upgrade openvino openvino-genai"
+# What OpenVINO's graphics and NPU plugins tell of their drivers.
+_DRIVER_PROPERTIES = ("NPU_DRIVER_VERSION", "NPU_COMPILER_VERSION", "GPU_DEVICE_TOTAL_MEM_SIZE")
+
+
+def diagnose(machine: Machine) -> list[Finding]:
+    """Look at what is installed, then ask OpenVINO for its devices. Takes about half a second."""
+    installed = installed_versions(PACKAGES)
+    devices: Mapping[str, Mapping[str, str]] = {}
+    failure = ""
+    try:
+        import openvino
+
+        devices = detection.read(openvino.Core())
+    except (ImportError, OSError, RuntimeError) as error:
+        failure = f"{type(error).__name__}: {error}"
+    return list(findings(machine, installed, devices, detection.intel_hardware(), failure))
+
+
+def findings(
+    machine: Machine,
+    installed: Mapping[str, str],
+    devices: Mapping[str, Mapping[str, str]],
+    hardware: frozenset[str],
+    failure: str = "",
+) -> Iterator[Finding]:
+    """Yield everything there is to say about what was read.
+
+    Args:
+        machine: the computer.
+        installed: versions of :data:`PACKAGES`, of those that are installed.
+        devices: properties of OpenVINO's devices, as :func:`detection.read` gives them.
+        hardware: Intel devices that the operating system sees, as :func:`detection.intel_hardware` gives them.
+        failure: why OpenVINO could not be asked for its devices; empty if it could.
+    """
+    present = ", ".join(f"{name} {version}" for name, version in installed.items()) or "no OpenVINO"
+    yield Finding(severity="info", message=f"Python {platform.python_version()}; installed: {present}")
+    for name in PACKAGES:
+        if name not in installed:
+            yield Finding(severity="error", message=f"{name} is not installed", remedy=_INSTALL)
+    releases = {name: _release(version) for name, version in installed.items()}
+    if len(set(releases.values())) > 1:
+        words = ", ".join(f"{name} {release}" for name, release in releases.items())
+        yield Finding(
+            severity="error", message=f"releases of OpenVINO that do not fit each other: {words}", remedy=_INSTALL
+        )
+    if failure:
+        yield Finding(severity="error", message=f"OpenVINO does not start: {failure}", remedy=_remedy(machine))
+        return
+    for name, properties in devices.items():
+        facts = [f"{key} {properties[key]}" for key in _DRIVER_PROPERTIES if key in properties]
+        title = " ".join(properties.get("FULL_DEVICE_NAME", name).split())
+        yield Finding(severity="info", message=": ".join([f"{name} ({title})", *filter(None, [", ".join(facts)])]))
+    for answer in detection.judge(machine, devices, hardware):
+        if isinstance(answer, Refusal):
+            severity = "error" if "cannot use it" in answer.reason or "driver" in answer.reason else "info"
+            yield Finding(severity=severity, message=answer.reason, remedy=answer.remedy)
+        elif isinstance(answer, Offer) and answer.notes:
+            yield Finding(severity="info", message=f"{answer.device}: {answer.notes}")
+
+
+def _release(version: str) -> str:
+    """Return what the packages of one release share: ``2026.4.1`` of ``2026.4.1.0``."""
+    return ".".join(version.split("-", maxsplit=1)[0].split(".")[:3])
+
+
+def _remedy(machine: Machine) -> str:
+    if machine.os == "windows":
+        return "install the Microsoft Visual C++ Redistributable (x64), then " + _INSTALL
+    return _INSTALL

@@ -319,3 +319,13 @@ def _lowest(pyproject: str, *extras: str) -> list[str]:
             raise ValueError(f"{pyproject}: {requirement} has no lower bound, or more than one")
         pins.append(f"{requirement.name}=={lowest[0]}")
     return pins
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site, where a broken link is an error, and run what README.md and the quick start show."""
+    site = ("mkdocs==1.6.1", "mkdocs-material==9.8.2", "mkdocstrings==1.0.8", "mkdocstrings-python==2.0.11", RUFF)
+    session.install(*TESTING, *site, *_editable(CORE, FOLDERS["openvino"]))
+    folder = Path(session.create_tmp(), "site").resolve()
+    session.run("mkdocs", "build", "--strict", "--site-dir", str(folder), env={"NO_MKDOCS_2_WARNING": "1"})
+    _test(session, "tests/test_docs.py", "tests/test_readme.py", "--run-slow")

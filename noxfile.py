@@ -26,11 +26,16 @@ nox.options.default_venv_backend = "venv"
 
 RUFF = "ruff==0.17.6"  # the same in .pre-commit-config.yaml
 MYPY = "mypy==2.4.1"
+TEST_TYPES = (
+    *("--allow-untyped-defs", "--allow-incomplete-defs", "--allow-untyped-calls", "--allow-untyped-decorators"),
+    *("--allow-any-generics", "--no-warn-return-any", "--no-strict-optional", "--implicit-reexport"),
+    "--explicit-package-bases",
+)
 STUBS = ("types-psutil==7.2.2.20261111",)
 TESTING = ("hypothesis>=6.100", "pytest>=8.4,<10", "pytest-xdist>=3.6")
 COVERAGE = "coverage>=7.10.5"
 PROCESSES = 2
-"""Processes that share a session's tests. Most of a test's time is another process's, so that two do on one core too."""
+"""Processes that share a session's tests."""
 BUILD = "build>=1.3"
 UV = "uv>=0.9"
 CORE = "core[quantization,sample]"
@@ -91,11 +96,18 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of everything that is shipped, next to the libraries it uses."""
+    """Check the types of everything that is shipped, next to the libraries it uses, and of the tests."""
     extras = ",".join(nox.project.load_toml("core/pyproject.toml")["project"]["optional-dependencies"])
     session.install(MYPY, *STUBS, "-e", f"core[{extras}]", *_editable(*FOLDERS.values()))
     session.install("--no-deps", "-e", NPU)  # without PyTorch, which weighs more than all the rest
     session.run("mypy", "core/src", *(f"{folder}/src" for folder in (*FOLDERS.values(), NPU)))
+    # Tests need not annotate, nor prove that what they look for is there; all the rest holds for them too. Folders have
+    # files of the same name, and so a run of their own.
+    session.install(*TESTING, "nox", *(need for needs in PLUGINS.values() for need in needs))
+    folders = ("core/tests", *(f"{folder}/tests" for folder in (*FOLDERS.values(), NPU)), "tests", "benchmarks")
+    for folder in (*folders, "conftest.py"):
+        session.run("mypy", *TEST_TYPES, folder, env={"MYPYPATH": os.pathsep.join(("core/tests", "benchmarks"))})
+    session.run("mypy", "noxfile.py")
 
 
 @nox.session

@@ -19,13 +19,13 @@ def main() -> None:
         venv.create(folder, with_pip=True)
         python = Path(folder, "Scripts" if sys.platform == "win32" else "bin", "python")
         install = [
-            python,
+            str(python),
             "-m",
             "pip",
             "install",
             "--quiet",
             f"{ROOT / 'core'}[sample]",
-            ROOT / "plugins/phi3-openvino",
+            str(ROOT / "plugins/phi3-openvino"),
         ]
         subprocess.run(install, check=True)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file() and not file.is_symlink())

@@ -60,7 +60,7 @@ def load(backend, source, folder):
     device = Device(backend=backend, id="CPU", kind="cpu", name="CPU")
     folder.mkdir()
     hooks.quantize(source, device, Recipe(precision="fp16"), folder, lambda *_: None)
-    sidecars.copy(source.path, folder)
+    sidecars.copy_sidecars(source.path, folder)
     manifest = {"digest": source.model, "recipe": {"precision": "fp16"}}
     artifact = Artifact(path=folder, backend=backend, precision="fp16", manifest=manifest)
     return hooks.load(artifact, device, EXACT[backend], "conversation")

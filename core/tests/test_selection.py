@@ -22,7 +22,7 @@ def offer(name: str, kind: str, *, memory=None, precisions=("int4", "int8"), mat
 
 def surveyed(*answers, broken=(), on_battery=False) -> Survey:
     """A survey of offers and of pairs of a backend and its refusal."""
-    found = {}
+    found: dict[str, list[Offer | Refusal]] = {}
     for answer in answers:
         name, what = answer if isinstance(answer, tuple) else (answer.device.backend, answer)
         found.setdefault(name, []).append(what)

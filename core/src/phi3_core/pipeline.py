@@ -6,7 +6,7 @@ fourth with the next candidate when a device fails.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack
 
 from .loading import LoadedEngine, load_engine
@@ -47,7 +47,7 @@ def open_session(request: ModelRequest, pool: WorkerPool) -> EngineSession:
     return session
 
 
-def generate(session: EngineSession, request: GenerationRequest) -> Iterator[int]:
+def generate(session: EngineSession, request: GenerationRequest) -> Generator[int, None, None]:
     """Take the fifth step: yield the ids of an answer. Raises as :meth:`EngineSession.generate`."""
     return session.generate(request)  # 5. ids in, ids out
 

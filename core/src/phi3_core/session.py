@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 from attrs import evolve
@@ -102,7 +102,7 @@ class EngineSession:
             self._engine = self._load(self._current)
         return self._engine
 
-    def generate(self, request: GenerationRequest) -> Iterator[int]:
+    def generate(self, request: GenerationRequest) -> Generator[int, None, None]:
         """Yield the ids of an answer: of one engine, or of several if one fails and the next goes on where it was.
 
         Raises:

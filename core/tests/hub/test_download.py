@@ -154,7 +154,7 @@ def test_a_hub_that_stays_busy_is_given_up(server, commit, tmp_path) -> None:
 
 
 def test_pauses_grow_or_are_as_long_as_the_hub_asks() -> None:
-    pauses = []
+    pauses: list[float] = []
     patience = client.Retry(tries=5, wait=pauses.append)
     for after in (None, None, 7.0, 3600.0):
         patience.spend(client.TransientError("busy", hint="wait", after=after))

@@ -7,6 +7,7 @@ headers are never sent, as by a mirror, so every client takes plain HTTP. Nothin
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
@@ -71,7 +72,7 @@ class HubServer:
         self.requests: list[Request] = []
         self.changed = threading.Condition()
         self.released = threading.Event()
-        self.connections = set()
+        self.connections: set[socket.socket] = set()
         self._gone = False
         self._servers = [_Server(self), _Server(self)]  # the hub and its content network: two origins
         self.url, self.cdn_url = (f"http://127.0.0.1:{server.server_address[1]}" for server in self._servers)

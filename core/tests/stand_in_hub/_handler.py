@@ -9,6 +9,7 @@ import re
 import socket
 import time
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 API = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?")
@@ -21,7 +22,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.hub = self.server.hub
+        self.hub: Any = getattr(self.server, "hub")  # noqa: B009 - the server of this package has one
         self.hub.connections.add(self.connection)
 
     def finish(self) -> None:
@@ -62,11 +63,14 @@ class Handler(BaseHTTPRequestHandler):
                 self._fail(404, "EntryNotFound")
             elif len(files[name]) < repository.large_from:
                 self._file(commit, name, files[name], git_oid(files[name]))
-            elif self.server.server_address[1] == int(self.hub.cdn_url.rpartition(":")[2]):
+            elif self.connection.getsockname()[1] == int(self.hub.cdn_url.rpartition(":")[2]):
                 self._file(commit, name, files[name], sha256(files[name]))
             else:
                 location = f"{self.hub.cdn_url}/{match[1]}/cdn/{commit}/{quote(name)}"
-                large = {"X-Linked-ETag": f'"{sha256(files[name])}"', "X-Linked-Size": str(len(files[name]))}
+                large: dict[str, Any] = {
+                    "X-Linked-ETag": f'"{sha256(files[name])}"',
+                    "X-Linked-Size": str(len(files[name])),
+                }
                 self._send(302, {"X-Repo-Commit": commit, "Location": location, **large}, b"")
 
     do_HEAD = do_POST = do_GET  # noqa: N815 - the names are http.server's
@@ -131,9 +135,9 @@ def describe(api: re.Match, repository, commit: str, query: dict[str, list[str]]
     """What the API says about a commit."""
     entries = []
     for name, data in repository.commits[commit].items():
-        entry = {"type": "file", "path": name, "size": len(data), "oid": git_oid(data)}
+        entry: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": git_oid(data)}
         if len(data) >= repository.large_from:  # git has a small file that points at the large one
-            large = {"oid": sha256(data), "sha256": sha256(data), "size": len(data), "pointerSize": 134}
+            large: dict[str, Any] = {"oid": sha256(data), "sha256": sha256(data), "size": len(data), "pointerSize": 134}
             entry |= {"oid": git_oid(b"pointer " + large["oid"].encode()), "lfs": large}
         entries.append(entry)
     if api[2] == "paths-info":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from typing import Any
 
 import pytest
 from phi3_core.errors import ModelError
@@ -70,7 +71,7 @@ def folder(tmp_path):
 
 
 def changed(place, value):
-    content = copy.deepcopy(PUBLISHED)
+    content: Any = copy.deepcopy(PUBLISHED)
     *path, last = place.split(".")
     target = content
     for key in path:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import ctypes
 import sys
 import textwrap
+from typing import Any
 
 import pytest
 from phi3_core.backend import Guid
 from phi3_dml.adapters import com, dxcore, dxgi, windows
 from phi3_dml.adapters.records import Adapter, Core
 
-ADAPTER = {"name": "A GPU", "vendor": 0x10DE, "device": 1, "luid": "0:1"}
+ADAPTER: dict[str, Any] = {"name": "A GPU", "vendor": 0x10DE, "device": 1, "luid": "0:1"}
 NOT_SUPPORTED = 0x80004002
 
 
@@ -39,7 +40,7 @@ def child(tmp_path, body):
     return [sys.executable, str(file)]
 
 
-TWO = [{**ADAPTER, "position": 0}, {**ADAPTER, "position": 1}]
+TWO: list[dict[str, Any]] = [{**ADAPTER, "position": 0}, {**ADAPTER, "position": 1}]
 
 
 def trials(reading):
@@ -278,7 +279,7 @@ def test_dxcore_adapters_are_read_once_each_and_released():
 
     factory = Fake(8, {dxcore.CREATE_ADAPTER_LIST: create_list})
     library = FakeLibrary(DXCoreCreateAdapterFactory=(CREATE, lambda iid, into: factory.hand_out(into)))
-    common = {"vendor": 0x8086, "hardware": True, "driver": "32.0.100.3104"}
+    common: dict[str, Any] = {"vendor": 0x8086, "hardware": True, "driver": "32.0.100.3104"}
     assert dxcore.read(library) == [
         Core(luid="0:1", name="Arc", integrated=True, graphics=True, **common),
         Core(luid="0:2", name="AI Boost", integrated=None, npu=True, **common),

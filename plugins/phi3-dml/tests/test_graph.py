@@ -79,7 +79,7 @@ def test_with_a_cache_it_is_the_same(checkpoints, write_graph, ids, layout, name
 def test_beyond_a_window_of_real_size(tmp_path, write_graph):
     config = {"num_hidden_layers": 1, "max_position_embeddings": 4096, "sliding_window": 2047}
     checkpoint = Checkpoint.open(write_random(tmp_path / "long", config))
-    ids = np.random.default_rng(2).integers(3, 320, 2300)
+    ids = np.random.default_rng(2).integers(3, 320, 2300).tolist()
     found = Runner(write_graph(checkpoint, layouts.CPU), checkpoint.architecture)(ids)
     assert close(found, logits(checkpoint, ids), layouts.CPU)
     other = Checkpoint.open(write_random(tmp_path / "other", {**config, "sliding_window": 2046}))
@@ -98,7 +98,7 @@ def test_longrope_of_real_size(tmp_path, write_graph):
     }
     checkpoint = Checkpoint.open(write_random(tmp_path, {**TINY["phi-4-mini"], **settings}))
     folder = write_graph(checkpoint, layouts.CPU)
-    ids = np.random.default_rng(2).integers(3, 320, 4097)
+    ids = np.random.default_rng(2).integers(3, 320, 4097).tolist()
     for tokens in (4096, 4097):
         found = Runner(folder, checkpoint.architecture)(ids[:tokens])
         assert close(found, logits(checkpoint, ids[:tokens]), layouts.CPU)

@@ -59,7 +59,7 @@ def test_attributes_are_read_as_they_were_written(integer, number, text, integer
 )
 def test_the_precision_is_that_of_the_products(checkpoints, write_graph, bits, precision):
     checkpoint = checkpoints["phi-3-medium"]
-    schemes = {}
+    schemes: dict[str, Scheme] = {}
     if "linear" in bits:
         schemes |= {weight.name: Scheme(bits=bits["linear"], group_size=32) for weight in checkpoint.linear}
     if "head" in bits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import numpy as np
 import psutil
@@ -91,7 +92,12 @@ def test_what_was_written_answers_like_the_original(make, source):
 
     reference = logits(Checkpoint.open(source.path), IDS)
     divergences = []
-    for recipe in ({"precision": "fp16"}, {"precision": "int8"}, {"precision": "int4", "group_size": 32}):
+    recipes: tuple[dict[str, Any], ...] = (
+        {"precision": "fp16"},
+        {"precision": "int8"},
+        {"precision": "int4", "group_size": 32},
+    )
+    for recipe in recipes:
         _, output = make(**recipe)
         artifact = Artifact(path=output, backend="dml", precision=recipe["precision"])
         found = engine.load(artifact, CPU, {}, "answer").logits(IDS)

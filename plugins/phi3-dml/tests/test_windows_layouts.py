@@ -127,7 +127,9 @@ def extract():
     for name in IDENTIFIERS:
         numbers = set(re.findall(rf"DEFINE_GUID\({name}, *([^)]*)\)", text))
         (found,) = {tuple(int(number, 0) for number in one.split(",")) for one in numbers}
-        identifiers[name] = str(uuid.UUID(fields=(*found[:5], int.from_bytes(bytes(found[5:]), "big"))))
+        low, mid, high, clock_high, clock_low, *node = found
+        fields = (low, mid, high, clock_high, clock_low, int.from_bytes(bytes(node), "big"))
+        identifiers[name] = str(uuid.UUID(fields=fields))
     return {
         "packages": {package: _package_version(package) for package in (MINGW_PACKAGE, DIRECTX_PACKAGE)},
         "values": _evaluate_c(),

@@ -17,6 +17,7 @@ from phi3_core.backend import (
     DEVICE_DESCRIPTION,
     FILTER_CLASS,
     FILTER_ENUMERATOR,
+    DeviceManager,
 )
 from phi3_core.machine import this_machine
 from phi3_core.values import Machine, Offer, Refusal
@@ -59,7 +60,7 @@ def plant(monkeypatch):
         shutil.rmtree(folder)
 
 
-class RecordedManager:
+class RecordedManager(DeviceManager):
     """Answers as Windows' configuration manager did."""
 
     def __init__(self, recorded):

@@ -10,11 +10,6 @@ from packaging.requirements import Requirement
 from phi3_core.values import Machine
 from phi3_npu import requirements
 
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    tomllib = None
-
 GIB = 1 << 30
 WINDOWS = Machine(os="windows", architecture="x86_64", memory_bytes=16 * GIB)
 LINUX = Machine(os="linux", architecture="x86_64", memory_bytes=16 * GIB)
@@ -109,8 +104,8 @@ def test_what_is_missing_comes_with_a_remedy(installed, machine, name, version, 
     assert remedy in refusal.remedy
 
 
-@pytest.mark.skipif(tomllib is None, reason="needs Python 3.11 to read TOML")
 def test_what_is_declared_is_what_is_asked_for_at_run_time():
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11 to read TOML")
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = [Requirement(text) for text in project["dependencies"]]
 

@@ -16,7 +16,7 @@ from phi3_openvino import detection
 
 RECORDED = json.loads(Path(__file__).with_name("recorded_devices.json").read_text(encoding="utf-8"))
 LINUX = Machine(os="linux", architecture="x86_64", memory_bytes=16 * 2**30)
-NOTHING = frozenset()
+NOTHING: frozenset[str] = frozenset()
 
 
 class RecordedCore:

@@ -126,7 +126,8 @@ def test_logits_are_those_of_the_options(sample_store, artifact, monkeypatch):
         seen.extend(arguments[2:])
         return compiling(core, *arguments)
 
-    seen, compiling = [], openvino.Core.compile_model
+    seen: list[object] = []
+    compiling = openvino.Core.compile_model
     monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
     device = Device(backend="openvino", id="CPU", kind="cpu", name="CPU", memory_bytes=None, driver=None)
     given = Artifact(path=artifact, backend="openvino", precision="int4", manifest=read_json(artifact / "phi3.json"))

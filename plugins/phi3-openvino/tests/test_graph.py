@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -20,8 +21,12 @@ from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.testing.rounding import round_weight
 from phi3_openvino import graph
 
-EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-IDS = np.random.default_rng(1).integers(3, 320, 64)
+EXACT: dict[str, Any] = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "KV_CACHE_PRECISION": "f32",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+}
+IDS: Any = np.random.default_rng(1).integers(3, 320, 64)
 LONGROPE = [name for name in TINY if "rope_scaling" in TINY[name]]
 
 
@@ -101,7 +106,7 @@ def test_padding_on_the_left_changes_nothing(checkpoints, build, name):
 def test_beyond_a_window_and_a_context_of_real_size(tmp_path, build, window):
     config = {"num_hidden_layers": 1, "max_position_embeddings": 8192, "sliding_window": window}
     checkpoint = Checkpoint.open(write_random(tmp_path / "long", config))
-    ids = np.random.default_rng(2).integers(3, 320, 4200)
+    ids: Any = np.random.default_rng(2).integers(3, 320, 4200)
     found = Runner(build(checkpoint))(ids)[0]
     expected = logits(checkpoint, ids)
     assert close(found, expected)
@@ -113,7 +118,7 @@ def test_longrope_of_real_size(tmp_path, build):
     settings = {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
     checkpoint = Checkpoint.open(write_random(tmp_path, {**TINY["phi-4-mini"], "num_hidden_layers": 1, **settings}))
     run = Runner(build(checkpoint))
-    ids = np.random.default_rng(2).integers(3, 320, 4097)
+    ids: Any = np.random.default_rng(2).integers(3, 320, 4097)
     for tokens in (4096, 4097):
         run.request.reset_state()
         assert close(run(ids[:tokens])[0], logits(checkpoint, ids[:tokens]))

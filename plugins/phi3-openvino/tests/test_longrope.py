@@ -115,8 +115,8 @@ def test_the_npu_is_not_told_to_go_beyond(artifact):
 
 @pytest.mark.parametrize("manifest", [{"recipe": {"precision": "int4"}}, {}], ids=["the other exporter", "published"])
 def test_other_graphs_stop_where_they_go_wrong(tmp_path, caplog, manifest):
-    config = {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
-    config["rope_scaling"] = {"type": "longrope"}
+    sizes = {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
+    config = {**sizes, "rope_scaling": {"type": "longrope"}}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (tmp_path / weights.IR).write_text("<net/>", encoding="utf-8")
     artifact = Artifact(path=tmp_path, backend="openvino", precision="int4", manifest=manifest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -20,7 +21,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 CPU = Device(backend="openvino", id="CPU", kind="cpu", name="CPU")
 NPU = Device(backend="openvino", id="NPU", kind="npu", name="NPU")
-IDS = np.random.default_rng(1).integers(3, 320, 24)
+IDS: Any = np.random.default_rng(1).integers(3, 320, 24)
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def make(source, tmp_path):
             "tokenizer.json",
         }
         model = ov.Core().read_model(output / "openvino_model.xml")
-        sizes = {}
+        sizes: dict[str, int] = {}
         for node in model.get_ops():
             if node.get_type_name() == "Constant" and node.get_friendly_name().endswith("weight"):
                 kind = node.output(0).get_element_type().get_type_name()

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from multiprocessing import connection as connections
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +141,7 @@ class Worker:
 
     # --- generation -----------------------------------------------------------------------------------------------
 
-    def generate(self, request: GenerationRequest) -> Iterator[int]:
+    def generate(self, request: GenerationRequest) -> Generator[int, None, None]:
         """Yield ids as they come. Closing the iterator cancels; a worker that does not heed that is killed."""
         self.begin("generate", request=request)
         # A prefill can take minutes on a slow device, and a token cannot.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 
 import pytest
 
@@ -73,10 +72,9 @@ def test_an_interruption_ends_it_at_once_and_nothing_is_written_later(server, co
         if server.served(support.LARGE) > 20_000:
             raise KeyboardInterrupt
 
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         support.pull(tmp_path, interrupt)
-    assert time.monotonic() - began < 8  # the client itself waits 10 seconds for an answer
+    assert server.served(support.LARGE) < support.SIZE  # it has not waited for the file's end
     sizes = {path: path.stat().st_size for path in (tmp_path / PARTIAL).iterdir()}
     for thread in threading.enumerate():
         if thread.name.startswith("download-"):
@@ -89,10 +87,10 @@ def test_control_c_while_the_server_is_silent(server, commit, tmp_path) -> None:
     server.fault(support.LARGE, hold_after=2**20)
     with support.start_pull(tmp_path / "model") as child:
         support.until_partial_has(tmp_path / "model", 2**20 - support.SLACK)
-        began = time.monotonic()
+        asked = len(server.requests)
         child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=20)
-    assert time.monotonic() - began < 8  # the client itself waits 10 seconds for an answer
+        _, err = child.communicate(timeout=60)
+    assert len(server.requests) == asked  # after 10 seconds without an answer the client would ask again
     assert err.rstrip().endswith("KeyboardInterrupt")
 
 

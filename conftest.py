@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import os
+import shutil
 import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import filelock
 import pytest
 
 
@@ -57,10 +59,34 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(named) if named else tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def sample_source(sample_needed: None, cache_folder: Path) -> Path:
+    """The checkpoint of the sample model in a store of its own, built once for all sessions. Not to be changed."""
+    from phi3_core.models.ref import ModelRef
+    from phi3_core.models.sources import source_of
+    from phi3_core.store.store import Store
+    from phi3_core.values import no_progress
+
+    return source_of(ModelRef(name="sample", form="named"), Store(cache_folder / "sample"), no_progress).path
+
+
 @pytest.fixture(scope="module")  # not longer: the next module's backend may be another one
-def sample_home(backend_name: str, sample_needed: None, cache_folder: Path) -> Path:
+def sample_home(backend_name: str, sample_source: Path, cache_folder: Path) -> Path:
     """A store that keeps the sample model. ``backend_name`` is a fixture of the tests that ask for it."""
-    return cache_folder / f"{backend_name}-home"
+    home = cache_folder / f"{backend_name}-home"
+    source = home / "sources" / "sample"
+    with filelock.FileLock(cache_folder / f"{backend_name}.lock"):
+        if not source.exists():
+            shutil.copytree(sample_source, source, copy_function=_link)
+    return home
+
+
+def _link(file: str, other: str) -> None:
+    """Give a file a second name, or copy it where the system has no links."""
+    try:
+        os.link(file, other)
+    except OSError:
+        shutil.copy2(file, other)
 
 
 @pytest.fixture

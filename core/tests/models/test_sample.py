@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-import sample_fixtures
 from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.errors import ModelError, StoreError
 from phi3_core.models import sample, sample_package
@@ -36,13 +35,13 @@ IDS = {
 
 
 @pytest.fixture(scope="session")
-def gguf_path():
-    return sample_fixtures.gguf_or_skip()
+def gguf_path(sample_needed):
+    return sample_package.installed().file
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory):
-    return sample_fixtures.source_in(tmp_path_factory.mktemp("sample"))
+def source(sample_source):
+    return sample_source
 
 
 def tokenizer_of(folder: Path):

@@ -1,7 +1,7 @@
 """From a request to token ids in five steps: survey, choose, obtain, load, generate. Read this file first.
 
-Each step is one call into the room of its name. An :class:`~phi3_core.session.EngineSession` repeats the third and
-fourth with the next candidate when a device fails.
+Each step is one call. An :class:`~phi3_core.session.EngineSession` repeats steps 3 and 4 with the next candidate when a
+device fails.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from .worker.pool import WorkerPool
 
 
 def open_session(request: ModelRequest, pool: WorkerPool) -> EngineSession:
-    """Take the first four steps: return a session with an engine on the best device that works.
+    """Run steps 1 to 4: return a session with an engine on the best device that works.
 
     Raises:
-        ModelError: the model is unknown, damaged or out of reach, or available for none of the devices.
-        NoDeviceError: no device fits the request.
+        ModelError: the model is unknown, damaged, cannot be obtained, or fits no device.
+        NoDeviceError: no device matches the request.
         BackendError: the backend of the last candidate failed.
     """
     store, ref, found, candidates = _candidates(request)
 
     def load(candidate: Candidate) -> LoadedEngine:
-        with ExitStack() as stack:  # ends the worker, unless an engine is loaded in it
+        with ExitStack() as stack:  # ends the worker if loading fails
             worker = stack.enter_context(
                 pool.take(found.backend(candidate.device.backend), disposable=request.purpose == "answer")
             )
             resolved = obtain(ArtifactRequest.of(request, ref, candidate), store, worker)  # 3. from the store, or made
-            engine = load_engine(ref, request, candidate, resolved, worker)  # 4. in a process of its own
+            engine = load_engine(ref, request, candidate, resolved, worker)  # 4. in the worker process
             stack.pop_all()
             return engine
 
@@ -48,12 +48,12 @@ def open_session(request: ModelRequest, pool: WorkerPool) -> EngineSession:
 
 
 def generate(session: EngineSession, request: GenerationRequest) -> Iterator[int]:
-    """Take the fifth step: yield the ids of an answer. Raises as :meth:`EngineSession.generate`."""
-    return session.generate(request)  # 5. ids in, ids out
+    """Run step 5: yield the token ids of an answer. Raises as :meth:`EngineSession.generate`."""
+    return session.generate(request)  # 5. token ids in, token ids out
 
 
 def fetch(request: ModelRequest) -> FetchedModel:
-    """Take the first three steps: obtain the model for the best device. Raises as :func:`open_session`."""
+    """Run steps 1 to 3: obtain the model for the best device. Raises as :func:`open_session`."""
     store, ref, found, candidates = _candidates(request)
 
     def step(candidate: Candidate) -> FetchedModel:
@@ -66,7 +66,7 @@ def fetch(request: ModelRequest) -> FetchedModel:
 
 
 def plan(request: ModelRequest) -> DownloadPlan:
-    """Plan what :func:`fetch` would download. Raises as :func:`open_session`."""
+    """Return what :func:`fetch` would download. Raises as :func:`open_session`."""
     store, ref, found, candidates = _candidates(request)
 
     def step(candidate: Candidate) -> DownloadPlan:
@@ -79,6 +79,6 @@ def plan(request: ModelRequest) -> DownloadPlan:
 def _candidates(request: ModelRequest) -> tuple[Store, ModelRef, Survey, tuple[Candidate, ...]]:
     store = Store()
     ref = look_up(request.model, store)
-    found = survey(refresh=request.refresh)  # 1. every backend, asked alone
+    found = survey(refresh=request.refresh)  # 1. each backend in its own process
     warn_of_broken(found)
-    return store, ref, found, choose(found, request.device)  # 2. ranked, with a reason
+    return store, ref, found, choose(found, request.device)  # 2. ranked, with reasons

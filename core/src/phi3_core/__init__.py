@@ -7,14 +7,14 @@
     with phi3.load("sample") as model:
         print(model.generate("What is the capital of France?").text)
 
-Names are imported when they are first used, so that importing the package costs next to nothing.
+Public names are imported on first use, so importing the package is cheap.
 """
 
 from __future__ import annotations
 
 __version__ = "0.2.0"
 
-TYPE_CHECKING = False  # typing is a large module, and its constant of this name is all that is needed of it
+TYPE_CHECKING = False  # start-up: type checkers know the name, and importing typing takes long
 if TYPE_CHECKING:
     from typing import Any
 
@@ -70,7 +70,7 @@ _HOMES = {
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604 - the names are strings, of the table above
+__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604 - strings, from the table above
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Loading a model from a program: ``phi3_core.load``."""
+"""``phi3_core.load``: load a model from Python."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def load(
     refresh: bool = False,
     offline: bool = False,
 ) -> Model:
-    """Load a model on the best device, or on the one that is named.
+    """Load a model on the best device, or on a given one.
 
     ::
 
@@ -32,29 +32,32 @@ def load(
             print(model.generate("What is the capital of France?").text)
 
     Args:
-        model: a name of the catalogue or the store, a hub repository, a model folder, or a GGUF file.
-        device: ``auto``, a backend, a kind (``cpu``, ``gpu``, ``dgpu``, ``npu``), or ``backend:device``.
-        precision: ``fp16``, ``int8`` or ``int4``; without it the backend's preferred one that is available.
-        policy: ``auto``, ``performance`` or ``efficiency``.
-        options: handed to the engine, in its runtime's own words.
-        purpose: ``conversation`` keeps the work of earlier prompts for later ones; ``answer`` starts faster.
-        progress: called with a stage while the model is obtained and loaded.
-        refresh: ask the backends again, whatever was cached.
-        offline: take only what is on this machine.
+        model: a model name (``phi3 models list``), hub repository, model folder or GGUF file.
+        device: ``auto``, a backend, a kind (``cpu``, ``gpu``, ``dgpu``, ``npu``) or ``backend:device``.
+        precision: ``fp16``, ``int8`` or ``int4``; by default the first available one that the backend prefers.
+        policy: how devices are ranked: ``auto``, ``performance`` or ``efficiency``.
+        options: runtime options, passed to the engine unchanged.
+        purpose: ``conversation`` reuses the KV cache of earlier prompts; ``answer`` starts faster.
+        progress: called with the current stage while the model is obtained and loaded.
+        refresh: ask the backends again instead of using their cached answers.
+        offline: use only files that are on this machine.
+
+    Returns:
+        The loaded model. Close it, or use it in a ``with`` statement, to stop its worker process.
 
     Raises:
-        UsageError: an argument makes no sense, or the engine does not take one of the options.
-        NoDeviceError: no device fits the request.
-        ModelError: the model is unknown, damaged, out of reach, or fits no device.
-        BackendError: the backend failed.
+        UsageError: an argument is invalid, or the engine does not accept one of the options.
+        NoDeviceError: no device matches the request.
+        ModelError: the model is unknown, damaged, cannot be obtained, or fits no device.
+        BackendError: the backend of the last matching device failed.
 
-    What the runtime decides, and why, it logs as ``phi3_core``; warnings show up on stderr unless logging is
+    Decisions and their reasons are logged under ``phi3_core``; warnings are printed to stderr unless logging is
     configured otherwise. No ``if __name__ == "__main__"`` guard is needed.
     """
-    from .worker.pool import WorkerPool  # start-up: `import phi3_core` costs next to nothing
+    from .worker.pool import WorkerPool  # start-up: keeps `import phi3_core` cheap
 
     with WorkerPool().prestart() as pool:
-        # start-up: imported after the worker was started, so that both processes import side by side
+        # start-up: imported after the worker has started, so that both processes import in parallel
         from .errors import as_usage_error
         from .model import Model
         from .models.request import ModelRequest

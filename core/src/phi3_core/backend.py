@@ -1,31 +1,31 @@
-"""What the authors of backends may use of core, besides the contract (``hookspecs``, ``values``, ``errors``).
+"""Tools for authors of backends, besides the contract (``hookspecs``, ``values``, ``errors``).
 
 ==============================  ======================================================================================
-For                             Names
+Task                            Names
 ==============================  ======================================================================================
-detecting devices               :func:`installed_versions`, :func:`this_machine`, :func:`driver_fingerprint`; of
+detecting devices               :func:`installed_versions`, :func:`this_machine`, :func:`driver_fingerprint`; on
                                 Windows :class:`DeviceManager`, :func:`system_library`, :class:`Guid`
-reading a folder                :func:`read_limits`, :func:`read_config`, :func:`read_json`, :func:`read_header`,
+reading model files             :func:`read_limits`, :func:`read_config`, :func:`read_json`, :func:`read_header`,
                                 :func:`describe_gguf`
-original weights                :class:`Checkpoint` with its :class:`Architecture`, :class:`Layer`, :class:`Weight` and
+reading original weights        :class:`Checkpoint`, :class:`Architecture`, :class:`Layer`, :class:`Weight` and
                                 :class:`Rotary`
 quantizing                      :func:`check_extra`, :func:`check_recipe`, :func:`check_room`,
                                 :class:`RoundingSettings`, :class:`RoundingPlan`, :class:`Scheme`,
                                 :func:`round_blocks`, :func:`pack_nibbles`, :func:`to_float16`,
                                 :class:`SafetensorsWriter`
-exporters of others             :class:`Toolchain`, :func:`prepare_toolchain`, :func:`copy_sidecars`
-compiled models                 :func:`compiled_folder`, :func:`artifact_folder`
-generating                      :class:`Sampler`
-values that cross as JSON       :func:`values_of`
+running external exporters      :class:`Toolchain`, :func:`prepare_toolchain`, :func:`copy_sidecars`
+caching compiled models         :func:`compiled_folder`, :func:`artifact_folder`
+sampling                        :class:`Sampler`
+converting values from JSON     :func:`values_of`
 ==============================  ======================================================================================
 
-Names are imported when they are first used. The checkpoint, quantizing and the sampler need the extra
-``phi3-core[quantization]``. Until 1.0 names may still change in a minor version, and are listed in the changelog then.
+Names are imported on first use. Reading original weights, quantizing and sampling need the extra
+``phi3-core[quantization]``. Before 1.0, names may change in a minor version; the changelog lists such changes.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as in the package itself
+TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from typing import Any
 
@@ -174,7 +174,7 @@ _HOMES = {
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - the names are strings, of the table above
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - strings, from the table above
 
 
 def __getattr__(name: str) -> Any:

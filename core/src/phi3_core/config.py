@@ -1,4 +1,4 @@
-"""Settings from the environment: how long a backend may take before it counts as hung."""
+"""Settings from the environment: time limits, after which a backend counts as hung."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import os
 from .errors import UsageError
 
 TIME_LIMITS_S = {"detect": 20.0, "diagnose": 30.0, "load": 900.0, "prefill": 600.0, "token": 120.0}
-"""Seconds, by what a backend is asked for. ``PHI3_<NAME>_LIMIT`` in the environment overrides each."""
+"""Time limits of backend operations in seconds. The environment variable ``PHI3_<NAME>_LIMIT`` overrides each."""
 
 
 def time_limit(name: str) -> float:
-    """Return the time limit ``name`` of :data:`TIME_LIMITS_S` in seconds.
+    """Return a time limit of :data:`TIME_LIMITS_S` in seconds, or its override from the environment.
 
     Raises:
-        UsageError: the environment variable that overrides it is not a positive number.
+        UsageError: the environment variable is not a positive number.
     """
     variable = f"PHI3_{name.upper()}_LIMIT"
     text = os.environ.get(variable, "")

@@ -1,6 +1,6 @@
-"""What ``phi3 doctor`` shows: the machine, what is installed, what can run, and what each backend finds.
+"""Diagnostics for ``phi3 doctor``: the machine, installed packages, devices, and the findings of each backend.
 
-Every backend is asked in a process of its own, with a time limit (``PHI3_DIAGNOSE_LIMIT``, 30 s).
+Each backend is called in its own process, with a time limit (``PHI3_DIAGNOSE_LIMIT``, 30 s).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SEVEREST_FIRST = ("error", "warning", "info")
 
 @frozen(kw_only=True)
 class Diagnosis:
-    """One finding, and whose it is."""
+    """A finding and the backend that reported it."""
 
     backend: str
     finding: Finding
@@ -40,37 +40,43 @@ class Diagnosis:
 
 @frozen(kw_only=True)
 class Trial:
-    """A short answer that a device was asked for."""
+    """The result of generating a short answer on one device."""
 
     device: str
     outcome: str
-    """``answered``, or why not."""
+    """``answered``, or the error message."""
     text: str = ""
     load_s: float | None = None
-    """Until the engine was ready, obtaining the model included."""
+    """Seconds until the engine was ready, including the time to obtain the model."""
     time_to_first_token_s: float | None = None
     decode_tokens_per_s: float | None = None
 
 
 @frozen(kw_only=True)
 class Checkup:
-    """Everything that was found."""
+    """The results of all checks."""
 
     system: str
     python: str
     packages: Mapping[str, str]
-    """Versions of phi3's distributions and of what they require, as far as it is installed."""
+    """Versions of phi3's distributions and of their installed requirements."""
     settings: Mapping[str, str]
-    """The environment's variables that phi3 heeds."""
+    """Environment variables that begin with ``PHI3_``."""
     survey: Survey
     diagnoses: tuple[Diagnosis, ...]
     broken: tuple[Broken, ...]
-    """Backends that could not say what they find."""
+    """Backends whose ``diagnose`` hook failed."""
     trials: tuple[Trial, ...]
 
 
 def check_up(progress: Progress, *, generate: str | None = None, offline: bool = False) -> Checkup:
-    """Look at everything anew. ``generate`` is the model that every device is to answer with, if any."""
+    """Run all checks without using cached results.
+
+    Args:
+        progress: called with the current stage.
+        generate: a model to generate a short answer with on every device; None skips this check.
+        offline: use only files that are on this machine.
+    """
     progress("asking the backends")
     found = survey(refresh=True)
     diagnoses, broken = _diagnose(found)
@@ -87,7 +93,7 @@ def check_up(progress: Progress, *, generate: str | None = None, offline: bool =
 
 
 def packages() -> dict[str, str]:
-    """Versions of phi3's distributions, then of everything installed that they need, directly or not."""
+    """Return the versions of phi3's distributions, then those of their direct and indirect installed requirements."""
     installed: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions():
         installed.setdefault(_canonical(distribution.metadata["Name"] or ""), distribution)
@@ -96,7 +102,7 @@ def packages() -> dict[str, str]:
         for name, distribution in installed.items()
         if name.startswith("phi3-") or any(point.group == "phi3" for point in distribution.entry_points)
     )
-    # An extra of ours that is installed was asked for; an extra of others may be there by chance.
+    # Requirements of our own extras are included; those of other distributions' extras may be installed by chance.
     waiting = [_canonical(text) for name in ours for text in installed[name].requires or ()]
     needed: set[str] = set()
     while waiting:
@@ -108,7 +114,7 @@ def packages() -> dict[str, str]:
 
 
 def _canonical(requirement: str) -> str:
-    """The name of what is required, as indexes spell it."""
+    """Return the canonical name of the distribution that a requirement names."""
     return canonical_name(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
 
 
@@ -136,7 +142,7 @@ def _diagnose(found: Survey) -> tuple[tuple[Diagnosis, ...], tuple[Broken, ...]]
 
 
 def _try_all(found: Survey, model: str, progress: Progress, *, offline: bool) -> Iterator[Trial]:
-    """A device that is taken only when it is named is left out: there are reasons for that."""
+    """Try each device, except those that are used only when named."""
     for offer in found.offers:
         if offer.automatic:
             progress(f"generating on {offer.device}")
@@ -162,7 +168,7 @@ def _try(model: str, device: str, progress: Progress, *, offline: bool) -> Trial
 
 
 def report(checkup: Checkup) -> dict[str, Any]:
-    """All of it as plain data, without the user's name and what lies above their files."""
+    """Return a checkup as JSON-compatible data, made anonymous by :func:`anonymous`."""
     document = to_plain(checkup)
     document["survey"]["answers"] = [_plain_answer(answer) for answer in checkup.survey.answers]
     private = anonymous(document)
@@ -180,7 +186,7 @@ def _plain_answer(answer: Answer) -> dict[str, Any]:
 
 
 def anonymous(content: Any) -> Any:
-    """The same content with the user's home folder, the store's folder and the user's name taken out of its texts."""
+    """Return ``content`` with the home folder, the store's folder and the user's name replaced in all strings."""
     return _replaced(content, list(_private()))
 
 
@@ -188,14 +194,14 @@ def _private() -> Iterator[tuple[re.Pattern[str], str]]:
     folders = {str(paths.home()): "<store>", str(Path.home()): "~"}
     for folder in sorted(folders, key=len, reverse=True):
         if len(folder) > len(Path(folder).anchor):
-            # As a whole, and not where it is a part of another path.
+            # Matches the whole folder only, not the beginning or a part of another path.
             text = rf"(?<![\w.~/\\-]){re.escape(folder)}(?![\w.-])"
             yield re.compile(text, re.IGNORECASE if os.name == "nt" else 0), folders[folder]
     try:
         name = getpass.getuser()
     except (KeyError, OSError, ImportError):  # a user without a name, as in some containers
         return
-    # As a part of a path only: it may be a word like any other.
+    # Only as a path component: a user name may be an ordinary word.
     yield re.compile(rf"(?<=[\\/]){re.escape(name)}(?=[\\/]|$)"), "<user>"
 
 

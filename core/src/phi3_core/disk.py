@@ -1,4 +1,4 @@
-"""What disks and file systems say, as errors of ours: too little space is one error, wherever it is noticed."""
+"""Free disk space and file system errors. Lack of space is always a :class:`DiskFullError`."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ _WINDOWS_FULL = {39, 112}  # ERROR_HANDLE_DISK_FULL and ERROR_DISK_FULL
 
 
 def reason(error: OSError) -> str:
-    """Return the system's words for an error, in lower case."""
+    """Return the system's message for an error, in lower case."""
     return (error.strerror or str(error)).lower()
 
 
 def is_full(error: OSError) -> bool:
-    """Return whether an error means that a disk, or a user's share of it, is full."""
+    """Return whether an error means that a disk or a disk quota is full."""
     return error.errno in _FULL or getattr(error, "winerror", None) in _WINDOWS_FULL
 
 
 def raise_if_full(error: OSError, folder: Path, *, hint: str = STORE_HINT) -> None:
-    """Raise :class:`DiskFullError` if that is what an error means."""
+    """Raise :class:`DiskFullError` if ``error`` means that the disk of ``folder`` is full."""
     if is_full(error):
         raise DiskFullError(f"no space is left on the disk of {folder}", hint=hint) from error
 
 
 def existing_parent(folder: Path) -> Path:
-    """Return the folder itself or the nearest one above it that is there; at last the root of its disk."""
+    """Return ``folder`` or its nearest parent that exists; the root at last."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
 
 
 def free_bytes(folder: Path) -> int:
-    """Return what is free on the disk of a folder, which need not exist yet."""
+    """Return the free bytes on the disk of a folder, which need not exist yet."""
     return shutil.disk_usage(existing_parent(folder)).free
 
 
 def check_free(folder: Path, needed: float, what: str, *, hint: str = STORE_HINT) -> None:
-    """Refuse work that needs more than is free.
+    """Check that a disk has enough free space.
 
     Args:
-        folder: on the disk that is written to.
-        needed: in bytes.
-        what: what needs it, as the subject of a sentence.
-        hint: what can be done about it.
+        folder: a folder on the disk; it need not exist yet.
+        needed: bytes.
+        what: what needs the space, as the subject of the error message.
+        hint: the hint of the error.
 
     Raises:
-        DiskFullError: the disk has less; the message has both figures.
+        DiskFullError: less than ``needed`` is free; the message has both figures.
     """
     free = free_bytes(folder)
     if free < needed:

@@ -1,8 +1,8 @@
 """Versions of installed distributions, read from the names of their metadata folders.
 
-A distribution's version is in the name of its folder ``NAME-VERSION.dist-info``, where all of them can be read at
-once (https://packaging.python.org/en/latest/specifications/recording-installed-packages/). Parsing the metadata in
-there takes ten times as long.
+The folder name ``NAME-VERSION.dist-info`` contains the version
+(https://packaging.python.org/en/latest/specifications/recording-installed-packages/), so listing a directory gives
+the versions of all distributions in it. Parsing their metadata takes ten times as long.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ _SUFFIX = ".dist-info"
 
 
 def canonical_name(name: str) -> str:
-    """Return a distribution's name as package indexes spell it: ``Phi3_Core`` is ``phi3-core``."""
+    """Return the canonical name of a distribution, as package indexes write it: ``phi3-core`` for ``Phi3_Core``."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def installed_versions(names: Iterable[str], path: Sequence[str] | None = None) -> Mapping[str, str]:
-    """Return the versions of those distributions that are installed, by their canonical names.
+    """Return the versions of installed distributions by canonical name.
 
     Args:
-        names: canonical names to look for.
-        path: folders to look in; by default, where modules are imported from. Of a distribution that is there
-            twice, the first is the one that is imported.
+        names: canonical names to look for; those that are not installed are left out of the result.
+        path: folders to search, by default ``sys.path``. The first match counts, as for imports.
     """
     folders = list(sys.path if path is None else path)
     seen: dict[str, str] = {}
     for folder in folders:
-        with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:  # not there, or an archive
+        with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:  # missing, or an archive
             for entry in entries:
                 if entry.name.endswith(_SUFFIX):
                     folder_name, _, number = entry.name.removesuffix(_SUFFIX).partition("-")
@@ -45,8 +44,8 @@ def installed_versions(names: Iterable[str], path: Sequence[str] | None = None) 
 
 
 def _elsewhere(name: str, folders: list[str]) -> str | None:
-    """Look for a distribution without such a folder: old tools, some systems and source trees have those."""
-    import importlib.metadata  # start-up: a large module, for what is rare
+    """Return the version of a distribution without such a folder: from old tools, some systems and source trees."""
+    import importlib.metadata  # start-up: a large module, rarely needed
 
     for distribution in importlib.metadata.distributions(name=name, path=folders):
         return distribution.version

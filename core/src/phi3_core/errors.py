@@ -1,73 +1,79 @@
-"""Everything that can go wrong, as one tree.
+"""The exceptions of phi3-core, as one tree.
 
 ::
 
-    Phi3Error                      exit code 1   something nobody foresaw
-    ├── UsageError                          2   the request cannot be carried out as it was put
-    │   └── PromptTooLongError              2   more tokens than the model's context holds
-    ├── NoDeviceError                       3   no installed backend offers a usable device
+    Phi3Error                      exit code 1   base class
+    ├── UsageError                          2   the request is invalid
+    │   └── PromptTooLongError              2   the prompt does not fit the context
+    ├── NoDeviceError                       3   no installed backend offers a matching device
     ├── ModelError                          4   the model is unknown, cannot be obtained, or is damaged
-    │   ├── NoArtifactError                 4   no form of it that this device loads; another device may load one
-    │   ├── TooLargeError                   4   it does not fit the device's memory
-    │   ├── NotOnHubError                   4   the hub answers, and does not have what was asked for
+    │   ├── NoArtifactError                 4   no artifact for this device; another device may have one
+    │   ├── TooLargeError                   4   the model does not fit the device's memory
+    │   ├── NotOnHubError                   4   the hub has no such repository, revision, folder or file
     │   └── StoreError                      4   the store cannot be read or written
     │       └── DiskFullError               4   a disk has too little free space
-    └── BackendError                        5   a backend raised, died or stopped answering
-        └── BackendDiedError                5   its process is gone, and the engine with it
+    └── BackendError                        5   a backend raised, died, timed out, or returned an invalid result
+        └── BackendDiedError                5   the worker process died, and the engine with it
 
-Plugins raise these too: they cross the process boundary by their class name, message and hint.
-Anything else that a plugin raises arrives as :class:`BackendError`.
+Plugins raise these too: the class name, message and hint are sent to the user's process. Any other exception of a
+plugin arrives as :class:`BackendError`.
 """
 
 from __future__ import annotations
 
 import contextlib
 
-TYPE_CHECKING = False  # as in the package itself
+TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 class Phi3Error(Exception):
-    """The root. ``message`` is one sentence without a full stop; ``hint`` is something that can be done or run."""
+    """Base class of all errors.
+
+    Args:
+        message: one sentence, without a full stop.
+        hint: what the user can do, or a command to run.
+    """
 
     exit_code = 1
+    """Exit code of the command line."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.last_lines: tuple[str, ...] = ()
-        """What a worker process, or native code in it, printed last."""
+        """The last lines that the worker process printed, including output of native code."""
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
 class UsageError(Phi3Error):
-    """The request cannot be carried out as it was put."""
+    """The request is invalid: an unknown option, an unsuitable value, or a feature that the engine does not have."""
 
     exit_code = 2
 
 
 class PromptTooLongError(UsageError):
-    """The prompt has more tokens than the context leaves room for."""
+    """The prompt does not fit the context, or leaves no room for an answer."""
 
 
 class NoDeviceError(Phi3Error):
-    """No installed backend offers a device that fits the request."""
+    """No installed backend offers a device that matches the request."""
 
     exit_code = 3
 
 
 class ModelError(Phi3Error):
-    """The model is unknown, cannot be obtained in a form that the device loads, or is damaged."""
+    """The model is unknown, cannot be obtained, or is damaged."""
 
     exit_code = 4
 
 
 class NoArtifactError(ModelError):
-    """The model is not available in a form that this device loads. Another device may load it."""
+    """No artifact of the model can be loaded on this device. Another device may have one."""
 
 
 class TooLargeError(ModelError):
@@ -75,7 +81,7 @@ class TooLargeError(ModelError):
 
 
 class NotOnHubError(ModelError):
-    """The hub answers, and does not have the repository, revision, folder or file that was asked for."""
+    """The hub does not have the requested repository, revision, folder or file."""
 
 
 class StoreError(ModelError):
@@ -83,17 +89,17 @@ class StoreError(ModelError):
 
 
 class DiskFullError(StoreError):
-    """A disk has too little free space, for the store or for another file that was asked for."""
+    """A disk has too little free space for the store or for another output."""
 
 
 class BackendError(Phi3Error):
-    """A backend raised, died, stopped answering, or answered nonsense."""
+    """A backend raised an exception, died, exceeded a time limit, or returned an invalid result."""
 
     exit_code = 5
 
 
 class BackendDiedError(BackendError):
-    """The backend's process is gone, and the engine in it."""
+    """The worker process of a backend died, and the engine with it."""
 
 
 _CROSSING: dict[str, type[Phi3Error]] = {
@@ -107,18 +113,18 @@ _CROSSING: dict[str, type[Phi3Error]] = {
 
 @contextlib.contextmanager
 def as_usage_error(*, hint: str | None = None) -> Iterator[None]:
-    """Turn what a value object says about its arguments (``TypeError``, ``ValueError``) into a :class:`UsageError`."""
+    """Convert a ``TypeError`` or ``ValueError`` of a value's validation to :class:`UsageError`."""
     try:
         yield
     except (TypeError, ValueError) as error:
-        # attrs puts the attribute and the class behind the sentence
+        # attrs appends the attribute and the class to the arguments
         raise UsageError(str(error.args[0]) if error.args else str(error), hint=hint) from error
 
 
 def from_wire(kind: str, message: str, hint: str | None) -> Phi3Error:
-    """Rebuild an error that a worker process reported.
+    """Return the exception for an error that a worker process reported.
 
-    Classes that are not part of the tree become :class:`BackendError`, with their name kept in the message.
+    A class outside of the tree becomes :class:`BackendError`, with the class name in the message.
     """
     known = _CROSSING.get(kind)
     if known is None:

@@ -1,4 +1,4 @@
-"""Load a resolved model on a device: the engine in its worker process, and the tokenizer in this one."""
+"""Load a resolved model on a device: the engine in a worker process, the tokenizer in this one."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ class LoadedEngine:
     precision: str
     tokenizer: Tokenizer
     context_length: int
-    """Tokens of prompt and answer together."""
+    """Maximum number of tokens of prompt and answer together."""
     capabilities: frozenset[str] = field(converter=frozenset)
-    """What only some engines can do, e.g. ``json_schema``."""
+    """Optional features of the engine, such as ``json_schema``."""
 
 
 def load_engine(
     ref: ModelRef, request: ModelRequest, candidate: Candidate, resolved: ResolvedModel, worker: Worker
 ) -> LoadedEngine:
-    """Load ``resolved`` on the candidate's device.
+    """Load a resolved model on the candidate's device.
 
     The worker loads the weights while this process reads the tokenizer.
 
     Raises:
-        UsageError: the engine does not take one of the options.
+        UsageError: the engine does not accept one of the options.
         ModelError: the weights or the tokenizer are damaged.
-        BackendError: the backend failed, died, or did not answer in time.
+        BackendError: the backend failed, died, or exceeded its time limit.
     """
     device, artifact = candidate.device, resolved.artifact
     worker.begin("load", artifact=artifact, device=device, options=request.options, purpose=request.purpose)
@@ -75,7 +75,7 @@ def load_engine(
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer:
-    """Read tokenizer and template; a first, empty use compiles the template while the worker is loading."""
+    """Read the tokenizer, and encode an empty message to compile the chat template while the worker is loading."""
     from .text.tokenizer import Tokenizer  # start-up: jinja2 and tokenizers, imported while the worker loads
 
     tokenizer = Tokenizer.from_folder(folder)

@@ -1,4 +1,4 @@
-"""The computer this runs on, and a word that changes when its drivers do."""
+"""The properties of this machine, and a fingerprint of its drivers."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from .values import Machine
 _SYSTEMS = {"Linux": "linux", "Windows": "windows", "Darwin": "macos"}
 _ARCHITECTURES = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 
-# What tells on Linux that a driver, a device node or a user-space library came, went or changed its permissions.
+# On Linux these change when a driver, device node or user-space library is added or removed, or its access changes.
 _LINUX_DEVICE_FOLDERS = ("/dev/accel", "/dev/dri")
 _LINUX_DRIVER_VERSIONS = ("/sys/module/intel_vpu", "/sys/module/xe", "/sys/module/i915", "/sys/module/amdgpu")
 _LINUX_LIBRARIES = ("/etc/ld.so.cache", "/etc/OpenCL/vendors")
-# A device that was switched on or off in the firmware, put in or taken out, was so before this start of the machine.
+# Changes at each boot, because devices are enabled in the firmware, plugged in or removed while the machine is off.
 _LINUX_BOOT = "/proc/sys/kernel/random/boot_id"
-# Where programs look for libraries before the cache; and whether somebody sits at the computer or sees it from afar.
+# The library search path, which comes before the cache; and whether a Windows session is local or remote.
 _ENVIRONMENT = ("LD_LIBRARY_PATH", "SESSIONNAME")
 # Device classes whose subkeys hold a DriverVersion: display adapters and compute accelerators.
 _WINDOWS_CLASSES = ("{4d36e968-e325-11ce-bfc1-08002be10318}", "{f01a9d53-3ff6-48d2-9f97-c8a7004be10c}")
 
 
 def this_machine() -> Machine:
-    """Describe the machine. Takes some tens of milliseconds, most of them the import of psutil."""
-    import psutil  # start-up: most of what this function takes
+    """Return the properties of this machine. The first call takes tens of milliseconds to import psutil."""
+    import psutil  # start-up: most of this function's time
 
     battery = None
-    # Containers and some virtual machines have no power supplies to ask, in one way or another.
+    # Without a power supply, as in containers and some virtual machines, psutil raises various exceptions.
     with contextlib.suppress(Exception):
         battery = psutil.sensors_battery()
     system = platform.system()
@@ -45,7 +45,7 @@ def this_machine() -> Machine:
 
 
 def driver_fingerprint() -> tuple[str, ...]:
-    """What changes when a driver is installed, updated or becomes accessible. Read without loading anything."""
+    """Return strings that change when a driver is installed, updated or becomes accessible. Loads no driver."""
     facts = [sys.platform, platform.release(), platform.version()]
     facts += [f"{name} {os.environ.get(name, '')}" for name in _ENVIRONMENT]
     if sys.platform == "linux":
@@ -75,7 +75,7 @@ def _linux_facts() -> Iterator[str]:
 
 def _windows_facts() -> list[str]:
     facts: list[str] = []
-    if sys.platform == "win32":  # keeps the type checker off winreg elsewhere
+    if sys.platform == "win32":  # for type checkers: winreg exists on Windows only
         import winreg
 
         for name in _WINDOWS_CLASSES:
@@ -88,7 +88,7 @@ def _windows_facts() -> list[str]:
 
 
 def _windows_devices() -> list[str]:
-    """The devices of these classes that are present, and their problem codes: a disabled one keeps its driver."""
+    """Return the devices of these classes that are present, with problem codes: a disabled device keeps its driver."""
     from .windows import FILTER_CLASS, DeviceManager  # start-up: ctypes, which only Windows needs
 
     manager = DeviceManager()

@@ -1,4 +1,4 @@
-"""What a user holds: text in, text out, and what to do when the engine dies."""
+"""A loaded model: text in, text out, with failover to the next device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 class Model:
-    """A loaded model. One answer is generated at a time; other threads wait for their turn."""
+    """A loaded model, as :func:`phi3_core.load` returns it.
+
+    One answer is generated at a time; calls from other threads wait. If an engine fails, the next device that matches
+    the request continues the answer.
+    """
 
     def __init__(self, session: EngineSession) -> None:
         engine = session.ready()
@@ -33,62 +37,86 @@ class Model:
         self._owner: int | None = None
         self._closed = False
 
-    # --- what it is -------------------------------------------------------------------------------------------------
+    # --- properties -------------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
+        """The name of the model."""
         return self._session.name
 
     @property
     def device(self) -> str:
-        """Where it runs now, as ``backend:device``."""
+        """The current device as ``backend:device``; ``none`` without an engine."""
         return str(self._session.engine.device) if self._session.engine else "none"
 
     @property
     def precision(self) -> str:
+        """The precision of the weights; ``none`` without an engine."""
         return self._session.engine.precision if self._session.engine else "none"
 
     @property
     def context_length(self) -> int:
-        """Tokens of prompt and answer together."""
+        """Maximum number of tokens of prompt and answer together."""
         return self._context_length
 
-    # --- using it ---------------------------------------------------------------------------------------------------
+    # --- generation -------------------------------------------------------------------------------------------------
 
     def generate(self, prompt: str, *, system: str | None = None, **options: Unpack[GenerationOptions]) -> Reply:
-        """Answer one prompt. Raises as :meth:`stream_chat`."""
+        """Answer one prompt.
+
+        Args:
+            prompt: the user's message.
+            system: the system message, if any.
+            **options: see :class:`~phi3_core.replies.GenerationOptions`.
+
+        Returns:
+            The complete answer.
+
+        Raises:
+            Phi3Error: see :meth:`stream_chat`.
+        """
         return self.chat(_messages(prompt, system), **options)
 
     def stream(self, prompt: str, *, system: str | None = None, **options: Unpack[GenerationOptions]) -> Stream:
-        """Answer one prompt in chunks. Raises as :meth:`stream_chat`."""
+        """Answer one prompt, as chunks of text. Takes the arguments of :meth:`generate`."""
         return self.stream_chat(_messages(prompt, system), **options)
 
     def chat(self, messages: Sequence[Message], **options: Unpack[GenerationOptions]) -> Reply:
-        """Answer the last of ``messages``. Raises as :meth:`stream_chat`."""
+        """Answer a conversation. Takes the arguments of :meth:`stream_chat`, and returns the complete answer."""
         stream = self.stream_chat(messages, **options)
         for _ in stream:
             pass
         return stream.reply
 
     def stream_chat(self, messages: Sequence[Message], **options: Unpack[GenerationOptions]) -> Stream:
-        """Answer the last of ``messages`` in chunks.
+        """Answer a conversation, as chunks of text.
 
-        Raises (here or while streaming):
-            UsageError: the messages or options make no sense.
-            PromptTooLongError: the messages leave no room in the context.
-            BackendError: the engine failed, and no other device could take over.
+        Args:
+            messages: the conversation, oldest message first.
+            **options: see :class:`~phi3_core.replies.GenerationOptions`.
+
+        Returns:
+            An iterator over the chunks. Errors may also be raised while it is read.
+
+        Raises:
+            UsageError: the messages or options are invalid, or the model is closed.
+            PromptTooLongError: the messages leave no room for an answer in the context.
+            BackendError: the engine failed, and no other device could continue.
         """
         return self.answer(messages, GenerationSettings.of(options))
 
     def answer(self, messages: Sequence[Message], settings: GenerationSettings) -> Stream:
-        """:meth:`stream_chat` with options that were validated before."""
+        """Answer a conversation as :meth:`stream_chat` does, with validated settings."""
         return self._stream(messages, settings, owner=threading.get_ident())
 
     async def astream(
         self, prompt: str, *, system: str | None = None, **options: Unpack[GenerationOptions]
     ) -> AsyncIterator[str]:
-        """Answer one prompt in chunks without blocking the event loop. Raises as :meth:`stream_chat`."""
-        import asyncio  # start-up: a quarter of what importing this module takes
+        """Answer one prompt, as chunks of text, without blocking the event loop.
+
+        Takes the arguments of :meth:`generate`.
+        """
+        import asyncio  # start-up: a quarter of this module's import time
 
         messages, settings = _messages(prompt, system), GenerationSettings.of(options)
         stream = await asyncio.to_thread(self._stream, messages, settings, owner=None)
@@ -102,17 +130,17 @@ class Model:
                     return
                 yield str(chunk)
         finally:
-            # A task that is cancelled leaves a thread behind that waits for a token: let it have that first.
+            # The thread of a cancelled task is still waiting for a token: closing has to wait for it.
             if waiting is not None and not waiting.done():
                 await asyncio.wait([waiting])
             await asyncio.to_thread(stream.close)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Return how many tokens of the context these messages take."""
+        """Return the number of tokens of a conversation, chat template included."""
         return len(self._tokenizer.encode_chat(messages))
 
     def close(self) -> None:
-        """End the engine and its process."""
+        """Close the engine and end its worker process."""
         self._closed = True
         self._session.close()
 
@@ -123,10 +151,10 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            self._session.kill()  # somebody is waiting at the console
+            self._session.kill()  # end at once on Ctrl-C
         self.close()
 
-    # --- how it does it ---------------------------------------------------------------------------------------------
+    # --- implementation ---------------------------------------------------------------------------------------------
 
     def _request(self, messages: Sequence[Message], settings: GenerationSettings) -> GenerationRequest:
         prompt = self._tokenizer.encode_chat(messages)
@@ -154,7 +182,7 @@ class Model:
 
     @contextlib.contextmanager
     def _in_turn(self, owner: int | None) -> Iterator[None]:
-        """Wait for other threads' answers. ``owner`` is this thread, or None if it is the event loop's business."""
+        """Wait for other threads' answers to end. ``owner`` is this thread's id, or None for :meth:`astream`."""
         if owner is not None and owner == self._owner:
             raise UsageError("another answer of this model is still being streamed", hint="finish it, or close() it")
         with self._turn:

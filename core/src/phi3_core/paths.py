@@ -1,4 +1,4 @@
-"""Where the runtime keeps its files: ``PHI3_HOME``, else the platform's cache folder."""
+"""The store's root folder (``PHI3_HOME``, else the platform's cache folder), and JSON files in it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 
 LARGEST_JSON = 128 * 2**20
+"""Size limit of JSON files in bytes."""
 
 
 def home() -> Path:
-    """The store's root, which need not exist yet."""
+    """Return the store's root folder, which need not exist yet."""
     given = os.environ.get("PHI3_HOME")
     if given:
         return Path(given).expanduser().absolute()
-    import platformdirs  # start-up: not needed where PHI3_HOME is set
+    import platformdirs  # start-up: not needed if PHI3_HOME is set
 
     return Path(platformdirs.user_cache_dir("phi3", appauthor=False))
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None if it is missing, not JSON, or absurdly large or deep."""
+    """Return the content of a JSON file, or None if it is missing, invalid, too large or nested too deeply."""
     try:
         if path.stat().st_size > LARGEST_JSON:
             return None
@@ -32,9 +33,9 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file so that readers see the old content or the new one, never a part."""
+    """Write a JSON file atomically: readers see either the old content or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not of tempfile's making: its files are for their owner's eyes only, and would stay so.
+    # Not made by tempfile, whose files only their owner can read, also after renaming.
     new = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
         with new.open("x", encoding="utf-8") as stream:

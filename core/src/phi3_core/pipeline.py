@@ -1,7 +1,6 @@
 """From a request to token ids in five steps: survey, choose, obtain, load, generate. Read this file first.
 
-Each step is one call into the room of its name. An :class:`~phi3_core.session.EngineSession` repeats the third and
-fourth with the next candidate when a device fails.
+Each step is one call. The session repeats steps 3 and 4 with the next candidate when a device fails.
 """
 
 from __future__ import annotations
@@ -23,50 +22,46 @@ from .worker.pool import WorkerPool
 
 
 def open_session(request: ModelRequest, pool: WorkerPool) -> EngineSession:
-    """Take the first four steps: return a session with an engine on the best device that works.
+    """Run steps 1 to 4: return a session with an engine on the best device that works.
 
     Raises:
-        ModelError: the model is unknown, damaged or out of reach, or available for none of the devices.
-        NoDeviceError: no device fits the request.
-        BackendError: the backend of the last candidate failed.
+        ModelError: the model is unknown, damaged, cannot be obtained, or fits no device.
+        NoDeviceError, BackendError: no device matches the request, or the last one's backend failed.
     """
     store, ref, found, candidates = _candidates(request)
 
     def load(candidate: Candidate) -> LoadedEngine:
-        with ExitStack() as stack:  # ends the worker, unless an engine is loaded in it
-            worker = stack.enter_context(
-                pool.take(found.backend(candidate.device.backend), disposable=request.purpose == "answer")
-            )
-            resolved = obtain(ArtifactRequest.of(request, ref, candidate), store, worker)  # 3. from the store, or made
-            engine = load_engine(ref, request, candidate, resolved, worker)  # 4. in a process of its own
+        wanted, backend = ArtifactRequest.of(request, ref, candidate), found.backend(candidate.device.backend)
+        with ExitStack() as stack:  # ends the worker if loading fails
+            worker = stack.enter_context(pool.take(backend, disposable=request.purpose == "answer"))
+            resolved = obtain(wanted, store, worker)  # 3. from the store, or made
+            engine = load_engine(ref, request, candidate, resolved, worker)  # 4. in the worker process
             stack.pop_all()
             return engine
 
-    session = EngineSession(ref.name, candidates, load)
-    session.load_next()
-    return session
+    return EngineSession(ref.name, candidates, load).open()
 
 
 def generate(session: EngineSession, request: GenerationRequest) -> Generator[int, None, None]:
-    """Take the fifth step: yield the ids of an answer. Raises as :meth:`EngineSession.generate`."""
-    return session.generate(request)  # 5. ids in, ids out
+    """Run step 5: yield the token ids of an answer. Raises as :meth:`EngineSession.generate`."""
+    return session.generate(request)  # 5. token ids in, token ids out
 
 
 def fetch(request: ModelRequest) -> FetchedModel:
-    """Take the first three steps: obtain the model for the best device. Raises as :func:`open_session`."""
+    """Run steps 1 to 3: obtain the model for the best device. Raises as :func:`open_session`."""
     store, ref, found, candidates = _candidates(request)
 
     def step(candidate: Candidate) -> FetchedModel:
-        backend = found.backend(candidate.device.backend)
+        wanted, backend = ArtifactRequest.of(request, ref, candidate), found.backend(candidate.device.backend)
         with WorkerPool().take(backend) as worker:
-            resolved = obtain(ArtifactRequest.of(request, ref, candidate), store, worker)
+            resolved = obtain(wanted, store, worker)
         return FetchedModel(ref=ref, device=candidate.device, backend=backend, resolved=resolved)
 
     return CandidateQueue(candidates).first(step)
 
 
 def plan(request: ModelRequest) -> DownloadPlan:
-    """Plan what :func:`fetch` would download. Raises as :func:`open_session`."""
+    """Return what :func:`fetch` would download. Raises as :func:`open_session`."""
     store, ref, found, candidates = _candidates(request)
 
     def step(candidate: Candidate) -> DownloadPlan:
@@ -79,6 +74,6 @@ def plan(request: ModelRequest) -> DownloadPlan:
 def _candidates(request: ModelRequest) -> tuple[Store, ModelRef, Survey, tuple[Candidate, ...]]:
     store = Store()
     ref = look_up(request.model, store)
-    found = survey(refresh=request.refresh)  # 1. every backend, asked alone
+    found = survey(refresh=request.refresh)  # 1. each backend in its own process
     warn_of_broken(found)
-    return store, ref, found, choose(found, request.device)  # 2. ranked, with a reason
+    return store, ref, found, choose(found, request.device)  # 2. ranked, with reasons

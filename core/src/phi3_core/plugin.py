@@ -1,7 +1,7 @@
-"""Backends as plugins: which are installed, as their metadata tells, and one of them imported and called with types.
+"""Backends as plugins: discovery from package metadata, and typed calls of one plugin's hooks.
 
-The user's process only reads metadata (:func:`installed`). A plugin's code is imported and called in a worker process
-(:class:`PluginHooks`, :mod:`phi3_core.worker`), so that a plugin which hangs, exits or crashes takes nothing with it.
+The user's process only reads metadata (:func:`installed`). Plugins are imported and called in worker processes
+(:class:`PluginHooks`, :mod:`phi3_core.worker`), so a plugin that hangs, exits or crashes does not affect the rest.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Backend:
     """An installed backend."""
 
     name: str
+    """The entry point's name."""
     target: str
     """The entry point's value, ``module`` or ``module:attribute``."""
     distribution: str
@@ -51,7 +52,7 @@ class Backend:
 
 @frozen(kw_only=True)
 class Broken:
-    """A backend that does not import, raises, hangs, dies or answers nonsense. The others go on working."""
+    """A backend that fails to import, raises, hangs, dies or returns an invalid result. Others are not affected."""
 
     plugin: str
     distribution: str
@@ -59,17 +60,17 @@ class Broken:
 
 
 def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
-    """Read the installed distributions' metadata for backends, and for names that two of them claim."""
-    import importlib.metadata  # start-up: a worker process needs no metadata
+    """Return the installed backends, and as broken those whose name another distribution has already registered."""
+    import importlib.metadata  # start-up: worker processes need no metadata
 
     backends: dict[str, Backend] = {}
     broken: list[Broken] = []
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        # A distribution without metadata cannot have entry points; the type allows it all the same.
+        # For type checkers: an entry point that was found always has a distribution.
         name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
         found = Backend(name=point.name, target=point.value, distribution=name, version=version)
         known = backends.setdefault(found.name, found)
-        # One distribution may be seen twice: installed as editable and found on PYTHONPATH.
+        # A distribution may be found twice: an editable install that is also on PYTHONPATH.
         if (known.distribution, known.target) != (found.distribution, found.target):
             error = f"the name {found.name!r} is taken by {known.distribution} {known.version}; uninstall one of them"
             broken.append(Broken(plugin=found.name, distribution=found.distribution, error=error))
@@ -77,13 +78,13 @@ def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
 
 
 class PluginHooks:
-    """The hooks of one backend. Answers of a wrong type are a :class:`BackendError` that names the hook."""
+    """The hooks of one backend. A result of the wrong type raises :class:`BackendError`, which names the hook."""
 
     def __init__(self, backend: Backend) -> None:
-        """Import the plugin and compare its hooks with the specs. Whatever the import raises passes through.
+        """Import the plugin and validate its hooks against the specs. Exceptions of the import are not caught.
 
         Raises:
-            BackendError: it was written for another contract, misspells a hook, or lacks one that it must have.
+            BackendError: the plugin was written for another contract, has an unknown hook, or lacks a required one.
         """
         # start-up: only worker processes need pluggy
         import pluggy
@@ -115,7 +116,7 @@ class PluginHooks:
         return answer
 
     def _many(self, name: str, kinds: tuple[type, ...], **arguments: object) -> list[Any]:
-        # Not `firstresult`: pluggy gives a list with this one backend's answer, and leaves None out.
+        # Not `firstresult`: pluggy returns a list with this one backend's result, or an empty one for None.
         answers = getattr(self._manager.hook, name)(**arguments) or [None]
         words = " and ".join(kind.__name__ for kind in kinds)
         items: list[Any] = []
@@ -129,6 +130,7 @@ class PluginHooks:
         return items
 
     def detect(self, machine: Machine) -> list[Offer | Refusal]:
+        """Call ``detect``, and check that every device belongs to this backend and is offered once."""
         answers: list[Offer | Refusal] = self._many("detect", (Offer, Refusal), machine=machine)
         devices = [answer.device for answer in answers if isinstance(answer, Offer)]
         for device in devices:
@@ -139,50 +141,57 @@ class PluginHooks:
         return answers
 
     def recognize(self, path: Path) -> str | None:
+        """Call ``recognize``, and check that it returns a known precision or None."""
         precision = self._one("recognize", (str, type(None)), path=path)
         if precision is not None and precision not in PRECISIONS:
             raise BackendError(f"recognize returned {precision!r}, not one of {', '.join(PRECISIONS)}")
         return precision
 
     def published(self, model: str, device: Device, precision: str) -> Published | None:
+        """Call ``published``."""
         return self._one("published", (Published, type(None)), model=model, device=device, precision=precision)
 
     def quantize(
         self, source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress
     ) -> Mapping[str, str] | None:
+        """Call ``quantize``."""
         kinds: Any = (Mapping, type(None))
         given = {"source": source, "device": device, "recipe": recipe, "output": output, "progress": progress}
         tools: Mapping[str, str] | None = self._one("quantize", kinds, **given)
         return tools
 
     def load(self, artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> Engine:
-        # mypy: a protocol is not a concrete type, and isinstance with it is what `runtime_checkable` is for
+        """Call ``load``."""
+        # mypy does not accept a protocol as type[T], although it is `runtime_checkable`
         kind: Any = Engine
         engine: Engine = self._one("load", kind, artifact=artifact, device=device, options=options, purpose=purpose)
         return engine
 
     def generate(self, engine: Engine, request: GenerationRequest) -> Iterator[int]:
+        """Call ``generate``."""
         kind: Any = Iterator
         ids: Iterator[int] = self._one("generate", kind, engine=engine, request=request)
         return ids
 
     def logits(self, engine: Engine, ids: Sequence[int]) -> np.ndarray:
+        """Call ``logits``; the caller checks the shape."""
         found: np.ndarray = self._manager.hook.logits(engine=engine, ids=ids)
         return found
 
     def diagnose(self, machine: Machine) -> list[Finding]:
+        """Call ``diagnose``."""
         return self._many("diagnose", (Finding,), machine=machine)
 
 
 def _import(backend: Backend) -> Any:
-    """Import what the entry point names."""
+    """Return the object of the entry point."""
     from importlib.metadata import EntryPoint
 
     return EntryPoint(name=backend.name, value=backend.target, group=ENTRY_POINT_GROUP).load()
 
 
 def _check_contract(backend: Backend) -> None:
-    """Compare the contract that a plugin's module states, if it does, with those that this core knows."""
+    """Check the contract that a plugin's module states, if any, against the supported ones."""
     from .hookspecs import CONTRACT, OLDEST_CONTRACT  # start-up: as in PluginHooks
 
     stated = getattr(sys.modules[backend.target.partition(":")[0]], "CONTRACT", CONTRACT)

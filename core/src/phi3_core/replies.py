@@ -1,4 +1,4 @@
-"""What is asked of a model, and what it answers."""
+"""Options of a generation, and the reply."""
 
 from __future__ import annotations
 
@@ -18,24 +18,28 @@ DEFAULT_MAX_NEW_TOKENS = 1024
 _OPTIONS_HINT = "phi3 run --help lists what can be set"
 
 Message = Mapping[str, str]
-"""``{"role": "user", "content": "…"}``; roles are system, user and assistant."""
+"""A message of a conversation, ``{"role": "user", "content": "…"}``; roles are system, user and assistant."""
 
 
 class GenerationOptions(TypedDict, total=False):
-    """What every way of generating takes."""
+    """Keyword arguments of all methods that generate; see also :class:`~phi3_core.values.Sampling`."""
 
     max_new_tokens: int
-    """At most this many tokens; without it 1024, or what the context leaves."""
+    """Maximum number of tokens to generate, 1024 by default; limited by the context."""
     temperature: float
-    """0, the default, is greedy and repeatable."""
+    """0 (the default) is greedy and repeatable."""
     top_k: int
+    """Keep the k likeliest tokens; 0 (the default) keeps all."""
     top_p: float
+    """Keep the likeliest tokens that together reach this probability; 1 (the default) keeps all."""
     repetition_penalty: float
+    """Over 1 discourages tokens that have occurred; 1 (the default) has no effect."""
     seed: int | None
+    """Makes sampling repeatable."""
     stop: Sequence[str]
-    """Strings that end the answer; they are not part of it."""
+    """Strings that end the answer and are not part of it."""
     json_schema: str | None
-    """A JSON schema, as text, that the answer has to follow; only engines with that capability take it."""
+    """A JSON schema, as text, that the answer follows; only for engines with the capability ``json_schema``."""
 
 
 @frozen(kw_only=True)
@@ -49,10 +53,10 @@ class GenerationSettings:
 
     @classmethod
     def of(cls, options: GenerationOptions) -> GenerationSettings:
-        """Validate options.
+        """Return validated options.
 
         Raises:
-            UsageError: one is unknown, or has a value that makes no sense.
+            UsageError: an option is unknown or has an invalid value.
         """
         given: dict[str, Any] = dict(options)
         unknown = set(given) - set(GenerationOptions.__annotations__)
@@ -60,7 +64,7 @@ class GenerationSettings:
             raise UsageError(f"unknown option {min(unknown)!r}", hint=_OPTIONS_HINT)
         stop = given.pop("stop", ())
         stop = (stop,) if isinstance(stop, str) else tuple(stop)
-        StopStrings(stop)  # refuses an empty one
+        StopStrings(stop)  # raises for an empty string
         max_new_tokens = given.pop("max_new_tokens", DEFAULT_MAX_NEW_TOKENS)
         if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise UsageError(f"max_new_tokens must be 1 or more, not {max_new_tokens!r}", hint=_OPTIONS_HINT)
@@ -72,37 +76,40 @@ class GenerationSettings:
 
 @frozen(kw_only=True)
 class Attempt:
-    """A device that was tried, and what came of it: ``answered``, or the reason why not."""
+    """A device that was tried for an answer, and the outcome."""
 
     device: str
+    """The device as ``backend:device``."""
     outcome: str
+    """``answered``, or the error message."""
 
 
 @frozen(kw_only=True)
 class Reply:
-    """An answer, and how it came about."""
+    """A complete answer, with its statistics."""
 
     text: str
     model: str
+    """The name of the model."""
     device: str
-    """Where it was generated, or its end was, as ``backend:device``."""
+    """The device that generated the answer, or its end after a failover, as ``backend:device``."""
     precision: str
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
-    """``stop`` or ``length``."""
+    """``stop``, or ``length`` if the answer was cut off at the maximum number of tokens."""
     time_to_first_token_s: float | None
-    """Seconds from the call to the first token; None if there was none."""
+    """Seconds from the call to the first token; None without a token."""
     decode_tokens_per_s: float | None
-    """Tokens after the first, over the time they took; None if there were none."""
+    """Tokens per second after the first token; None with fewer than two tokens."""
     attempts: tuple[Attempt, ...]
-    """Devices that were tried for this answer, in order; of a model's first answer also those that did not load."""
+    """The devices tried for this answer, in order. A model's first answer includes those that failed to load."""
 
 
 class Stream:
-    """The text of an answer in chunks, as they come. ``reply`` is there once they have all come.
+    """An iterator over the chunks of an answer's text. ``reply`` is available at its end.
 
-    Closing a stream early stops the engine; leaving a ``with`` block closes it.
+    Closing a stream early stops the engine. A ``with`` statement closes it on exit.
     """
 
     def __init__(self, chunks: Generator[str | Reply, None, None]) -> None:
@@ -122,7 +129,7 @@ class Stream:
 
     @property
     def reply(self) -> Reply:
-        """The whole answer.
+        """The complete answer.
 
         Raises:
             UsageError: the stream has not ended.
@@ -132,7 +139,7 @@ class Stream:
         return self._reply
 
     def close(self) -> None:
-        """Stop the engine if it is still at work."""
+        """Stop the engine if it is still generating."""
         self._chunks.close()
 
     def __enter__(self) -> Self:

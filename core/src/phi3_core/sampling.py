@@ -1,7 +1,7 @@
-"""The next token from logits, for engines whose runtimes leave the choice to their caller.
+"""Choose the next token from logits, for engines whose runtimes do not sample.
 
-Penalty, temperature, top-k, nucleus, draw: in the order that transformers has them. numpy is imported here and so by
-nobody in core: backends import this module where they generate.
+Repetition penalty, temperature, top-k, top-p and draw, in the order that transformers applies them. This module imports
+numpy and is used by backends only.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ Indices = npt.NDArray[np.integer[Any]]
 
 
 class Sampler:
-    """Picks the tokens of one answer. Greedy with a temperature of 0; the same draws for the same seed.
+    """Chooses the tokens of one answer: greedily with a temperature of 0, repeatably with a seed.
 
-    ``ids`` are the tokens that count as repeated from the start: the prompt's.
+    Args:
+        sampling: the sampling settings.
+        ids: token ids of the prompt, to which the repetition penalty applies.
     """
 
     def __init__(self, sampling: Sampling, ids: Iterable[int]) -> None:
@@ -30,7 +32,11 @@ class Sampler:
         self._seen = set(ids) if sampling.repetition_penalty != 1 else set()
 
     def pick(self, logits: npt.NDArray[Any]) -> int:
-        """A token for ``logits``, ``[vocabulary]``; it counts as seen from now on."""
+        """Return the next token id. The repetition penalty applies to it from now on.
+
+        Args:
+            logits: shape ``[vocabulary]``.
+        """
         penalized = self._sampling.repetition_penalty != 1
         scores = self._penalized(logits) if penalized else logits
         token = int(scores.argmax()) if self._sampling.temperature == 0 else self._draw(scores)
@@ -39,7 +45,7 @@ class Sampler:
         return token
 
     def _penalized(self, logits: npt.NDArray[Any]) -> Floats:
-        """Divide what is positive and multiply what is negative, as in CTRL (Keskar et al., 2019)."""
+        """Divide positive logits by the penalty and multiply negative ones, as in CTRL (Keskar et al., 2019)."""
         scores = logits.astype(np.float64)
         indices = np.fromiter(self._seen, np.int64, len(self._seen))
         indices = indices[indices < len(scores)]
@@ -48,7 +54,7 @@ class Sampler:
         return scores
 
     def _draw(self, logits: npt.NDArray[Any]) -> int:
-        """By probability, among the k likeliest and then the fewest that together reach p."""
+        """Draw a token by probability, after top-k and top-p."""
         scores = (logits.astype(np.float64) - float(logits.max())) / self._sampling.temperature
         indices = self._candidates(scores)
         probs = np.exp(scores[indices])
@@ -63,7 +69,7 @@ class Sampler:
         return int(indices[min(index, len(indices) - 1)])
 
     def _candidates(self, scores: Floats) -> Indices:
-        """The k likeliest by their ids, all if k is 0; of equals the lower id first."""
+        """Return the ids of the top k scores in ascending order; all ids if k is 0. Lower ids win ties."""
         count = self._sampling.top_k
         if not 0 < count < len(scores):
             return np.arange(len(scores))

@@ -1,4 +1,4 @@
-"""Rank what is on offer, and say why. Pure: facts in, order and sentences out."""
+"""Rank the offered devices, with the reason for each rank. Pure functions of the survey and the request."""
 
 from __future__ import annotations
 
@@ -17,29 +17,33 @@ _ORDER = {
 
 @frozen(kw_only=True)
 class DeviceRequest:
-    """Which device the user asked for."""
+    """The user's choice of device, precision and policy."""
 
     device: str = "auto"
-    """``auto``, a backend, a kind, or ``backend:device``; upper and lower case are the same."""
+    """``auto``, a backend, a kind, or ``backend:device``; case-insensitive."""
     precision: str | None = field(default=None, validator=validators.optional(validators.in_(PRECISIONS)))
+    """One of the precisions; None for any."""
     policy: str = field(default="auto", validator=validators.in_(POLICIES))
+    """One of :data:`POLICIES`; ``auto`` is ``efficiency`` on battery power, else ``performance``."""
 
 
 @frozen(kw_only=True)
 class Candidate:
-    """A device that fits the wish, its place among the others, and the reason for that place."""
+    """A device that matches a request, with its rank."""
 
     device: Device
     precisions: tuple[str, ...]
+    """The precisions that match the request, the backend's preferred one first."""
     rank: int | None
     """1 is the best; None for a device that is used only when the user names it."""
     why: str
+    """The reason for the rank."""
     notes: str = ""
     layout: str = ""
 
 
 def effective_policy(policy: str, *, on_battery: bool) -> tuple[str, str]:
-    """What a policy means on this machine now, and that as words."""
+    """Return the policy that ``policy`` stands for, and its description."""
     if policy != "auto":
         return policy, f"policy {policy}"
     resolved, power = ("efficiency", "on battery") if on_battery else ("performance", "on mains power")
@@ -47,9 +51,9 @@ def effective_policy(policy: str, *, on_battery: bool) -> tuple[str, str]:
 
 
 def matches(wanted: str, device: Device) -> bool:
-    """Whether a ``--device`` word means this device.
+    """Return whether a value of ``--device`` selects this device.
 
-    ``gpu`` means any GPU, ``dgpu`` only a discrete one; ``openvino:GPU`` means every ``openvino:GPU.n``.
+    ``gpu`` selects any GPU, ``dgpu`` only discrete ones; ``openvino:GPU`` selects every ``openvino:GPU.n``.
     """
     word, full = wanted.casefold(), str(device).casefold()
     if word in {"auto", device.backend.casefold(), device.kind, full}:
@@ -58,10 +62,10 @@ def matches(wanted: str, device: Device) -> bool:
 
 
 def choose(survey: Survey, request: DeviceRequest) -> tuple[Candidate, ...]:
-    """Order the offers that fit a request, best first.
+    """Rank the offers that match a request, best first.
 
     Raises:
-        NoDeviceError: nothing fits; the message says what was asked, and what each backend answered.
+        NoDeviceError: no offer matches; the message has the request and the refusals of the backends.
     """
     policy, words = effective_policy(request.policy, on_battery=survey.machine.on_battery)
     exact = [offer for offer in survey.offers if str(offer.device).casefold() == request.device.casefold()]
@@ -91,7 +95,7 @@ def choose(survey: Survey, request: DeviceRequest) -> tuple[Candidate, ...]:
 
 
 def overview(survey: Survey, policy: str) -> tuple[Candidate, ...]:
-    """Every device on offer: the ranked ones, then those that are used only when named. Empty if there is none."""
+    """Return all offered devices: the ranked ones, then those that are used only when named."""
     named = tuple(
         Candidate(
             device=offer.device,
@@ -132,7 +136,7 @@ def _present(order: tuple[str, ...], offers: list[Offer]) -> list[str]:
 
 
 def _after(better: Offer, offer: Offer) -> str:
-    """In what respect ``better`` comes before ``offer``: the first part of the sorting key that differs."""
+    """Return why ``better`` ranks before ``offer``: the first part of the sort key that differs."""
     ours, theirs = offer.device, better.device
     if ours.kind != theirs.kind:
         return f"{ours.kind} comes after {theirs.kind}"

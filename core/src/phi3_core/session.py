@@ -1,4 +1,4 @@
-"""The candidates of one request and the engine now loaded; the next candidate is taken when an engine fails."""
+"""The engine of one request, and failover to the next candidate when it fails."""
 
 from __future__ import annotations
 
@@ -19,23 +19,29 @@ logger = logging.getLogger("phi3_core")
 T = TypeVar("T")
 
 Load = Callable[[Candidate], LoadedEngine]
+"""Obtains a model and loads it on a candidate."""
 
 
 class CandidateQueue:
-    """The devices that fit a request, best first, and what became of those that were tried."""
+    """The candidates of a request that have not been tried, best first, and the failed attempts."""
 
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self._left = iter(candidates)
         self.attempts: list[Attempt] = []
-        """Devices that failed, and why, since this list was last cleared."""
+        """The failed attempts since this list was last cleared."""
 
     def first(self, step: Callable[[Candidate], T], failure: Phi3Error | None = None) -> T:
-        """Return the result of ``step`` on the first candidate on which it succeeds.
+        """Return the result of ``step`` for the first candidate that it succeeds for.
 
-        ``failure`` is why a next candidate is taken at all. What failed, and what is tried instead, is logged.
+        Each failure is logged, with the candidate that is tried next.
+
+        Args:
+            step: called with one candidate after the other.
+            failure: the error of the device used so far, if any.
 
         Raises:
-            Phi3Error: the last failure, when no candidate is left.
+            Phi3Error: the last failure, if no candidate is left. Errors that another device cannot avoid are raised
+                at once.
         """
         for candidate in self._left:
             if failure is not None:
@@ -47,7 +53,7 @@ class CandidateQueue:
         raise failure or NoDeviceError("no device is left to try", hint="phi3 devices")
 
     def record_failure(self, error: Phi3Error, device: Device) -> Phi3Error:
-        """Add a failed attempt, and return the error with the device's name in it."""
+        """Add a failed attempt, and return the error with the device in its message."""
         if isinstance(error, BackendError) and not error.message.startswith(str(device)):
             error.message = f"{device}: {error.message}"
             error.args = (error.message,)
@@ -56,11 +62,16 @@ class CandidateQueue:
 
 
 class EngineSession:
-    """One request's engine: loaded, used, loaded again, replaced by the next candidate's, closed."""
+    """The engine of one request. If it fails, the next candidate's engine replaces it.
+
+    Args:
+        name: the name of the model.
+        candidates: the devices that match the request, best first.
+        load: obtains the model and loads it on a candidate.
+    """
 
     def __init__(self, name: str, candidates: Iterable[Candidate], load: Load) -> None:
         self.name = name
-        """The model's."""
         self._queue = CandidateQueue(candidates)
         self._load = load
         self._current: Candidate | None = None
@@ -69,23 +80,31 @@ class EngineSession:
 
     @property
     def engine(self) -> LoadedEngine | None:
-        """The engine now loaded, if there is one."""
+        """The loaded engine, if any."""
         return self._engine
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """Devices that failed since :meth:`forget_attempts`."""
+        """The failed attempts since :meth:`forget_attempts`."""
         return tuple(self._queue.attempts)
 
     def forget_attempts(self) -> None:
-        """Begin a new answer: what failed before is not part of it."""
+        """Clear the failed attempts, since they belong to the answer that has ended."""
         self._queue.attempts.clear()
 
+    def open(self) -> EngineSession:
+        """Load the first candidate that loads, and return the session. Raises as :meth:`load_next`."""
+        self.load_next()
+        return self
+
     def load_next(self, failure: Phi3Error | None = None) -> LoadedEngine:
-        """Load the next candidate that can be loaded. ``failure`` is why the engine before is given up.
+        """Load the model on the next candidate that works.
+
+        Args:
+            failure: the error of the engine used so far, if any.
 
         Raises:
-            Phi3Error: the last failure, when no candidate is left.
+            Phi3Error: see :meth:`CandidateQueue.first`.
         """
         self._engine = self._queue.first(self._load_on, failure)
         return self._engine
@@ -95,7 +114,7 @@ class EngineSession:
         return self._load(candidate)
 
     def ready(self) -> LoadedEngine:
-        """Return the engine, loaded once more if it had to be killed because it did not heed a cancel."""
+        """Return the engine. It is reloaded if its process was killed because it did not react to a cancel."""
         if self._engine is None or not self._engine.worker.alive:
             if self._current is None:
                 return self.load_next()
@@ -103,11 +122,11 @@ class EngineSession:
         return self._engine
 
     def generate(self, request: GenerationRequest) -> Generator[int, None, None]:
-        """Yield the ids of an answer: of one engine, or of several if one fails and the next goes on where it was.
+        """Yield the token ids of an answer. If the engine fails, the next one continues after the ids already yielded.
 
         Raises:
-            UsageError: the engine does not have what the request asks for.
-            BackendError: the engine failed, and no other device could take over.
+            UsageError: the engine does not support a setting of the request.
+            BackendError: the engine failed, and no other device could continue.
         """
         made: list[int] = []
         while True:
@@ -121,7 +140,7 @@ class EngineSession:
                 return
             except BackendError as error:
                 engine.worker.kill()
-                if self._closed:  # while the answer was generated: it ends there
+                if self._closed:  # closed during the generation, which ends the answer
                     return
                 self._engine = None
                 self.load_next(self._queue.record_failure(error, engine.device))
@@ -129,20 +148,20 @@ class EngineSession:
                 return
 
     def close(self) -> None:
-        """End the engine and its process; an idle one may free its device first."""
+        """Close the engine and end its process. An idle engine is given time to release its device."""
         self._closed = True
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.worker.close()
 
     def kill(self) -> None:
-        """End the engine's process now."""
+        """Kill the engine's process."""
         if self._engine is not None:
             self._engine.worker.kill()
 
 
 def _continue(request: GenerationRequest, made: list[int]) -> GenerationRequest:
-    """Return the request for what is left of an answer of which ``made`` exists."""
+    """Return the request for the rest of an answer of which the ids ``made`` have been generated."""
     if not made:
         return request
     left = request.max_new_tokens - len(made)

@@ -1,6 +1,6 @@
-"""What can run here: every installed backend asked in a process of its own, all at once, with a time limit.
+"""Survey the usable devices: each installed backend is called in its own process, all in parallel, with a time limit.
 
-Answers are cached, keyed by everything that is installed and by the drivers, so that a second look costs milliseconds.
+Answers are cached. The key covers the installed distributions and the drivers; a cached survey takes milliseconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("phi3_core")
 
 _FRESH_S = 24 * 3600.0
-# A backend that failed is asked again soon: what broke it may have been a moment's trouble.
+# Shorter, because the cause of a failure may be temporary.
 _BROKEN_FRESH_S = 600.0
 
 
@@ -57,7 +57,7 @@ def _broken(given: Any) -> Any:
 
 @frozen(kw_only=True)
 class Answer:
-    """What one backend said about this machine."""
+    """The hooks of a backend, and what its ``detect`` returned."""
 
     backend: Backend = field(converter=_backend)
     hooks: tuple[str, ...] = field(converter=_words)
@@ -67,7 +67,7 @@ class Answer:
 
 @frozen(kw_only=True)
 class Survey:
-    """What all backends said."""
+    """The answers of all backends, and the broken ones."""
 
     machine: Machine
     answers: tuple[Answer, ...] = field(converter=_answers)
@@ -75,21 +75,24 @@ class Survey:
 
     @property
     def offers(self) -> tuple[Offer, ...]:
+        """The offers of all backends."""
         return tuple(offer for answer in self.answers for offer in answer.offers)
 
     @property
     def refusals(self) -> tuple[tuple[str, Refusal], ...]:
-        """Pairs of a backend's name and its refusal."""
+        """The refusals of all backends, each with the backend's name."""
         return tuple((answer.backend.name, refusal) for answer in self.answers for refusal in answer.refusals)
 
     def backend(self, name: str) -> Backend:
+        """Return the backend with this name, which must be among the answers."""
         return next(answer.backend for answer in self.answers if answer.backend.name == name)
 
 
 def survey(*, refresh: bool = False) -> Survey:
-    """Ask every installed backend which devices it can drive here.
+    """Ask every installed backend which devices it can use on this machine.
 
-    ``refresh`` asks again even if nothing that is known to matter has changed since the last time.
+    Args:
+        refresh: ask again instead of using cached answers.
     """
     here = machine.this_machine()
     key = _key()
@@ -97,7 +100,7 @@ def survey(*, refresh: bool = False) -> Survey:
     if not refresh and (cached := _cached(file, key, here)):
         return cached
     found = _ask_all(here)
-    # An unwritable store costs the next command some time, and nothing else.
+    # If the store cannot be written, the next survey is not cached.
     with contextlib.suppress(OSError):
         content = {"key": key, "time": time.time(), "answers": found.answers, "broken": found.broken}
         paths.write_json(file, to_plain(content))
@@ -105,7 +108,7 @@ def survey(*, refresh: bool = False) -> Survey:
 
 
 def warn_of_broken(found: Survey) -> None:
-    """Log a warning for each backend that is broken."""
+    """Log a warning for each broken backend."""
     for broken in found.broken:
         logger.warning("backend %s (%s) is broken: %s", broken.plugin, broken.distribution, broken.error)
 
@@ -124,7 +127,7 @@ def _cached(file: Path, key: str, here: Machine) -> Survey | None:
 
 
 def _key() -> str:
-    """Changes when a distribution is installed, updated or removed, or a driver is."""
+    """Return a key that changes when a distribution or a driver is installed, updated or removed."""
     facts = [__version__, sys.executable, sys.version, *machine.driver_fingerprint()]
     for folder in sys.path:
         with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
@@ -137,7 +140,7 @@ def _key() -> str:
 
 
 def _ask_all(here: Machine) -> Survey:
-    # start-up: subprocess and multiprocessing, which a cached survey does without
+    # start-up: subprocess and multiprocessing, which a cached survey does not need
     from .config import time_limit
     from .worker.pool import WorkerPool
 
@@ -152,7 +155,7 @@ def _ask_all(here: Machine) -> Survey:
             worker.begin("detect", machine=here)
         for worker in workers:
             try:
-                # They run side by side, so that one limit, from the common start, is enough for all.
+                # The workers run in parallel: one limit, from the common start, applies to all.
                 answers.append(_answer(worker, limit_s, started))
             except Phi3Error as error:
                 backend = worker.backend

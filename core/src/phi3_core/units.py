@@ -1,10 +1,10 @@
-"""Bytes as a person reads them: in decimal units, everywhere."""
+"""Format byte counts for display, in decimal units."""
 
 from __future__ import annotations
 
 
 def format_bytes(count: float | None) -> str:
-    """Format a number of bytes as ``B``, ``kB``, ``MB`` or ``GB`` (powers of 1,000); nothing for None."""
+    """Format a number of bytes as ``B``, ``kB``, ``MB`` or ``GB`` (powers of 1000); None is an empty string."""
     if count is None:
         return ""
     value = float(count)

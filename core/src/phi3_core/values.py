@@ -1,7 +1,7 @@
-"""The values that cross the plugin boundary.
+"""The values that core and plugins exchange.
 
-All are frozen, keyword-only and validated when they are made; nested values may be given as mappings, so
-that ``Offer(**json.loads(text))`` is the inverse of :func:`to_plain`.
+All are frozen, keyword-only and validated on creation. Nested values may be given as mappings, so that
+``Offer(**json.loads(text))`` is the inverse of :func:`to_plain`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import attrs
 from attrs import field, frozen, validators
 
 KINDS = ("cpu", "gpu", "dgpu", "npu")
-"""Kinds of device. ``gpu`` is integrated, ``dgpu`` has memory of its own."""
+"""Kinds of device: ``gpu`` is an integrated GPU, ``dgpu`` a discrete one with its own memory."""
 PRECISIONS = ("fp16", "int8", "int4")
+"""Precisions of weights."""
 MATURITIES = ("stable", "experimental", "legacy")
+"""Maturities of an offer, best first."""
 SEVERITIES = ("info", "warning", "error")
+"""Severities of a finding."""
 
 
 def _one_of(*allowed: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
@@ -40,7 +43,7 @@ def _ids(given: Any) -> tuple[int, ...]:
 
 
 def values_of(kind: type[Any], given: Iterable[Any]) -> tuple[Any, ...]:
-    """Return values of one kind, each of which may be given as the mapping of its fields: for attrs converters."""
+    """Return ``given`` as values of one class, for attrs converters. A mapping is taken as the fields of a value."""
     return tuple(kind(**item) if isinstance(item, Mapping) else item for item in given)
 
 
@@ -53,76 +56,95 @@ _truth = validators.instance_of(bool)
 
 @frozen(kw_only=True)
 class Machine:
-    """The computer: what every backend may want to know before it looks at its own hardware."""
+    """The machine that phi3 runs on."""
 
     os: str = field(validator=_text)
     """``linux``, ``windows`` or ``macos``."""
     architecture: str = field(validator=_text)
     """``x86_64`` or ``arm64``; anything else as the system names it."""
     memory_bytes: int = field(validator=_count)
+    """Total main memory in bytes."""
     on_battery: bool = field(default=False, validator=_truth)
+    """Whether the machine runs on battery power."""
 
 
 @frozen(kw_only=True)
 class Device:
-    """Something a backend can drive, written ``backend:id``."""
+    """A device of a backend, written ``backend:id``."""
 
     backend: str = field(validator=_text)
+    """The name of the backend."""
     id: str = field(validator=_text)
+    """The backend's identifier of the device, e.g. ``GPU.0``."""
     kind: str = field(validator=_one_of(*KINDS))
+    """One of :data:`KINDS`."""
     name: str = field(validator=_text)
-    """What a person calls it, e.g. ``Intel(R) Arc(TM) B390 GPU``."""
+    """The name to display, e.g. ``Intel(R) Arc(TM) B390 GPU``."""
     memory_bytes: int | None = field(default=None, validator=_optional_count)
-    """Memory that the device can use, or None if it is not known."""
+    """Memory that the device can use, in bytes; None if unknown."""
     driver: str | None = field(default=None, validator=_optional_text)
+    """Version of the driver; None if unknown."""
 
     def __str__(self) -> str:
         return f"{self.backend}:{self.id}"
 
 
 def _device(given: Any) -> Any:
-    """Also takes the mapping that :func:`to_plain` made of a device."""
+    """Convert a mapping made by :func:`to_plain` to a device."""
     return Device(**given) if isinstance(given, Mapping) else given
 
 
 @frozen(kw_only=True)
 class Offer:
-    """A device that works, and the precisions it runs, the backend's preferred one first."""
+    """A usable device, and the precisions it supports."""
 
     device: Device = field(converter=_device, validator=validators.instance_of(Device))
+    """The device; its ``backend`` is the name of the backend that offers it."""
     precisions: tuple[str, ...] = field(
         converter=_strings,
         validator=validators.and_(validators.min_len(1), validators.deep_iterable(_one_of(*PRECISIONS))),
     )
+    """Supported precisions, the backend's preferred one first."""
     maturity: str = field(default="stable", validator=_one_of(*MATURITIES))
+    """One of :data:`MATURITIES`. Of devices of one kind, the more mature ranks first."""
     notes: str = field(default="", validator=validators.instance_of(str))
+    """A remark for ``phi3 devices``."""
     automatic: bool = field(default=True, validator=_truth)
-    """False if the device is to be used only when the user names it in full."""
+    """Whether core may choose the device; if False, it is used only when the user names it as ``backend:id``."""
     layout: str = field(default="", validator=validators.matches_re(r"[a-z0-9]*"))
-    """A word for the form of weights that this device loads, if the backend's devices do not all load the same."""
+    """A name for the format of the weights, if the devices of a backend load different ones.
+
+    Lower-case letters and digits. Devices with the same layout share artifacts."""
 
 
 @frozen(kw_only=True)
 class Refusal:
-    """Why something cannot be used here, and what would change that. Being unavailable is data, not an error."""
+    """The reason why devices are unavailable. Missing hardware is a value, not an exception."""
 
     reason: str = field(validator=_text)
+    """The reason, as a sentence without a full stop."""
     remedy: str = field(default="", validator=validators.instance_of(str))
+    """What the user can do, or a command to run."""
 
 
 @frozen(kw_only=True)
 class Recipe:
-    """How to quantize."""
+    """Settings for quantizing."""
 
     precision: str = field(validator=_one_of(*PRECISIONS))
+    """Precision of the weights."""
     group_size: int | None = field(default=None, validator=validators.optional(validators.instance_of(int)))
-    """Weights that share one scale along the input dimension; -1 is one scale a channel, None the backend's choice."""
+    """Number of weights along the input dimension that share a scale.
+
+    -1 is one scale per output channel, None the backend's default."""
     ratio: float = field(
         default=1.0, converter=float, validator=validators.and_(validators.ge(0.0), validators.le(1.0))
     )
-    """Share of the linear layers that get the low precision; the rest get int8."""
+    """Share of the linear layers' weights that get int4; the others get int8."""
     symmetric: bool | None = field(default=None, validator=validators.optional(_truth))
+    """Whether weights are rounded symmetrically, without zero points; None is the backend's default."""
     extra: Mapping[str, str] = field(factory=dict, converter=_mapping)
+    """Further settings, such as ``calibration`` and ``exporter``."""
 
     @group_size.validator
     def _check_group_size(self, _: attrs.Attribute[Any], given: int | None) -> None:
@@ -135,49 +157,57 @@ class Source:
     """Original weights: a Hugging Face checkpoint folder with safetensors and ``model_type: phi3``."""
 
     path: Path = field(converter=Path)
+    """The folder."""
     model: str = field(validator=_text)
+    """The name of the model."""
     revision: str | None = field(default=None, validator=_optional_text)
+    """Identifies the weights: a commit of the hub, a package version, or a fingerprint of the user's files."""
 
 
 @frozen(kw_only=True)
 class Artifact:
-    """A folder with weights in the form that one backend loads.
-
-    ``manifest`` is the content of its ``phi3.json``. A folder that came without one has a manifest of what is
-    known, at least ``digest``: a word that changes when the weights do, for keys of caches.
-    """
+    """Weights in the form that one backend loads."""
 
     path: Path = field(converter=Path)
+    """The folder, or a single file such as GGUF."""
     backend: str = field(validator=_text)
+    """The name of the backend."""
     precision: str = field(validator=_one_of(*PRECISIONS))
+    """Precision of the weights."""
     manifest: Mapping[str, Any] = field(factory=dict, converter=_mapping)
+    """The content of ``phi3.json``.
+
+    Without that file it has at least ``digest``, which changes with the weights and is meant for cache keys."""
 
 
 @frozen(kw_only=True)
 class Published:
-    """Where weights lie that are ready to load: a hub repository, and a folder in it.
-
-    ``repository`` is ``owner/name`` on the hub, or ``package:NAME`` for weights that an installed Python
-    package carries. ``revision`` is a commit, a tag, or None for the newest.
-    """
+    """The location of published weights that a backend loads without quantizing."""
 
     repository: str = field(validator=_text)
+    """``owner/name`` on the hub, or ``package:NAME`` for weights in an installed Python package."""
     folder: str = field(default="", validator=validators.instance_of(str))
+    """The folder in the repository; empty for its root."""
     revision: str | None = field(default=None, validator=_optional_text)
+    """A commit, branch or tag; None for the newest commit."""
 
 
 @frozen(kw_only=True)
 class Sampling:
-    """How the next token is picked. ``temperature=0`` is greedy and repeatable."""
+    """How the next token is chosen. A temperature of 0 is greedy and repeatable."""
 
     temperature: float = field(default=0.0, converter=float)
+    """The logits are divided by it; 0 always takes the likeliest token."""
     top_k: int = field(default=0, validator=_count)
     """Keep the k likeliest tokens; 0 keeps all."""
     top_p: float = field(default=1.0, converter=float)
     """Keep the likeliest tokens that together reach this probability (nucleus sampling); 1 keeps all."""
     repetition_penalty: float = field(default=1.0, converter=float)
-    """Divide the logits of tokens that occurred, as in CTRL (Keskar et al., 2019); 1 changes nothing."""
+    """Penalize tokens that have occurred, as in CTRL (Keskar et al., 2019): over 1 discourages them, 1 has no effect.
+
+    Positive logits are divided by it, negative ones multiplied."""
     seed: int | None = field(default=None, validator=_optional_count)
+    """Makes sampling repeatable; 0 to 2**32 - 1, None for a random seed."""
 
     @temperature.validator
     def _check_temperature(self, _: attrs.Attribute[Any], given: float) -> None:
@@ -201,66 +231,82 @@ class Sampling:
 
 
 def _sampling(given: Any) -> Any:
-    """Also takes the mapping that :func:`to_plain` made of a sampling."""
+    """Convert a mapping made by :func:`to_plain` to sampling settings."""
     return Sampling(**given) if isinstance(given, Mapping) else given
 
 
 @frozen(kw_only=True)
 class GenerationRequest:
-    """Token ids in, and when to stop. The ids of the prompt and of the answer count towards the context."""
+    """A prompt in token ids, sampling settings, and stop conditions."""
 
     prompt_ids: tuple[int, ...] = field(converter=_ids, validator=validators.min_len(1))
+    """Token ids of the prompt, chat template included."""
     max_new_tokens: int = field(validator=validators.and_(validators.instance_of(int), validators.ge(1)))
+    """Maximum number of ids to generate. Together with the prompt they fit the engine's context."""
     sampling: Sampling = field(factory=Sampling, converter=_sampling, validator=validators.instance_of(Sampling))
+    """How the next token is chosen."""
     stop_ids: tuple[int, ...] = field(default=(), converter=_ids)
+    """Ids that end the answer and are not part of it."""
     json_schema: str | None = field(default=None, validator=_optional_text)
+    """A JSON schema, as text, that the answer follows; only for engines with the capability ``json_schema``."""
 
 
 @frozen(kw_only=True)
 class Finding:
-    """One observation of a backend about the machine, for ``phi3 doctor``."""
+    """An observation of a backend about the machine, for ``phi3 doctor``."""
 
     severity: str = field(validator=_one_of(*SEVERITIES))
+    """One of :data:`SEVERITIES`."""
     message: str = field(validator=_text)
+    """The finding, as a sentence without a full stop."""
     remedy: str = field(default="", validator=validators.instance_of(str))
+    """What the user can do, or a command to run."""
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """An artifact loaded on a device. It lives in a worker process and is driven by one thread."""
+    """An artifact loaded on a device. It lives in a worker process and is used by one thread."""
 
     @property
     def context_length(self) -> int:
-        """Tokens of prompt and answer together that the engine can hold."""
+        """Maximum number of tokens of prompt and answer together."""
         ...
 
     @property
     def max_concurrency(self) -> int:
-        """Requests that the engine can work on at once; 1 unless it batches."""
+        """Number of requests that the engine can process at once; 1 unless it batches."""
         ...
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """Words such as ``rewind``, ``json_schema``, ``logits``, ``lookup``."""
+        """Optional features of the engine, such as ``rewind``, ``json_schema``, ``logits`` and ``lookup``."""
         ...
 
     def close(self) -> None:
-        """Free what the engine holds. It is not used afterwards."""
+        """Release the engine's resources. It is not used afterwards."""
         ...
 
 
 class Progress(Protocol):
-    """Called with a stage and how far it is; ``done`` and ``total`` are in one unit, or None if not known."""
+    """A callback that reports progress."""
 
-    def __call__(self, stage: str, done: int | None = None, total: int | None = None) -> None: ...
+    def __call__(self, stage: str, done: int | None = None, total: int | None = None) -> None:
+        """Report progress.
+
+        Args:
+            stage: what is being done, e.g. ``downloading``.
+            done: how much of it is done; None if unknown.
+            total: the whole amount, in the unit of ``done``; None if unknown.
+        """
+        ...
 
 
 def no_progress(stage: str, done: int | None = None, total: int | None = None) -> None:
-    """A :class:`Progress` that shows nothing."""
+    """Ignore progress: a :class:`Progress` that does nothing."""
 
 
 def to_plain(value: Any) -> Any:
-    """Reduce values to what JSON knows: attrs classes to dicts, paths to strings, tuples and sets to lists."""
+    """Convert values for JSON: attrs classes to dicts, paths to strings, tuples and sets (sorted) to lists."""
     if attrs.has(type(value)):
         return {item.name: to_plain(getattr(value, item.name)) for item in attrs.fields(type(value))}
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""The little of Windows' own interfaces that core and several backends need: GUIDs, libraries, the device manager.
+"""Windows APIs that core and several backends use: GUIDs, system libraries and the device manager.
 
-Layouts, constants and keys are those of ``guiddef.h``, ``cfgmgr32.h``, ``devpropdef.h`` and ``devpkey.h``. The module
-imports everywhere, and touches Windows only when it is called, so that layouts can be checked everywhere.
+Structures, constants and keys are those of ``guiddef.h``, ``cfgmgr32.h``, ``devpropdef.h`` and ``devpkey.h``. The
+module can be imported on every system, so that the structures can be tested there, and calls Windows only when used.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ class PropertyKey(ctypes.Structure):
 
 
 def guid(text: str) -> Guid:
-    """Make a GUID of its usual text."""
+    """Return the GUID for its text form, with or without braces."""
     return Guid.from_buffer_copy(uuid.UUID(text).bytes_le)
 
 
 def property_key(fmtid: str, pid: int) -> PropertyKey:
-    """Make a device property's key."""
+    """Return the key of a device property."""
     return PropertyKey(guid(fmtid), pid)
 
 
 DEVICE_DESCRIPTION = property_key("a45c254e-df1c-4efd-8020-67d146a850e0", 2)
 DRIVER_VERSION = property_key("a8b865dd-2e3d-4094-ad97-e593a70c75d6", 3)
 PROBLEM_CODE = property_key("4340a6c5-93fa-4706-972c-7b648008a5a7", 3)
-"""The Device Manager's code for a device that does not work; 0 for one that does."""
+"""The Device Manager's problem code; 0 for a device that works."""
 
 
 def system_library(name: str) -> Any:
-    """Load a library of Windows, from its own folder only.
+    """Load a library of Windows, from the system folder only.
 
     Raises:
-        OSError: this Windows does not have it.
+        OSError: this version of Windows does not have the library.
         AttributeError: this is not Windows.
     """
-    # WinDLL exists on Windows only, and so does its last argument.
+    # WinDLL and its argument winmode exist on Windows only.
     return getattr(ctypes, "WinDLL")(name, winmode=_SYSTEM32_ONLY)  # noqa: B009
 
 
@@ -87,16 +87,16 @@ class DeviceManager:
             function.restype = ctypes.c_uint32
 
     def instances(self, wanted: str, kind: int) -> list[str]:
-        """Return the device instances that are present.
+        """Return the ids of the device instances that are present.
 
         Args:
-            wanted: a class's GUID as text, or an enumerator such as ``PCI``.
-            kind: ``FILTER_CLASS`` or ``FILTER_ENUMERATOR``, which says what ``wanted`` is.
+            wanted: a device class as GUID text, or an enumerator such as ``PCI``.
+            kind: ``FILTER_CLASS`` or ``FILTER_ENUMERATOR``, as ``wanted`` requires.
         """
         flags = kind | FILTER_PRESENT
         length = ctypes.c_uint32()
         code = BUFFER_SMALL
-        while code == BUFFER_SMALL:  # a device may arrive between the two calls
+        while code == BUFFER_SMALL:  # a device may be added between the two calls
             if self._size(ctypes.byref(length), wanted, flags) != SUCCESS or not length.value:
                 return []
             buffer = (ctypes.c_uint16 * length.value)()
@@ -104,26 +104,26 @@ class DeviceManager:
         return split_strings(bytes(buffer)) if code == SUCCESS else []
 
     def locate(self, instance: str) -> int | None:
-        """Return a device instance's node, or None if it is not there."""
+        """Return the device node of an instance, or None if it is not present."""
         node = ctypes.c_uint32()
         return node.value if self._locate(ctypes.byref(node), instance, LOCATE_NORMAL) == SUCCESS else None
 
     def read(self, node: int, key: PropertyKey, kind: int) -> bytes:
-        """Return a property's bytes; none if the device does not have it, or not of that type."""
+        """Return the bytes of a property; empty if the device does not have it, or has it with another type."""
         found, size = ctypes.c_uint32(), ctypes.c_uint32(1024)
         buffer = (ctypes.c_uint8 * size.value)()
         code = self._property(node, ctypes.byref(key), ctypes.byref(found), buffer, ctypes.byref(size), 0)
         return bytes(buffer)[: size.value] if code == SUCCESS and found.value == kind else b""
 
     def problem(self, node: int) -> int:
-        """Return the Device Manager's code, 0 for none."""
+        """Return the Device Manager's problem code; 0 for none."""
         return int.from_bytes(self.read(node, PROBLEM_CODE, TYPE_UINT32), "little")
 
     def text(self, node: int, key: PropertyKey) -> str:
-        """Return a string property; empty if there is none."""
+        """Return a string property; empty if the device does not have it."""
         return next(iter(split_strings(self.read(node, key, TYPE_STRING))), "")
 
 
 def split_strings(data: bytes) -> list[str]:
-    """Split a list of strings in UTF-16, each ended by a zero and the list by one more."""
+    """Split a list of null-terminated UTF-16 strings."""
     return [item for item in data.decode("utf-16-le", "replace").split("\0") if item]

@@ -13,7 +13,7 @@ from phi3_core.errors import Phi3Error
 
 from .parser import parser
 
-TYPE_CHECKING = False  # as in the package itself
+TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

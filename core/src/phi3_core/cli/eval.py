@@ -8,7 +8,7 @@ from phi3_core.errors import UsageError
 
 from . import options
 
-TYPE_CHECKING = False  # as in the package itself
+TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from typing import Any
 

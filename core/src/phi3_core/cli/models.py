@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import models_listing, models_pull, models_upkeep, options
 
-TYPE_CHECKING = False  # as in the package itself
+TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from typing import Any
 

@@ -6,7 +6,7 @@ import argparse
 
 from phi3_core.models import DEFAULT
 
-TYPE_CHECKING = False  # as in the package itself
+TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

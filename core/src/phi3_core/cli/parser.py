@@ -8,7 +8,7 @@ from phi3_core import __version__
 
 from . import chat, devices, doctor, eval, models, plugins, quantize, run  # noqa: A004 - named after the command
 
-TYPE_CHECKING = False  # as in the package itself
+TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from typing import NoReturn
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import options, output
 
-TYPE_CHECKING = False  # as in the package itself
+TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     import argparse
 

@@ -35,7 +35,6 @@ class Model:
         self._context_length = engine.context_length
         self._turn = threading.Lock()
         self._owner: int | None = None
-        self._closed = False
 
     # --- properties -------------------------------------------------------------------------------------------------
 
@@ -141,7 +140,6 @@ class Model:
 
     def close(self) -> None:
         """Close the engine and end its worker process."""
-        self._closed = True
         self._session.close()
 
     def __enter__(self) -> Self:
@@ -174,7 +172,7 @@ class Model:
         )
 
     def _stream(self, messages: Sequence[Message], settings: GenerationSettings, *, owner: int | None) -> Stream:
-        if self._closed:
+        if self._session.closed:
             raise UsageError("the model is closed")
         started = time.perf_counter()
         request = self._request(messages, settings)
@@ -200,7 +198,7 @@ class Model:
         text: list[str] = []
         count, first, last, stopped = 0, 0.0, 0.0, False
         with self._in_turn(owner):
-            with contextlib.closing(self._ids(request)) as ids:
+            with contextlib.closing(generate(self._session, request)) as ids:
                 for token in ids:
                     last = time.perf_counter()
                     first = first or last
@@ -231,11 +229,6 @@ class Model:
                 decode_tokens_per_s=(count - 1) / (last - first) if count > 1 else None,
                 attempts=(*self._session.attempts, Attempt(device=device, outcome="answered")),
             )
-
-    def _ids(self, request: GenerationRequest) -> Generator[int, None, None]:
-        if self._closed:
-            raise UsageError("the model is closed")
-        yield from generate(self._session, request)
 
 
 def _messages(prompt: str, system: str | None) -> list[Message]:

@@ -76,7 +76,7 @@ class EngineSession:
         self._load = load
         self._current: Candidate | None = None
         self._engine: LoadedEngine | None = None
-        self._closed = False
+        self.closed = False
 
     @property
     def engine(self) -> LoadedEngine | None:
@@ -115,6 +115,8 @@ class EngineSession:
 
     def ready(self) -> LoadedEngine:
         """Return the engine. It is reloaded if its process was killed because it did not react to a cancel."""
+        if self.closed:
+            raise UsageError("the model is closed")
         if self._engine is None or not self._engine.worker.alive:
             if self._current is None:
                 return self.load_next()
@@ -140,7 +142,7 @@ class EngineSession:
                 return
             except BackendError as error:
                 engine.worker.kill()
-                if self._closed:  # closed during the generation, which ends the answer
+                if self.closed:  # closed during the generation, which ends the answer
                     return
                 self._engine = None
                 self.load_next(self._queue.record_failure(error, engine.device))
@@ -149,7 +151,7 @@ class EngineSession:
 
     def close(self) -> None:
         """Close the engine and end its process. An idle engine is given time to release its device."""
-        self._closed = True
+        self.closed = True
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.worker.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -16,7 +17,9 @@ HEAVY = {
 def imported(code: str) -> set[str]:
     """The heavy modules that a fresh interpreter has imported after ``code``."""
     script = f"import sys\n{code}\nprint(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    command = [sys.executable, "-I", "-c", script]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
     return HEAVY & set(done.stderr.split())
 
 

@@ -135,12 +135,3 @@ def test_an_import_inside_a_function_says_what_it_saves(module):
         if said or node.lineno - explained <= 3:
             explained = node.end_lineno or node.lineno
     assert silent == []
-
-
-def test_the_front_for_backends_offers_what_it_lists():
-    from phi3_core import backend
-
-    for name in backend.__all__:
-        assert getattr(backend, name) is not None
-    with pytest.raises(AttributeError, match="nonsense"):
-        backend.nonsense  # noqa: B018

@@ -1,4 +1,4 @@
-"""``python -m phi3_core`` is ``phi3``."""
+"""``python -m phi3_core`` runs the command ``phi3``."""
 
 import sys
 

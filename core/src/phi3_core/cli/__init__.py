@@ -1,7 +1,6 @@
 """The command ``phi3``.
 
-Each command imports what it needs when it is called: ``phi3 --help`` and the commands that load nothing large start at
-once.
+Each command imports what it needs when it runs, so that ``phi3 --help`` and light commands start fast.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. Every error is printed here, and nowhere else."""
+    """Run a command and return its exit code. All errors are printed here."""
     given = parser().parse_args(arguments)
     from . import output
 
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has had enough. Python would complain once more when it flushes at exit.
+        # The reader closed the pipe. Without this, Python reports it again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Phi3Error as error:

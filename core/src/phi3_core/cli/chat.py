@@ -1,4 +1,4 @@
-"""``phi3 chat``: a conversation."""
+"""``phi3 chat``: a conversation with history."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ Ctrl-C           stop the answer"""
 
 
 def add(commands: Any) -> None:
+    """Add the command to the parser."""
     command = commands.add_parser(
         "chat",
         help="a conversation with history",
@@ -43,6 +44,7 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     from .request import open_model
 
     read = _terminal_reader() if sys.stdin.isatty() else _line_reader()
@@ -53,7 +55,7 @@ def call(given: argparse.Namespace) -> int:
 
 
 class Conversation:
-    """What has been said, and what may be said next."""
+    """A conversation and its history, with commands such as ``/save``."""
 
     def __init__(self, model: Model, settings: GenerationSettings, given: argparse.Namespace) -> None:
         self._model = model
@@ -64,7 +66,7 @@ class Conversation:
         self._saved: set[Path] = set()
 
     def run(self, read: Callable[[], str | None]) -> None:
-        """Answer line after line until ``read`` gives None or the user quits."""
+        """Answer the lines that ``read`` returns, until it returns None or the user quits."""
         while (line := read()) is not None:
             text = line.strip()
             if text in {"/quit", "/exit"}:
@@ -135,7 +137,7 @@ class Conversation:
         except KeyboardInterrupt:
             print(flush=True)
             _tell("stopped")
-        if chunks:  # a question without any answer is as if it had not been asked
+        if chunks:  # a message without an answer is not added to the history
             self._said += [question, {"role": "assistant", "content": "".join(chunks)}]
 
     def _figures(self, reply: Reply) -> None:
@@ -152,7 +154,7 @@ def _tell(text: str) -> None:
 
 
 def _terminal_reader() -> Callable[[], str | None]:
-    """Reads with line editing and the history of this conversation; Ctrl-C drops the line, Ctrl-D ends."""
+    """Return a function that reads a line with editing and history; Ctrl-C discards the line, Ctrl-D returns None."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
 
@@ -172,7 +174,7 @@ def _terminal_reader() -> Callable[[], str | None]:
 
 
 def _line_reader() -> Callable[[], str | None]:
-    """Reads lines that come from a file or another program."""
+    """Return a function that reads a line from a file or pipe."""
     stream = sys.stdin.buffer
 
     def read() -> str | None:

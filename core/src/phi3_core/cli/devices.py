@@ -1,4 +1,4 @@
-"""``phi3 devices``: what can run here, in which order and why; what cannot, and what is broken."""
+"""``phi3 devices``: the usable devices by rank, with reasons; unavailable ones, and broken backends."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
+    """Add the command to the parser."""
     command = commands.add_parser(
         "devices",
         help="what can run here, ranked, and why; what cannot, and the remedy",
@@ -27,6 +28,7 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     from phi3_core import selection
     from phi3_core.surveys import survey
 

@@ -1,4 +1,4 @@
-"""``phi3 doctor``: everything that matters when something does not work, and a report that can be sent to others."""
+"""``phi3 doctor``: diagnostics for troubleshooting, and an anonymous report to share."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
+    """Add the command to the parser."""
     command = commands.add_parser(
         "doctor",
         help="drivers, versions, conflicts; --report writes one file",
@@ -34,6 +35,7 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     from pathlib import Path
 
     from phi3_core import diagnostics, paths

@@ -1,4 +1,4 @@
-"""An entry of the store as commands tell of it."""
+"""Entries of the store, as commands print them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 def date(seconds: float) -> str:
-    """A moment in UTC, as ISO 8601 has it."""
+    """Return a time in seconds since the epoch as ISO 8601, in UTC."""
     from datetime import datetime, timezone
 
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
 
 
 def describe(entry: Entry) -> dict[str, Any]:
-    """What ``--json`` says of it."""
+    """Return an entry as ``--json`` prints it."""
     return {
         "model": entry.model,
         "backend": entry.backend,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
+    """Add the command to the parser."""
     command = commands.add_parser(
         "eval",
         help="the quality report: perplexity, KL divergence and top-1 agreement",
@@ -29,6 +30,7 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     from pathlib import Path
 
     from phi3_core.checkpoint.checkpoint import Checkpoint

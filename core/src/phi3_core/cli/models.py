@@ -1,4 +1,4 @@
-"""``phi3 models``: what there is, what is here, getting it and getting rid of it."""
+"""``phi3 models``: list, show, pull, verify and remove models."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
+    """Add the command to the parser."""
     command = commands.add_parser(
         "models",
         help="list, show, pull, verify or remove models",

@@ -1,4 +1,4 @@
-"""``phi3 models list`` and ``show``: what there is, and what is here."""
+"""``phi3 models list`` and ``show``: the catalogue, and the contents of the store."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def call_list(given: argparse.Namespace) -> int:
+    """Run ``phi3 models list`` and return its exit code."""
     from phi3_core.models.catalogue import CATALOGUE
     from phi3_core.store.store import Store, folder_bytes
     from phi3_core.toolchains import toolchain
@@ -65,13 +66,14 @@ def call_list(given: argparse.Namespace) -> int:
 
 
 def _quality(report: Any) -> str:
-    """The report's perplexity, and that of the reference, if it was measured."""
+    """Return the perplexity of a quality report and of its reference; empty if it was not measured."""
     if not isinstance(report, dict) or "perplexity" not in report:
         return ""
     return f"perplexity {report['perplexity']:.2f} ({report.get('perplexity_reference', 0):.2f})"
 
 
 def call_show(given: argparse.Namespace) -> int:
+    """Run ``phi3 models show`` and return its exit code."""
     from phi3_core.models.catalogue import CATALOGUE
     from phi3_core.models.ref import look_up
     from phi3_core.store.store import Store

@@ -1,4 +1,4 @@
-"""``phi3 models pull``: getting a model, or saying what that would download."""
+"""``phi3 models pull``: obtain a model, or show what would be downloaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from phi3_core.units import format_bytes
 
 
 def call_pull(given: argparse.Namespace) -> int:
+    """Run ``phi3 models pull`` and return its exit code."""
     from phi3_core import pipeline
     from phi3_core.models import local, sources
     from phi3_core.models.ref import look_up
@@ -49,7 +50,7 @@ def call_pull(given: argparse.Namespace) -> int:
 
 
 def _dry_run(given: argparse.Namespace) -> int:
-    """What a pull would download: the files and their sizes."""
+    """Print the files that a pull would download, with their sizes."""
     from phi3_core import pipeline
     from phi3_core.models import download_plan
     from phi3_core.models.ref import look_up

@@ -1,4 +1,4 @@
-"""``phi3 models verify`` and ``rm``: mending what is in the store, and getting rid of it."""
+"""``phi3 models verify`` and ``rm``: check, repair and remove models in the store."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .entries import describe
 
 
 def call_verify(given: argparse.Namespace) -> int:
+    """Run ``phi3 models verify`` and return its exit code."""
     from phi3_core.hub import fetch
     from phi3_core.store import manifest
     from phi3_core.store.store import Store, removal
@@ -48,6 +49,7 @@ def call_verify(given: argparse.Namespace) -> int:
 
 
 def call_remove(given: argparse.Namespace) -> int:
+    """Run ``phi3 models rm`` and return its exit code."""
     from phi3_core.models import sample
     from phi3_core.store.store import Store
 

@@ -1,4 +1,4 @@
-"""The flags that commands share."""
+"""Flags that several commands share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def pair(text: str) -> tuple[str, str]:
-    """``KEY=VALUE``; the value may be empty."""
+    """Parse ``KEY=VALUE``; the value may be empty."""
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
@@ -23,9 +23,13 @@ def pair(text: str) -> tuple[str, str]:
 def finish(
     command: argparse.ArgumentParser, call: Callable[[argparse.Namespace], int], *, json: str = "", quiet: bool = True
 ) -> None:
-    """What every command ends with: its last flags, and the function that carries it out.
+    """Add the flags that end every command, and set the function that runs it.
 
-    ``json`` is what ``--json`` does, where there is such a flag.
+    Args:
+        command: the command's parser.
+        call: runs the command and returns its exit code.
+        json: the help text of ``--json``; empty to leave the flag out.
+        quiet: whether to add ``--quiet``.
     """
     if json:
         command.add_argument("--json", action="store_true", help=json)
@@ -36,6 +40,7 @@ def finish(
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
+    """Add ``--model`` and ``--offline``."""
     command.add_argument(
         "-m",
         "--model",
@@ -46,6 +51,7 @@ def add_model(command: argparse.ArgumentParser) -> None:
 
 
 def add_device(command: argparse.ArgumentParser) -> None:
+    """Add ``--device``, ``--precision``, ``--policy`` and ``--refresh``."""
     group = command.add_argument_group("where it runs")
     group.add_argument(
         "-d", "--device", default="auto", help="auto, a backend, a kind (cpu, gpu, dgpu, npu), or BACKEND:DEVICE"
@@ -56,20 +62,24 @@ def add_device(command: argparse.ArgumentParser) -> None:
 
 
 def add_refresh(group: Any) -> None:
+    """Add ``--refresh``."""
     group.add_argument("--refresh", action="store_true", help="ask the backends again, whatever was cached")
 
 
 def add_offline(command: argparse.ArgumentParser) -> None:
+    """Add ``--offline``."""
     command.add_argument("--offline", action="store_true", help="take only what is on this machine")
 
 
 def add_policy(group: Any) -> None:
+    """Add ``--policy``."""
     group.add_argument(
         "--policy", choices=("auto", "performance", "efficiency"), default="auto", help="how to choose [%(default)s]"
     )
 
 
 def add_engine(command: argparse.ArgumentParser) -> None:
+    """Add ``--option``."""
     command.add_argument(
         "--option",
         metavar="KEY=VALUE",
@@ -81,6 +91,7 @@ def add_engine(command: argparse.ArgumentParser) -> None:
 
 
 def add_generation(command: argparse.ArgumentParser) -> None:
+    """Add the flags of a generation, such as ``--temperature``."""
     group = command.add_argument_group("how it answers")
     group.add_argument("--system", metavar="TEXT", help="what the model is to know or be before it answers")
     group.add_argument("--max-new-tokens", metavar="N", type=int, help="at most this many tokens [1024]")
@@ -93,10 +104,11 @@ def add_generation(command: argparse.ArgumentParser) -> None:
 
 
 def generation(given: argparse.Namespace) -> Any:
-    """The options of :class:`~phi3_core.model.GenerationOptions` that were given."""
+    """Return the :class:`~phi3_core.replies.GenerationOptions` that were given."""
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "stop")
     return {name: value for name in names if (value := getattr(given, name)) is not None}
 
 
 def add_quiet(command: argparse.ArgumentParser) -> None:
+    """Add ``--quiet``."""
     command.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong, not what was chosen")

@@ -1,4 +1,4 @@
-"""What goes to the terminal: answers to stdout, everything else to stderr."""
+"""Terminal output: answers to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ logger = logging.getLogger("phi3_core")
 
 
 class Handler(logging.Handler):
-    """Says a line on stderr; a progress line that stands there makes room."""
+    """Prints log messages to stderr, after clearing the progress line."""
 
     progress: Progress | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print a log message."""
         if self.progress is not None:
             self.progress.clear()
         print(f"phi3: {record.getMessage()}", file=sys.stderr)
 
 
 def prepare(*, quiet: bool) -> None:
-    """Say on stderr what the runtime logs; write UTF-8 wherever a console does not say otherwise."""
+    """Print the log to stderr, and encode output as UTF-8 unless it goes to a terminal."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -40,7 +41,7 @@ def prepare(*, quiet: bool) -> None:
 
 
 def print_error(error: Phi3Error, *, traceback: bool) -> None:
-    """One line, the hint included; then the last words of a worker, if it had any."""
+    """Print an error and its hint in one line, then the last lines that the worker printed, if any."""
     if traceback:
         _print_traceback(error)
     logger.error("%s", error)
@@ -49,7 +50,7 @@ def print_error(error: Phi3Error, *, traceback: bool) -> None:
 
 
 def print_unexpected(error: Exception, *, traceback: bool) -> None:
-    """An error nobody foresaw."""
+    """Print an error that is not a :class:`~phi3_core.errors.Phi3Error`."""
     if traceback:
         _print_traceback(error)
     hint = "" if traceback else " (run it again with --traceback to see where)"
@@ -63,12 +64,12 @@ def _print_traceback(error: BaseException) -> None:
 
 
 def print_json(content: object) -> None:
-    """One JSON document on stdout."""
+    """Print a JSON document to stdout."""
     print(json.dumps(_finite(to_plain(content)), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no infinity and no NaN: null stands for them."""
+    """Replace infinities and NaN by None, since JSON does not have them."""
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -77,7 +78,7 @@ def _finite(value: Any) -> Any:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout, as wide as the terminal; unlimited where there is none."""
+    """Print a table to stdout, as wide as the terminal; 250 columns if there is none."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -93,7 +94,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
 
 
 def print_quality(report: Mapping[str, Any]) -> None:
-    """A quality report as a table."""
+    """Print a quality report as a table."""
     print_table(
         ("tokens", "perplexity", "of the reference", "mean KL", "99th percentile", "top-1 agreement"),
         [
@@ -110,7 +111,7 @@ def print_quality(report: Mapping[str, Any]) -> None:
 
 
 class Progress:
-    """How far it is: a line that rewrites itself on a terminal, one line a stage elsewhere."""
+    """Shows progress on stderr: a line updated in place on a terminal, else one line per long stage."""
 
     def __init__(self) -> None:
         self._stage = ""
@@ -128,7 +129,7 @@ class Progress:
         if not logger.isEnabledFor(logging.INFO):
             return
         if not sys.stderr.isatty():
-            if new and total:  # a log wants to know of what takes long, and not of every step
+            if new and total:  # in a log, only stages with an amount
                 logger.info("%s %s", stage, format_bytes(total) if total >= 10**6 else "…")
             return
         now = time.monotonic()
@@ -137,7 +138,7 @@ class Progress:
             self._draw(f"phi3: {stage}{self._part(done, total, now)}")
 
     def _part(self, done: int | None, total: int | None, now: float) -> str:
-        """How much of it; of what is measured in megabytes, also how fast, and how long it will take."""
+        """Return the percentage; from 10 MB on also the size, speed and remaining time."""
         if done is None or not total:
             return " …"
         if done < self._first or not self._since:
@@ -157,7 +158,7 @@ class Progress:
         self._width = len(text)
 
     def clear(self) -> None:
-        """Take the line away, before something else is printed."""
+        """Clear the progress line before other output."""
         if self._width:
             self._draw("")
             sys.stderr.write("\r")

@@ -1,4 +1,4 @@
-"""The command line as a whole."""
+"""The argument parser of all commands."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ _COMMANDS = (run, chat, devices, plugins, models, quantize, eval, doctor)
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, and where to read more."""
+    """An argument parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
+        """Print an error in one line and exit with code 2."""
         self.exit(2, f"phi3: {message} ({self.prog} --help)\n")
 
 
 def parser() -> argparse.ArgumentParser:
-    """Each command's file adds its own part, and ``call``, which carries it out."""
+    """Return the parser. Each command's module adds its arguments, and sets ``call`` to the function that runs it."""
     top = Parser(
         prog="phi3",
         description="Run the Phi-3 family of language models on the hardware you have.",

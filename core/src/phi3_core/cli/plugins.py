@@ -1,4 +1,4 @@
-"""``phi3 plugins``: the installed backends, their versions, and the hooks that they implement."""
+"""``phi3 plugins``: the installed backends, their versions and their hooks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
+    """Add the command to the parser."""
     command = commands.add_parser(
         "plugins", help="installed backends, versions, hooks", description="List the installed backends."
     )
@@ -20,6 +21,7 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     from phi3_core.surveys import survey
 
     from . import output

@@ -1,4 +1,4 @@
-"""``phi3 quantize``: original weights into the form that a backend loads, with a measured quality."""
+"""``phi3 quantize``: quantize original weights for a device, and measure the quality."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
+    """Add the command to the parser."""
     command = commands.add_parser(
         "quantize",
         help="make weights for a device, and measure how good they are",
@@ -41,6 +42,7 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     from pathlib import Path
 
     from phi3_core.pipeline import fetch

@@ -1,4 +1,4 @@
-"""What the flags ask for, as requests; and the model that ``run`` and ``chat`` hold, loaded."""
+"""Requests from command-line flags, and loading the model for ``run`` and ``chat``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def model_request(
     recipe: Recipe | None = None,
     check_quality: bool = True,
 ) -> ModelRequest:
-    """Return the request that the flags of a model and a device make."""
+    """Return the request for the flags that select a model and a device."""
     from phi3_core.models.request import ModelRequest
     from phi3_core.selection import DeviceRequest
 
@@ -42,11 +42,11 @@ def model_request(
 
 
 def open_model(given: argparse.Namespace, purpose: str) -> tuple[Model, GenerationSettings]:
-    """Load the model, and validate the generation's flags before that."""
+    """Validate the generation flags, load the model, and return both."""
     from phi3_core.worker.pool import WorkerPool
 
     with WorkerPool().prestart() as pool:
-        # start-up: imported after the worker was started, so that both processes import side by side
+        # start-up: imported after the worker has started, so that both processes import in parallel
         from phi3_core.model import Model
         from phi3_core.pipeline import open_session
         from phi3_core.replies import GenerationSettings

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
+    """Add the command to the parser."""
     command = commands.add_parser(
         "run", help="one answer to stdout", description="Answer one prompt. Text on stdin is added to it."
     )
@@ -31,6 +32,7 @@ def add(commands: Any) -> None:
 
 
 def call(given: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
     from . import output
     from .request import open_model
 
@@ -53,7 +55,7 @@ def call(given: argparse.Namespace) -> int:
 
 
 def _prompt(given: str | None) -> str:
-    """The prompt of the command line, with what stdin has to add."""
+    """Return the prompt of the command line, followed by the text on stdin."""
     added = ""
     if given == "-" or not sys.stdin.isatty():
         try:
@@ -68,7 +70,7 @@ def _prompt(given: str | None) -> str:
 
 
 def stats(reply: Reply) -> str:
-    """The figures of an answer in one line."""
+    """Return the statistics of a reply in one line."""
     parts = []
     if reply.time_to_first_token_s is not None:
         parts.append(f"first token {reply.time_to_first_token_s:.2f} s")

@@ -1,1 +1,1 @@
-"""What comes from the Hugging Face hub: its client, repositories at one commit, downloads."""
+"""The Hugging Face hub: client, snapshots of repositories, and downloads."""

@@ -1,9 +1,9 @@
-"""The boundary to huggingface_hub 0.3x, 1.x and 2.x: its session, endpoint and token, and errors of ours.
+"""Access to the hub with the session, endpoint and token of huggingface_hub 0.3x, 1.x or 2.x.
 
-The client's ``hf_hub_download`` is not used: since 1.18 it starts a file afresh when the process that fetched it was
-killed, and it never compares hashes. Nor is ``HfApi``, whose calls also tell which packages are installed, and in
-recent versions ask the hub for a list of agents to look for. What a user configures is taken from what is public in
-all majors - endpoint, token, offline mode, proxies, certificates, a session of one's own - and the rest is plain HTTP.
+``hf_hub_download`` is not used: since 1.18 it does not resume a file after its process was killed, and it never
+verifies hashes. ``HfApi`` is not used either: its calls also report which packages are installed, and recent versions
+ask the hub for a list of agents to detect. The user's settings (endpoint, token, offline mode, proxies, certificates, a
+custom session) are read through names that are public in all major versions; the rest is plain HTTP.
 """
 
 from __future__ import annotations
@@ -30,17 +30,22 @@ _NETWORKING = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"
 
 
 class TransientError(Exception):
-    """Something that may well be over in a moment. The text says what, without a full stop."""
+    """A failure that may be temporary. The message has no full stop."""
 
     def __init__(self, message: str, *, hint: str, after: float | None = None) -> None:
         super().__init__(message)
         self.hint = hint
         self.after = after
-        """Seconds that the server asks us to wait."""
+        """Seconds to wait, if the server states them."""
 
 
 class Retry:
-    """How often, and after which pause, something is tried again."""
+    """Limits the number of attempts, with growing pauses between them.
+
+    Args:
+        tries: maximum number of attempts without progress.
+        wait: called with the seconds of each pause.
+    """
 
     def __init__(self, *, tries: int, wait: Callable[[float], object]) -> None:
         self._tries = tries
@@ -48,10 +53,10 @@ class Retry:
         self._failures = 0
 
     def spend(self, error: TransientError) -> None:
-        """Wait for the next try.
+        """Count a failed attempt, and wait for the next.
 
         Raises:
-            ModelError: there is none.
+            ModelError: no attempt is left.
         """
         self._failures += 1
         if self._failures >= self._tries:
@@ -60,38 +65,44 @@ class Retry:
         self._wait(min(pause, WAIT_AT_MOST_S))
 
     def renew(self) -> None:
-        """Start counting afresh, since something was achieved."""
+        """Reset the count, after progress was made."""
         self._failures = 0
 
 
 @frozen(kw_only=True)
 class Body:
-    """What the hub sends of a file: ``blocks``, the first of which belongs at the offset ``start``."""
+    """The content of a file, or the rest of it."""
 
     start: int
+    """Offset of the first block in the file."""
     total: int | None
-    """Size of the whole file, if the answer tells."""
+    """Size of the whole file in bytes, if the response states it."""
     blocks: Iterable[bytes]
 
 
 class HubClient:
-    """One repository on the hub.
+    """Access to one repository on the hub.
+
+    Args:
+        repository: ``OWNER/NAME``.
+        revision: a commit, branch or tag; None for the newest commit.
+        offline: the value of ``--offline``.
 
     Raises:
-        ModelError: the user does not want the hub to be asked.
+        ModelError: the hub is not to be used, or the repository's name is invalid.
     """
 
     def __init__(self, repository: str, revision: str | None, *, offline: bool) -> None:
         if offline:
             raise _offline(repository, "leave out --offline")
-        # Its settings are read when it is imported: late, so that the environment of this moment counts; and
-        # start-up: a quarter of a second for who asks the hub alone.
+        # Imported here, because it reads its settings from the environment on import; and for
+        # start-up: a quarter of a second, needed only to use the hub.
         import huggingface_hub
         from huggingface_hub import constants, errors, utils
 
         if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
             raise _offline(repository, "unset HF_HUB_OFFLINE")
-        tools: Any = utils  # it does not say in all majors which of its names are public
+        tools: Any = utils  # not all major versions declare these names as public
         try:
             tools.validate_repo_id(repository)
         except errors.HFValidationError as error:
@@ -104,18 +115,18 @@ class HubClient:
         self._session: Any = tools.get_session()
         self._timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         agent = f"phi3-core/{__version__}; hf_hub/{huggingface_hub.__version__}"
-        # A compressed answer could not be resumed.
+        # A compressed download cannot be resumed.
         self._headers = {"user-agent": agent, "accept-encoding": "identity"}
         token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else huggingface_hub.get_token()
         if token:
             self._headers["authorization"] = f"Bearer {token}"
 
     def listing(self) -> tuple[str, list[dict[str, Any]]]:
-        """The commit that the revision means now, and what the hub says of each of its files.
+        """Return the commit that the revision points to, and the hub's entry for each of its files.
 
         Raises:
-            TransientError: worth another try.
-            ModelError: the hub has no such thing, or does not give it to us.
+            TransientError: the failure may be temporary.
+            ModelError: the repository or revision does not exist, or access is denied.
         """
         revision = f"/revision/{quote(self.revision, safe='')}" if self.revision else ""
         content = bytearray()
@@ -140,11 +151,11 @@ class HubClient:
 
     @contextlib.contextmanager
     def read(self, name: str, start: int) -> Iterator[Body]:
-        """The content of a file from the offset ``start`` on, or from 0 if the server cannot do that.
+        """Open a file at the offset ``start``; at 0 if the server does not support ranges.
 
         Raises:
-            TransientError: worth another try; also out of the ``with`` statement's body, when the connection breaks.
-            ModelError: the hub has no such thing, or does not give it to us.
+            TransientError: the failure may be temporary. Also raised in the ``with`` block if the connection breaks.
+            ModelError: the file does not exist, or access is denied.
         """
         url = self._url_of(self.repository, name, revision=self.revision, endpoint=self.endpoint)
         headers = {**self._headers, "range": f"bytes={start}-"} if start else self._headers
@@ -153,13 +164,13 @@ class HubClient:
 
     @contextlib.contextmanager
     def _answer(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[int, Mapping[str, str], Iterable[bytes]]]:
-        """Status, headers and content, from either of the libraries that the client has been built on."""
+        """Send a request, and yield status, headers and content; with httpx or requests, as huggingface_hub does."""
         try:
-            if callable(self._session.stream):  # httpx, of 1.x and 2.x; with requests it is a setting
+            if callable(self._session.stream):  # httpx, in 1.x and 2.x; in requests it is an attribute
                 options = {"headers": headers, "timeout": self._timeout, "follow_redirects": True}
                 with self._session.stream("GET", url, **options) as response:
                     yield response.status_code, response.headers, response.iter_bytes()
-            else:  # requests, of 0.x
+            else:  # requests, in 0.x
                 with self._session.get(url, headers=headers, timeout=self._timeout, stream=True) as response:
                     yield response.status_code, response.headers, response.iter_content(BLOCK)
         except (TransientError, Phi3Error):
@@ -177,7 +188,7 @@ class HubClient:
         return Body(start=0, total=int(length) if length else None, blocks=blocks)
 
     def _refusal(self, status: int, headers: Mapping[str, str], name: str | None) -> Exception:
-        """What an answer that is not the content means, in the words of somebody who wants a model."""
+        """Return the error for a response without the content."""
         where, code = self.repository, headers.get("x-error-code")
         if status in _TRANSIENT:
             hint = "try again later; what has been downloaded is kept"
@@ -206,7 +217,7 @@ class HubClient:
         return (NotOnHubError if not_there else ModelError)(message, hint=hint)
 
     def _raise_translated(self, error: Exception) -> NoReturn:
-        """Raise a broken connection as transient; anything else as it is, for it is nobody's network."""
+        """Raise a connection failure as :class:`TransientError`, and any other error unchanged."""
         modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
         if not isinstance(error, OSError) and not modules & _NETWORKING:
             raise error
@@ -226,16 +237,16 @@ def _offline(repository: str, hint: str) -> ModelError:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from the usual header or from the one that the hub has for its rate limits."""
+    """Return the seconds to wait, from the header ``retry-after`` or the hub's ``ratelimit``."""
     given = (headers.get("retry-after") or "").strip()
     if not given:
         limit = re.search(r";\s*t=(\d+)", headers.get("ratelimit") or "")
         given = limit[1] if limit else ""
-    return float(given) if given.isdecimal() else None  # a date is as good as nothing: our own pauses do
+    return float(given) if given.isdecimal() else None  # not a date: the default pauses are fine then
 
 
 def _root_cause(error: BaseException) -> str:
-    """The system's word for it, from below the layers of libraries."""
+    """Return the message of the innermost system error, in lower case."""
     reason = str(error) or type(error).__name__
     cause: BaseException | None = error
     while cause is not None:

@@ -1,4 +1,4 @@
-"""Files of a snapshot, brought into a folder: several at once, resumed where they stopped, and checked."""
+"""Download files of a snapshot into a folder: in parallel, resumable and verified."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .transfer import Job, Transfer, is_right, size_of
 def download(
     snapshot: Snapshot, files: Iterable[RemoteFile], destination: Path, progress: Progress, *, offline: bool = False
 ) -> None:
-    """Bring ``files`` of ``snapshot`` into ``destination``, where the snapshot's folder becomes the root.
+    """Download ``files`` of ``snapshot`` into ``destination``, which corresponds to the snapshot's folder.
 
-    A file appears under its name when it is whole and its hash is right. What is on the way lies in ``.partial``,
-    which goes when all is done; what a killed call left there is taken up by the next one. One process at a time
-    may do this to a destination: see :func:`phi3_core.store.locking.locked`.
+    A file appears under its name when it is complete and its hash is verified. Incomplete files are in ``.partial``,
+    which is removed at the end; after an interruption the next call resumes them. Only one process at a time may
+    download into a destination: see :func:`phi3_core.store.locking.locked`.
 
     Raises:
-        ModelError: the hub does not give a file, or the bytes it gave are not those it announced.
-        StoreError: the disk has too little room, or cannot be written.
+        ModelError: the hub does not deliver a file, or its content does not have the announced size and hash.
+        StoreError: the destination cannot be written, or the disk has too little space.
     """
     jobs = _jobs(snapshot, files, destination)
     total = sum(job.file.size for job in jobs)
@@ -40,14 +40,14 @@ def download(
         with store_errors(destination):
             partials.mkdir(parents=True, exist_ok=True)
             for stale in set(partials.iterdir()) - {job.partial for job in missing}:
-                stale.unlink()  # of another commit
+                stale.unlink()  # from another commit
         check_free(destination, sum(job.file.size - size_of(job.partial) for job in missing), "the download")
         Transfer(client, missing, total, progress).run()
     shutil.rmtree(partials, ignore_errors=True)
 
 
 def _jobs(snapshot: Snapshot, files: Iterable[RemoteFile], destination: Path) -> list[Job]:
-    """What there is to do, the largest file first, so that it is not the one that all wait for at the end."""
+    """Return the jobs, the largest file first: if it came last, it would be downloaded alone."""
     jobs: dict[str, Job] = {}
     for file in files:
         check_name(file.name)
@@ -55,14 +55,14 @@ def _jobs(snapshot: Snapshot, files: Iterable[RemoteFile], destination: Path) ->
         if local.casefold() in jobs:
             names = f"{jobs[local.casefold()].file.name} and {file.name}"
             raise ModelError(f"{snapshot.repository} offers {names}, which are one name on some systems")
-        # Named after its content, so that what is left of another commit is not taken for the beginning of this.
+        # Named after its content, so that a partial file of another commit is not resumed.
         key = hashlib.sha256(f"{file.name}\n{file.sha256}\n{file.git_oid}".encode()).hexdigest()[:32]
         jobs[local.casefold()] = Job(file=file, path=destination / local, partial=destination / PARTIAL / key)
     return sorted(jobs.values(), key=lambda job: -job.file.size)
 
 
 def _missing(jobs: Iterable[Job], total: int, progress: Progress) -> Iterator[Job]:
-    """The jobs that are still to be done. A file that is there is not believed for its name and size."""
+    """Yield the jobs that remain. The hash of an existing file is verified, besides its name and size."""
     checked = 0
 
     def report(count: int) -> None:

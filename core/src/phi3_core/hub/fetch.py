@@ -1,4 +1,4 @@
-"""Models from the hub: what to fetch, what it must hold, and what the manifest says about it."""
+"""Fetch models from the hub: select and check the files, download them, and record their origin."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SMALL = 2**20
 
 
 def listed(repository: str, revision: str | None, folder: str, *, offline: bool) -> tuple[Snapshot, Any]:
-    """A snapshot, and those of its files that a model needs.
+    """Return a snapshot, and those of its files that a model needs.
 
     Raises:
-        MissingError: there is no such repository, revision or folder, or it holds no weights, or no tokenizer.
-        ModelError: the hub cannot be asked.
+        NotOnHubError: the repository, revision or folder does not exist, or has no weights or no tokenizer.
+        ModelError: the hub cannot be reached, or access is denied.
     """
     snapshot = take_snapshot(repository, revision, folder, offline=offline)
     files = select_files(snapshot.files, folder)
@@ -41,14 +41,14 @@ def listed(repository: str, revision: str | None, folder: str, *, offline: bool)
 
 
 def fill(snapshot: Snapshot, files: Any, folder: Path, progress: Progress, *, offline: bool) -> dict[str, Any]:
-    """Download ``files`` into ``folder`` and return what the manifest is to say."""
+    """Download ``files`` into ``folder`` and return the facts for its manifest."""
     names = {snapshot.local_name(file) for file in files}
-    for left in folder.iterdir():  # of a pull that was killed, and meant another commit
+    for left in folder.iterdir():  # from an interrupted pull of another commit
         if left.is_file() and left.name not in names:
             left.unlink()
     (folder / PARTIAL).mkdir(exist_ok=True)
     download.download(snapshot, files, folder, progress, offline=offline)
-    (folder / PARTIAL).mkdir(exist_ok=True)  # until the folder is published: gigabytes are not to be fetched twice
+    (folder / PARTIAL).mkdir(exist_ok=True)  # kept until the folder is visible, so that a failure keeps the files
     return {
         "source": {"repository": snapshot.repository, "folder": snapshot.folder},
         "revision": snapshot.commit,
@@ -57,15 +57,15 @@ def fill(snapshot: Snapshot, files: Any, folder: Path, progress: Progress, *, of
 
 
 def forget(folder: Path) -> None:
-    """What has been downloaded into ``folder`` is of no use: let it go when the attempt fails."""
+    """Mark the files downloaded into ``folder`` as useless, so that they are deleted when making it fails."""
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)
 
 
 def model_type(snapshot: Snapshot, *, offline: bool) -> str:
-    """What the repository's ``config.json`` says it is; that file alone is fetched.
+    """Return ``model_type`` of the repository's ``config.json``, the only file that is downloaded.
 
     Raises:
-        MissingError: it does not say.
+        NotOnHubError: the file does not exist or has no model type.
     """
     config = [file for file in snapshot.files if file.name == "config.json" and file.size < _SMALL]
     folder = Path(tempfile.mkdtemp(prefix="phi3-"))
@@ -81,10 +81,10 @@ def model_type(snapshot: Snapshot, *, offline: bool) -> str:
 
 
 def check_family(snapshot: Snapshot, *, offline: bool) -> None:
-    """Refuse a repository of another family before its weights are downloaded.
+    """Check that a repository is of the Phi-3 family, before its weights are downloaded.
 
     Raises:
-        ModelError: naming what it is.
+        ModelError: it is of another family, which the message names.
     """
     kind = model_type(snapshot, offline=offline)
     if kind != "phi3":
@@ -94,16 +94,16 @@ def check_family(snapshot: Snapshot, *, offline: bool) -> None:
 
 
 def from_hub(entry: Entry) -> bool:
-    """Whether an entry's files can be had from the hub again."""
+    """Return whether the files of a store entry can be downloaded from the hub again."""
     repository = (entry.manifest.get("source") or {}).get("repository", "")
     return "/" in repository and ":" not in repository and bool(entry.manifest.get("revision"))
 
 
 def repair(entry: Entry, progress: Progress) -> None:
-    """Fetch those files of an entry of the store that are damaged, at the revision that it has.
+    """Download the damaged files of a store entry again, at the same revision.
 
     Raises:
-        ModelError: it did not come from the hub, or the hub does not give it again.
+        ModelError: the entry did not come from the hub, or the hub does not deliver the files.
     """
     wrong = manifest.damaged(entry.path, entry.manifest)
     if not wrong:

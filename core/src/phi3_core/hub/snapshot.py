@@ -1,4 +1,4 @@
-"""What a repository on the Hugging Face hub holds, and which of it is needed and safe to have."""
+"""The files of a repository at one commit, and which of them are needed and safe to download."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WANTED = (
 LICENSE_FILES = ("license*", "licence*", "notice*", "readme.md")
 LICENSE_FILE_LIMIT = 2**20
 NEVER = ("*.py", "*.pyc", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.so", "*.dll", "*.dylib", manifest.NAME)
-"""Code, what unpickles into code, and the name under which the store notes what it knows itself."""
+"""Code, pickles (which can run code), and the store's own manifest."""
 
 _DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
     f"{port}{n}" for port in ("com", "lpt") for n in range(10)
@@ -30,7 +30,7 @@ _PATH_AT_MOST = 400
 
 @frozen(kw_only=True)
 class RemoteFile:
-    """A file of a repository. Large ones have a ``sha256``, the others only git's hash of the content."""
+    """A file of a repository. Large files have ``sha256``, the others only git's blob hash, ``git_oid``."""
 
     name: str
     size: int
@@ -40,25 +40,28 @@ class RemoteFile:
 
 @frozen(kw_only=True)
 class Snapshot:
-    """A repository at one commit. ``files`` are all that it offers, ``folder`` the one that was asked for."""
+    """A repository at one commit."""
 
     repository: str
     commit: str
     folder: str = ""
+    """The requested folder; empty for the root."""
     files: tuple[RemoteFile, ...]
+    """All files of the repository."""
 
     def local_name(self, file: RemoteFile) -> str:
-        """Where a file goes below the destination: the asked-for folder is its root."""
+        """Return the path of a file below the destination, which corresponds to the requested folder."""
         return file.name.removeprefix(f"{self.folder}/") if self.folder else file.name
 
 
 def take_snapshot(repository: str, revision: str | None = None, folder: str = "", *, offline: bool = False) -> Snapshot:
-    """Ask the hub what ``repository`` holds. The revision (None is the newest) is resolved to a commit here, once.
+    """Return the files of a repository, with the revision (None is the newest) resolved to a commit.
 
     Raises:
-        ModelError: the hub cannot be asked, has no such repository, revision or folder, or does not give it to us.
+        NotOnHubError: the repository, revision or folder does not exist.
+        ModelError: the hub cannot be reached, or access is denied.
     """
-    from .client import HubClient, Retry, TransientError  # start-up: choosing files needs no client
+    from .client import HubClient, Retry, TransientError  # start-up: selecting files needs no client
 
     client = HubClient(repository, revision, offline=offline)
     retry = Retry(tries=3, wait=time.sleep)
@@ -78,13 +81,15 @@ def take_snapshot(repository: str, revision: str | None = None, folder: str = ""
 
 
 def select_files(files: Iterable[RemoteFile], folder: str = "", *, also: Sequence[str] = ()) -> tuple[RemoteFile, ...]:
-    """The files directly in ``folder`` that a model needs: weights without code in them, settings, tokenizer, licence.
+    """Return the files that a model needs: weights in safe formats, configuration, tokenizer and licence.
 
-    ``also`` adds patterns such as ``*.gguf``; what could run as code is not to be had that way either.
+    Args:
+        files: all files of a repository.
+        folder: only files directly in this folder are selected.
+        also: further patterns, such as ``*.gguf``; :data:`NEVER` takes precedence.
 
     Raises:
-        ModelError: the repository has a name in it that would lead out of a folder, or one that we want and that
-            not every system can store.
+        ModelError: a file's name leads out of its folder, or a selected name cannot be stored on every system.
     """
     prefix = f"{folder.strip('/')}/" if folder.strip("/") else ""
     chosen = []
@@ -99,10 +104,10 @@ def select_files(files: Iterable[RemoteFile], folder: str = "", *, also: Sequenc
 
 
 def check_name(name: str, *, portable: bool = True) -> None:
-    """Refuse a name that would lead out of the folder it is put in, or (``portable``) that some system cannot store.
+    """Check that a file name does not lead out of its folder and, if ``portable``, that every system can store it.
 
     Raises:
-        ModelError: quoting the name.
+        ModelError: the name is invalid; the message quotes it.
     """
     if reason := _leads_out(name) or (_cannot_be_stored(name) if portable else None):
         quoted = ascii(name if len(name) <= 80 else f"{name[:60]}...{name[-16:]}")
@@ -136,7 +141,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def _remote_file(repository: str, entry: Any) -> RemoteFile:
-    """What the hub says of one file, which mirrors of it may leave incomplete."""
+    """Return a file from the hub's entry for it, which may be incomplete on mirrors."""
     try:
         large = entry.get("lfs") or {}
         name, size = entry["rfilename"], large.get("size", entry.get("size"))

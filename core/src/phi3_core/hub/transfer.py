@@ -1,4 +1,4 @@
-"""Threads that fetch the files of a download, and what they agree on."""
+"""The threads that download files, and their shared state."""
 
 from __future__ import annotations
 
@@ -23,23 +23,28 @@ from .snapshot import RemoteFile
 AT_ONCE = 4
 TRIES = 6
 RETRY_RESET_BYTES = 2**20
-"""So many bytes from one try, and the tries are counted afresh."""
+"""An attempt that receives this many bytes resets the count of attempts."""
 
 
 @frozen(kw_only=True)
 class Job:
-    """One file: where it comes from, where it goes, and where it lies until it is whole."""
+    """One file to download."""
 
     file: RemoteFile
     path: Path
+    """The destination."""
     partial: Path
+    """The path until the file is complete."""
 
 
 def is_right(path: Path, file: RemoteFile, report: Callable[[int], object]) -> bool:
-    """Whether the content has the hash that the hub announced. ``report`` is told how many bytes have been read."""
+    """Return whether a file has the hash that the hub announced.
+
+    ``report`` is called with the size of each block in bytes after it was read.
+    """
     digest = hashlib.sha256()
     if file.sha256 is None:
-        digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)  # what git calls the content
+        digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)  # git's hash of a blob
     with path.open("rb") as stream:
         while block := stream.read(2**20):
             digest.update(block)
@@ -48,19 +53,26 @@ def is_right(path: Path, file: RemoteFile, report: Callable[[int], object]) -> b
 
 
 def size_of(path: Path) -> int:
-    """The size of a file, or 0 if it is not there."""
+    """Return the size of a file in bytes, or 0 if it does not exist."""
     try:
         return path.stat().st_size
     except OSError:
         return 0
 
 
-class _Stopped(Exception):  # noqa: N818 - the error that counts is somebody else's
-    """The download is over, for a reason outside this thread."""
+class _Stopped(Exception):  # noqa: N818 - ends a thread; the error itself is raised elsewhere
+    """The download has ended for a reason outside of this thread."""
 
 
 class Transfer:
-    """One run of the threads. The one that called reports how far they are, and is the one that can be interrupted."""
+    """Downloads files in several threads. The calling thread reports the progress, and can be interrupted.
+
+    Args:
+        client: access to the repository.
+        jobs: the files to download.
+        total: size of all files in bytes, including those that exist.
+        progress: called with the bytes received, then with the bytes verified.
+    """
 
     def __init__(self, client: HubClient, jobs: list[Job], total: int, progress: Progress) -> None:
         self._client = client
@@ -70,7 +82,7 @@ class Transfer:
         self._jobs: SimpleQueue[Job] = SimpleQueue()
         for job in jobs:
             self._jobs.put(job)
-        # Daemons, because nothing wakes a thread that waits for a silent server.
+        # Daemons, because a thread that waits for a silent server cannot be woken.
         self._threads = [
             threading.Thread(target=self._work, name=f"download-{number}", daemon=True)
             for number in range(min(AT_ONCE, len(jobs)))
@@ -82,10 +94,10 @@ class Transfer:
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Return when all files are whole, right and in their places.
+        """Download all files, verify them and move them to their destinations.
 
         Raises:
-            ModelError: the first thing that went wrong in any thread.
+            ModelError: the first error of any thread.
         """
         try:
             for thread in self._threads:
@@ -93,9 +105,9 @@ class Transfer:
             while not self._over.wait(0.1):
                 self._report()
         finally:
-            with self._gate:  # a thread may live on for some seconds, but from here on it changes nothing
+            with self._gate:  # a thread may live for some more seconds, but changes nothing
                 self._halted.set()
-            for thread in self._threads:  # so that the caller finds no file open, if that can be had at once
+            for thread in self._threads:  # so that the files are closed, unless a thread is waiting for the server
                 if thread.is_alive():
                     thread.join(1 / AT_ONCE)
         if self._error is not None:
@@ -114,7 +126,7 @@ class Transfer:
                 self._obtain(self._jobs.get_nowait())
         except (Empty, _Stopped):
             pass
-        except BaseException as error:  # it is for the thread that called
+        except BaseException as error:  # raised again in the calling thread
             self._error = self._error or error
             self._over.set()
         with self._gate:
@@ -152,7 +164,7 @@ class Transfer:
 
     def _write(self, job: Job, stream: FileIO, body: Body, start: int) -> None:
         with self._running(job):
-            stream.truncate(body.start)  # below start only if the server did not take up where we stopped
+            stream.truncate(body.start)  # below start only if the server does not support ranges
             stream.seek(body.start)
             self._received += body.start - start
         at = body.start
@@ -163,7 +175,7 @@ class Transfer:
                 raise ModelError(f"{job.file.name} is longer than the hub announced", hint=hint)
             with self._running(job):
                 rest = memoryview(block)
-                while rest:  # unbuffered: what is counted is on disk, and a full disk shows here and not at closing
+                while rest:  # unbuffered: only written bytes count, and a full disk fails here, not in close()
                     rest = rest[stream.write(rest) :]
                 self._received += len(block)
 
@@ -183,7 +195,7 @@ class Transfer:
 
     @contextlib.contextmanager
     def _running(self, job: Job) -> Iterator[None]:
-        """Change something on disk, or in the figures, unless the download is over."""
+        """Allow changes to files and counters, one thread at a time; raise :class:`_Stopped` after the end."""
         with store_errors(job.path.parent), self._gate:
             if self._halted.is_set():
                 raise _Stopped

@@ -1,4 +1,4 @@
-"""Models on disk: what there is to choose from, where it lies, and whether it is whole."""
+"""Models: the catalogue, references to models, and how artifacts and original weights are obtained."""
 
 DEFAULT = "phi-3-mini-4k-instruct"
-"""The model that is meant when none is named."""
+"""The default model."""

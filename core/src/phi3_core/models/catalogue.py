@@ -1,4 +1,4 @@
-"""The models known by name. Imported early: keep it cheap."""
+"""The models known by name. Imported at start-up, so it must stay cheap."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class Known(NamedTuple):
     title: str
     parameters: int
     context_length: int
-    """Tokens."""
+    """Maximum number of tokens of prompt and answer together."""
     kv_bytes: int
-    """KV cache of one token in 16 bits: 2 (key and value) x layers x KV heads x head size x 2 bytes."""
+    """Bytes of KV cache per token in 16 bits: 2 (key and value) x layers x KV heads x head size x 2 bytes."""
     stop_ids: tuple[int, ...]
     licence: str
     repository: str | None
-    """The hub repository of the original weights; None if they do not come from the hub."""
+    """The hub repository of the original weights; None if they are not on the hub."""
 
 
 _PHI3_STOPS = (32000, 32001, 32007)  # <|endoftext|>, <|assistant|>, <|end|>

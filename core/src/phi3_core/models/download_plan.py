@@ -1,4 +1,4 @@
-"""What a pull would download, without downloading it."""
+"""Show what would be downloaded, without downloading it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class PlannedFile:
 
 @frozen(kw_only=True)
 class DownloadPlan:
-    """Files of a repository at a commit; none if everything is here already."""
+    """The files of a repository to download; none if everything is on this machine."""
 
     words: str
+    """Where the files come from, or why there are none, for display."""
     repository: str | None = None
     commit: str | None = None
     files: tuple[PlannedFile, ...] = ()
@@ -32,13 +33,13 @@ class DownloadPlan:
 
 
 def for_repository(repository: str, revision: str | None, folder: str, *, offline: bool) -> DownloadPlan:
-    """Plan the download of a folder of a repository.
+    """Return the plan for a folder of a repository.
 
     Raises:
-        NotOnHubError: the hub has no such repository, revision or folder.
-        ModelError: the hub cannot be asked.
+        NotOnHubError: the repository, revision or folder does not exist, or has no weights or no tokenizer.
+        ModelError: the hub cannot be reached, or access is denied.
     """
-    from phi3_core.hub import fetch  # start-up: commands that stay offline do without the hub's client
+    from phi3_core.hub import fetch  # start-up: offline commands need no hub client
 
     snapshot, files = fetch.listed(repository, revision, folder, offline=offline)
     return DownloadPlan(
@@ -50,11 +51,7 @@ def for_repository(repository: str, revision: str | None, folder: str, *, offlin
 
 
 def for_source(ref: ModelRef, *, offline: bool) -> DownloadPlan:
-    """Plan the download of a model's original weights.
-
-    Raises:
-        NotOnHubError, ModelError: as :func:`for_repository`.
-    """
+    """Return the plan for a model's original weights. Raises as :func:`for_repository`."""
     known = CATALOGUE.get(ref.name)
     repository = known.repository if known else ref.repository
     if ref.path is not None or repository is None:

@@ -1,4 +1,4 @@
-"""Whether a model fits a device: weights and KV cache against the device's memory."""
+"""Check whether a model fits a device: weights and KV cache against the device's memory."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from phi3_core.values import Device
 from .catalogue import CATALOGUE, Known
 from .ref import ModelRef
 
-# Bytes a weight, scales and what stays wider included: from the sizes of published weights of Phi-3-mini.
+# Bytes per weight, including scales and layers of higher precision: from the sizes of published weights of Phi-3-mini.
 BYTES_PER_WEIGHT = {"fp16": 2.0, "int8": 1.03, "int4": 0.58}
 USABLE = 0.9
-"""The share of a device's memory that a model may take; the rest is the system's and the runtime's."""
+"""Share of a device's memory that a model may use; the rest is for the system and the runtime."""
 SHORTEST_CONTEXT = 1024
-"""A model that cannot hold so many tokens is of no use."""
+"""Minimum number of tokens of KV cache; a model with less does not fit."""
 
 
 def weights_bytes(model: Known, precision: str) -> int:
-    """An estimate of the weights' size, for before they are here."""
+    """Return the estimated size of a model's weights in bytes."""
     return int(model.parameters * BYTES_PER_WEIGHT[precision])
 
 
 def context_that_fits(model: Known, precision: str, memory_bytes: int) -> int:
-    """Tokens of KV cache that fit beside the weights; at most the model's context, and less than nothing is 0."""
+    """Return the number of tokens whose KV cache fits beside the weights, from 0 to the model's context length."""
     room = memory_bytes * USABLE - weights_bytes(model, precision)
     return max(0, min(model.context_length, int(room // model.kv_bytes)))
 
 
 def fitting_precisions(ref: ModelRef, device: Device, precisions: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of ``precisions`` at which the model fits the device's memory, in their order.
+    """Return those of ``precisions`` at which the model fits the device's memory, in the same order.
 
-    All of them if the model is not in the catalogue, or the device does not tell its memory.
+    All of them are returned if the model is not in the catalogue or the device's memory is unknown.
 
     Raises:
-        TooLargeError: it fits at none; the message has the figures, the hint the nearest that does fit.
+        TooLargeError: the model fits at none of them. The message has the figures, the hint a precision that fits.
     """
     model, memory_bytes = CATALOGUE.get(ref.name), device.memory_bytes
     if model is None or ref.form != "named" or memory_bytes is None:
@@ -58,7 +58,7 @@ def fitting_precisions(ref: ModelRef, device: Device, precisions: tuple[str, ...
 
 
 def usable_context(ref: ModelRef, device: Device, precision: str, offered: int) -> int:
-    """Return the engine's context of ``offered`` tokens, or as much of it as the device's memory holds."""
+    """Return the context length that the device's memory allows: ``offered``, the engine's own, or less."""
     model, memory_bytes = CATALOGUE.get(ref.name), device.memory_bytes
     if model is None or ref.form != "named" or memory_bytes is None:
         return offered

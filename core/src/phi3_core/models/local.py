@@ -1,4 +1,4 @@
-"""The user's own files, loaded where they lie or taken into the store."""
+"""The user's own files: load them in place, or copy them into the store."""
 
 from __future__ import annotations
 
@@ -20,11 +20,18 @@ from .request import ResolvedModel
 def obtain(
     path: Path, device: Device, precisions: tuple[str, ...], store: Store, *, recognize: Callable[[Path], str | None]
 ) -> ResolvedModel:
-    """Weights in a folder or a GGUF file, as they are; ``recognize`` asks the backend what it makes of them.
+    """Return the artifact in a folder or GGUF file, in place.
+
+    Args:
+        path: the folder or file.
+        device: the device to load it on.
+        precisions: the allowed precisions.
+        store: has the tokenizer that was derived from a GGUF file.
+        recognize: calls the backend's hook ``recognize``.
 
     Raises:
-        Unobtainable: not for this device's backend, or not in one of the precisions.
-        ModelError: damaged.
+        NoArtifactError: the artifact is not for the device's backend, or has none of the precisions.
+        ModelError: the artifact is damaged.
     """
     content = manifest.read(path) if path.is_dir() else None
     if content is not None and "backend" in content:
@@ -34,7 +41,7 @@ def obtain(
         precision = str(content.get("precision"))
     else:
         if path.suffix.lower() == ".gguf":
-            Gguf.open(path)  # a native reader may end its process over a damaged file
+            Gguf.open(path)  # checked first, because a damaged file can crash a native reader
         found = recognize(path)
         if found is None:
             hint = "phi3 models list shows what there is"
@@ -55,7 +62,7 @@ def obtain(
 
 
 def take_in(name: str, found: ResolvedModel, store: Store) -> Artifact:
-    """Copy the user's own files into the store, where they are known by their name."""
+    """Copy the user's own files into the store under a model name."""
     artifact = found.artifact
 
     def fill(folder: Path) -> Mapping[str, Any]:

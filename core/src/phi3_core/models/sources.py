@@ -1,4 +1,4 @@
-"""Original weights: the user's folder, the store's, built from a package, or from the hub."""
+"""Obtain original weights: from the user's folder, the store, a package or the hub."""
 
 from __future__ import annotations
 
@@ -18,18 +18,23 @@ from .ref import ModelRef, fingerprint
 from .sample_package import obtain_package
 
 PACKAGE = "package:"
-"""What stands before a Python package's name where a hub repository's name would be."""
+"""Prefix of a Python package's name in place of a hub repository."""
 
 
 def source_of(
     ref: ModelRef, store: Store, progress: Progress, *, offline: bool = False, update: bool = False
 ) -> Source:
-    """Obtain the original weights of a model.
+    """Return the original weights of a model; they are downloaded or built if necessary.
 
-    ``update`` looks for a newer revision of weights that came from the hub.
+    Args:
+        ref: the model.
+        store: the store to look in and to write to.
+        progress: called with the current stage.
+        offline: use only files that are on this machine.
+        update: download a newer revision from the hub, if there is one.
 
     Raises:
-        ModelError: they are unknown, damaged, or out of reach.
+        ModelError: the weights are unknown, damaged, or cannot be obtained.
         StoreError: the store cannot be written, or its disk is full.
     """
     if ref.path is not None:
@@ -50,7 +55,7 @@ def source_of(
     if repository is None:
         hint = "phi3 models show tells what there is of it"
         raise ModelError(f"the original weights of {ref.name} are not in the store", hint=hint)
-    from phi3_core.hub import fetch  # start-up: weights that are here need no hub
+    from phi3_core.hub import fetch  # start-up: not needed for stored weights
 
     snapshot, files = fetch.listed(repository, None, "", offline=offline)
     if found is not None and found.revision == snapshot.commit:

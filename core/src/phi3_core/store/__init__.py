@@ -1,1 +1,1 @@
-"""What lies on this disk: the models that this machine has, each visible only when it is whole."""
+"""The store: models on this machine, visible only when they are complete."""

@@ -1,4 +1,4 @@
-"""Folders for what is derived from an artifact and can be made again, such as compiled models."""
+"""Folders for data that is derived from an artifact and can be made again, such as compiled models."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from phi3_core.values import Artifact, Device
 
 
 def derived_folder(backend: str, digest: str, *keys: str) -> Path | None:
-    """Return a folder for what ``backend`` derives from one artifact, or None if none can be written here.
+    """Return a folder for data that a backend derives from an artifact, or None if it cannot be written.
 
     Args:
-        backend: the backend's name.
-        digest: the artifact's; the folder goes when the artifact goes.
-        keys: whatever else the content depends on, such as versions.
+        backend: the name of the backend.
+        digest: the artifact's digest; the folder is removed together with the artifact.
+        keys: what else the content depends on, such as versions.
     """
     words = ["".join(c if c.isalnum() or c in "-_." else "_" for c in key) for key in keys]
     folder = home() / "engines" / digest[:16] / "-".join([backend, *words])
@@ -31,23 +31,24 @@ def derived_folder(backend: str, digest: str, *keys: str) -> Path | None:
 
 
 def artifact_folder(artifact: Artifact, *keys: str) -> Path | None:
-    """Return :func:`derived_folder` for an artifact."""
+    """Return a folder for data that is derived from an artifact: see :func:`derived_folder`."""
     return derived_folder(artifact.backend, str(artifact.manifest.get("digest", "")), *keys)
 
 
 def compiled_folder(
     artifact: Artifact, device: Device, runtime: str, *, variant: str = "", discard_older: bool = False
 ) -> Path | None:
-    """Return a folder for an artifact's compiled models, or None if none can be written here.
+    """Return a folder for the compiled models of an artifact, or None if it cannot be written.
 
-    Compiled models fail or mislead after an update of the runtime or of the driver, so both are part of the name.
+    After an update of the runtime or driver, compiled models may fail or give wrong results, so the folder's name
+    depends on both.
 
     Args:
-        artifact: what is compiled.
-        device: what it is compiled for.
-        runtime: the runtime's version.
-        variant: a word that tells several compiled models of one artifact apart.
-        discard_older: whether folders for other versions are deleted. Not if other processes may be using them.
+        artifact: the artifact to compile.
+        device: the device to compile for.
+        runtime: the version of the runtime.
+        variant: distinguishes several compiled models of one artifact.
+        discard_older: whether to delete the folders for other versions; only if no other process uses them.
     """
     driver = device.driver or ("" if device.kind == "cpu" else "\n".join(driver_fingerprint()))
     state = hashlib.sha256(f"{runtime}\n{device.name}\n{driver}".encode()).hexdigest()[:12]

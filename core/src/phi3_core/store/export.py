@@ -1,4 +1,4 @@
-"""A copy of an artifact in a folder of the user's: whole, or not there."""
+"""Copy an artifact to a folder of the user, completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from . import manifest
 
 
 def check(target: Path) -> None:
-    """Refuse a folder that :func:`copy` could not make or fill, before the work that it is for.
+    """Check that :func:`copy` can create and fill a folder, before work that takes long.
 
     Raises:
-        UsageError: it holds something, is part of the store, or cannot be written.
+        UsageError: the folder is not empty, is part of the store, or cannot be written.
     """
     try:
         _check_free(target)
@@ -27,22 +27,24 @@ def check(target: Path) -> None:
             raise UsageError(f"{target} is part of the store {home}", hint="name a folder outside of it")
         with tempfile.TemporaryDirectory(prefix=".phi3-", dir=existing_parent(target)):
             pass
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
         why = reason(error) if isinstance(error, OSError) else str(error).lower()
         raise UsageError(f"{target} cannot be written: {why}", hint="name a folder that can be made") from error
 
 
 def copy(path: Path, target: Path) -> None:
-    """Copy a folder, or a single file, into the folder ``target``, which is empty or yet to be made.
+    """Copy a folder or a single file into the folder ``target``, which must be empty or not exist.
+
+    After an error nothing of the copy is left.
 
     Raises:
-        UsageError: by now ``target`` holds something.
-        DiskFullError: its disk is full; nothing of the copy is left.
-        StoreError: it cannot be written; nothing of the copy is left.
+        UsageError: ``target`` is not empty.
+        DiskFullError: the disk is full.
+        StoreError: ``target`` cannot be written.
     """
     _check_free(target)
     there = target.is_dir()
-    # One that is there may be a disk's root or a link, so it is filled where it is.
+    # An existing folder may be a mount point or a link, so it is filled in place.
     folder = target if there else target.with_name(f".{target.name}.{os.getpid()}")
     try:
         folder.mkdir(parents=True, exist_ok=there)
@@ -71,7 +73,7 @@ def _fill(folder: Path, path: Path) -> None:
         shutil.copyfile(path, folder / path.name)
         return
     files = [file for file in path.rglob("*") if file.is_file()]
-    for file in sorted(files, key=lambda file: file.name == manifest.NAME):  # what says that it is whole comes last
+    for file in sorted(files, key=lambda file: file.name == manifest.NAME):  # last, as it marks the copy as complete
         place = folder / file.relative_to(path)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, place)

@@ -1,4 +1,4 @@
-"""Writing into the store: one process at a time, and what the file system says in one line with a hint."""
+"""Locks for writing to the store, and file system errors as errors of the store."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from phi3_core.errors import StoreError
 
 @contextlib.contextmanager
 def locked(folder: Path, waiting: Callable[[str], object]) -> Iterator[None]:
-    """Let one process at a time fill ``folder``; the others say that they wait, and then find it filled."""
-    import filelock  # start-up: only who makes something needs it
+    """Let one process at a time fill ``folder``. ``waiting`` is called with a message if another process does."""
+    import filelock  # start-up: needed only for writing
 
     lock = filelock.FileLock(f"{folder}.lock")
     with store_errors(folder.parent):
@@ -31,7 +31,7 @@ def locked(folder: Path, waiting: Callable[[str], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def store_errors(root: Path) -> Iterator[None]:
-    """Turn what the file system has to say into one line with a hint."""
+    """Convert file system errors to :class:`StoreError` or :class:`DiskFullError`."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""``phi3.json``: what an artifact is, where it comes from, and the hash of every file in it."""
+"""``phi3.json``, the manifest: facts about an artifact, its origin, and the hash of each of its files."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ _QUALITY = ("tokens", "perplexity_reference", "perplexity", "kl_mean", "kl_p99",
 
 
 def make(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Hash every file below ``folder``, and write the manifest with ``facts`` beside them.
+    """Hash every file below ``folder``, write the manifest, and return it.
 
-    ``facts["hashes"]`` are SHA-256 that are known already, by name; they do not become part of the manifest.
+    Args:
+        folder: the folder that is described.
+        facts: further content of the manifest. ``hashes`` has known SHA-256 by file name, which are not computed again.
     """
     facts = dict(facts)
     known = facts.pop("hashes", {})
@@ -45,10 +47,10 @@ def make(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a folder, or None if it has none.
+    """Return the manifest of a folder, or None if it has none.
 
     Raises:
-        ModelError: there is one, but of no known format, or it is not what :func:`make` writes.
+        ModelError: the manifest has an unknown format or is damaged.
     """
     if not (folder / NAME).is_file():
         return None
@@ -63,10 +65,10 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def check_sizes(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Compare each file's size with the manifest: quick, and finds what was cut short or is missing.
+    """Compare the size of each file with the manifest, which finds missing and truncated files fast.
 
     Raises:
-        ModelError: naming the first file that differs.
+        ModelError: a file differs; the message names the first one.
     """
     for name, entry in manifest["files"].items():
         try:
@@ -78,7 +80,7 @@ def check_sizes(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def damaged(folder: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Read every file and compare its hash with the manifest; what is wrong, by the file's name."""
+    """Compare the hash of each file with the manifest, and return what is wrong by file name."""
     wrong = {}
     if _digest(manifest["files"]) != manifest["digest"]:
         wrong[NAME] = "damaged"
@@ -94,7 +96,7 @@ def damaged(folder: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def sha256(file: Path) -> str:
-    """The SHA-256 of a file's content, as hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(2**20):
@@ -108,10 +110,10 @@ def _digest(files: Mapping[str, Any]) -> str:
 
 
 def _misshapen(content: Any) -> str:
-    """What keeps the content of a ``phi3.json`` from being one, or an empty word. Keys nobody knows do no harm."""
+    """Return what is wrong with the content of a manifest, or an empty string. Unknown keys are allowed."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         return "it does not say its format"
-    # The digest becomes part of paths, below which things are deleted.
+    # The digest becomes part of the paths of folders that are deleted.
     if not _is_sha256(content.get("digest")):
         return "its digest is none"
     if not isinstance(content.get("files"), dict):
@@ -171,7 +173,7 @@ _FACTS: dict[str, Callable[[Any], bool]] = {
     "quality": _is_quality,
     "context_length": lambda value: value is None or _is_count(value),
 }
-"""What may be said besides, and how it looks."""
+"""The checks of optional keys."""
 
 
 def _files(folder: Path) -> Iterator[Path]:

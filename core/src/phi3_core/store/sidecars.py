@@ -1,4 +1,4 @@
-"""What belongs to a model besides its weights: configuration, tokenizer, chat template."""
+"""Files that belong to a model besides its weights: configuration, tokenizer and chat template."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILES = (
 
 
 def copy_sidecars(source: Path, output: Path) -> None:
-    """Copy those of the files that ``source`` has, and ``output`` does not have yet."""
+    """Copy the configuration, tokenizer and chat template from ``source`` to ``output``, except for existing files."""
     for name in FILES:
         if (source / name).is_file() and not (output / name).exists():
             shutil.copyfile(source / name, output / name)

@@ -1,4 +1,4 @@
-"""The store: models that this machine has, each visible only when it is whole.
+"""The store: models on this machine, visible only when they are complete.
 
 ::
 
@@ -6,12 +6,12 @@
         artifacts/<model>/<backend>[-<layout>]-<precision>/   weights for one backend, with phi3.json
         sources/<model>/                                      original weights, with phi3.json
         packages/<name>-<version>/                            weights from a Python package, with phi3.json
-        staging/                                              what is being made, and downloads that go on later
-        engines/<digest>/                                     what backends derive from an artifact; may be deleted
-        toolchains/                                           programs of others, made once; may be deleted
-        survey.json                                           the backends' last answers
+        staging/                                              work in progress, and downloads that can be resumed
+        engines/<digest>/                                     data derived from an artifact; may be deleted
+        toolchains/                                           external exporters, installed once; may be deleted
+        survey.json                                           the backends' cached answers
 
-The modification time of a ``phi3.json`` is when the model was last used.
+The modification time of a ``phi3.json`` is the time of the last use.
 """
 
 from __future__ import annotations
@@ -37,36 +37,37 @@ from .locking import locked, store_errors
 logger = logging.getLogger("phi3_core")
 
 PARTIAL = ".partial"
-"""The folder, inside one that is being made, that holds the beginnings of files which are being downloaded.
+"""Name of the subfolder for incomplete downloads.
 
-A folder with it in is kept when making it fails, so that the next attempt goes on where this one stopped."""
+If filling a folder fails, it is kept if it has this subfolder, so that the next attempt resumes the downloads."""
 
 _REMOVED = "removed-"
-"""What the names of folders begin with that are on their way out."""
+"""Prefix of folders that are being deleted."""
 
 Fill = Callable[[Path], Mapping[str, Any]]
-"""Puts files into an empty folder, and returns what the manifest is to say about them."""
+"""Fills an empty folder, and returns the facts for its manifest."""
 Wanted = Callable[[Mapping[str, Any]], bool]
-"""Whether what is there already will do, by its manifest; else it is replaced."""
+"""Whether an existing folder can be used, judged by its manifest; else it is replaced."""
 
 
 @frozen(kw_only=True)
 class ArtifactKey:
-    """Which of a model's artifacts: for which backend, at which precision."""
+    """Identifies one artifact of a model."""
 
     backend: str
     precision: str
     layout: str = ""
-    """A word of the backend's, where its devices do not all load the same weights."""
+    """The backend's name for the format of the weights, if its devices load different ones."""
 
     @property
     def folder(self) -> str:
+        """The name of the artifact's folder."""
         return "-".join(filter(None, (self.backend, self.layout, self.precision)))
 
 
 @frozen(kw_only=True)
 class Entry:
-    """Something in the store: an artifact, or a source (whose ``backend`` and ``precision`` are None)."""
+    """An artifact in the store, or a source, whose ``backend`` and ``precision`` are None."""
 
     model: str
     path: Path
@@ -74,26 +75,31 @@ class Entry:
     precision: str | None
     manifest: Mapping[str, Any]
     used: float
-    """When it was last used, in seconds since the epoch."""
+    """Time of the last use, in seconds since the epoch."""
 
     @property
     def size_bytes(self) -> int:
+        """The size of all files, according to the manifest."""
         return sum(int(file["size"]) for file in self.manifest["files"].values())
 
 
 class Store:
-    """The folder that holds the models."""
+    """The folder with the models of this machine.
+
+    Args:
+        root: the folder, by default :func:`phi3_core.paths.home`.
+    """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or paths.home()
 
-    # --- finding ------------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------------
 
     def artifact(self, model: str, key: ArtifactKey) -> Artifact | None:
-        """An artifact that is there and whole, as far as its files' sizes tell.
+        """Return an artifact, or None if it is not in the store. The sizes of its files are checked.
 
         Raises:
-            ModelError: it is there, and damaged.
+            ModelError: the artifact is damaged.
         """
         folder = self._artifact_folder(model, key)
         content = _whole(folder, removal(model, key.backend, key.precision))
@@ -102,24 +108,28 @@ class Store:
         return Artifact(path=folder, backend=key.backend, precision=key.precision, manifest=content)
 
     def source(self, model: str) -> Source | None:
-        """Original weights that are there and whole, as far as their files' sizes tell."""
+        """Return original weights, or None if they are not in the store. The sizes of their files are checked.
+
+        Raises:
+            ModelError: the weights are damaged.
+        """
         folder = self.root / "sources" / model
         content = _whole(folder, removal(model))
         return None if content is None else Source(path=folder, model=model, revision=content.get("revision"))
 
     def source_digest(self, model: str) -> str:
-        """The digest of the original weights that are there, damaged or not; else an empty word."""
+        """Return the digest of original weights, even damaged ones; empty if they are not in the store."""
         content = paths.read_json(self.root / "sources" / model / manifest.NAME)
         return str(content.get("digest", "")) if isinstance(content, dict) else ""
 
     def knows(self, model: str) -> bool:
-        """Whether there is anything by that name."""
+        """Return whether the store has a model of this name."""
         if not model or {"/", "\\"} & set(model) or model.startswith("."):
             return False
         return (self.root / "artifacts" / model).is_dir() or (self.root / "sources" / model).is_dir()
 
     def entries(self) -> list[Entry]:
-        """Everything that is visible, by model, backend and precision."""
+        """Return all artifacts and sources, sorted by model, backend and precision."""
         found = []
         for folder in sorted(self.root.glob("artifacts/*/*/")):
             backend, _, precision = folder.name.rpartition("-")
@@ -132,10 +142,15 @@ class Store:
         ]
         return sorted(found, key=lambda entry: (entry.model, entry.backend or "", entry.precision or ""))
 
-    # --- making -------------------------------------------------------------------------------------------------
+    # --- writing ------------------------------------------------------------------------------------------------
 
     def make_artifact(self, model: str, key: ArtifactKey, fill: Fill, *, wanted: Wanted = lambda _: True) -> Artifact:
-        """Return the artifact, filled by ``fill`` unless a ``wanted`` one is there. Two processes do the work once."""
+        """Return an artifact, made by ``fill`` unless the store has a ``wanted`` one. Locked across processes.
+
+        Raises:
+            ModelError: the existing artifact is damaged.
+            StoreError: the store cannot be written.
+        """
         folder = self._artifact_folder(model, key)
         facts = {"model": model, "backend": key.backend, "precision": key.precision, "layout": key.layout}
         hint = removal(model, key.backend, key.precision)
@@ -143,29 +158,32 @@ class Store:
         return Artifact(path=folder, backend=key.backend, precision=key.precision, manifest=content)
 
     def make_source(self, model: str, fill: Fill, *, old: str = "") -> Source:
-        """Return the source, filled by ``fill`` if it is not there yet, or is the one whose digest is ``old``."""
+        """Return a source, made by ``fill`` if it is not in the store or has the digest ``old``.
+
+        Raises as :meth:`make_artifact`.
+        """
         folder = self.root / "sources" / model
         facts, hint = {"model": model}, removal(model)
         content = self._make(folder, facts, fill, lambda found: found["digest"] != old, hint=hint)
         return Source(path=folder, model=model, revision=content.get("revision"))
 
     def package(self, name: str) -> Path | None:
-        """Return the folder with the files of a Python package that were fetched, if they are there and whole."""
+        """Return the folder with the fetched files of a Python package, or None if it is not in the store."""
         folder = self.root / "packages" / name
         return None if _whole(folder, "") is None else folder
 
     def make_package(self, name: str, fill: Fill) -> Path:
-        """Return the folder with a Python package's files, filled by ``fill`` if it is not there yet."""
+        """Return the folder with the files of a Python package, filled by ``fill`` if it is not in the store."""
         folder = self.root / "packages" / name
         self._make(folder, {}, fill, lambda _: True)
         return folder
 
     def packages(self) -> list[Path]:
-        """Return the folders of all Python packages whose files were fetched."""
+        """Return the folders of all fetched Python packages."""
         return sorted(self.root.glob("packages/*/"))
 
     def remove_packages(self) -> int:
-        """Remove what was fetched of Python packages, and return its size in bytes."""
+        """Remove the files of all fetched Python packages, and return their size in bytes."""
         with store_errors(self.root):
             folders = self.packages()
             freed = sum(map(folder_bytes, folders))
@@ -174,7 +192,7 @@ class Store:
         return freed
 
     def derive(self, digest: str, name: str, fill: Fill) -> Path:
-        """Return a folder of things derived from the artifact ``digest``, filled by ``fill`` if it is not there yet."""
+        """Return a folder with data derived from the artifact ``digest``, filled by ``fill`` if it does not exist."""
         folder = self.root / "engines" / digest[:16] / name
         self._make(folder, {}, fill, lambda _: True)
         return folder
@@ -182,7 +200,10 @@ class Store:
     def _make(
         self, folder: Path, facts: Mapping[str, Any], fill: Fill, wanted: Wanted, *, hint: str = ""
     ) -> dict[str, Any]:
-        """``hint`` is for when a damaged one is there; without any it is made anew."""
+        """Return the manifest of ``folder``, which is filled if it does not exist or is not wanted.
+
+        ``hint`` is the hint of the error if the folder is damaged; without a hint it is made again.
+        """
         staging = self.root / "staging" / "-".join(folder.relative_to(self.root).parts)
         waiting = "%s that makes %s"
         with store_errors(self.root), locked(staging, lambda words: logger.info(waiting, words, staging.name)):
@@ -216,8 +237,8 @@ class Store:
         return None
 
     def _sweep(self) -> None:
-        """Delete what killed processes left, gigabytes perhaps."""
-        import filelock  # start-up: as in `locked`
+        """Delete what killed processes have left; it may take gigabytes."""
+        import filelock  # start-up: needed only for writing
 
         for folder in [path for path in (self.root / "staging").iterdir() if path.is_dir()]:
             if folder.name.startswith(_REMOVED):
@@ -229,21 +250,21 @@ class Store:
     # --- removing -----------------------------------------------------------------------------------------------
 
     def free_bytes(self) -> int:
-        """What is free on the store's disk."""
+        """Return the free bytes on the disk of the store."""
         return free_bytes(self.root)
 
     def remove(self, entry: Entry) -> None:
-        """Take an entry out of sight at once, then delete it and what backends derived from it."""
+        """Remove an entry, which disappears at once, and the data that backends derived from it."""
         with store_errors(self.root):
             self._discard(entry.path, entry.manifest["digest"])
             with contextlib.suppress(OSError):
-                entry.path.parent.rmdir()  # the model's folder, if this was the last of it
+                entry.path.parent.rmdir()  # the model's folder, if it is empty now
 
     def _discard(self, folder: Path, digest: str) -> None:
         trash = self.root / "staging" / f"{_REMOVED}{digest[:16]}-{os.getpid()}"
         trash.parent.mkdir(parents=True, exist_ok=True)
         folder.replace(trash)
-        shutil.rmtree(trash, ignore_errors=True)  # what cannot be deleted now is swept up later
+        shutil.rmtree(trash, ignore_errors=True)  # what cannot be deleted now is deleted by _sweep
         shutil.rmtree(self.root / "engines" / digest[:16], ignore_errors=True)
 
     def _artifact_folder(self, model: str, key: ArtifactKey) -> Path:
@@ -256,13 +277,13 @@ def folder_bytes(folder: Path) -> int:
 
 
 def touch(folder: Path) -> None:
-    """Note that a model is used now. A store that cannot be written does not know when."""
+    """Record that a model is used now, if the store can be written."""
     with contextlib.suppress(OSError):
         os.utime(folder / manifest.NAME)
 
 
 def removal(model: str, backend: str | None = None, precision: str | None = None) -> str:
-    """The hint about a damaged one: remove no more than that. Without a backend it is the original weights."""
+    """Return the hint for a damaged artifact or, without a backend, for damaged original weights."""
     which = "--source" if backend is None else f"--backend {backend} --precision {precision}"
     return f"phi3 models rm {model} {which}, then ask for it again"
 
@@ -290,13 +311,13 @@ def _entry(model: str, folder: Path, backend: str | None, precision: str | None)
 
 
 def _folder_of(content: Mapping[str, Any]) -> str:
-    """The name of the folder that an artifact's manifest belongs into."""
+    """Return the name of the folder that an artifact's manifest belongs to."""
     words = {key: content.get(key, "") for key in ("backend", "precision", "layout")}
     return ArtifactKey(**words).folder
 
 
 def _clear(staging: Path) -> None:
-    """Delete what a process began: of no use, unless it is a download, which goes on where it stopped."""
+    """Delete unfinished work, unless it is a download that can be resumed."""
     if not (staging / PARTIAL).is_dir():
         _remove(staging)
 

@@ -1,1 +1,1 @@
-"""Text to ids and back: the chat template, the tokenizer, incremental decoding and stop strings."""
+"""Text to token ids and back: chat template, tokenizer, incremental decoding and stop strings."""

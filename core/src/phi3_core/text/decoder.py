@@ -1,8 +1,8 @@
-"""From ids to text, one id at a time.
+"""Decode token ids to text, one id at a time.
 
-An id stands for bytes rather than for text: a character may be spread over several ids. So ids become bytes
-first, and an incremental UTF-8 decoder makes text of them. Its state is at most three bytes, whatever the ids
-are. Bytes that are not UTF-8 become U+FFFD as soon as that is certain.
+A token is a sequence of bytes, and a character may be split over several tokens. So ids are mapped to bytes, which an
+incremental UTF-8 decoder converts to text. Its state is at most three bytes. Bytes that are not UTF-8 become U+FFFD as
+soon as that is certain.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from .tokenizer import Tokenizer
 
 _CONTEXT_FREE = {"ByteLevel", "ByteFallback", "Fuse", "Metaspace", "Replace", "Strip"}
-"""Decoders of the library that give every id the same bytes wherever it stands, the first place apart."""
+"""The tokenizers library's decoders that map each id to the same bytes at every position except the first."""
 
 
 class Pieces:
-    """The bytes that each id stands for; none for special tokens and for ids without a token."""
+    """The bytes of each token id; empty for special tokens and for ids without a token.
+
+    Raises:
+        ModelError: the tokenizer has no decoder, or one that is not supported.
+    """
 
     def __init__(self, plain: tokenizers.Tokenizer) -> None:
         kinds = set(_kinds(plain.decoder))
@@ -40,12 +44,12 @@ class Pieces:
         self._known: dict[int, bytes] = {}
 
     def at_start(self, token: int) -> bytes:
-        """Return the bytes of an id that no text precedes: most SentencePiece tokenizers drop a space there."""
+        """Return the bytes of an id at the start of a text, where most SentencePiece tokenizers drop a space."""
         text = self._plain.decode([token], skip_special_tokens=True)
         return self.inside(token) if "\ufffd" in text else text.encode()
 
     def inside(self, token: int) -> bytes:
-        """Return the bytes of an id that follows some text."""
+        """Return the bytes of an id that follows other text."""
         known = self._known.get(token)
         if known is None:
             known = self._known[token] = self._find(token)
@@ -55,7 +59,7 @@ class Pieces:
         text = self._plain.decode([*self._anchor, token], skip_special_tokens=True)[len(self._anchor_text) :]
         if "\ufffd" not in text:
             return text.encode()
-        # Either the replacement character itself, or part of a character.
+        # Either U+FFFD itself, or part of a character.
         name = self._plain.id_to_token(token) or ""
         if len(name) == 6 and name.startswith("<0x"):
             return bytes.fromhex(name[3:5])
@@ -65,7 +69,7 @@ class Pieces:
 
 
 class Decoder:
-    """Makes text of ids as they come. A character is given out when it is complete, never in parts."""
+    """Decodes ids incrementally. Only complete characters are returned."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._pieces = tokenizer.pieces
@@ -73,7 +77,7 @@ class Decoder:
         self._at_start = True
 
     def push(self, token: int) -> str:
-        """Take the next id and return the text that it completes, which may be empty."""
+        """Decode the next id, and return the text that it completes, which may be empty."""
         piece = self._pieces.inside(token)
         if self._at_start and piece:
             piece = self._pieces.at_start(token)
@@ -81,20 +85,20 @@ class Decoder:
         return self._utf8.decode(piece)
 
     def finish(self) -> str:
-        """End the text, dropping an incomplete character; the next id begins a new one."""
+        """End the text and drop an incomplete character; the next id begins a new text."""
         self._utf8.reset()
         self._at_start = True
         return ""
 
 
 def decode(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
-    """Return the text of all ``tokens``, which is by construction what a :class:`Decoder` gives piece by piece."""
+    """Return the text of all ``tokens``; equal to the chunks of a :class:`Decoder`, joined."""
     decoder = Decoder(tokenizer)
     return "".join(map(decoder.push, tokens)) + decoder.finish()
 
 
 def _kinds(decoder: Any) -> Iterator[str]:
-    """Yield the names of the library's decoders that ``decoder`` is made of."""
+    """Yield the types of the tokenizers library's decoders that ``decoder`` consists of."""
     states = [json.loads(decoder.__getstate__())] if decoder is not None else []
     for state in states:
         if state["type"] == "Sequence":
@@ -104,17 +108,17 @@ def _kinds(decoder: Any) -> Iterator[str]:
 
 
 def _anchor(plain: tokenizers.Tokenizer) -> tuple[list[int], str]:
-    """Find ids of a plain letter, to hold the place of preceding text."""
+    """Return the ids and the text of a plain letter, to stand for preceding text."""
     for letter in ascii_letters + digits:
         encoding = plain.encode(letter, add_special_tokens=False)
-        # A byte token would join the bytes after it.
+        # A byte token would combine with the bytes after it.
         if plain.decode(encoding.ids) == letter and not encoding.tokens[-1].startswith("<0x"):
             return encoding.ids, letter
     raise ModelError("the tokenizer knows no letters", hint="its files are damaged: fetch the model again")
 
 
 def _byte_level_alphabet() -> dict[str, int]:
-    """Return the byte of each character with which byte-level tokenizers write bytes down (GPT-2's table)."""
+    """Return the byte of each character of the byte-level alphabet (GPT-2's table)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + place): byte for place, byte in enumerate(others)}

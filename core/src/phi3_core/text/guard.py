@@ -1,12 +1,11 @@
-"""Encoding in which a person's text never becomes a control token.
+"""Encode messages so that their text never becomes a control token.
 
-Tokenizers look for the strings of their added tokens in the whole rendered conversation, whoever wrote them.
-So those strings are broken up in the messages by a separator: a private-use character that occurs nowhere
-else. They no longer match, and the first normalizer of a second tokenizer then takes the separator out, before
-the rest of the text is turned into ids as it always is.
+Tokenizers match the strings of their added tokens in the whole rendered conversation, including the messages. So these
+strings are split in the messages by a separator, a private-use character that occurs nowhere else. They no longer
+match, and the first normalizer of a second tokenizer removes the separator before the text is encoded as usual.
 
-A template that itself ends in the middle of a token's string where it puts a content is beyond this; the
-roles, which Phi-3's template puts into such a place, are a closed list.
+This does not cover a template that puts a message's content into the middle of a token's string. Phi-3's template puts
+the role into such a place, but roles are a fixed list.
 """
 
 from __future__ import annotations
@@ -26,27 +25,33 @@ _PRIVATE_USE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE), range(0xE000
 
 @frozen
 class Marks:
-    """Characters that do not occur in the text, and what they are there for."""
+    """Characters that do not occur in the text."""
 
     separator: str
+    """Splits the strings of tokens."""
     stand_ins: dict[str, str]
-    """For tokens of one character, which cannot be broken up: the character that takes their place."""
+    """The replacements of tokens of one character, which cannot be split."""
 
 
 class Guard:
-    """The two ways to encode: plain, and with some of the text disarmed."""
+    """Encodes messages, with control tokens in their text disarmed.
+
+    Args:
+        plain: the model's tokenizer.
+        stop_ids: ids that count as control tokens, besides special tokens.
+    """
 
     def __init__(self, plain: tokenizers.Tokenizer, stop_ids: Collection[int]) -> None:
         self._plain = plain
         added = plain.get_added_tokens_decoder()
-        # Runs of whitespace are often added tokens too; they control nothing.
+        # Runs of whitespace are often added tokens too, but not control tokens.
         strings = {token.content for token in added.values() if token.special or token.content.strip(" \t\r\n▁")}
         self._long = tuple(sorted(string for string in strings if len(string) > 1))
         self._single = tuple(sorted(string for string in strings if len(string) == 1))
         self._beginnings = {string[:length] for string in self._long for length in range(1, len(string))}
         self._longest = max(map(len, self._long), default=0)
         unknown = getattr(plain.model, "unk_token", None)
-        # What the model may make of a character that it does not know is not a control token.
+        # The token for unknown characters is not a control token.
         self._control = {
             number: token.content.strip()
             for number, token in added.items()
@@ -55,9 +60,15 @@ class Guard:
         self._disarming: tuple[Marks, tokenizers.Tokenizer] | None = None
 
     def encode(self, texts: Sequence[str], render: Callable[[list[str]], str], *, also_in: str = "") -> list[int]:
-        """Return the ids of ``render(texts)``, in which only what ``render`` adds can become control tokens.
+        """Return the token ids of ``render(texts)``; only text that ``render`` adds can become control tokens.
 
-        ``also_in`` is text that ``render`` may add.
+        Args:
+            texts: the contents of the messages.
+            render: applies the chat template.
+            also_in: text that ``render`` may add; it contains none of the characters used for disarming.
+
+        Raises:
+            UsageError: a text cannot be told apart from a control token.
         """
         marks = self._marks([*texts, also_in])
         disarmed = [self._disarm(text, marks) for text in texts]
@@ -66,7 +77,7 @@ class Guard:
             encoding = self._plain.encode(text, add_special_tokens=False)
             if self._is_sound(encoding, text):
                 return encoding.ids
-            # A normalizer made a token's string of something else. The second tokenizer matches before it.
+            # A normalizer has produced a token's string. The second tokenizer matches before normalizing.
         encoding = self._second(marks).encode(text, add_special_tokens=False)
         if not self._is_sound(encoding, text):
             raise UsageError(
@@ -76,7 +87,7 @@ class Guard:
         return encoding.ids
 
     def _disarm(self, text: str, marks: Marks) -> str:
-        """Break up each token's string in ``text``, and its beginning at the end, which other text may complete."""
+        """Split each token's string in ``text``, and its beginning at the end, which following text may complete."""
         cuts = {place + 1 for string in self._long for place in _places(text, string)}
         end = len(text.rstrip())
         cuts.update(
@@ -91,11 +102,11 @@ class Guard:
         return text
 
     def _is_sound(self, encoding: tokenizers.Encoding, text: str) -> bool:
-        """Whether every control token stands for its own string, undisturbed."""
+        """Return whether every control token in ``encoding`` comes from its own string in ``text``."""
         for place, number in enumerate(encoding.ids):
             if number in self._control:
                 start, end = encoding.token_to_chars(place) or (0, 0)
-                # Tokens may take the whitespace around them along.
+                # Tokens may include the whitespace around them.
                 if text[start:end].strip() != self._control[number]:
                     return False
         return True
@@ -109,7 +120,7 @@ class Guard:
         return Marks(chosen[0], dict(zip(self._single, chosen[1:], strict=True)))
 
     def _second(self, marks: Marks) -> tokenizers.Tokenizer:
-        """Return the tokenizer that finds tokens in the text as it stands, and then takes the marks out of it."""
+        """Return the tokenizer that matches tokens before normalizing, and then removes the marks."""
         made = self._disarming  # read once: other threads may replace it
         if made is None or made[0] != marks:
             state: dict[str, Any] = json.loads(self._plain.to_str())
@@ -127,7 +138,7 @@ def _replace(old: str, new: str) -> dict[str, Any]:
 
 
 def _places(text: str, string: str) -> Iterator[int]:
-    """Yield where ``string`` occurs in ``text``, overlapping occurrences included."""
+    """Yield the positions of ``string`` in ``text``, including overlapping ones."""
     place = text.find(string)
     while place >= 0:
         yield place

@@ -1,7 +1,7 @@
-"""Chat templates: from messages to the text that the model was trained on.
+"""Chat templates, which render messages in the format that the model was trained on.
 
-A template comes with the model and is not trusted: it runs in Jinja's immutable sandbox, in the dialect that
-Hugging Face's libraries speak. Jinja is imported when the first template is rendered.
+A template comes with the model and is not trusted: it runs in Jinja's immutable sandbox, with the extensions of Hugging
+Face's transformers. Jinja is imported when the first template is rendered.
 """
 
 from __future__ import annotations
@@ -27,23 +27,26 @@ PHI3_TEMPLATE = """\
     {{- '<|assistant|>\\n' -}}
 {%- endif -%}
 """
-"""For Phi-3 folders that come without a template."""
+"""The template for Phi-3 models without one."""
 
 _HINT = "the model's files are at fault: fetch the model again, or report it where it was published"
 
 
 @define
 class ChatTemplate:
-    """A chat template and the variables, such as ``bos_token``, that it is given besides the messages."""
+    """A chat template."""
 
     source: str
     variables: Mapping[str, Any] = field(factory=dict)
+    """Variables besides the messages, such as ``bos_token``."""
     _compiled: jinja2.Template | None = field(default=None, init=False, repr=False, eq=False)
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
-        """Return the text of the conversation, ready for the tokenizer.
+        """Return the text of a conversation for the tokenizer.
 
-        Raises :class:`UsageError` if the template itself refuses the messages, :class:`ModelError` if it is broken.
+        Raises:
+            UsageError: the template rejects the messages.
+            ModelError: the template is broken.
         """
         refusal, environment = _dialect()
         try:
@@ -64,7 +67,7 @@ class ChatTemplate:
                 hint="change the order or the roles of the messages",
             ) from error
         except Exception as error:
-            # The sandbox lets any exception through that an expression of the template can provoke.
+            # Expressions of a template can raise any exception; the sandbox does not catch them.
             raise ModelError(
                 f"the model's chat template is broken: {type(error).__name__}: {_sentence(error)}", hint=_HINT
             ) from error
@@ -74,8 +77,8 @@ _made: tuple[type[Exception], Any] | None = None
 
 
 def _dialect() -> tuple[type[Exception], Any]:
-    """Return what ``raise_exception`` raises and the environment of all templates, made once."""
-    global _made  # noqa: PLW0603 - costs 80 ms that most commands do not need
+    """Return the exception class of ``raise_exception`` and the Jinja environment, both created once."""
+    global _made  # noqa: PLW0603 - takes 80 ms, and most commands do not need it
     if _made is None:
         _made = _make_dialect()
     return _made
@@ -93,11 +96,12 @@ def _make_dialect() -> tuple[type[Exception], Any]:
         pass
 
     class Generation(ext.Extension):
-        """``{% generation %}`` marks what training learns from; here its body is printed as it is."""
+        """``{% generation %}`` marks the text to train on; here its body is rendered unchanged."""
 
         tags = {"generation"}  # noqa: RUF012 - Jinja's own declaration
 
         def parse(self, parser: parser.Parser) -> list[nodes.Node]:
+            """Return the body of the block."""
             next(parser.stream)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
@@ -114,7 +118,7 @@ def _make_dialect() -> tuple[type[Exception], Any]:
         separators: tuple[str, str] | None = None,
         sort_keys: bool = False,
     ) -> str:
-        # Unlike Jinja's filter of that name, this one does not escape for HTML.
+        # Unlike Jinja's own filter, this one does not escape for HTML.
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     environment = sandbox.ImmutableSandboxedEnvironment(
@@ -127,6 +131,6 @@ def _make_dialect() -> tuple[type[Exception], Any]:
 
 
 def _sentence(error: Exception) -> str:
-    """Fold an error's text, which an untrusted template may have written, into one short line."""
+    """Return an error's message, which may come from an untrusted template, as one short line."""
     line = " ".join(str(error).split()).rstrip(".")
     return line if len(line) <= 300 else line[:299] + "…"

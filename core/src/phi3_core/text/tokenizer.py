@@ -1,4 +1,4 @@
-"""A model's tokenizer, as its folder describes it."""
+"""The tokenizer of a model, read from its folder."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ _PHI3_TURNS = ("<|user|>", "<|assistant|>", "<|end|>")
 
 
 class Tokenizer:
-    """Turns conversations and text into ids, and ids into text.
+    """Encodes conversations and text to token ids, and decodes ids to text.
 
-    ``stop_ids`` end an answer. Ids are found in the whole text only where the chat template put their strings:
-    a message that spells one out is text.
+    Control tokens come from the chat template only: the string of one in a message is encoded as ordinary text.
+
+    Args:
+        plain: the tokenizer of the tokenizers library.
+        template: the chat template.
+        stop_ids: ids that end an answer.
     """
 
     def __init__(self, plain: tokenizers.Tokenizer, template: ChatTemplate, stop_ids: Iterable[int]) -> None:
-        # A tokenizer saved after training may still cut off and fill up.
+        # A tokenizer saved after training may have truncation and padding enabled.
         plain.no_truncation()
         plain.no_padding()
         self.stop_ids: tuple[int, ...] = tuple(sorted(set(stop_ids)))
@@ -42,7 +46,12 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, path: Path) -> Tokenizer:
-        """Read ``tokenizer.json`` and what lies beside it; only that file must be there if the model is a Phi-3."""
+        """Read a tokenizer from ``tokenizer.json`` and, if they exist, the configuration files and chat template.
+
+        Raises:
+            ModelError: ``tokenizer.json`` is missing, a file is damaged, or there is no chat template. Phi-3 models
+                have a default template.
+        """
         plain = _read_tokenizer(path / "tokenizer.json")
         config = _read_json(path / "tokenizer_config.json")
         special = _special_tokens(config)
@@ -51,7 +60,16 @@ class Tokenizer:
         return cls(plain, template, _stop_ids(path, plain, added, special.get("eos_token")))
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> list[int]:
-        """Return the ids of a conversation. Of each message, ``role`` and ``content`` are used."""
+        """Return the ids of a conversation.
+
+        Args:
+            messages: mappings with ``role`` and ``content``, oldest first.
+            add_generation_prompt: whether to append the beginning of the assistant's answer.
+
+        Raises:
+            UsageError: a message is invalid, or the chat template rejects the conversation.
+            ModelError: the chat template is broken.
+        """
         roles, contents = _check(messages)
 
         def render(texts: list[str]) -> str:
@@ -61,12 +79,12 @@ class Tokenizer:
         return self._guard.encode(contents, render, also_in=self._template.source)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of ``text`` and nothing else; no part of it becomes a control token."""
+        """Return the ids of ``text``, without control tokens."""
         _check_unicode(text, "the text")
         return self._guard.encode([text], "".join)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of ``ids`` without special tokens, and without an incomplete character at the end."""
+        """Return the text of ``ids``, without special tokens and an incomplete character at the end."""
         return decode(self, ids)
 
 
@@ -97,12 +115,12 @@ def _read_tokenizer(path: Path) -> tokenizers.Tokenizer:
         raise ModelError(f"{path} is missing", hint=_REPAIR)
     try:
         return tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises bare Exception
+    except Exception as error:  # the library raises Exception itself
         raise ModelError(f"{path} is damaged: {error}", hint=_REPAIR) from error
 
 
 def _read_text(path: Path) -> str | None:
-    """Return what a file says, or None if there is none."""
+    """Return the content of a file, or None if it does not exist."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -112,7 +130,7 @@ def _read_text(path: Path) -> str | None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, an empty one if there is no such file."""
+    """Return the object in a JSON file; empty if the file does not exist."""
     text = _read_text(path)
     if text is None:
         return {}
@@ -126,7 +144,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the strings of the special tokens, which are given as they are or with their flags."""
+    """Return the strings of the special tokens, which the configuration has as strings or as objects."""
     given = {name: config.get(name) for name in _SPECIAL_NAMES}
     strings = {name: value.get("content") if isinstance(value, dict) else value for name, value in given.items()}
     return {name: string for name, string in strings.items() if isinstance(string, str)}

@@ -1,1 +1,1 @@
-"""The exporters of others, each in an environment of its own under the store."""
+"""External exporters, each in a virtual environment of its own in the store."""

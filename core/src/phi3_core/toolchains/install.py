@@ -1,4 +1,4 @@
-"""Install distributions into a new virtual environment: by pip, or by uv where nobody has told pip anything."""
+"""Install distributions into a new virtual environment, with pip, or with uv if pip is not configured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from phi3_core.values import Progress
 
 from . import process
 
-# Neither the user's variables for Python nor the current folder get in the way, and what is printed is UTF-8.
+# Isolated from the user's PYTHON* variables and the current folder, unbuffered, with UTF-8 output.
 FLAGS = ("-I", "-u", "-X", "utf8")
 _VERSIONS = (
     "import importlib.metadata as m, json; print(json.dumps({d.name.lower(): d.version for d in m.distributions()}))"
@@ -25,12 +25,12 @@ _VERSIONS = (
 
 
 def python(folder: Path) -> Path:
-    """The interpreter of an environment."""
+    """Return the Python interpreter of a virtual environment."""
     return folder / "Scripts" / "python.exe" if sys.platform == "win32" else folder / "bin" / "python"
 
 
 def environment() -> dict[str, str]:
-    """The user's variables, without what would lead a Python into another environment than its own."""
+    """Return the user's environment variables without those that redirect Python to another environment."""
     misleading = {"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"}
     ours = {name: value for name, value in os.environ.items() if name not in misleading}
     return ours | {"PYTHONUTF8": "1", "PYTHONNOUSERSITE": "1", "PIP_USER": "0", "NO_COLOR": "1"}
@@ -39,10 +39,18 @@ def environment() -> dict[str, str]:
 def install(
     name: str, requirements: Sequence[str], left_out: Sequence[str], *, folder: Path, log: Path, progress: Progress
 ) -> dict[str, str]:
-    """Make the environment, and return the version of everything in it.
+    """Create a virtual environment, and return the versions of all distributions in it.
+
+    Args:
+        name: the name of the toolchain, for messages.
+        requirements: as for ``pip install``.
+        left_out: distributions to uninstall afterwards.
+        folder: the environment to create.
+        log: the installer's output is appended to this file.
+        progress: called with the current stage.
 
     Raises:
-        ModelError: the installer failed; the message has its telling line, the hint its log.
+        ModelError: the installer failed. The message has the cause, the hint the path of the log.
     """
     stage = f"installing {name}"
     progress(stage, 0, 100)
@@ -62,7 +70,7 @@ def install(
     for command in _commands(name, requirements, left_out, folder):
         with log.open("a", encoding="utf-8") as file:
             file.write(f"> {' '.join(command)}\n")
-        # In the user's own current folder: settings such as PIP_CONSTRAINT may be relative to it.
+        # Runs in the user's current folder: settings such as PIP_CONSTRAINT may be relative to it.
         outcome = process.run(command, log=log, environment=environment(), folder=None, tell=tell)
         if outcome.code:
             raise ModelError(
@@ -74,7 +82,7 @@ def install(
 
 
 def _commands(name: str, requirements: Sequence[str], left_out: Sequence[str], folder: Path) -> Iterator[list[str]]:
-    """From nothing to the environment; the last one prints the versions in it."""
+    """Yield the commands that create the environment; the last one prints the installed versions."""
     here = str(python(folder))
     uv = None if _pip_is_configured() else shutil.which("uv")
     if uv:
@@ -100,15 +108,15 @@ def _commands(name: str, requirements: Sequence[str], left_out: Sequence[str], f
 
 
 def _pip_serves_others() -> bool:
-    """Whether our own pip can install into another environment: that takes seconds less than giving it a pip too."""
+    """Return whether our pip supports ``--python`` (since 22.3), which saves the seconds to install another pip."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):
         return tuple(map(int, importlib.metadata.version("pip").split(".")[:2])) >= (22, 3)
     return False
 
 
 def _pip_is_configured() -> bool:
-    """Whether the user tells pip anything, by variables or by a file where pip looks for one."""
-    import platformdirs  # start-up: only who installs needs it
+    """Return whether the user configures pip, by environment variables or a configuration file."""
+    import platformdirs  # start-up: needed only to install
 
     if any(name.startswith("PIP_") for name in os.environ):
         return True

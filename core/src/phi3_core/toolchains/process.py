@@ -1,4 +1,4 @@
-"""Run a foreign program that takes minutes: logged, watched, and never left behind."""
+"""Run an external program that takes minutes: log its output, watch it, and end it with this process."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from phi3_core.worker.lifetime import tie_to_host
 from . import guard
 
 Tell = Callable[[str], object]
-"""Is told every line that a program writes, and an empty one now and then while the program is at work."""
+"""Called with each line of a program's output, and with an empty string every few seconds while it is computing."""
 
 _TICK_S = 0.2
 _PULSE_S = 5.0
 _END_S = 5.0
-_KILLED = 137  # 128 and the number of SIGKILL
-# What pip says when its last attempt failed.
+_KILLED = 137  # 128 plus SIGKILL
+# pip's message after its last attempt.
 _UNREACHABLE = re.compile(r"Retry\(total=0\b.*connection broken by '?(?P<why>.*?)'?: /")
 _FAILURE = re.compile(r"ERROR: ")
-# Of uv, and of a Python that an exception ended.
+# The last line of uv, and of Python after an uncaught exception.
 _LAST_FAILURE = re.compile(r"error: |[\w.]*(Error|Exception|Interrupt)\b")
 _OBJECT = re.compile(r"<[^>]*>: ")
 _CAUSE = re.compile(r"(cause|Caused by): (?P<why>.*)")
@@ -38,15 +38,16 @@ _CAUSE = re.compile(r"(cause|Caused by): (?P<why>.*)")
 
 @frozen(kw_only=True)
 class Outcome:
-    """How a program ended."""
+    """The result of a program."""
 
     code: int
+    """The exit code."""
     text: str = field(repr=False)
-    """All that it wrote."""
+    """The complete output."""
 
     @property
     def cause(self) -> str:
-        """Why it failed, as far as one line of what it wrote, or its exit code, can tell."""
+        """The cause of a failure in one line: from the output, else the exit code."""
         if self.code == _KILLED:
             return "it was killed, as systems do when memory runs out"
         lines = [line.strip() for line in self.text.splitlines() if line.strip()]
@@ -65,10 +66,16 @@ class Outcome:
 def run(
     command: Sequence[str | Path], *, log: Path, environment: Mapping[str, str], folder: Path | None, tell: Tell
 ) -> Outcome:
-    """Run a program to its end. What it writes goes to the end of ``log``; it cannot ask anything.
+    """Run a program until it ends, without standard input.
 
-    It ends with this process, however that ends, and so does what it started itself. As long as it writes or
-    computes, ``tell`` is called; whether silence has lasted too long is for the caller to say.
+    The program and its child processes are killed when this process ends.
+
+    Args:
+        command: the program and its arguments.
+        log: the output is appended to this file.
+        environment: the environment variables.
+        folder: the working directory; None for the current one.
+        tell: called while the program prints or computes. There is no time limit; the caller may raise here.
     """
     start = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
@@ -121,7 +128,7 @@ class _Watch:
         self._job = tie_to_host(self.process)
 
     def pulse(self) -> bool:
-        """Every few seconds: whether the processor has worked for the program since the last time."""
+        """Return whether the program has used processor time since the last check, every few seconds."""
         now = time.monotonic()
         if now - self._looked < _PULSE_S:
             return False
@@ -143,7 +150,7 @@ class _Watch:
         return []
 
     def end(self) -> None:
-        """Leave nothing running, if this is not the program's own end."""
+        """Kill the program and its child processes, unless it has ended by itself."""
         if self.process.poll() is None:
             family = self._family()
             if sys.platform != "win32":
@@ -153,6 +160,6 @@ class _Watch:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
             self.process.wait()
-            psutil.wait_procs(family, timeout=_END_S)  # what they write to can then be removed
+            psutil.wait_procs(family, timeout=_END_S)  # so that the files they have open can be removed
         if self.process.stdin is not None:
             self.process.stdin.close()

@@ -1,14 +1,14 @@
-"""Programs of others, such as model exporters, in environments of their own that are made once under the store.
+"""External programs, such as model exporters, in virtual environments that are created once in the store.
 
 ::
 
     PHI3_HOME/toolchains/
-        <name>-<digest>/    a virtual environment; used only if it has its phi3-toolchain.json, which is written last
-        logs/               what installing and running printed, the latest of them
+        <name>-<digest>/    a virtual environment; complete if it has phi3-toolchain.json, which is written last
+        logs/               the output of the latest installations and runs
 
-An environment is made where it stays, since virtual environments cannot be moved. The user's settings for pip hold:
-``PIP_INDEX_URL``, ``PIP_CONSTRAINT``, proxies, ``pip.conf``. Where pip has no settings at all and ``uv`` is on the
-search path, uv is used, with uv's own settings: the two do not read each other's.
+Environments are created in place, since virtual environments cannot be moved. The user's settings for pip apply:
+``PIP_INDEX_URL``, ``PIP_CONSTRAINT``, proxies, ``pip.conf``. If pip has no settings and ``uv`` is on the search path,
+uv is used with its own settings: the two do not read each other's.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ from . import install, process
 MARKER = "phi3-toolchain.json"
 _LOGS = 12
 _WAIT_S = 5.0
-# A percentage as progress bars write it, behind what it is the percentage of.
+# A progress bar's label and percentage.
 _PERCENT = re.compile(r"(?P<what>[A-Z][A-Za-z ]{2,40}?)[^A-Za-z0-9%]+(?P<done>\d{1,3}) ?%")
 
 
 @frozen(kw_only=True)
 class Toolchain:
-    """What is to be installed together."""
+    """Distributions that are installed into one virtual environment."""
 
     name: str
     requirements: tuple[str, ...]
     """As for ``pip install``."""
     left_out: tuple[str, ...] = ()
-    """Distributions that the requirements bring along and that do harm: they are uninstalled again."""
+    """Dependencies of the requirements that cause problems; they are uninstalled."""
     size_bytes: int = 0
-    """How much room it takes on the disk at least, as measured."""
+    """Minimum disk space in bytes, as measured."""
 
     @property
     def folder(self) -> Path:
-        """Where it is, or would be. Another Python, platform or list of requirements has another folder."""
+        """The folder of the environment; it depends on the requirements, the Python version and the platform."""
         python = str(sys.implementation.cache_tag)
         facts = [*self.requirements, "without", *self.left_out, python, sysconfig.get_platform()]
         digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]
@@ -67,24 +67,28 @@ class Toolchain:
 
 @frozen(kw_only=True)
 class Tools:
-    """A toolchain that is installed."""
+    """An installed toolchain."""
 
     name: str
     path: Path
     versions: Mapping[str, str] = field(repr=False)
-    """Of every distribution in it, by its name in lower case."""
+    """Versions of all distributions in it, by name in lower case."""
     size_bytes: int
     used: float
-    """When it was last used, in seconds since the epoch."""
+    """Time of the last use, in seconds since the epoch."""
 
     def run(self, arguments: Sequence[str | Path], *, folder: Path, progress: Progress) -> str:
-        """Run the toolchain's Python with ``arguments`` in ``folder``, where its temporary files go too.
+        """Run the toolchain's Python, and return its output.
 
-        The program is kept from using a model hub, sends no statistics, and can ask nothing. Its progress bars become
-        stages of ``progress``. Returns what it printed.
+        The program is set to offline mode and to send no telemetry, and has no standard input.
+
+        Args:
+            arguments: arguments of Python.
+            folder: the working directory, which also gets the temporary files.
+            progress: called with the percentages of the program's progress bars.
 
         Raises:
-            ModelError: it failed; the message has its telling line, the hint its log.
+            ModelError: the program failed. The message has the cause, the hint the path of the log.
         """
         scratch = folder / "tmp"
         scratch.mkdir(exist_ok=True)
@@ -112,11 +116,11 @@ class Tools:
 
 
 def prepare_toolchain(toolchain: Toolchain, progress: Progress) -> Tools:
-    """Install a toolchain, unless that has been done; two processes do it once.
+    """Return an installed toolchain, and install it if necessary. Locked across processes.
 
     Raises:
-        ModelError: it cannot be installed; the message has the installer's telling line, the hint its log.
-        StoreError: the store cannot be written, or has no room.
+        ModelError: the toolchain cannot be installed. The message has the cause, the hint the path of the log.
+        StoreError: the store cannot be written, or its disk has too little space.
     """
     folder = toolchain.folder
     with store_errors(_root()), _alone(folder, toolchain, progress):
@@ -128,12 +132,12 @@ def prepare_toolchain(toolchain: Toolchain, progress: Progress) -> Tools:
 
 
 def installed() -> list[Tools]:
-    """Every toolchain that is whole."""
+    """Return all complete toolchains."""
     return [tools for folder in sorted(_root().glob("*")) if (tools := _read(folder)) is not None]
 
 
 def remove() -> list[Tools]:
-    """Remove all toolchains and their logs, and return those that were whole. One that is being made is left alone."""
+    """Remove all toolchains and logs, and return those that were complete. A toolchain being installed is kept."""
     removed = []
     with store_errors(_root()):
         for folder in [folder for folder in _root().glob("*-*") if folder.is_dir()]:
@@ -149,7 +153,7 @@ def remove() -> list[Tools]:
 
 def _install(toolchain: Toolchain, progress: Progress) -> Tools:
     folder = toolchain.folder
-    if folder.exists():  # somebody was killed, or the Python that it was made from is gone
+    if folder.exists():  # an interrupted installation, or its base Python was removed
         _discard(folder)
     check_free(_root(), toolchain.size_bytes, toolchain.name)
     log = _log(toolchain.name, "install")
@@ -168,7 +172,7 @@ def _install(toolchain: Toolchain, progress: Progress) -> Tools:
         "size_bytes": sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file()),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    paths.write_json(folder / MARKER, content)  # the last thing that is done: from here on it is used
+    paths.write_json(folder / MARKER, content)  # written last: marks the toolchain as complete
     tools = _read(folder)
     if tools is None:
         raise StoreError(f"{folder / MARKER} cannot be read")
@@ -176,7 +180,7 @@ def _install(toolchain: Toolchain, progress: Progress) -> Tools:
 
 
 def _discard(folder: Path) -> None:
-    (folder / MARKER).unlink(missing_ok=True)  # the first thing: what is half gone is not used
+    (folder / MARKER).unlink(missing_ok=True)  # removed first, so that a partial toolchain is not used
     shutil.rmtree(folder)
 
 
@@ -194,12 +198,12 @@ def _read(folder: Path) -> Tools | None:
             size_bytes=content["size_bytes"],
             used=(folder / MARKER).stat().st_mtime,
         )
-    except (KeyError, TypeError, OSError):  # half made, or made by another version
+    except (KeyError, TypeError, OSError):  # incomplete, or made by another version
         return None
 
 
 def _works(tools: Tools) -> bool:
-    """Whether the Python that the environment was made from is still there."""
+    """Return whether the environment's Python runs; its base Python may have been removed."""
     command = [str(install.python(tools.path)), *install.FLAGS, "-c", ""]
     try:
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
@@ -208,7 +212,7 @@ def _works(tools: Tools) -> bool:
 
 
 def _log(name: str, what: str) -> Path:
-    """A file for what a program prints; the oldest of those that are there go."""
+    """Return a new path for a program's output, and delete the oldest logs."""
     folder = _root() / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     for old in sorted(folder.glob("*.log"), key=lambda file: file.stat().st_mtime)[: -_LOGS + 1]:
@@ -218,8 +222,8 @@ def _log(name: str, what: str) -> Path:
 
 @contextlib.contextmanager
 def _lock(folder: Path, wait_s: float = 0) -> Iterator[bool]:
-    """Hold the lock of an environment, if it can be had in that time."""
-    import filelock  # start-up: listing what is installed needs none
+    """Acquire the lock of an environment, and yield whether that succeeded within ``wait_s`` seconds."""
+    import filelock  # start-up: not needed to list toolchains
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(f"{folder}.lock")
@@ -236,7 +240,7 @@ def _lock(folder: Path, wait_s: float = 0) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _alone(folder: Path, toolchain: Toolchain, progress: Progress) -> Iterator[None]:
-    """Let one process at a time make an environment; those who wait say so as long as they do."""
+    """Let one process at a time create an environment; a waiting process reports that as progress."""
     while True:
         with _lock(folder, _WAIT_S) as mine:
             if mine:

@@ -1,1 +1,1 @@
-"""Backends run in processes of their own: the host's side, the child's side, and what they say to each other."""
+"""Worker processes, in which backends run: the host's side, the worker's side, and the protocol."""

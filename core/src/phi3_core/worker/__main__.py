@@ -1,4 +1,4 @@
-"""``python -m phi3_core.worker HANDLE``: started by :mod:`phi3_core.worker.host`, of no use by hand."""
+"""``python -m phi3_core.worker HANDLE``, the command by which :mod:`phi3_core.worker.host` starts a worker."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The worker's side: import one plugin and carry out what the host asks of it, one call at a time."""
+"""The worker's side: import one plugin, and serve the host's calls one at a time."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from .protocol import Channel
 
 
 def main(handle: int) -> None:
-    """Serve the host at the other end of ``handle`` until it hangs up."""
-    # The console's Ctrl-C is the host's business alone.
+    """Serve the host at the other end of the pipe ``handle`` until it closes the pipe."""
+    # Ctrl-C is handled by the host.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     end_with_host()
@@ -44,7 +44,7 @@ def main(handle: int) -> None:
             message = channel.receive()
         except (EOFError, OSError):
             return
-        if "call" in message:  # a late cancel, of a generation that ended by itself, is nobody's business
+        if "call" in message:  # ignore a cancel that arrives after its generation ended
             server.serve(message)
 
 
@@ -57,7 +57,7 @@ def _connection(handle: int) -> Any:
 
 
 def _send_warnings(channel: Channel) -> None:
-    """Whatever a plugin logs as a warning is said to the user in the host's words."""
+    """Send the plugin's log messages from warnings on to the host, which logs them."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -69,17 +69,18 @@ def _send_warnings(channel: Channel) -> None:
 
 
 class Server:
-    """The calls that a host can make, each a method named ``do_…``."""
+    """Serves the host's calls, each with a method ``do_…`` that takes and returns JSON-compatible data."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._engine: Engine | None = None
 
     def serve(self, message: Mapping[str, Any]) -> None:
+        """Serve one call, and send its result or error."""
         arguments = {key: value for key, value in message.items() if key != "call"}
         try:
             result = getattr(self, f"do_{message['call']}")(**arguments)
-        except BaseException as error:  # SystemExit and whatever else a plugin comes up with
+        except BaseException as error:  # includes SystemExit, which plugins may raise
             self._channel.send({"error": _plain_error(error)})
         else:
             self._channel.send({"result": to_plain(result)})
@@ -88,20 +89,25 @@ class Server:
         self._channel.send({"progress": [stage, done, total]})
 
     def do_open(self, backend: Mapping[str, str]) -> list[str]:
+        """Import the plugin, and return the names of its hooks."""
         self._hooks = PluginHooks(Backend(**backend))
         return list(self._hooks.names)
 
     def do_detect(self, machine: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Call ``detect``."""
         answers = self._hooks.detect(Machine(**machine))
         return [{"offer" if isinstance(answer, Offer) else "refusal": answer} for answer in answers]
 
     def do_diagnose(self, machine: Mapping[str, Any]) -> list[Finding]:
+        """Call ``diagnose``."""
         return self._hooks.diagnose(Machine(**machine))
 
     def do_recognize(self, path: str) -> str | None:
+        """Call ``recognize``; None if the plugin does not implement it."""
         return self._hooks.recognize(Path(path)) if "recognize" in self._hooks.names else None
 
     def do_published(self, model: str, device: Mapping[str, Any], precision: str) -> object:
+        """Call ``published``; None if the plugin does not implement it."""
         if "published" not in self._hooks.names:
             return None
         return self._hooks.published(model, Device(**device), precision)
@@ -109,11 +115,13 @@ class Server:
     def do_quantize(
         self, source: Mapping[str, Any], device: Mapping[str, Any], recipe: Mapping[str, Any], output: str
     ) -> Mapping[str, str] | None:
+        """Call ``quantize``, and send its progress."""
         return self._hooks.quantize(Source(**source), Device(**device), Recipe(**recipe), Path(output), self._progress)
 
     def do_load(
         self, artifact: Mapping[str, Any], device: Mapping[str, Any], options: Mapping[str, str], purpose: str
     ) -> dict[str, Any]:
+        """Call ``load``, keep the engine, and return its properties."""
         engine = self._hooks.load(Artifact(**artifact), Device(**device), options, purpose)
         self._engine = engine
         return {
@@ -123,6 +131,7 @@ class Server:
         }
 
     def do_generate(self, request: Mapping[str, Any]) -> None:
+        """Call ``generate``, and send each id until the end or a cancel."""
         if self._engine is None:
             raise BackendError("generate was called before load")
         asked = GenerationRequest(**request)
@@ -137,7 +146,7 @@ class Server:
                     raise BackendError(f"generate yielded more than the {asked.max_new_tokens} ids asked for")
                 self._channel.send({"id": token})
                 if self._channel.waiting():
-                    self._channel.receive()  # during a generation the host says one thing only: cancel
+                    self._channel.receive()  # the only message during a generation is cancel
                     break
         finally:
             close = getattr(ids, "close", None)
@@ -145,6 +154,7 @@ class Server:
                 close()
 
     def do_logits(self, ids: Sequence[int]) -> list[int]:
+        """Call ``logits``, send the array, and return its shape."""
         if self._engine is None:
             raise BackendError("logits was called before load")
         found = self._hooks.logits(self._engine, ids)
@@ -156,6 +166,7 @@ class Server:
         return list(found.shape)
 
     def do_close(self) -> None:
+        """Close the engine, if any."""
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()

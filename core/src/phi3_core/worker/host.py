@@ -1,4 +1,4 @@
-"""The host's side: start a worker process for one backend, ask it things, and get rid of it."""
+"""The host's side: start a worker process for one backend, call it, and end it."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _LAST_LINES = 20
 
 
 class Worker:
-    """A process that holds one backend, and at most one engine. It is driven by one thread at a time.
+    """A worker process with one backend and at most one engine. Only one thread may use it at a time.
 
-    Starting it returns at once, and may be done before it is known which backend is wanted; :meth:`open` says that, and
-    returns at once too, while the plugin is being imported. Every call has a time limit: a worker that
-    does not answer within it is killed, and the call raises :class:`BackendError`.
+    The constructor starts the process without waiting for it. :meth:`open` then selects the backend without waiting for
+    its import. Every call has a time limit: a worker that exceeds it is killed, and the call raises
+    :class:`BackendError`.
     """
 
     backend: Backend
@@ -59,14 +59,15 @@ class Worker:
         self._job = tie_to_host(self._process)
         self._reader = threading.Thread(target=self._read_output, name="phi3-worker-output", daemon=True)
         self._reader.start()
-        # A host that forgets to close, or ends, leaves nothing behind.
+        # Kills the process if the host ends or does not close this object.
         self._finalizer = weakref.finalize(self, _end, self._process, ours, os.getpid())
 
     def open(self, backend: Backend, *, disposable: bool = False) -> Worker:
-        """Have the worker import a backend, without waiting for it.
+        """Start the import of a backend, without waiting for it.
 
-        ``disposable`` is whether Ctrl-C in the middle of an answer may end the process at once: no other answer is
-        wanted of it.
+        Args:
+            backend: the backend to import.
+            disposable: whether Ctrl-C during an answer may kill the process, because it is the only answer.
         """
         self.backend = backend
         self._disposable = disposable
@@ -75,7 +76,7 @@ class Worker:
 
     @property
     def hooks(self) -> tuple[str, ...]:
-        """The hooks that the plugin implements. Waits until it has been imported, and raises what that raises."""
+        """The hooks that the plugin implements. Waits for the import, and raises its errors."""
         if self._hooks is None:
             self.finish(time_limit("load"))
         return self._hooks or ()
@@ -83,16 +84,22 @@ class Worker:
     # --- one call -----------------------------------------------------------------------------------------------
 
     def begin(self, verb: str, **arguments: object) -> None:
-        """Ask for something without waiting for the answer, which :meth:`finish` takes."""
+        """Start a call without waiting for its result, which :meth:`finish` returns."""
         self._pending.append(verb)
-        with contextlib.suppress(OSError):  # a dead worker is noticed where its answer is read
+        with contextlib.suppress(OSError):  # a dead worker is detected when its result is read
             self._channel.send({"call": verb, **arguments})
 
     def finish(self, limit_s: float, progress: Progress | None = None, *, since: float | None = None) -> Any:
-        """The answer to the latest :meth:`begin`.
+        """Return the result of the latest :meth:`begin`.
 
-        ``limit_s`` is how long the worker may go without any word; or, with ``since`` (of ``time.monotonic()``), how
-        long it may take in all.
+        Args:
+            limit_s: the time limit in seconds. It restarts with each message, unless ``since`` is given.
+            progress: called with the progress that the worker reports.
+            since: the start of the time limit, from ``time.monotonic()``.
+
+        Raises:
+            BackendError: the call failed, exceeded the limit, or the process died.
+            Phi3Error: another error that the plugin raised.
         """
         answer = array = None
         while self._pending:
@@ -108,16 +115,16 @@ class Worker:
         return answer
 
     def call(self, verb: str, *, limit_s: float, progress: Progress | None = None, **arguments: object) -> Any:
-        """Ask and wait."""
+        """Make a call and return its result: :meth:`begin`, then :meth:`finish`."""
         self.begin(verb, **arguments)
         return self.finish(limit_s, progress)
 
     def _receive(self, limit_s: float, since: float | None = None) -> dict[str, Any]:
-        """One message; errors are raised and notices passed on here."""
+        """Return the next message; raise errors and log notices."""
         deadline = (time.monotonic() if since is None else since) + limit_s
         while True:
             try:
-                # In short steps, because Windows does not interrupt a wait for Ctrl-C everywhere.
+                # Waits in short steps, because on Windows Ctrl-C does not interrupt every wait.
                 if not self._channel.waiting(_TICK_S):
                     if time.monotonic() > deadline:
                         verb = self._pending[0]
@@ -133,7 +140,7 @@ class Worker:
                 verb = self._pending.popleft()
                 problem = from_wire(message["error"]["kind"], message["error"]["message"], message["error"].get("hint"))
                 problem.__cause__ = RemoteTraceback(message["error"].get("traceback", ""))
-                if verb == "open":  # a plugin that could not be imported cannot do anything else
+                if verb == "open":  # without the plugin, no other call can succeed
                     self.kill()
                 raise problem
             else:
@@ -142,23 +149,30 @@ class Worker:
     # --- generation -----------------------------------------------------------------------------------------------
 
     def generate(self, request: GenerationRequest) -> Generator[int, None, None]:
-        """Yield ids as they come. Closing the iterator cancels; a worker that does not heed that is killed."""
+        """Yield token ids as they are generated.
+
+        Closing the iterator cancels the generation; a worker that does not react to that is killed.
+
+        Raises:
+            BackendError: the generation failed, exceeded a time limit, or the process died.
+            Phi3Error: another error that the plugin raised.
+        """
         self.begin("generate", request=request)
-        # A prefill can take minutes on a slow device, and a token cannot.
+        # The prefill can take minutes on a slow device; a token is faster.
         limit_s = time_limit("prefill")
         heeds_s = _CANCEL_S
         asked: float | None = None
         try:
             while "id" in (message := self._receive(limit_s)):
                 if asked is not None:
-                    # Engines stop between tokens: where one takes longer, so may that. Loading again would take more.
+                    # Engines stop between tokens, so slow ones get more time: reloading would take longer.
                     heeds_s = min(max(heeds_s, 3 * (time.monotonic() - asked)), _LONGEST_CANCEL_S)
                 limit_s = time_limit("token")
                 yield message["id"]
                 asked = time.monotonic()
             self._pending.clear()
         except KeyboardInterrupt:
-            if self._disposable:  # somebody is waiting at the console, and nobody for this engine
+            if self._disposable:  # end at once: the engine is not needed again
                 self.kill()
             raise
         finally:
@@ -177,16 +191,16 @@ class Worker:
             pass
         self.kill()
 
-    # --- the end --------------------------------------------------------------------------------------------------
+    # --- state and end --------------------------------------------------------------------------------------------
 
     @property
     def alive(self) -> bool:
-        """Whether the process is there to be asked."""
+        """Whether the process is running."""
         return self._finalizer.alive and self._process.poll() is None
 
     @property
     def last_lines(self) -> tuple[str, ...]:
-        """The last lines that the worker, or native code in it, printed."""
+        """The last lines that the worker printed, including output of native code."""
         return tuple(self._last_lines)
 
     def __enter__(self) -> Worker:  # noqa: PYI034 - Python 3.10 has no Self
@@ -198,11 +212,11 @@ class Worker:
         self.kill()
 
     def kill(self) -> None:
-        """End the process now."""
+        """Kill the process."""
         self._finalizer()
 
     def close(self) -> None:
-        """End the process; an idle one may free its engine first."""
+        """End the process. An idle worker is given two seconds to close its engine."""
         if self.alive and not self._pending:
             with contextlib.suppress(BackendError):
                 self.call("close", limit_s=2.0)
@@ -224,22 +238,22 @@ class Worker:
         if stream is None:
             return
         with stream, contextlib.suppress(OSError, ValueError):
-            # A bounded read: a driver may print megabytes without a line's end.
+            # Bounded, because a driver may print megabytes without a line break.
             while line := stream.readline(4096):
                 text = line.decode("utf-8", "replace").rstrip()
                 if text:
                     self._last_lines.append(text)
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - it is the cause that is shown, not an error that is raised
-    """The traceback of the worker, so that it shows up above the host's own."""
+class RemoteTraceback(Exception):  # noqa: N818 - a cause, never raised itself
+    """The worker's traceback, set as the cause of an error so that it is printed above the host's."""
 
     def __str__(self) -> str:
         return "\n" + str(self.args[0])
 
 
 def _start(handle: int) -> subprocess.Popen[bytes]:
-    """Start the worker, which inherits ``handle`` and nothing else, and cannot be reached by the console's signals."""
+    """Start the worker, which inherits only ``handle``, and receives no signals from the console."""
     options: dict[str, Any] = {}
     if sys.platform == "win32":
         os.set_handle_inheritable(handle, True)
@@ -248,7 +262,7 @@ def _start(handle: int) -> subprocess.Popen[bytes]:
     else:
         options["pass_fds"] = [handle]
         options["start_new_session"] = True
-    # -P keeps the current folder out of the way; Python 3.10 does not have it.
+    # -P keeps the current folder out of sys.path; Python 3.10 does not have it.
     flags = ["-P"] if sys.version_info >= (3, 11) else []
     return subprocess.Popen(
         [sys.executable, *flags, "-m", "phi3_core.worker", str(handle)],
@@ -261,14 +275,14 @@ def _start(handle: int) -> subprocess.Popen[bytes]:
 
 
 def _environment() -> Mapping[str, str]:
-    """The host's environment, and its module search path, so that both see the same distributions."""
+    """Return the host's environment, with its ``sys.path``, so that both processes find the same distributions."""
     path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
     return {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8:backslashreplace"}
 
 
 def _end(process: subprocess.Popen[bytes], connection: Any, host: int) -> None:
     if os.getpid() != host:
-        return  # a fork of the host ends, not the host
+        return  # called in a fork of the host
     with contextlib.suppress(OSError):
         connection.close()
     process.kill()

@@ -1,8 +1,8 @@
-"""No worker outlives its host, however the host ends.
+"""End a worker together with its host, however the host ends.
 
-The worker's standard input is a pipe that the host holds open and never writes to. Its end means that the host is
-gone. A thread waits for that everywhere; but a native library that keeps the interpreter's lock would keep the thread
-waiting too, so Linux and Windows are asked to end the process by themselves.
+The worker's standard input is a pipe that the host holds open and never writes to; it closes when the host ends. A
+thread waits for that on all systems. A native library that holds the GIL would block this thread, so on Linux and
+Windows the system also kills the process.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 
 
 def end_with_host() -> None:
-    """In the worker: end this process when the host is gone."""
+    """End this process when the host ends. Called in the worker."""
     lifeline = sys.stdin.fileno()
     if sys.platform == "linux":
         import fcntl
         import signal
 
-        # SIGIO is the kernel's word for "this pipe has news", and the only news it can have is its end. SIGKILL in its
-        # place cannot be caught, blocked or delayed. (PR_SET_PDEATHSIG would also fire when only the thread ends that
-        # started this process.)
+        # The kernel sends SIGIO when the state of the pipe changes, which happens only when it closes. F_SETSIG makes
+        # that SIGKILL, which cannot be caught, blocked or delayed. (PR_SET_PDEATHSIG would also be sent when only the
+        # thread that started this process ends.)
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
@@ -37,14 +37,18 @@ def _wait_for_end(lifeline: int) -> None:
 
 
 def tie_to_host(process: subprocess.Popen[bytes]) -> Any:
-    """In the host: have the system end ``process`` with this one. Keep the answer as long as the process is wanted."""
+    """Let the system end ``process`` together with this one. Called in the host.
+
+    Returns:
+        An object to keep as long as the process is needed.
+    """
     if sys.platform == "win32":
         return _windows_job(process.pid)
     return None
 
 
 def _windows_job(process: int) -> Any:
-    """Put a process into a job that Windows ends when the last handle to it, ours, is closed."""
+    """Assign a process to a job, which Windows ends when its last handle, ours, is closed."""
     if sys.platform != "win32":
         return None
     import ctypes
@@ -74,7 +78,7 @@ def _windows_job(process: int) -> Any:
         )
 
     extended_limit_information, kill_on_job_close = 9, 0x2000
-    set_quota_and_terminate = 0x0101  # the rights that AssignProcessToJobObject asks for
+    set_quota_and_terminate = 0x0101  # the rights that AssignProcessToJobObject requires
     kernel = ctypes.WinDLL("kernel32", use_last_error=True)
     kernel.CreateJobObjectW.restype = wintypes.HANDLE
     kernel.OpenProcess.restype = wintypes.HANDLE
@@ -92,4 +96,4 @@ def _windows_job(process: int) -> Any:
         and kernel.AssignProcessToJobObject(job, handle)
     )
     kernel.CloseHandle(handle)
-    return job if tied else None  # if it is not, the thread that waits for the lifeline's end is still there
+    return job if tied else None  # otherwise only the thread in the worker ends it

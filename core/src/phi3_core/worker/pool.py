@@ -1,4 +1,4 @@
-"""Worker processes for those who need one, the first of them started before it is known for which backend."""
+"""A source of worker processes, the first of which can be started before its backend is known."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class WorkerPool:
-    """Hands out workers. One that was started early and is not taken is killed when the pool is closed."""
+    """Provides workers. A worker that was started early and not taken is killed when the pool is closed."""
 
     def __init__(self) -> None:
         self._spare: Worker | None = None
 
     def prestart(self) -> Self:
-        """Start a worker now, so that its imports run beside those of the calling process."""
+        """Start a worker now, so that it imports in parallel with the calling process."""
         if self._spare is None:
             self._spare = Worker()
         return self
@@ -30,14 +30,14 @@ class WorkerPool:
         """Return a worker that is importing ``backend``.
 
         Args:
-            backend: what the worker is for.
-            disposable: whether Ctrl-C in the middle of an answer may end the process at once.
+            backend: the backend to import.
+            disposable: whether Ctrl-C during an answer may kill the process.
         """
         worker, self._spare = self._spare or Worker(), None
         return worker.open(backend, disposable=disposable)
 
     def close(self) -> None:
-        """Kill a worker that was started and not taken. Those that were taken belong to their takers."""
+        """Kill the worker that was started and not taken, if any. Taken workers belong to their callers."""
         worker, self._spare = self._spare, None
         if worker is not None:
             worker.kill()

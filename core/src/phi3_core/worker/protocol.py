@@ -1,10 +1,10 @@
-"""What the host and a worker say to each other: JSON objects over a pipe.
+"""The protocol between the host and a worker: JSON objects over a pipe.
 
-Nothing is pickled: a worker runs other people's native code, and its host must be able to distrust what it says.
+Nothing is pickled, because a worker runs third-party native code and its host must not trust its messages.
 
-From the host: ``{"call": verb, …arguments}`` and, during ``generate``, ``{"cancel": true}``.
-From the worker, any number of ``{"progress": [stage, done, total]}``, ``{"notice": text}`` and ``{"id": token}``,
-possibly an array (``{"array": [rows, columns]}``, then its rows as float32 bytes), then one ``{"result": …}`` or
+The host sends ``{"call": verb, …arguments}`` and, during ``generate``, ``{"cancel": true}``. The worker sends any
+number of ``{"progress": [stage, done, total]}``, ``{"notice": text}`` and ``{"id": token}``, optionally an array
+(``{"array": [rows, columns]}``, then its rows as float32 bytes), and at the end ``{"result": …}`` or
 ``{"error": {"kind", "message", "hint", "traceback"}}``.
 """
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 LARGEST_MESSAGE = 256 * 2**20
+"""Size limit of a message in bytes."""
 _ROWS = 64
-"""Rows of an array in one message: of a vocabulary of 200,000, some 50 MB."""
+"""Rows of an array per message: about 50 MB for a vocabulary of 200,000."""
 
 
 class Connection(Protocol):
-    """The part of ``multiprocessing.connection.Connection`` that both of its platform's classes share."""
+    """The methods that ``Connection`` and ``PipeConnection`` of ``multiprocessing.connection`` share."""
 
     def send_bytes(self, buf: bytes) -> None: ...
     def recv_bytes(self, maxlength: int | None = None) -> bytes: ...
@@ -34,37 +35,46 @@ class Connection(Protocol):
 
 
 class Channel:
-    """Messages over a connection."""
+    """Sends and receives messages over a connection."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._sending = threading.Lock()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send one message, from any thread; ``OSError`` if the other side is gone."""
-        from phi3_core.values import to_plain  # start-up: a host starts its worker before it imports anything large
+        """Send a message; thread-safe.
+
+        Raises:
+            OSError: the other side has closed the connection.
+        """
+        from phi3_core.values import to_plain  # start-up: the host starts its worker before it imports large modules
 
         data = json.dumps(to_plain(message), separators=(",", ":")).encode()
         with self._sending:
             self.connection.send_bytes(data)
 
     def receive(self) -> dict[str, Any]:
-        """Wait for one message; ``EOFError`` or ``OSError`` if the other side is gone."""
+        """Wait for a message and return it.
+
+        Raises:
+            EOFError: the other side has closed the connection.
+            OSError: the connection failed, or the message is too large or not a JSON object.
+        """
         message = json.loads(self.connection.recv_bytes(LARGEST_MESSAGE))
         if not isinstance(message, dict):
             raise OSError("the other side sent something that is not a message")
         return message
 
     def send_array(self, array: np.ndarray) -> None:
-        """Send a matrix as float32, some rows at a time."""
+        """Send a two-dimensional array as float32, in blocks of rows."""
         self.send({"array": list(array.shape)})
         with self._sending:
             for start in range(0, len(array), _ROWS):
                 self.connection.send_bytes(array[start : start + _ROWS].astype("<f4").tobytes())
 
     def receive_array(self, shape: Sequence[int]) -> np.ndarray:
-        """Receive what :meth:`send_array` sends behind its announcement."""
-        import numpy as np  # start-up: only logits are arrays
+        """Receive the rows that :meth:`send_array` sends after the message with the shape."""
+        import numpy as np  # start-up: needed only for logits
 
         rows, columns = shape
         array = np.empty((rows, columns), dtype=np.float32)
@@ -74,5 +84,5 @@ class Channel:
         return array
 
     def waiting(self, seconds: float = 0.0) -> bool:
-        """Whether a message, or the other side's end, can be read within ``seconds``."""
+        """Wait up to ``seconds``, and return whether there is a message to read or the connection has been closed."""
         return self.connection.poll(seconds)

@@ -1,1 +1,1 @@
-"""Original weights: their files, the shapes of the Phi-3 family, and the reference forward pass."""
+"""Original weights: file formats, the Phi-3 architecture, and the reference forward pass."""

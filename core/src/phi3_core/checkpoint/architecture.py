@@ -1,8 +1,8 @@
-"""The shapes of the Phi-3 family, from a checkpoint's ``config.json``.
+"""The Phi-3 architecture, as described by a checkpoint's ``config.json``.
 
-One architecture with few differences: Phi-3-mini-4k looks back through a sliding window, the 128k models and
-Phi-3.5 scale their rotary embedding (longrope), Phi-3-medium and Phi-4 share key and value heads among query
-heads, and Phi-4-mini rotates only part of each head and ties its embeddings to its output layer.
+The models differ in few points: Phi-3-mini-4k uses sliding-window attention, the 128k models and Phi-3.5 scale
+the rotary embedding (LongRoPE), Phi-3-medium and Phi-4 use grouped-query attention, and Phi-4-mini rotates only
+part of each head and ties its embedding to its output layer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .rope import Rotary, read_rotary
 
 @frozen(kw_only=True)
 class Architecture:
-    """What a forward pass has to know besides the weights."""
+    """Dimensions and constants of a model: what a forward pass needs besides the weights."""
 
     layers: int
     hidden: int
@@ -32,28 +32,32 @@ class Architecture:
     head_size: int
     vocabulary: int
     context: int
-    """Positions the model was made for."""
+    """Context length in tokens."""
     window: int | None
-    """How many keys, itself included, a position sees; None if it sees all before it."""
+    """Keys that a query attends to, its own position included; None without a sliding window."""
     epsilon: float
-    """Added to the mean square in RMS norm."""
+    """Added to the mean square in RMSNorm."""
     tied: bool
-    """Whether the output layer is the embedding's table."""
+    """Whether the output layer shares the embedding's weights."""
     rotary: Rotary
 
     @property
     def q_width(self) -> int:
-        """Width of all query heads together, which is also what the attention puts out."""
+        """Width of all query heads together, and of the attention's output."""
         return self.heads * self.head_size
 
     @property
     def kv_width(self) -> int:
-        """Width of all key heads together; values have the same."""
+        """Width of all key heads together, and of all value heads together."""
         return self.key_value_heads * self.head_size
 
 
 def read_architecture(path: Path) -> Architecture:
-    """Read and check ``config.json``; a model this architecture does not describe is a :class:`ModelError`."""
+    """Return the architecture that the ``config.json`` at ``path`` describes.
+
+    Raises:
+        ModelError: the file is missing or damaged, or describes a model outside the Phi-3 family.
+    """
     try:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -96,7 +100,7 @@ def _refuse_strangers(path: Path, config: Mapping[str, Any]) -> None:
         raise ModelError(f"{path}: the weights are quantized already", hint="use the original weights")
     for key, expected in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
         if config.get(key, expected) != expected:
-            # transformers' Phi-3 takes other activations, but no biases: there the other exporters know no more.
+            # transformers' Phi-3 supports other activations but no biases, so an exporter cannot help with those.
             hint = "try phi3 quantize with --exporter reference" if key == "hidden_act" else None
             raise ModelError(f"{path}: {key} is {config[key]!r}; the Phi-3 family has {expected!r}", hint=hint)
 

@@ -1,4 +1,4 @@
-"""A Phi-3 checkpoint: its architecture, and its weights by the role they play."""
+"""A Phi-3 checkpoint: its architecture and its weights by role."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from .safetensors import STORED, Weight, open_weights
 
 @frozen(kw_only=True, eq=False)
 class Layer:
-    """The weights of one decoder layer. Linear layers are ``[outputs, inputs]``."""
+    """The weights of one decoder layer; those of linear layers are ``[outputs, inputs]``."""
 
     input_norm: Weight
     qkv: Weight
-    """Queries, keys and values under one another, ``[q_width + 2 * kv_width, hidden]``."""
+    """Query, key and value projections stacked by rows, ``[q_width + 2 * kv_width, hidden]``."""
     output: Weight
     """``[hidden, q_width]``"""
     post_norm: Weight
     gate_up: Weight
-    """Gate and up under one another, ``[2 * intermediate, hidden]``."""
+    """Gate and up projections stacked by rows, ``[2 * intermediate, hidden]``."""
     down: Weight
     """``[hidden, intermediate]``"""
 
     @property
     def linear(self) -> tuple[Weight, Weight, Weight, Weight]:
+        """The weights of the linear layers, in the order of the forward pass."""
         return self.qkv, self.output, self.gate_up, self.down
 
 
 @frozen(kw_only=True, eq=False)
 class Checkpoint:
-    """A folder as ``save_pretrained`` writes it, opened with :meth:`open`."""
+    """A checkpoint folder in the layout of ``save_pretrained``. Use :meth:`open` to open one."""
 
     path: Path
     architecture: Architecture
@@ -43,12 +44,16 @@ class Checkpoint:
     """``[vocabulary, hidden]``"""
     norm: Weight
     head: Weight
-    """``[vocabulary, hidden]``; the embedding itself where the two are tied."""
+    """``[vocabulary, hidden]``; the same object as ``embedding`` if the two are tied."""
     layers: tuple[Layer, ...] = field(repr=False)
 
     @classmethod
     def open(cls, path: Path | str) -> Checkpoint:
-        """Map a checkpoint and check that every weight is there, in the shape that ``config.json`` announces."""
+        """Map the weights of the checkpoint folder ``path`` into memory and check their names and shapes.
+
+        Raises:
+            ModelError: a file or a tensor is missing, damaged, or not of the shape that ``config.json`` implies.
+        """
         folder = Path(path)
         if not folder.is_dir():
             raise ModelError(f"{folder} is not a folder", hint="give a folder with a Hugging Face checkpoint")
@@ -66,12 +71,12 @@ class Checkpoint:
 
     @property
     def linear(self) -> Iterator[Weight]:
-        """All linear layers of the decoder in order, without the output layer."""
+        """The weights of the decoder's linear layers in order, without the output layer."""
         return (weight for layer in self.layers for weight in layer.linear)
 
     @property
     def parameters(self) -> int:
-        """How many weights there are, tied ones once."""
+        """Number of parameters in the embedding, the linear layers and the output layer; tied ones count once."""
         matrices = [self.embedding, *self.linear] if self.head is self.embedding else [self.embedding, self.head]
         if self.head is not self.embedding:
             matrices += self.linear
@@ -79,7 +84,7 @@ class Checkpoint:
 
 
 class _Roles:
-    """Takes weights out of a checkpoint by name and shape."""
+    """Looks up weights by name and checks their type and shape."""
 
     def __init__(self, folder: Path, weights: Mapping[str, Weight]) -> None:
         self.folder = folder

@@ -1,8 +1,7 @@
-"""The forward pass in plain numpy and float32: what everything else is compared with, and calibrated by.
+"""The reference forward pass in NumPy and float32, used for evaluation and calibration.
 
-One implementation for the whole family, written for clarity and bounded memory: weights are converted a block
-at a time, attention takes a block of queries at a time, so that besides the activations only some tens of
-megabytes are alive. It follows transformers' ``modeling_phi3.py``.
+One implementation for all Phi-3 models, following transformers' ``modeling_phi3.py``. Weights are converted and
+queries are processed in blocks, so that memory stays at a few tens of megabytes besides the activations.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from .matmul import product, single_threaded_blas
 from .safetensors import Floats, Weight
 
 Replacement = Callable[[Weight], Floats]
-"""Stands in for a weight, e.g. with its rounded values: ``[outputs, inputs]``."""
+"""Returns the values to use instead of a weight, e.g. its rounded ones, ``[outputs, inputs]``."""
 Observer = Callable[[Weight, Floats], None]
-"""Called with each linear layer and its inputs, ``[tokens, inputs]``."""
+"""Called with the weight of each linear layer and its inputs, ``[tokens, inputs]``."""
 
 _SCORES_AT_ONCE = 1 << 23
 _WORK = 500_000_000_000
@@ -32,7 +31,10 @@ _FEWEST_TOKENS = 96
 
 
 def affordable_tokens(checkpoint: Checkpoint) -> int:
-    """How long a text may be that nobody asked to have read: it takes some ten seconds on two cores."""
+    """Return how many tokens a forward pass can process in about ten seconds on two cores, at least 96.
+
+    It limits the built-in calibration text and the quality check that runs by default.
+    """
     return max(_FEWEST_TOKENS, _WORK // checkpoint.parameters)
 
 
@@ -44,9 +46,17 @@ def hidden_states(
     replace: Replacement | None = None,
     progress: Progress | None = None,
 ) -> Floats:
-    """What the output layer sees: the last layer's states behind the final norm, ``[tokens, hidden]``.
+    """Return the inputs of the output layer, after the final norm, ``[tokens, hidden]``.
 
-    Sequences are independent of each other; they go through each layer together, one behind the other.
+    Args:
+        checkpoint: the original weights.
+        sequences: token ids. Sequences do not attend to each other; their results are concatenated in order.
+        observe: called with the inputs of each linear layer, the output layer included.
+        replace: returns the values to use instead of each weight of a linear layer.
+        progress: called before each layer.
+
+    Raises:
+        ModelError: a token id is outside the vocabulary, or a weight has values that are not finite.
     """
     shape = checkpoint.architecture
     ids = [token for sequence in sequences for token in sequence]
@@ -80,13 +90,23 @@ def logits(
     replace: Replacement | None = None,
     progress: Progress | None = None,
 ) -> Floats:
-    """The logits after every position, ``[tokens, vocabulary]``."""
+    """Return the logits at every position of one sequence, ``[tokens, vocabulary]``.
+
+    Args:
+        checkpoint: the original weights.
+        ids: token ids.
+        replace: returns the values to use instead of each weight of a linear layer.
+        progress: called before each layer.
+
+    Raises:
+        ModelError: a token id is outside the vocabulary, or a weight has values that are not finite.
+    """
     states = hidden_states(checkpoint, [ids], replace=replace, progress=progress)
     return _Linear(None, replace)(checkpoint.head, states)
 
 
 def rms_norm(states: Floats, weight: Weight, epsilon: float) -> Floats:
-    """Root mean square layer normalization (Zhang and Sennrich, 2019)."""
+    """Return RMSNorm (Zhang and Sennrich, 2019) of ``states``, ``[tokens, hidden]``."""
     mean = np.einsum("ti,ti->t", states, states) / np.float32(states.shape[1])
     normed: Floats = states * (1 / np.sqrt(mean + np.float32(epsilon)))[:, None]
     normed *= weight.float32()
@@ -94,7 +114,7 @@ def rms_norm(states: Floats, weight: Weight, epsilon: float) -> Floats:
 
 
 class _Linear:
-    """Applies a weight, and lets an observer see the inputs."""
+    """Applies linear layers, calling ``observe`` and ``replace`` for each."""
 
     def __init__(self, observe: Observer | None, replace: Replacement | None) -> None:
         self.observe = observe
@@ -121,7 +141,7 @@ def _attend(shape: Architecture, qkv: Floats) -> Floats:
     tokens = len(qkv)
     tables = shape.rotary.tables(tokens)
     queries, keys, values = np.split(qkv, [shape.q_width, shape.q_width + shape.kv_width], axis=1)
-    # Query heads that share a key head lie side by side: [key heads, query heads each, tokens, head size].
+    # Query heads that share a key head are adjacent: [key heads, query heads per key head, tokens, head size].
     heads = queries.reshape(tokens, shape.key_value_heads, -1, shape.head_size).transpose(1, 2, 0, 3)
     keys = keys.reshape(tokens, shape.key_value_heads, shape.head_size).transpose(1, 0, 2)
     values = values.reshape(tokens, shape.key_value_heads, shape.head_size).transpose(1, 0, 2)
@@ -140,7 +160,7 @@ def _attend(shape: Architecture, qkv: Floats) -> Floats:
 
 
 def _rotate(heads: Floats, tables: tuple[Floats, Floats]) -> Floats:
-    """Turn the first dimensions of each head, the i-th together with the one half the rotary size further on."""
+    """Apply the rotary embedding: rotate dimensions ``i`` and ``i + size / 2`` of each head as a pair."""
     cosine, sine = tables
     half = cosine.shape[1]
     turned: Floats = np.array(heads)
@@ -150,7 +170,7 @@ def _rotate(heads: Floats, tables: tuple[Floats, Floats]) -> Floats:
 
 
 def _mask(start: int, stop: int, first: int, window: int | None) -> Floats:
-    """Zero where a query (row, from ``start``) sees a key (column, from ``first``), else minus infinity."""
+    """Return the attention mask of queries (rows, from ``start``) over keys (columns, from ``first``): 0 or -inf."""
     behind = np.arange(start, stop)[:, None] - np.arange(first, stop)[None, :]
     seen = behind >= 0
     if window is not None:
@@ -160,7 +180,7 @@ def _mask(start: int, stop: int, first: int, window: int | None) -> Floats:
 
 
 def softmax(scores: npt.NDArray[np.float32]) -> None:
-    """Over the last axis, in place."""
+    """Compute the softmax over the last axis in place."""
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
@@ -170,6 +190,6 @@ def _feed_forward(run: _Linear, layer: Layer, inputs: Floats) -> Floats:
     """SwiGLU (Shazeer, 2020): ``down(up * gate * sigmoid(gate))``."""
     both = run(layer.gate_up, inputs)
     gate, inner = np.split(both, 2, axis=1)
-    with np.errstate(over="ignore"):  # exp(-gate) may overflow to infinity, and the quotient is then rightly 0
+    with np.errstate(over="ignore"):  # exp(-gate) may overflow to infinity; the quotient is then 0, as it should be
         inner *= gate / (1 + np.exp(-gate))
     return run(layer.down, inner)

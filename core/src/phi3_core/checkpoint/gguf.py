@@ -1,4 +1,4 @@
-"""GGUF files: what one says about itself, whether it is whole, its numbers, and the tokenizer it carries."""
+"""GGUF files: metadata, tensor values, and the embedded tokenizer."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 _CONTROL, _USER_DEFINED = 3, 4
 _END_TOKENS = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>")
-"""Control tokens that end an answer, whether or not the metadata says so."""
+"""Control tokens treated as stop tokens even if the metadata does not name them."""
 
 
 @frozen(kw_only=True)
 class GgufDescription:
-    """What a GGUF file says about its model."""
+    """The model of a GGUF file, as its metadata describes it."""
 
     architecture: str
     name: str
     context_length: int
     precision: str
-    """``fp16``, ``int8`` or ``int4``, whichever is nearest to what most of the weights have."""
+    """``fp16``, ``int8`` or ``int4``, whichever is nearest to the bits per weight of the most common tensor type."""
     chat_template: str | None
     stop_ids: tuple[int, ...]
     bos_id: int | None
@@ -42,29 +42,33 @@ class GgufDescription:
 
 
 def check(path: Path) -> None:
-    """Raise :class:`ModelError`, which says what is wrong, unless the file is whole.
+    """Check that a GGUF file is complete and well-formed.
 
-    Native readers of GGUF may end their process over a damaged file: call this before one sees it.
+    Call this before a native GGUF reader opens the file: some abort the process on a damaged one.
+
+    Raises:
+        ModelError: the file is damaged or truncated.
     """
     Gguf.open(path)
 
 
 def describe_gguf(path: Path) -> GgufDescription:
-    """Return what a GGUF file says about its model.
+    """Return the description of the model in a GGUF file.
 
     Raises:
-        ModelError: the file is damaged, or of a kind that cannot be read.
+        ModelError: the file is damaged, or its format is not supported.
     """
     return Gguf.open(path).describe()
 
 
 def write_tokenizer(path: Path, folder: Path) -> None:
+    """Write the tokenizer of the GGUF file ``path`` into ``folder``; see :meth:`Gguf.write_tokenizer`."""
     Gguf.open(path).write_tokenizer(folder)
 
 
 @frozen(kw_only=True)
 class Gguf:
-    """A GGUF file that is whole, its header read once."""
+    """A complete GGUF file and the content of its header."""
 
     path: Path
     metadata: Mapping[str, Any] = field(repr=False)
@@ -72,18 +76,31 @@ class Gguf:
 
     @classmethod
     def open(cls, path: Path) -> Gguf:
+        """Read the header of a GGUF file.
+
+        Raises:
+            ModelError: the file is damaged or truncated.
+        """
         metadata, tensors = read_header(path)
         return cls(path=path, metadata=metadata, tensors=tensors)
 
     def number(self, key: str) -> int:
-        """A whole number that the metadata must have."""
+        """Return an integer from the metadata.
+
+        Raises:
+            ModelError: the key is missing or its value is not an integer.
+        """
         value = self.metadata.get(key)
         if not isinstance(value, int) or isinstance(value, bool):
             raise ModelError(f"{self.path} has no whole number {key!r} in its metadata")
         return value
 
     def text(self, key: str) -> str:
-        """A text that the metadata must have."""
+        """Return a string from the metadata.
+
+        Raises:
+            ModelError: the key is missing or its value is not a string.
+        """
         value = self.metadata.get(key)
         if not isinstance(value, str):
             raise ModelError(f"{self.path} has no text {key!r} in its metadata")
@@ -91,11 +108,15 @@ class Gguf:
 
     @property
     def tokens(self) -> Sequence[str]:
-        """The vocabulary, by id."""
+        """The vocabulary in the order of the token ids."""
         return self._texts("tokenizer.ggml.tokens")
 
     def token_id(self, role: str) -> int | None:
-        """The token that plays a role such as ``bos``, ``eos`` or ``padding``, if there is one."""
+        """Return the id of the special token with a role such as ``bos``, ``eos`` or ``padding``, or None.
+
+        Raises:
+            ModelError: the id is outside the vocabulary.
+        """
         key = f"tokenizer.ggml.{role}_token_id"
         if key not in self.metadata:
             return None
@@ -105,6 +126,11 @@ class Gguf:
         return given
 
     def describe(self) -> GgufDescription:
+        """Return the description of the model.
+
+        Raises:
+            ModelError: the metadata is incomplete.
+        """
         architecture = self.text("general.architecture")
         return GgufDescription(
             architecture=architecture,
@@ -118,9 +144,13 @@ class Gguf:
         )
 
     def values(self, name: str) -> NDArray[np.float32]:
-        """The numbers of one tensor, whatever form the file has them in."""
+        """Return the values of a tensor in float32, dequantized if necessary.
+
+        Raises:
+            ModelError: the tensor cannot be read, or the ``gguf`` package is not installed.
+        """
         with gguf_package():
-            import numpy as np  # start-up, and an extra: reading a header needs none
+            import numpy as np  # start-up, and part of an extra: reading a header does not need it
             from gguf import GGMLQuantizationType
             from gguf.quants import dequantize
         tensor = self.tensors[name]
@@ -136,12 +166,17 @@ class Gguf:
         return np.asarray(numbers, dtype=np.float32).reshape(tensor.shape)
 
     def write_tokenizer(self, folder: Path) -> None:
-        """Write the tokenizer, its settings and those for generation as Hugging Face has them, ids unchanged."""
+        """Write ``tokenizer.json``, ``tokenizer_config.json`` and ``generation_config.json``, with the same token ids.
+
+        Raises:
+            ModelError: the metadata is incomplete, or the tokenizer is of an unsupported type.
+            StoreError: the folder cannot be written.
+        """
         description = self.describe()
         names = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
         ids = {role: given for role, name in names.items() if (given := self.token_id(name)) is not None}
         settings: dict[str, Any] = {
-            # Not the original's class: transformers would make its own pre-tokenizer for that.
+            # The original model's class would make transformers replace the pre-tokenizer with its own.
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
             "model_max_length": description.context_length,
@@ -174,7 +209,7 @@ class Gguf:
             )
         try:
             tokenizer = Tokenizer(models.BPE(vocabulary, merges))
-        except Exception as error:  # the library raises nothing narrower
+        except Exception as error:  # the library raises plain Exception
             raise ModelError(f"{self.path} has a damaged tokenizer: {error}") from error
         digits = pre_tokenizers.Digits(individual_digits=True)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
@@ -213,12 +248,18 @@ class Gguf:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` as an indented JSON file."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Name the folder when something in the block cannot be written."""
+    """Convert each ``OSError`` in the block into an error that names ``folder``.
+
+    Raises:
+        DiskFullError: the disk is full.
+        StoreError: the folder cannot be written for another reason.
+    """
     try:
         yield
     except OSError as error:

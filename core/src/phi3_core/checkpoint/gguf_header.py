@@ -1,8 +1,8 @@
-"""The header of a GGUF file, read with bounds on everything.
+"""A reader of GGUF headers that checks every count and length before it uses it.
 
-Native readers of GGUF end their process when a file is cut off, and the ``gguf`` package's own reader takes
-seconds for a vocabulary and loops for ever over an absurd count. So the header is read here, and only the sizes
-of the tensor types come from the package.
+Native GGUF readers abort the process on a truncated file. The reader of the ``gguf`` package takes seconds for a
+vocabulary and does not terminate on an absurd count; only the block sizes of the tensor types come from it.
+The format is specified in https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from phi3_core.errors import ModelError
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
 _LIMIT = 64 << 20
-"""The longest header believed; that of a vocabulary of 256,000 tokens takes a sixth of it."""
+"""Largest header in bytes; that of a vocabulary of 256,000 tokens takes a sixth of it."""
 _MOST_DIMENSIONS = 4
 _MOST_ENTRIES, _MOST_TEXTS = 1 << 16, 1 << 21
-"""Four times what the largest models have, and still read within seconds."""
+"""Four times the counts of the largest models; a header of this size is still read within seconds."""
 _LEAST_ENTRY, _LEAST_TENSOR = 13, 32
-"""Bytes that the shortest metadata entry and the shortest description of a tensor take."""
+"""Sizes in bytes of the shortest metadata entry and of the shortest tensor description."""
 
 
 @frozen(kw_only=True)
 class Tensor:
-    """Where one tensor lies in the file. ``shape`` is in numpy's order: ``[rows, columns]``."""
+    """The type and position of a tensor. ``shape`` is in NumPy's order, ``[rows, columns]``; sizes are in bytes."""
 
     type: int
     shape: tuple[int, ...]
@@ -42,12 +42,15 @@ class Tensor:
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The metadata and the tensors of a file, which is checked to be whole.
+    """Return the metadata and the tensors of a file.
 
-    Lists of texts come as ``list``, lists of numbers as ``array``.
+    Arrays of strings are returned as ``list``, arrays of numbers as ``array``.
+
+    Raises:
+        ModelError: the file is damaged or truncated, or the ``gguf`` package is not installed.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
+        if path.exists() and not path.is_file():  # opening a pipe would block
             raise ModelError(f"{path} is not a file")
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -58,7 +61,11 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 @contextmanager
 def gguf_package() -> Iterator[None]:
-    """Say what to install when an import in the block fails."""
+    """Convert an ``ImportError`` in the block into an error that names the extra to install.
+
+    Raises:
+        ModelError: a package is not installed.
+    """
     try:
         yield
     except ImportError as error:
@@ -74,7 +81,7 @@ class _Header:
     file: BinaryIO
     size: int
     left: int
-    """Bytes that may still be asked for; every count and length is held against it before it is used."""
+    """Bytes that may still be read; every count and length is checked against it before it is used."""
     metadata: dict[str, Any] = field(factory=dict)
 
     def read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -104,7 +111,7 @@ class _Header:
         return self.metadata, self.placed(found)
 
     def tensor(self, name: str, sizes: dict[int, tuple[int, int]]) -> Tensor:
-        """One tensor, its offset still counted from the start of the data."""
+        """Read one tensor description; its offset is relative to the start of the data."""
         if not 1 <= (dimensions := self.number("I")) <= _MOST_DIMENSIONS:
             self.fault(f"has the tensor {name!r} with {dimensions} dimensions")
         shape = tuple(reversed([self.number("Q") for _ in range(dimensions)]))
@@ -117,7 +124,7 @@ class _Header:
         return Tensor(type=kind, shape=shape, offset=offset, size=math.prod(shape) // elements * size)
 
     def placed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors with offsets from the start of the file, which has room for all of them."""
+        """Return the tensors with offsets from the start of the file, and check that they end within it."""
         alignment = self.metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
             self.fault(f"has the impossible alignment {alignment!r}")
@@ -160,7 +167,7 @@ class _Header:
         return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
 
     def text(self) -> str:
-        # A reader that only looks must not stumble over a token that is half a character.
+        # Byte-level vocabularies contain tokens that are incomplete UTF-8 sequences.
         return self.take(self.number("Q")).decode("utf-8", errors="replace")
 
     def take(self, length: int) -> bytes:
@@ -177,7 +184,7 @@ class _Header:
 
 
 def _block_sizes() -> dict[int, tuple[int, int]]:
-    """For every type of tensor, the elements and the bytes of one block."""
+    """Return the number of elements and of bytes in one block of each tensor type."""
     with gguf_package():
-        from gguf import GGML_QUANT_SIZES  # start-up, and an extra: only GGUF files need it
+        from gguf import GGML_QUANT_SIZES  # start-up, and part of an extra: only GGUF files need it
     return {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}

@@ -1,4 +1,4 @@
-"""How long a text may be, by a folder's ``config.json`` and manifest."""
+"""Sequence lengths that an artifact supports, read from its ``config.json`` and manifest."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .rope import context_length, longrope_limit
 
 @frozen(kw_only=True)
 class PositionLimits:
-    """Lengths in tokens that change how a model is run."""
+    """Sequence lengths, in tokens, that change how a model runs."""
 
     folder: Path
     context_length: int | None
-    """Tokens of prompt and answer together; None if nothing says so."""
+    """Tokens of prompt and answer together; None if unknown."""
     longrope_limit: int | None
-    """The longest sequence that longrope's short factors serve; None if there is one set of factors."""
+    """The longest sequence that uses LongRoPE's short factors; None if there is only one set of factors."""
     sliding_window: int | None
-    """How many keys a position sees; None if that is all of the context."""
+    """Keys that a query attends to; None without a sliding window."""
 
     def require_context_length(self) -> int:
-        """Return the context's length.
+        """Return the context length.
 
         Raises:
-            ModelError: the folder does not say how long it is.
+            ModelError: the context length is unknown.
         """
         if self.context_length is None:
             raise ModelError(f"{self.folder} does not say how long its context is")
@@ -39,13 +39,13 @@ class PositionLimits:
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
-    """Return the content of ``config.json`` in a folder; empty if it is missing or no JSON object."""
+    """Return the content of ``config.json`` in a folder; empty if it is missing or not a JSON object."""
     config = read_json(folder / "config.json")
     return config if isinstance(config, dict) else {}
 
 
 def read_limits(artifact: Artifact) -> PositionLimits:
-    """Read an artifact's limits from its manifest and ``config.json``."""
+    """Return the limits of an artifact, from its manifest and ``config.json``."""
     config = read_config(artifact.path)
     stated = artifact.manifest.get("context_length") or context_length(config)
     known = stated if isinstance(stated, int) and stated > 0 else None

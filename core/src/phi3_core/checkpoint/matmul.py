@@ -1,8 +1,7 @@
-"""Products with mapped weights: ``inputs @ weight.T`` in float32, by all processors, without a float32 copy of it.
+"""Matrix products with memory-mapped weights: ``inputs @ weight.T`` in float32, without a float32 copy of the weight.
 
-Each thread converts some rows and multiplies them while they are in its cache, with a matrix library that is told to
-leave the other processors alone (:func:`single_threaded_blas`). Converting first and multiplying with all threads
-together took a seventh longer.
+Each thread converts a block of rows and multiplies it while it is in its cache, with BLAS limited to one thread
+(:func:`single_threaded_blas`). Converting first and multiplying with a multi-threaded BLAS took a seventh longer.
 """
 
 from __future__ import annotations
@@ -27,12 +26,23 @@ _LIMITED = threading.RLock()
 
 
 def product(weight: Weight, inputs: Floats) -> Floats:
-    """What a linear layer makes of its inputs, ``[tokens, inputs]`` to ``[tokens, outputs]``."""
+    """Return ``inputs @ weight.T``.
+
+    Args:
+        weight: ``[outputs, inputs]``.
+        inputs: ``[tokens, inputs]``.
+
+    Returns:
+        ``[tokens, outputs]``.
+
+    Raises:
+        ModelError: the weight has values that are not finite.
+    """
     outputs = np.empty((len(inputs), weight.shape[0]), np.float32)
 
     def multiply(rows: slice) -> None:
         values = weight.float32(rows, scratch_buffer("rows", weight.raw[rows].size), check=False)
-        # This way round OpenBLAS is two to three times as fast on some hundred tokens.
+        # In this order OpenBLAS is two to three times as fast for a few hundred tokens.
         with np.errstate(invalid="ignore", over="ignore"):
             made = values @ inputs.T
             damaged = not np.isfinite(made.sum())
@@ -40,7 +50,7 @@ def product(weight: Weight, inputs: Floats) -> Floats:
             weight.check_finite(rows)
         outputs[:, rows] = made.T
 
-    # As many blocks for each thread, so that none is left to do one more alone.
+    # The same number of blocks for each thread, so that none processes an extra one while the others wait.
     turns = math.ceil(weight.raw.size / (_AT_ONCE * _THREADS))
     with single_threaded_blas():
         list(_threads().map(multiply, weight.blocks(math.ceil(weight.raw.size / (turns * _THREADS)))))
@@ -49,11 +59,11 @@ def product(weight: Weight, inputs: Floats) -> Floats:
 
 @contextlib.contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Have the matrix library work in the calling thread only.
+    """Limit BLAS to the calling thread inside the block.
 
-    Its own threads wait for each other in loops, many times for each layer: with small matrices that takes longer than
-    the work does, and on a busy machine ten times as long. The limit is the whole process's, so a second caller waits:
-    one would lift the other's.
+    BLAS threads synchronize by busy-waiting, many times per layer: for small matrices that takes longer than the
+    arithmetic, and ten times as long on a busy machine. The limit applies to the process, so a second thread waits
+    until the first leaves the block.
     """
     with _LIMITED, _matrix_library().limit(limits=1):
         yield

@@ -1,9 +1,9 @@
-"""Rotary position embedding (RoFormer, Su et al., 2021) with the family's long-context scaling (LongRoPE, 2024).
+"""Rotary position embedding (RoFormer, Su et al., 2021) with long-context scaling (LongRoPE, Ding et al., 2024).
 
-Each pair of a head's dimensions turns by ``position * inverse frequency``. Longrope divides the frequencies by
-factors of two lists, one for sequences that fit the context of the original training and one for longer ones,
-and scales cosine and sine by one number. As transformers does, the list is chosen by the length of the whole
-sequence: beyond the original context *all* positions turn by the long factors, earlier ones included.
+Each pair of a head's dimensions is rotated by ``position * inverse frequency``. LongRoPE divides the inverse
+frequencies by one of two lists of factors, short factors for sequences within the original context and long factors
+beyond it, and multiplies cosine and sine by a constant. As in transformers, the length of the whole sequence decides:
+beyond the original context the long factors apply to *all* positions, earlier ones included.
 """
 
 from __future__ import annotations
@@ -24,37 +24,49 @@ Floats = npt.NDArray[np.float32]
 
 @frozen(kw_only=True, eq=False)
 class Rotary:
-    """Inverse frequencies, ``[size / 2]`` in radians per position, and what to do with them."""
+    """Inverse frequencies, ``[size / 2]`` in radians per position, and the LongRoPE scaling."""
 
     short: Floats = field(repr=False)
     long: Floats | None = field(default=None, repr=False)
-    """Used instead of ``short`` for sequences longer than ``original_context``; None if there is no such case."""
+    """Used instead of ``short`` for sequences longer than ``original_context``; None without LongRoPE."""
     scale: float = 1.0
-    """Cosine and sine are multiplied by this, for short and long sequences alike."""
+    """Factor of cosine and sine, for short and long sequences alike."""
     original_context: int
+    """Context length of the original training, in tokens."""
 
     @property
     def size(self) -> int:
-        """How many of a head's dimensions turn; the rest pass through."""
+        """Number of dimensions of each head that are rotated; the rest stay unchanged."""
         return 2 * len(self.short)
 
     def frequencies(self, length: int) -> Floats:
+        """Return the inverse frequencies for a sequence of ``length`` tokens, ``[size / 2]``."""
         return self.long if self.long is not None and length > self.original_context else self.short
 
     def tables(self, length: int) -> tuple[Floats, Floats]:
-        """Cosine and sine for every position of a sequence, each ``[length, size / 2]`` and scaled."""
+        """Return the scaled cosine and sine for every position of a sequence, each ``[length, size / 2]``."""
         angles = np.arange(length, dtype=np.float32)[:, None] * self.frequencies(length)
         scale = np.float32(self.scale)
         return np.cos(angles) * scale, np.sin(angles) * scale
 
 
 def read_rotary(path: Path, config: Mapping[str, Any], *, head_size: int, context: int) -> Rotary:
-    """From ``config.json``, in the forms of transformers 4 (``rope_scaling``) and 5 (``rope_parameters``)."""
+    """Return the rotary embedding that a ``config.json`` describes.
+
+    Args:
+        path: the file, for error messages.
+        config: its content, in the form of transformers 4 (``rope_scaling``) or 5 (``rope_parameters``).
+        head_size: dimensions of each head.
+        context: context length in tokens.
+
+    Raises:
+        ModelError: the settings are malformed, or the type of scaling is not supported.
+    """
     given = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if not isinstance(given, dict):
         raise ModelError(f"{path}: rope_scaling is not an object")
     kind = given.get("rope_type", given.get("type", "default"))
-    if kind not in {"default", "longrope", "su", "yarn"}:  # the family's early releases say su or yarn for longrope
+    if kind not in {"default", "longrope", "su", "yarn"}:  # early Phi-3 releases call LongRoPE su or yarn
         raise ModelError(f"{path}: rotary embedding of type {kind!r} is unknown to the Phi-3 family")
     base = _number(path, given.get("rope_theta", config.get("rope_theta", 10_000.0)), "rope_theta")
     share = given.get("partial_rotary_factor", config.get("partial_rotary_factor") or 1.0)
@@ -77,7 +89,7 @@ def read_rotary(path: Path, config: Mapping[str, Any], *, head_size: int, contex
 
 
 def _scale(path: Path, given: Mapping[str, Any], ratio: float, original: int) -> float:
-    """What keeps attention as sharp as it was while the context grew; see LongRoPE, section 3.3."""
+    """Return the attention scaling factor of LongRoPE, section 3.3."""
     if given.get("attention_factor") is not None:
         return _number(path, given["attention_factor"], "attention_factor")
     factor = ratio if given.get("factor") is None else _number(path, given["factor"], "factor")
@@ -98,16 +110,16 @@ def _number(path: Path, value: Any, key: str) -> float:
 
 
 def context_length(config: Mapping[str, Any]) -> int | None:
-    """Tokens of prompt and answer together, or None if it does not say."""
+    """Return the context length in tokens that a ``config.json`` gives, or None."""
     length = config.get("max_position_embeddings")
     return length if type(length) is int and length > 0 else None
 
 
 def longrope_limit(config: Mapping[str, Any]) -> int | None:
-    """The longest sequence that longrope's short factors serve, or None if there is one set of factors.
+    """Return the length in tokens of the longest sequence that uses LongRoPE's short factors.
 
-    In longer ones *all* positions turn by the long factors, so what a cache holds from before is wrong behind it. Both
-    forms of the file are read: transformers 4's ``rope_scaling`` and transformers 5's ``rope_parameters``.
+    None if there is only one set of factors. In a longer sequence the long factors apply to *all* positions, so a KV
+    cache filled before is no longer valid. Reads both ``rope_scaling`` (transformers 4) and ``rope_parameters`` (5).
     """
     given = config.get("rope_scaling") or config.get("rope_parameters")
     if not isinstance(given, dict) or given.get("rope_type", given.get("type", "default")) == "default":

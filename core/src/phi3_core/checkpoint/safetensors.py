@@ -1,8 +1,8 @@
-"""Weights in safetensors files, mapped into memory and never read whole.
+"""Weights in memory-mapped safetensors files.
 
-A safetensors file is eight bytes of header length (little endian), a JSON header that gives every tensor's
-type, shape and place, and the data (https://github.com/huggingface/safetensors#format). Mapping it costs
-address space only; pages come in as they are touched and can be dropped again by the system.
+A safetensors file consists of the header length (8 bytes, little endian), a JSON header with the type, shape and
+byte range of every tensor, and the data (https://github.com/huggingface/safetensors#format). Mapping a file uses
+address space only: the system loads pages on access and can discard them again.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from phi3_core.errors import ModelError
 Floats = npt.NDArray[np.float32]
 
 STORED: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F32": np.dtype("<f4")}
-"""Types that weights come in, and what numpy holds them in. It has no bfloat16: those stay bit patterns."""
+"""Types of weights and the NumPy types that hold them. NumPy has no bfloat16, so BF16 is kept as bit patterns."""
 ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "F32": 4}
 ITEM_BYTES |= {"U64": 8, "I64": 8, "F64": 8}
-"""Bytes of one number, by its type's name in the header."""
+"""Bytes per element, by the type's name in the header."""
 _MAGNITUDE = {"F16": np.uint16(0x7FFF), "BF16": np.uint16(0x7FFF), "F32": np.uint32(0x7FFF_FFFF)}
 _INFINITY = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F80_0000}
 _LONGEST_HEADER = 100_000_000
@@ -35,7 +35,7 @@ _HINT = "fetch the file again"
 
 @frozen(kw_only=True, eq=False)
 class Weight:
-    """One tensor, still in its file. ``raw`` shares the mapping's memory; writing to it changes a private copy."""
+    """One tensor in a memory-mapped file. ``raw`` is a read-only view of the mapping."""
 
     name: str
     file: Path
@@ -44,20 +44,26 @@ class Weight:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the tensor."""
         return self.raw.shape
 
     def float32(self, rows: slice = slice(None), out: Floats | None = None, *, check: bool = True) -> Floats:
-        """A copy of some rows in float32, in the memory of ``out`` if it is given: a flat array of their size.
+        """Return a copy of some rows in float32.
+
+        Args:
+            rows: the rows to convert.
+            out: a flat array of their size to store the result in.
+            check: whether to check that all values are finite. Checking a result computed from them and calling
+                :meth:`check_finite` only if it is not finite is cheaper.
 
         Raises:
-            ModelError: some are not finite. It is cheaper to see that in what is made of them, and to call
-                :meth:`check_finite` then: leave out the ``check`` here.
+            ModelError: a value is not finite.
         """
         part = self.raw[rows]
         if check:
             self.check_finite(rows)
         values: Floats = np.empty(part.shape, np.float32) if out is None else out.reshape(part.shape)
-        if self.dtype == "BF16":  # the upper half of a float32's bits
+        if self.dtype == "BF16":  # the upper 16 bits of a float32
             bits = values.view(np.uint32)
             np.copyto(bits, part)
             bits <<= 16
@@ -66,10 +72,10 @@ class Weight:
         return values
 
     def float16(self, rows: slice = slice(None)) -> npt.NDArray[np.float16]:
-        """Some rows in half precision; those of an F16 tensor share its memory.
+        """Return some rows in float16; a view if the tensor is F16, else a copy clipped by :func:`to_float16`.
 
         Raises:
-            ModelError: some are not finite.
+            ModelError: a value is not finite.
         """
         if self.dtype == "F16":
             self.check_finite(rows)
@@ -78,26 +84,35 @@ class Weight:
         return to_float16(self.float32(rows))
 
     def check_finite(self, rows: slice) -> None:
-        """Infinities and what is not a number have all bits of the exponent set."""
+        """Check that all values of some rows are finite.
+
+        Raises:
+            ModelError: a value is infinite or NaN.
+        """
+        # The exponents of infinity and NaN have all bits set.
         part = self.raw[rows]
         bits = part.view(f"<u{part.itemsize}") & _MAGNITUDE[self.dtype]
         if bits.size and bits.max() >= _INFINITY[self.dtype]:
             raise ModelError(f"{self.file} is damaged: tensor {self.name} has values that are not finite", hint=_HINT)
 
     def blocks(self, elements: int) -> Iterator[slice]:
-        """Slices of rows with about ``elements`` values each."""
+        """Return slices that divide the rows into blocks of about ``elements`` values."""
         step = max(1, elements // max(1, math.prod(self.shape[1:])))
         return (slice(start, min(start + step, self.shape[0])) for start in range(0, self.shape[0], step))
 
 
 def to_float16(values: Floats) -> npt.NDArray[np.float16]:
-    """Convert to half precision, whose largest number is 65504: weights are far below, and infinity would spread."""
+    """Convert to float16, clipped to its largest finite value, 65504: an infinity would propagate through the model."""
     half: npt.NDArray[np.float16] = np.clip(values, -65504, 65504).astype(np.float16)
     return half
 
 
 def open_weights(folder: Path) -> dict[str, Weight]:
-    """Map every tensor of the checkpoint in a folder, be it one file or shards with an index."""
+    """Map the tensors of a checkpoint folder, in one file or in shards with an index.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return _open_shards(folder, index)
@@ -129,7 +144,7 @@ def _open_shards(folder: Path, index: Path) -> dict[str, Weight]:
 
 
 def map_file(path: Path) -> Mapping[str, Weight]:
-    """Map one file. Every size, offset and type in its header is checked before it is believed.
+    """Map the tensors of one file after checking every size, offset and type in its header.
 
     Raises:
         ModelError: the file is damaged, or cannot be mapped.
@@ -137,7 +152,7 @@ def map_file(path: Path) -> Mapping[str, Weight]:
     header, start = read_header(path)
     size = path.stat().st_size
     with path.open("rb") as opened:
-        # For reading only: Windows sets memory aside for all of a mapping that could be written to.
+        # Read-only: Windows reserves memory for a writable mapping.
         try:
             memory = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
@@ -152,10 +167,10 @@ def map_file(path: Path) -> Mapping[str, Weight]:
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Read a file's header; return it and the offset at which the data starts.
+    """Return the header of a file and the offset in bytes at which the data starts.
 
     Raises:
-        ModelError: it is not a safetensors file, or its header is damaged.
+        ModelError: the file is not a safetensors file, or its header is damaged.
     """
     size = path.stat().st_size
     if size < 8:
@@ -171,7 +186,7 @@ _Span = tuple[str, tuple[int, ...], int, int]
 
 
 def _span(path: Path, name: str, entry: Any, available: int) -> _Span:
-    """The type, shape and byte range of one tensor."""
+    """Return the type, shape and byte range of one tensor."""
     try:
         dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         whole = all(type(number) is int and number >= 0 for number in (*shape, first, last))
@@ -201,7 +216,7 @@ def _check_apart(path: Path, spans: Mapping[str, _Span]) -> None:
 
 def _view(memory: mmap.mmap, offset: int, dtype: str, shape: Sequence[int]) -> npt.NDArray[Any]:
     stored = STORED.get(dtype)
-    if stored is None:  # types that no weight of the family has; Checkpoint says so if one is asked for
+    if stored is None:  # not a type of Phi-3 weights; Checkpoint reports it if the tensor is needed
         return np.empty((0, *shape[1:]), np.uint8)
     flat: npt.NDArray[Any] = np.frombuffer(memory, stored, math.prod(shape), offset)
     return flat.reshape(shape)

@@ -1,6 +1,6 @@
-"""A safetensors file, written tensor by tensor and block by block, so that memory is that of a block.
+"""A safetensors writer that needs memory for one block of rows only.
 
-The format is described in ``safetensors.py`` of this package.
+``safetensors.py`` describes the format.
 """
 
 from __future__ import annotations
@@ -25,33 +25,34 @@ _ALIGNMENT = 64
 
 @frozen(kw_only=True)
 class TensorSpec:
-    """What a tensor of the file will be."""
+    """The name, type and shape of a tensor to write."""
 
     name: str
     dtype: str
-    """As safetensors has it: ``F16``, ``BF16``, ``F32``, ``I8``, ``U8``, …"""
+    """The type's name in safetensors: ``F16``, ``BF16``, ``F32``, ``I8``, ``U8``, …"""
     shape: tuple[int, ...]
 
     @property
     def size_bytes(self) -> int:
+        """The size of the tensor in bytes."""
         return ITEM_BYTES[self.dtype] * math.prod(self.shape)
 
 
 class SafetensorsWriter:
-    """Writes tensors into their places in any order, some rows at a time, until it is closed."""
+    """Writes the tensors of a safetensors file in any order, some rows at a time."""
 
     def __init__(self, file: Path, tensors: Sequence[TensorSpec], *, metadata: Mapping[str, str] | None = None) -> None:
-        """Write the header, and make the file as long as it will be.
+        """Write the header and extend the file to its final size.
 
         Args:
-            file: the file to write; what is there is replaced.
-            tensors: all that the file will hold.
-            metadata: goes into the header beside ``{"format": "pt"}``.
+            file: the file to write; an existing one is replaced.
+            tensors: all tensors of the file.
+            metadata: added to the header's ``{"format": "pt"}``.
         """
         header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
         self._places: dict[str, tuple[int, TensorSpec]] = {}
         end = 0
-        # Wide types first, so that every tensor begins where its type may begin.
+        # Wide types first, so that every tensor is aligned to its item size.
         for tensor in sorted(tensors, key=lambda tensor: -ITEM_BYTES[tensor.dtype]):
             start, end = end, end + tensor.size_bytes
             header[tensor.name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]}
@@ -64,10 +65,15 @@ class SafetensorsWriter:
         self._stream.truncate(self._start + end)
 
     def put(self, name: str, values: npt.NDArray[Any], first_row: int = 0) -> None:
-        """Write some rows of a tensor, ``[rows, …]``, from ``first_row`` on.
+        """Write some rows of a tensor.
+
+        Args:
+            name: the tensor's name.
+            values: the rows, ``[rows, …]``.
+            first_row: the index of the first of them.
 
         Raises:
-            ValueError: the rows are not as long as the tensor's.
+            ValueError: the rows differ in size from the tensor's.
         """
         start, tensor = self._places[name]
         row = tensor.size_bytes // tensor.shape[0]

@@ -1,6 +1,6 @@
-"""Arrays that a thread uses again and again.
+"""Reusable arrays for each thread.
 
-New memory costs as much as half of the arithmetic that is done in it: the system clears it page by page.
+Allocating new memory takes half as long as the arithmetic done in it, because the system clears every page.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _OWN = threading.local()
 
 
 def scratch_buffer(use: str, size: int) -> npt.NDArray[np.float32]:
-    """A flat float32 array, the calling thread's own for this use; what was in it may still be there."""
+    """Return a flat float32 array of ``size`` elements that the calling thread reuses for ``use``; not cleared."""
     kept: npt.NDArray[np.float32] | None = getattr(_OWN, use, None)
     if kept is None or kept.size < size:
         kept = np.empty(size, np.float32)

@@ -1,1 +1,1 @@
-"""How good an artifact is: its logits over a text, compared with those of the original weights."""
+"""Artifact quality: the logits of an artifact over a text, compared with those of the original weights."""

@@ -1,6 +1,6 @@
-"""How good an artifact is: its logits over a text, held against those of the original weights.
+"""Evaluate an artifact: compare its logits over a text with those of the original weights.
 
-The engine runs in a worker of its own, and this process computes the reference.
+The engine runs in a worker process; this process computes the reference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ MOST_TOKENS = 512
 
 
 def evaluation_ids(tokenizer_dir: Path, text: str | None = None) -> list[int]:
-    """The ids of the built-in text, or of another, by the model's own tokenizer; at most 512.
+    """Return the token ids of a text, at most 512.
+
+    Args:
+        tokenizer_dir: the folder with the model's tokenizer.
+        text: the text; None for the built-in one.
 
     Raises:
         UsageError: the text is too short.
@@ -48,16 +52,26 @@ def evaluate(
     progress: Progress,
     options: Mapping[str, str] | None = None,
 ) -> Quality:
-    """Compare an artifact on a device with its original, ``reference``, over ``ids``.
+    """Compare an artifact on a device with its original weights.
+
+    Args:
+        artifact: the artifact to evaluate.
+        device: the device to run it on.
+        backend: the backend of the device.
+        reference: the original weights.
+        ids: token ids of the text.
+        progress: called as the work proceeds.
+        options: engine options.
 
     Raises:
-        BackendError: the engine failed, or the backend does not give logits.
+        BackendError: the engine failed, or the backend does not return logits.
         ModelError: the reference is damaged.
+        UsageError: the vocabularies differ, or there are fewer than two ids.
     """
     with WorkerPool().take(backend) as worker:
         worker.begin("load", artifact=artifact, device=device, options=options or {}, purpose="evaluation")
         worker.begin("logits", ids=ids)
-        # Side by side, unless both would want the same processors: taking turns they are done sooner then.
+        # Concurrently, unless both use the CPU: then running one after the other takes less time.
         if device.kind != "cpu":
             expected = logits(reference, ids, progress=progress)
         progress(f"running the text on {device}", None, None)
@@ -70,10 +84,20 @@ def evaluate(
 def check_quality(  # noqa: PLR0917 - each is a fact of the situation
     folder: Path, precision: str, device: Device, backend: Backend, source: Checkpoint, progress: Progress
 ) -> Quality:
-    """The quality of an artifact that is still being made; of large models over the text's beginning only.
+    """Return the quality of an artifact before it is published.
+
+    Large models are evaluated on the beginning of the built-in text only (:func:`affordable_tokens`).
+
+    Args:
+        folder: the unpublished artifact.
+        precision: its precision.
+        device: the device to run it on.
+        backend: the backend of the device.
+        source: the original weights.
+        progress: called as the work proceeds.
 
     Raises:
-        ModelError: it answers like noise.
+        ModelError: the artifact's output is noise.
     """
     unpublished = f"check-{secrets.token_hex(5)}"
     artifact = Artifact(path=folder, backend=backend.name, precision=precision, manifest={"digest": unpublished})

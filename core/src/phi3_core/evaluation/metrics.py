@@ -1,8 +1,8 @@
-"""How much a model lost: two sets of logits over the same text, compared.
+"""Quality metrics: two sets of logits over the same text, compared.
 
 Perplexity is the exponential of the mean negative log-likelihood of each next token. The KL divergence of the
-candidate from the reference, in nats, compares whole distributions and so needs far less text for a steady figure;
-top-1 agreement is how often both hold the same token for the likeliest.
+candidate from the reference, in nats, compares entire distributions and therefore needs far less text to converge.
+Top-1 agreement is the share of positions at which both rank the same token first.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from attrs import frozen
 from phi3_core.errors import BackendError, UsageError
 
 Logits = npt.NDArray[Any]
-"""``[tokens, vocabulary]``, of any floating type; a memory map will do."""
+"""``[tokens, vocabulary]``, of any floating-point type; may be a memory map."""
 
 _VALUES_AT_ONCE = 1 << 22
 
 
 @frozen(kw_only=True)
 class Quality:
-    """The quality report."""
+    """The quality report of an artifact."""
 
     tokens: int
     perplexity_reference: float
     perplexity: float
     kl_mean: float
+    """Mean KL divergence from the reference, in nats."""
     kl_p99: float
     """The 99th percentile over the positions."""
     top1_agreement: float
@@ -38,15 +39,25 @@ class Quality:
 
     @property
     def is_noise(self) -> bool:
-        """Whether the candidate knows next to nothing of what the reference knows: something went wrong.
+        """Whether the candidate hardly ever agrees with the reference, which indicates an error.
 
-        Weights that were rounded badly still agree in a third of the positions; a wrong graph in almost none.
+        Badly rounded weights still agree at a third of the positions, a wrong graph at almost none.
         """
         return self.top1_agreement < 0.1 or not math.isfinite(self.kl_mean)
 
 
 def measure(ids: Sequence[int], reference: Logits, candidate: Logits) -> Quality:
-    """Compare the logits after each of ``ids``. A few rows are looked at in a time, so memory stays bounded."""
+    """Compare two sets of logits over the same text, in blocks of rows to bound memory.
+
+    Args:
+        ids: token ids of the text.
+        reference: the reference's logits at each position, ``[tokens, vocabulary]``.
+        candidate: the candidate's, likewise.
+
+    Raises:
+        BackendError: the number of logits differs from that of the tokens.
+        UsageError: the vocabularies differ, or there are fewer than two tokens.
+    """
     tokens = len(ids)
     if tokens < 2:
         raise UsageError("a quality report needs at least two tokens of text")
@@ -74,7 +85,7 @@ def measure(ids: Sequence[int], reference: Logits, candidate: Logits) -> Quality
         places = np.arange(len(following))
         likelihoods[:, start : start + len(following)] = expected[places, following], given[places, following]
     expected_mean, given_mean = likelihoods.mean(axis=1)
-    divergences = np.maximum(divergences, 0)  # rounding can make nothing slightly less than nothing
+    divergences = np.maximum(divergences, 0)  # rounding errors can make a zero slightly negative
     return Quality(
         tokens=tokens,
         perplexity_reference=_exp(-expected_mean),
@@ -87,7 +98,7 @@ def measure(ids: Sequence[int], reference: Logits, candidate: Logits) -> Quality
 
 def _log_softmax(rows: Logits) -> npt.NDArray[np.float64]:
     values = rows.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # a broken engine's infinities: the report says what comes of them
+    with np.errstate(invalid="ignore"):  # a faulty engine may return infinities; the report shows them
         values -= values.max(axis=1, keepdims=True)
         values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
     return values

@@ -1,4 +1,4 @@
-"""The text that quality is judged by unless the user gives one. Written for this project, apart from calibration's."""
+"""The built-in evaluation text. Written for this project; it has no passage in common with the calibration text."""
 
 EVALUATION_TEXT = """\
 Once upon a time there was a young fisherman who lived in a small house by the sea. Every morning he got up before

@@ -47,7 +47,8 @@ if len(times) > 1:
 def sample() -> tuple[Path, Path, Path]:
     """The sample model's IR folder, its text folder, and its compiled-model cache; made if they are not there."""
     import phi3_core as phi3
-    from phi3_core.store.store import ArtifactKey, Store
+    from phi3_core.store.entry import ArtifactKey
+    from phi3_core.store.store import Store
 
     for _ in range(2):  # the first start converts, the second compiles into the cache
         with phi3.load("sample", device="openvino:CPU", purpose="answer") as model:

@@ -10,7 +10,7 @@ from attrs import field, frozen
 from .config import time_limit
 from .models.fit import usable_context
 from .selection import Candidate
-from .store.store import touch
+from .store.entry import touch
 from .values import Device
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import json
 import pytest
 from phi3_core.errors import ModelError
 from phi3_core.models.ref import look_up
-from phi3_core.store.store import ArtifactKey, Store
+from phi3_core.store.entry import ArtifactKey
+from phi3_core.store.store import Store
 
 
 def test_a_name_of_the_catalogue_wins_over_a_folder(home, tmp_path, monkeypatch):

@@ -12,7 +12,8 @@ import pytest
 from phi3_core import paths
 from phi3_core.errors import DiskFullError, ModelError, StoreError, UsageError
 from phi3_core.store import export, manifest
-from phi3_core.store.store import PARTIAL, ArtifactKey, Store
+from phi3_core.store.entry import ArtifactKey
+from phi3_core.store.store import PARTIAL, Store
 
 INT4 = ArtifactKey(backend="acme", precision="int4")
 

@@ -12,7 +12,8 @@ import psutil
 import pytest
 from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
 from phi3_core.plugin import installed
-from phi3_core.store.store import ArtifactKey, Store
+from phi3_core.store.entry import ArtifactKey
+from phi3_core.store.store import Store
 from phi3_core.text.tokenizer import Tokenizer
 from phi3_core.values import Device, GenerationRequest
 from phi3_core.worker.host import Worker

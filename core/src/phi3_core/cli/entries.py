@@ -6,7 +6,7 @@ TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from typing import Any
 
-    from phi3_core.store.store import Entry
+    from phi3_core.store.entry import Entry
 
 
 def date(seconds: float) -> str:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def call_list(given: argparse.Namespace) -> int:
     """Run ``phi3 models list`` and return its exit code."""
     from phi3_core.models.catalogue import CATALOGUE
-    from phi3_core.store.store import Store, folder_bytes
+    from phi3_core.store.entry import folder_bytes
+    from phi3_core.store.store import Store
     from phi3_core.toolchains import toolchain
 
     from . import output

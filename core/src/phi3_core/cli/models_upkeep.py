@@ -16,7 +16,8 @@ def call_verify(given: argparse.Namespace) -> int:
     """Run ``phi3 models verify`` and return its exit code."""
     from phi3_core.hub import fetch
     from phi3_core.store import manifest
-    from phi3_core.store.store import Store, removal
+    from phi3_core.store.entry import removal
+    from phi3_core.store.store import Store
 
     from . import output
 

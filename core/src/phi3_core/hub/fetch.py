@@ -11,7 +11,8 @@ from typing import Any
 
 from phi3_core.errors import ModelError, NotOnHubError
 from phi3_core.store import manifest
-from phi3_core.store.store import PARTIAL, Entry, removal
+from phi3_core.store.entry import Entry, removal
+from phi3_core.store.store import PARTIAL
 from phi3_core.values import Progress
 
 from . import download

@@ -10,7 +10,8 @@ from typing import Any
 from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.errors import NoArtifactError
 from phi3_core.store import manifest
-from phi3_core.store.store import ArtifactKey, Store
+from phi3_core.store.entry import ArtifactKey
+from phi3_core.store.store import Store
 from phi3_core.values import Artifact, Device
 
 from .ref import fingerprint

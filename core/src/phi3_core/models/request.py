@@ -10,7 +10,7 @@ from attrs import field, frozen, validators
 
 from phi3_core.plugin import Backend
 from phi3_core.selection import Candidate, DeviceRequest
-from phi3_core.store.store import ArtifactKey
+from phi3_core.store.entry import ArtifactKey
 from phi3_core.values import Artifact, Device, Progress, Recipe, no_progress
 
 from .fit import fitting_precisions

@@ -24,14 +24,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
 from phi3_core import paths
 from phi3_core.disk import free_bytes
 from phi3_core.errors import ModelError
 from phi3_core.values import PRECISIONS, Artifact, Source
 
 from . import manifest
+from .entry import ArtifactKey, Entry, folder_bytes, read_entry, read_whole, removal
 from .locking import locked, store_errors
 
 logger = logging.getLogger("phi3_core")
@@ -48,39 +47,6 @@ Fill = Callable[[Path], Mapping[str, Any]]
 """Fills an empty folder, and returns the facts for its manifest."""
 Wanted = Callable[[Mapping[str, Any]], bool]
 """Whether an existing folder can be used, judged by its manifest; else it is replaced."""
-
-
-@frozen(kw_only=True)
-class ArtifactKey:
-    """Identifies one artifact of a model."""
-
-    backend: str
-    precision: str
-    layout: str = ""
-    """The backend's name for the format of the weights, if its devices load different ones."""
-
-    @property
-    def folder(self) -> str:
-        """The name of the artifact's folder."""
-        return "-".join(filter(None, (self.backend, self.layout, self.precision)))
-
-
-@frozen(kw_only=True)
-class Entry:
-    """An artifact in the store, or a source, whose ``backend`` and ``precision`` are None."""
-
-    model: str
-    path: Path
-    backend: str | None
-    precision: str | None
-    manifest: Mapping[str, Any]
-    used: float
-    """Time of the last use, in seconds since the epoch."""
-
-    @property
-    def size_bytes(self) -> int:
-        """The size of all files, according to the manifest."""
-        return sum(int(file["size"]) for file in self.manifest["files"].values())
 
 
 class Store:
@@ -102,7 +68,7 @@ class Store:
             ModelError: the artifact is damaged.
         """
         folder = self._artifact_folder(model, key)
-        content = _whole(folder, removal(model, key.backend, key.precision))
+        content = read_whole(folder, removal(model, key.backend, key.precision))
         if content is None:
             return None
         return Artifact(path=folder, backend=key.backend, precision=key.precision, manifest=content)
@@ -114,7 +80,7 @@ class Store:
             ModelError: the weights are damaged.
         """
         folder = self.root / "sources" / model
-        content = _whole(folder, removal(model))
+        content = read_whole(folder, removal(model))
         return None if content is None else Source(path=folder, model=model, revision=content.get("revision"))
 
     def source_digest(self, model: str) -> str:
@@ -134,9 +100,9 @@ class Store:
         for folder in sorted(self.root.glob("artifacts/*/*/")):
             backend, _, precision = folder.name.rpartition("-")
             if (folder / manifest.NAME).is_file() and precision in PRECISIONS:
-                found.append(_entry(folder.parent.name, folder, backend.partition("-")[0], precision))
+                found.append(read_entry(folder.parent.name, folder, backend.partition("-")[0], precision))
         found += [
-            _entry(folder.name, folder, None, None)
+            read_entry(folder.name, folder, None, None)
             for folder in sorted(self.root.glob("sources/*/"))
             if (folder / manifest.NAME).is_file()
         ]
@@ -170,7 +136,7 @@ class Store:
     def package(self, name: str) -> Path | None:
         """Return the folder with the fetched files of a Python package, or None if it is not in the store."""
         folder = self.root / "packages" / name
-        return None if _whole(folder, "") is None else folder
+        return None if read_whole(folder, "") is None else folder
 
     def make_package(self, name: str, fill: Fill) -> Path:
         """Return the folder with the files of a Python package, filled by ``fill`` if it is not in the store."""
@@ -229,7 +195,7 @@ class Store:
     @staticmethod
     def _found(folder: Path, hint: str) -> dict[str, Any] | None:
         try:
-            return _whole(folder, hint)
+            return read_whole(folder, hint)
         except ModelError:
             if hint:
                 raise
@@ -269,51 +235,6 @@ class Store:
 
     def _artifact_folder(self, model: str, key: ArtifactKey) -> Path:
         return self.root / "artifacts" / model / key.folder
-
-
-def folder_bytes(folder: Path) -> int:
-    """Return the size of all files below a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def touch(folder: Path) -> None:
-    """Record that a model is used now, if the store can be written."""
-    with contextlib.suppress(OSError):
-        os.utime(folder / manifest.NAME)
-
-
-def removal(model: str, backend: str | None = None, precision: str | None = None) -> str:
-    """Return the hint for a damaged artifact or, without a backend, for damaged original weights."""
-    which = "--source" if backend is None else f"--backend {backend} --precision {precision}"
-    return f"phi3 models rm {model} {which}, then ask for it again"
-
-
-def _whole(folder: Path, hint: str) -> dict[str, Any] | None:
-    try:
-        content = manifest.read(folder)
-        if content is not None:
-            manifest.check_sizes(folder, content)
-    except ModelError as error:
-        raise ModelError(error.message, hint=hint) from error
-    return content
-
-
-def _entry(model: str, folder: Path, backend: str | None, precision: str | None) -> Entry:
-    damaged = {"files": {}, "digest": "damaged", "damaged": True}
-    try:
-        content = manifest.read(folder) or damaged
-    except ModelError:
-        content = damaged
-    if backend is not None and content is not damaged and _folder_of(content) != folder.name:
-        content = damaged
-    used = (folder / manifest.NAME).stat().st_mtime
-    return Entry(model=model, path=folder, backend=backend, precision=precision, manifest=content, used=used)
-
-
-def _folder_of(content: Mapping[str, Any]) -> str:
-    """Return the name of the folder that an artifact's manifest belongs to."""
-    words = {key: content.get(key, "") for key in ("backend", "precision", "layout")}
-    return ArtifactKey(**words).folder
 
 
 def _clear(staging: Path) -> None:

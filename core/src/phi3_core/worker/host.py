@@ -6,21 +6,19 @@ import collections
 import contextlib
 import logging
 import os
-import signal
 import subprocess
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from multiprocessing import connection as connections
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phi3_core.config import time_limit
 from phi3_core.errors import BackendDiedError, BackendError, from_wire
 
 from .lifetime import tie_to_host
+from .process import end_process, exit_words, start_process
 from .protocol import Channel
 
 if TYPE_CHECKING:
@@ -54,13 +52,13 @@ class Worker:
         self._last_lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
         ours, theirs = connections.Pipe()
         with theirs:
-            self._process = _start(theirs.fileno())
+            self._process = start_process(theirs.fileno())
         self._channel = Channel(ours)
         self._job = tie_to_host(self._process)
         self._reader = threading.Thread(target=self._read_output, name="phi3-worker-output", daemon=True)
         self._reader.start()
         # Kills the process if the host ends or does not close this object.
-        self._finalizer = weakref.finalize(self, _end, self._process, ours, os.getpid())
+        self._finalizer = weakref.finalize(self, end_process, self._process, ours, os.getpid())
 
     def open(self, backend: Backend, *, disposable: bool = False) -> Worker:
         """Start the import of a backend, without waiting for it.
@@ -229,7 +227,7 @@ class Worker:
         code = self._process.poll()
         self.kill()
         during = f" during {self._pending[0]}" if self._pending else ""
-        error = BackendDiedError(f"its process died{during} ({_exit_words(code)})")
+        error = BackendDiedError(f"its process died{during} ({exit_words(code)})")
         error.last_lines = self.last_lines
         return error
 
@@ -250,53 +248,3 @@ class RemoteTraceback(Exception):  # noqa: N818 - a cause, never raised itself
 
     def __str__(self) -> str:
         return "\n" + str(self.args[0])
-
-
-def _start(handle: int) -> subprocess.Popen[bytes]:
-    """Start the worker, which inherits only ``handle``, and receives no signals from the console."""
-    options: dict[str, Any] = {}
-    if sys.platform == "win32":
-        os.set_handle_inheritable(handle, True)
-        options["startupinfo"] = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})
-        options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-    else:
-        options["pass_fds"] = [handle]
-        options["start_new_session"] = True
-    # -P keeps the current folder out of sys.path; Python 3.10 does not have it.
-    flags = ["-P"] if sys.version_info >= (3, 11) else []
-    return subprocess.Popen(
-        [sys.executable, *flags, "-m", "phi3_core.worker", str(handle)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=_environment(),
-        **options,
-    )
-
-
-def _environment() -> Mapping[str, str]:
-    """Return the host's environment, with its ``sys.path``, so that both processes find the same distributions."""
-    path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-    return {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8:backslashreplace"}
-
-
-def _end(process: subprocess.Popen[bytes], connection: Any, host: int) -> None:
-    if os.getpid() != host:
-        return  # called in a fork of the host
-    with contextlib.suppress(OSError):
-        connection.close()
-    process.kill()
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=5.0)
-
-
-def _exit_words(code: int | None) -> str:
-    if code is None:
-        return "its end of the pipe is closed"
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return signal.Signals(-code).name
-    return f"exit code {code}" if code < 2**16 else f"exit code 0x{code & 0xFFFFFFFF:08X}"

@@ -15,6 +15,7 @@ import os
 import platform
 import shutil
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -242,6 +243,11 @@ def whole_way(session: nox.Session) -> None:
         # The wheel is built from the sdist, so that both are known to be complete.
         session.run("python", "-m", "build", "--outdir", str(out / folder), folder, silent=True)
         (wheel,) = (out / folder).glob("*.whl")
+        names = zipfile.ZipFile(wheel).namelist()
+        if not any(name.endswith("/py.typed") for name in names):
+            session.error(f"{wheel.name} has no py.typed")
+        if odd := [name for name in names if "test" in Path(name).stem and "/testing/" not in name]:
+            session.error(f"{wheel.name} has {odd[0]}")
         wheels.append(f"{wheel}[sample]" if folder == "core" else str(wheel))
     *wheels, npu_wheel = wheels
     session.install(*TESTING, *(need for needs in PLUGINS.values() for need in needs), *wheels)

@@ -93,7 +93,7 @@ class EngineSession:
         self._queue.attempts.clear()
 
     def open(self) -> EngineSession:
-        """Load the first candidate that loads, and return the session. Raises as :meth:`load_next`."""
+        """Load the model on the first candidate that works, and return the session. Raises as :meth:`load_next`."""
         self.load_next()
         return self
 
@@ -114,7 +114,12 @@ class EngineSession:
         return self._load(candidate)
 
     def ready(self) -> LoadedEngine:
-        """Return the engine. It is reloaded if its process was killed because it did not react to a cancel."""
+        """Return the engine. It is reloaded if its process was killed because it did not react to a cancel.
+
+        Raises:
+            UsageError: the session is closed.
+            Phi3Error: the engine cannot be loaded.
+        """
         if self.closed:
             raise UsageError("the model is closed")
         if self._engine is None or not self._engine.worker.alive:

@@ -1,4 +1,4 @@
-"""One entry of the store: an artifact or original weights, and what its manifest says."""
+"""Entries of the store: artifacts and original weights, with their manifests."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def removal(model: str, backend: str | None = None, precision: str | None = None
 
 
 def read_whole(folder: Path, hint: str) -> dict[str, Any] | None:
-    """Return the manifest of a folder whose files have their sizes, or None if there is none.
+    """Return the manifest of a folder, after checking the sizes of its files; None if it has no manifest.
 
     Raises:
-        ModelError: the manifest or a file is damaged; ``hint`` says what to do.
+        ModelError: the manifest or a file is damaged; the error has the given ``hint``.
     """
     try:
         content = manifest.read(folder)
@@ -81,7 +81,7 @@ def read_whole(folder: Path, hint: str) -> dict[str, Any] | None:
 
 
 def read_entry(model: str, folder: Path, backend: str | None, precision: str | None) -> Entry:
-    """Return the entry of a folder; one with a damaged manifest says so in ``manifest["damaged"]``."""
+    """Return the entry for a folder. If its manifest is damaged, ``manifest["damaged"]`` is true."""
     damaged = {"files": {}, "digest": "damaged", "damaged": True}
     try:
         content = manifest.read(folder) or damaged

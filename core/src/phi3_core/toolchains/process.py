@@ -117,7 +117,7 @@ def _start(
 
 @define
 class _Watch:
-    """A running program and what it started."""
+    """A running program and its child processes."""
 
     process: subprocess.Popen[bytes]
     _job: object = field(init=False)

@@ -1,4 +1,4 @@
-"""The process of a worker: how the host starts it, ends it, and describes its exit code."""
+"""Start and end the process of a worker, and describe its exit code."""
 
 from __future__ import annotations
 

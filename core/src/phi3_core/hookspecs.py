@@ -51,14 +51,14 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 def detect(machine: Machine) -> Sequence[Offer | Refusal]:
     """Return the devices that this backend can use, and the reasons why others are unavailable.
 
-    Must be fast (the time limit is 20 s by default) and must not load a model.
+    Must be fast (the time limit is 20 s by default) and must not load a model. Missing hardware is a :class:`Refusal`,
+    not an exception.
 
     Args:
         machine: operating system, architecture and memory of this machine.
 
     Returns:
         An :class:`Offer` for each usable device, and a :class:`Refusal` for each reason why devices are unavailable.
-        Missing hardware is a :class:`Refusal`, not an exception.
     """
     raise NotImplementedError
 
@@ -186,5 +186,8 @@ def diagnose(machine: Machine) -> Sequence[Finding]:
 
     Args:
         machine: operating system, architecture and memory of this machine.
+
+    Returns:
+        The findings, in any order.
     """
     raise NotImplementedError

@@ -56,7 +56,7 @@ def test_a_quantized_model_comes_with_its_measured_quality(run, home, precision)
 def test_the_second_time_it_is_there(run):
     first = run("quantize", "sample", "--precision", "int8")[1]
     second = run("quantize", "sample", "--precision", "int8")[1]
-    assert second["how"] == "from the store, where it is already"
+    assert second["how"] == "already in the store"
     assert second["path"] == first["path"]
 
 

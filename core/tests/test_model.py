@@ -219,7 +219,8 @@ def detect(machine):
 
 @pytest.mark.parametrize("how", FAILS)
 def test_an_engine_that_fails_costs_one_sentence_and_not_the_answer(plugins, source, how, caplog, monkeypatch):
-    monkeypatch.setenv("PHI3_LOAD_LIMIT", "4")
+    if how == "hangs in load":
+        monkeypatch.setenv("PHI3_LOAD_LIMIT", "4")
     plugins.add("flaky", changes=GPU.replace("{name}", "flaky") + FAILS[how])
     plugins.add("parrot")
     with phi3.load(source) as model:
@@ -250,7 +251,8 @@ def test_what_was_said_before_the_failure_is_not_said_again(plugins, source):
 
 @pytest.mark.parametrize("how", FAILS)
 def test_a_device_that_was_named_is_not_replaced(plugins, source, how, monkeypatch):
-    monkeypatch.setenv("PHI3_LOAD_LIMIT", "4")
+    if how == "hangs in load":
+        monkeypatch.setenv("PHI3_LOAD_LIMIT", "4")
     plugins.add("flaky", changes=GPU.replace("{name}", "flaky") + FAILS[how])
     plugins.add("parrot")
     with pytest.raises(BackendError, match="flaky:0"), phi3.load(source, device="flaky:0") as model:

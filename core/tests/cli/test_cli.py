@@ -243,12 +243,12 @@ def test_a_reader_that_has_had_enough_is_no_error(phi3, plugins, source):
 
 
 PLACES = {
-    "import": "import time; time.sleep(60)",
-    "load": "@hookimpl\ndef load(artifact):\n    import time; time.sleep(60)\n",
-    "prefill": "@hookimpl\ndef generate(engine, request):\n    sum(range(10**12))\n    yield 1\n",
+    "import": "there(); import time; time.sleep(600)",
+    "load": "@hookimpl\ndef load(artifact):\n    there(); import time; time.sleep(600)\n",
+    "prefill": "@hookimpl\ndef generate(engine, request):\n    there(); sum(range(10**12))\n    yield 1\n",
     "decode": (
         "@hookimpl\ndef generate(engine, request):\n    import time\n"
-        "    while True:\n        time.sleep(0.05); yield request.prompt_ids[1]\n"
+        "    while True:\n        time.sleep(0.05); yield request.prompt_ids[1]; there()\n"
     ),
 }
 
@@ -257,7 +257,8 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 def test_ctrl_c_ends_it_and_leaves_no_process(phi3, plugins, source, place):
     phi3("models", "pull", source, "-d", "parrot")
-    plugins.add("slow", changes=PLACES[place])
+    there = plugins.site / "there"
+    plugins.add("slow", changes=f"def there():\n    open({str(there)!r}, 'w').close()\n{PLACES[place]}")
     if place == "import":
         arguments = command("devices")
     else:
@@ -267,13 +268,13 @@ def test_ctrl_c_ends_it_and_leaves_no_process(phi3, plugins, source, place):
         arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         host = psutil.Process(process.pid)
-        deadline = time.monotonic() + 30
-        while not (workers := host.children(recursive=True)) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while not there.exists():
+            assert time.monotonic() < deadline, "it does not get where it is to be interrupted"
             time.sleep(0.02)
         if place == "decode":
             assert process.stdout.read(1)
-        else:
-            time.sleep(1.5)  # until it is where it is to be interrupted
+        workers = host.children(recursive=True)
         process.send_signal(signal.SIGINT)
         code = process.wait(60)
         assert code == 130

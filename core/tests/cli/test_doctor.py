@@ -73,7 +73,7 @@ def test_what_is_refused_is_said_once(plugins, doctor):
 
 
 def test_a_backend_that_cannot_say_costs_the_others_nothing(plugins, doctor, monkeypatch):
-    monkeypatch.setenv("PHI3_DIAGNOSE_LIMIT", "3")
+    monkeypatch.setenv("PHI3_DIAGNOSE_LIMIT", "8")
     plugins.add("parrot", changes=DIAGNOSIS)
     plugins.add("dies", changes="@hookimpl\ndef diagnose(machine):\n    import os; os.abort()\n")
     plugins.add("hangs", changes="@hookimpl\ndef diagnose(machine):\n    import time; time.sleep(600)\n")
@@ -85,7 +85,7 @@ def test_a_backend_that_cannot_say_costs_the_others_nothing(plugins, doctor, mon
     assert "error: parrot: the cage is open" in out
     for name, error in {
         "dies": "its process died during diagnose",
-        "hangs": "did not answer 'diagnose' within 3 s",
+        "hangs": "did not answer 'diagnose' within 8 s",
         "raises": "no such DLL",
         "nonsense": "diagnose returned",
         "missing": "no such module",

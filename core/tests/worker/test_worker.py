@@ -49,7 +49,7 @@ def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def wait_until(condition, seconds: float = 5.0) -> bool:
+def wait_until(condition, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
@@ -97,7 +97,7 @@ def test_a_plugin_that_does_not_import_is_an_error_of_its_own(plugins, change, k
     plugins.add("bad", changes=change)
     worker = start("bad")
     with pytest.raises(kind, match=words.replace("(", r"\(").replace(")", r"\)")):
-        worker.call("detect", limit_s=1.0, machine=this_machine())
+        worker.call("detect", limit_s=1.0 if "sleep" in change else LIMIT_S, machine=this_machine())
     assert not worker.alive
 
 
@@ -197,12 +197,20 @@ def test_an_engine_whose_tokens_take_long_has_the_time_to_stop(plugins, tmp_path
 
 def test_a_worker_that_does_not_heed_a_cancel_is_killed(plugins, tmp_path):
     # As in a prefill: the first id comes, and then nothing does, with the interpreter's lock held.
-    plugins.add("deaf", changes="@hookimpl\ndef generate(engine, request):\n    yield 1\n    sum(range(10**12))\n")
+    deaf = plugins.site / "deaf"
+    changes = f"""
+        @hookimpl
+        def generate(engine, request):
+            yield 1
+            open({str(deaf)!r}, "w").close()
+            sum(range(10**12))
+    """
+    plugins.add("deaf", changes=changes)
     worker = start("deaf")
     load(worker, tmp_path)
     ids = worker.generate(GenerationRequest(prompt_ids=[1], max_new_tokens=5))
     assert next(ids) == 1
-    time.sleep(0.3)  # until it is deaf
+    assert wait_until(deaf.exists)
     ids.close()
     assert not worker.alive
 

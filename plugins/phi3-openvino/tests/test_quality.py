@@ -76,7 +76,7 @@ def test_the_report_can_be_had_again_and_of_another_text(run, tmp_path):
         (["--precision", "int4", "--group-size", "100"], "100"),
         (["--precision", "int8", "--ratio", "0.5"], "ratio"),
         (["--precision", "int4", "--group-size", "0"], "group size"),
-        ([], "which precision"),
+        ([], "--precision is required"),
         (["--precision", "int4", "--calibration", "nowhere.txt"], "nowhere.txt"),
     ],
 )

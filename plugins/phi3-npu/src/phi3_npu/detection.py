@@ -34,7 +34,7 @@ def detect(machine: Machine) -> list[Offer | Refusal]:
 
 
 def read(machine: Machine) -> System:
-    """Return what the operating system knows about NPUs."""
+    """Return the system and its NPUs, as reported by the operating system."""
     if machine.os == "linux":
         from .hardware import sysfs
 
@@ -69,7 +69,7 @@ def refuse(system_name: str, npu: Npu, system: System) -> Refusal | None:
     Args:
         system_name: the operating system, ``linux`` or ``windows``.
         npu: the device.
-        system: what the operating system knows about NPUs.
+        system: the system and its NPUs.
     """
     if npu.vendor != INTEL:
         maker = _OTHERS.get(npu.vendor, "")

@@ -27,7 +27,7 @@ def findings(
     Args:
         machine: this machine.
         obstacle: why the library cannot be used on any hardware, or None.
-        system: what the operating system knows about NPUs.
+        system: the system and its NPUs.
         installed: installed versions of :data:`PACKAGES` by name.
     """
     if obstacle is not None:

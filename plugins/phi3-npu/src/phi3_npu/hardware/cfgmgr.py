@@ -23,7 +23,7 @@ _PCI = re.compile(r"PCI\\VEN_([0-9A-F]{4})&DEV_([0-9A-F]{4})", re.IGNORECASE)
 
 
 def read() -> System:
-    """Return what Windows knows about NPUs."""
+    """Return the system and its NPUs, as reported by Windows."""
     return System(
         npus=npus(DeviceManager()),
         cpu=_registry(r"HARDWARE\DESCRIPTION\System\CentralProcessor\0", "ProcessorNameString"),

@@ -72,7 +72,7 @@ def _npus(given: Any) -> Any:
 
 @frozen(kw_only=True)
 class System:
-    """What the operating system knows about NPUs and itself."""
+    """A system and its NPUs, as reported by the operating system."""
 
     npus: tuple[Npu, ...] = field(default=(), converter=_npus)
     cpu: str = ""

@@ -19,7 +19,7 @@ _DRIVERS = ("libze_intel_npu.so.1", "libze_intel_vpu.so.1")
 
 
 def read(root: Path = Path("/")) -> System:
-    """Return what Linux knows about NPUs, from the files below ``root``."""
+    """Return the system and its NPUs, as reported by Linux in files below ``root``."""
     kernel = _text(root / "proc/sys/kernel/osrelease")
     cpu = _head(root / "proc/cpuinfo")
     libraries = Libraries(root)

@@ -189,7 +189,7 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """
     try:
         with safe_open(folder / weights.FILE, framework="pt") as stored:
-            return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - it is no mapping
+            return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder / weights.FILE} cannot be read: {error}") from error
 

@@ -46,7 +46,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
         progress: called as the work proceeds.
 
     Returns:
-        The versions of the tools used, by name: empty, because core records its own.
+        The versions of the tools used, by name; empty, because core records its own.
 
     Raises:
         DiskFullError: too little of the disk is free.

@@ -9,7 +9,7 @@ reading model files             :func:`read_limits`, :func:`read_config`, :func:
                                 :func:`describe_gguf`
 reading original weights        :class:`Checkpoint`, :class:`Architecture`, :class:`Layer`, :class:`Weight` and
                                 :class:`Rotary`
-quantizing                      :func:`check_extra`, :func:`check_recipe`, :func:`check_room`,
+quantizing                      :func:`check_extra`, :func:`check_recipe`, :func:`check_resources`,
                                 :class:`RoundingSettings`, :class:`RoundingPlan`, :class:`Scheme`,
                                 :func:`round_blocks`, :func:`pack_nibbles`, :func:`to_float16`,
                                 :class:`SafetensorsWriter`
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     from .quantization.recipes import check_recipe as check_recipe
     from .quantization.recipes import fitting_group_size as fitting_group_size
     from .quantization.recipes import wants_reference as wants_reference
-    from .quantization.resources import check_room as check_room
-    from .quantization.resources import check_room_for_reference as check_room_for_reference
+    from .quantization.resources import check_resources as check_resources
+    from .quantization.resources import check_resources_for_reference as check_resources_for_reference
     from .quantization.resources import rounding_memory as rounding_memory
     from .quantization.rounding import Rounded as Rounded
     from .quantization.rounding import check_group_size as check_group_size
@@ -133,8 +133,8 @@ _HOMES = {
         "wants_reference",
     ),
     "quantization.resources": (
-        "check_room",
-        "check_room_for_reference",
+        "check_resources",
+        "check_resources_for_reference",
         "rounding_memory",
     ),
     "quantization.rounding": (

@@ -92,17 +92,17 @@ def test_the_count_of_what_is_stored_ends_at_the_whole(checkpoint):
 def test_room_on_the_disk(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3_000_000_000))
-    resources.check_room(tmp_path, size=3_000_000_000, memory=0)
+    resources.check_resources(tmp_path, size=3_000_000_000, memory=0)
     with pytest.raises(DiskFullError, match=r"model needs 3\.0 GB, and only 3\.0 GB are free in .* \(free some space"):
-        resources.check_room(tmp_path, size=2_000_000_000, memory=0, margin=1_000_000_001)
+        resources.check_resources(tmp_path, size=2_000_000_000, memory=0, margin=1_000_000_001)
 
 
 def test_room_in_memory(tmp_path, monkeypatch):
     memory = psutil.virtual_memory()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=2_000_000_000))
-    resources.check_room(tmp_path, size=0, memory=2_000_000_000)
+    resources.check_resources(tmp_path, size=0, memory=2_000_000_000)
     with pytest.raises(ModelError, match=r"takes about 2\.5 GB of memory; 2\.0 GB are available"):
-        resources.check_room(tmp_path, size=0, memory=2_500_000_000)
+        resources.check_resources(tmp_path, size=0, memory=2_500_000_000)
 
 
 def test_room_for_a_reference_exporter(tmp_path, monkeypatch):
@@ -111,8 +111,8 @@ def test_room_for_a_reference_exporter(tmp_path, monkeypatch):
     source, usage, memory = Source(path=tmp_path, model="tiny"), shutil.disk_usage(tmp_path), psutil.virtual_memory()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2_000_000))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=(1 << 30) + 1_500_000))
-    resources.check_room_for_reference(source, tmp_path, disk=2, memory=1.5)
+    resources.check_resources_for_reference(source, tmp_path, disk=2, memory=1.5)
     with pytest.raises(DiskFullError, match=r"the reference exporter needs 2\.1 MB, and only 2\.0 MB are free"):
-        resources.check_room_for_reference(source, tmp_path, disk=2.1, memory=1.5)
+        resources.check_resources_for_reference(source, tmp_path, disk=2.1, memory=1.5)
     with pytest.raises(ModelError, match=r"the reference exporter takes about 1\.1 GB of memory; 1\.1 GB are"):
-        resources.check_room_for_reference(source, tmp_path, disk=2, memory=1.6)
+        resources.check_resources_for_reference(source, tmp_path, disk=2, memory=1.6)

@@ -66,7 +66,7 @@ def read_architecture(path: Path) -> Architecture:
         raise ModelError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{path} is not a JSON object")
-    _refuse_strangers(path, config)
+    _check_supported(path, config)
     heads, hidden = _count(path, config, "num_attention_heads"), _count(path, config, "hidden_size")
     groups = _count(path, config, "num_key_value_heads", heads)
     head_size = _count(path, config, "head_dim", hidden // heads)
@@ -92,7 +92,7 @@ def read_architecture(path: Path) -> Architecture:
     )
 
 
-def _refuse_strangers(path: Path, config: Mapping[str, Any]) -> None:
+def _check_supported(path: Path, config: Mapping[str, Any]) -> None:
     kind = config.get("model_type")
     if kind != "phi3":
         raise ModelError(f"{path} describes a model of type {kind!r}, not 'phi3'", hint="use a Phi-3 or Phi-4 model")

@@ -163,10 +163,10 @@ def _rotate(heads: Floats, tables: tuple[Floats, Floats]) -> Floats:
     """Apply the rotary embedding: rotate dimensions ``i`` and ``i + size / 2`` of each head as a pair."""
     cosine, sine = tables
     half = cosine.shape[1]
-    turned: Floats = np.array(heads)
-    turned[..., :half] = heads[..., :half] * cosine - heads[..., half : 2 * half] * sine
-    turned[..., half : 2 * half] = heads[..., half : 2 * half] * cosine + heads[..., :half] * sine
-    return turned
+    rotated: Floats = np.array(heads)
+    rotated[..., :half] = heads[..., :half] * cosine - heads[..., half : 2 * half] * sine
+    rotated[..., half : 2 * half] = heads[..., half : 2 * half] * cosine + heads[..., :half] * sine
+    return rotated
 
 
 def _mask(start: int, stop: int, first: int, window: int | None) -> Floats:

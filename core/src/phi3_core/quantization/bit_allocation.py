@@ -123,15 +123,15 @@ def layers_kept_at_8_bits(
         progress: called as the work proceeds.
     """
     weights = list(checkpoint.linear)
-    suffering: dict[str, float] = {}
+    errors: dict[str, float] = {}
     for index, weight in enumerate(weights):
         progress("choosing layers for 8 bits", index, len(weights))
         rows = weight.float32(slice(None, None, _SAMPLED))
         importance = calibration.of(weight) if calibration else None
-        suffering[weight.name] = relative_output_error(rows, round_rows(rows, scheme, importance), importance)
+        errors[weight.name] = relative_output_error(rows, round_rows(rows, scheme, importance), importance)
     low = sum(weight.raw.size for weight in weights)
     limit = ratio * low
-    for weight in sorted(weights, key=lambda weight: suffering[weight.name], reverse=True):
+    for weight in sorted(weights, key=lambda weight: errors[weight.name], reverse=True):
         if low <= limit:
             return
         low -= weight.raw.size

@@ -13,7 +13,7 @@ from phi3_core.units import format_bytes
 from phi3_core.values import Source
 
 
-def check_room(output: Path, *, size: int, memory: int, margin: int = 0) -> None:
+def check_resources(output: Path, *, size: int, memory: int, margin: int = 0) -> None:
     """Check that quantization has enough disk space and memory. All sizes are in bytes.
 
     Args:
@@ -39,7 +39,7 @@ def rounding_memory(checkpoint: Checkpoint) -> int:
     return (600 << 20) + 8 * max(weight.raw.size for weight in checkpoint.linear)
 
 
-def check_room_for_reference(source: Source, output: Path, *, disk: float, memory: float) -> None:
+def check_resources_for_reference(source: Source, output: Path, *, disk: float, memory: float) -> None:
     """Check that a reference exporter has enough disk space and memory.
 
     Args:

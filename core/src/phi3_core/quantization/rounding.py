@@ -129,7 +129,7 @@ def relative_output_error(values: Floats, rounded: Rounded, importance: Importan
         rounded: the same rows after rounding.
         importance: the importance of the inputs; None if all count the same.
     """
-    weights = (importance or _alike(values.shape[1])).weights
+    weights = (importance or _uniform_importance(values.shape[1])).weights
     whole = _weighted_sum(values, weights)
     return _weighted_sum(rounded.dequantize() - values, weights) / whole if whole else 0.0
 
@@ -139,7 +139,7 @@ class _Rounder:
 
     def __init__(self, scheme: Scheme, inputs: int, importance: Importance | None) -> None:
         self.scheme = scheme
-        self.importance = importance or _alike(inputs)
+        self.importance = importance or _uniform_importance(inputs)
         self.weights = self.importance.weights
         self.feedback: Feedback | None = None
         self.elements = _AT_ONCE
@@ -169,7 +169,7 @@ class _Rounder:
         return result
 
 
-def _alike(inputs: int) -> Importance:
+def _uniform_importance(inputs: int) -> Importance:
     """Return an importance with which all inputs count the same."""
     return Importance(moments=np.ones(inputs, np.float32))
 

@@ -107,8 +107,8 @@ class Attention:
                 self.builder.linear(f"{name}/{letter}_proj", inputs, matrix)
                 for letter, matrix in zip("qkv", matrices, strict=True)
             ]
-            parts[0] = self._turn(f"{name}/q_rotary", parts[0], shape.heads)
-            parts[1] = self._turn(f"{name}/k_rotary", parts[1], shape.key_value_heads)
+            parts[0] = self._rotate(f"{name}/q_rotary", parts[0], shape.heads)
+            parts[1] = self._rotate(f"{name}/k_rotary", parts[1], shape.key_value_heads)
             tables = ("", "")
         past = [f"past_key_values.{index}.{part}" for part in ("key", "value")]
         window = {"local_window_size": shape.window} if shape.window is not None else {}
@@ -127,7 +127,7 @@ class Attention:
         (matrix,) = self.builder.weights.matrices(layer.output, whole(f"{place}.o_proj.MatMul", layer.output))
         return self.builder.linear(f"{name}/o_proj", seen, matrix)
 
-    def _turn(self, name: str, inputs: str, heads: int) -> str:
+    def _rotate(self, name: str, inputs: str, heads: int) -> str:
         """Return heads rotated by a separate node, which needs the number of heads only for partial rotation."""
         size = self.shape.rotary.size
         partial = size != self.shape.head_size

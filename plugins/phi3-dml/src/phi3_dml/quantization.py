@@ -14,7 +14,7 @@ from phi3_core.backend import (
     check_extra,
     check_group_size,
     check_recipe,
-    check_room,
+    check_resources,
     fitting_group_size,
     rounding_memory,
     stored_counter,
@@ -63,7 +63,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     checkpoint = Checkpoint.open(source.path)
     layout = layout_of(device)
     settings = _decide(checkpoint, device, layout, recipe)
-    _check_room(checkpoint, layout, settings, output)
+    _check_resources(checkpoint, layout, settings, output)
     # The output layer gets 8 bits even if the others get 4.
     plan = settings.plan(checkpoint, outer=(checkpoint.head,), int8_scheme=int8_scheme, progress=progress)
     _write(checkpoint, layout, plan, output, progress)
@@ -137,7 +137,7 @@ def _group_size(checkpoint: Checkpoint, layout: Layout, bits: int) -> int:
     return size
 
 
-def _check_room(checkpoint: Checkpoint, layout: Layout, settings: RoundingSettings, output: Path) -> None:
+def _check_resources(checkpoint: Checkpoint, layout: Layout, settings: RoundingSettings, output: Path) -> None:
     """Check for sufficient disk space and memory."""
     low = settings.linear
     size = 2 * checkpoint.embedding.raw.size
@@ -148,4 +148,4 @@ def _check_room(checkpoint: Checkpoint, layout: Layout, settings: RoundingSettin
         size = round(size * (1 + (1 - settings.ratio)))
     tables = checkpoint.architecture.context * checkpoint.architecture.rotary.size * (2 if layout.float16 else 4)
     size += 2 * tables + _LARGEST_GRAPH
-    check_room(output, size=size, memory=rounding_memory(checkpoint))
+    check_resources(output, size=size, memory=rounding_memory(checkpoint))

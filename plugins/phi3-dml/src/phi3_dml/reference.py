@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from phi3_core.backend import Toolchain, check_room_for_reference, prepare_toolchain
+from phi3_core.backend import Toolchain, check_resources_for_reference, prepare_toolchain
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.values import Device, Progress, Recipe, Source
 
@@ -54,7 +54,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     """
     _check_recipe(recipe)
     # Measured: 22.8 GB of memory for Phi-3-mini's 7.6 GB.
-    check_room_for_reference(source, output, disk=3, memory=3)
+    check_resources_for_reference(source, output, disk=3, memory=3)
     tools = prepare_toolchain(BUILDER, progress)
     with tempfile.TemporaryDirectory(dir=output, prefix="scratch-") as scratch:
         result = Path(scratch) / "result"

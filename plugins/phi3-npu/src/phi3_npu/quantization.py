@@ -20,7 +20,7 @@ from phi3_core.backend import (
     check_even_inputs,
     check_extra,
     check_recipe,
-    check_room,
+    check_resources,
     make_plan,
     read_calibration,
     round_blocks,
@@ -60,7 +60,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     if checkpoint.architecture.tied and HEAD not in schemes:
         del matrices[HEAD]  # identical to the embedding
     tensors = tuple(_tensors(checkpoint, matrices, schemes))
-    _check_room(matrices, schemes, sum(tensor.size_bytes for tensor in tensors), output)
+    _check_resources(matrices, schemes, sum(tensor.size_bytes for tensor in tensors), output)
     # 8 bits need no calibration: their error is small.
     given = recipe.extra.get("calibration") if recipe.precision == "int4" else "none"
     plan = make_plan(checkpoint, schemes, read_calibration(checkpoint, given, progress))
@@ -150,11 +150,11 @@ def _tensors(
         yield TensorSpec(name=weights.scale_of(name), dtype="F16", shape=(outputs, 1))
 
 
-def _check_room(matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme], size: int, output: Path) -> None:
+def _check_resources(matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme], size: int, output: Path) -> None:
     """Check for sufficient disk space and memory."""
     # Copies of some blocks of rows and, for 4 bits, the activations of the calibration.
     memory = (300 << 20) + (8 * max(weight.raw.size for weight in matrices.values()) if schemes else 0)
-    check_room(output, size=size, memory=memory, margin=16 << 20)
+    check_resources(output, size=size, memory=memory, margin=16 << 20)
 
 
 def _write(

@@ -14,7 +14,7 @@ from phi3_core.backend import (
     check_extra,
     check_group_size,
     check_recipe,
-    check_room,
+    check_resources,
     fitting_group_size,
     rounding_memory,
     stored_counter,
@@ -56,7 +56,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
         return reference.quantize(source, device, recipe, output, progress)
     checkpoint = Checkpoint.open(source.path)
     settings = _decide(checkpoint, device, recipe)
-    _check_room(checkpoint, settings, output)
+    _check_resources(checkpoint, settings, output)
     # The output layer and the embedding get 8 bits, as in optimum-intel.
     outer = (checkpoint.embedding, checkpoint.head)
     plan = settings.plan(checkpoint, outer=outer, int8_scheme=lambda _: _BYTE_SCHEME, progress=progress)
@@ -111,7 +111,7 @@ def _group_size(checkpoint: Checkpoint, *, npu: bool) -> int:
     return fitting_group_size(checkpoint.linear, (128,) if npu else (128, 64, 32)) or -1
 
 
-def _check_room(checkpoint: Checkpoint, settings: RoundingSettings, output: Path) -> None:
+def _check_resources(checkpoint: Checkpoint, settings: RoundingSettings, output: Path) -> None:
     """Check for sufficient disk space and memory."""
     each = {weight.name: weight for weight in (checkpoint.embedding, checkpoint.head, *checkpoint.linear)}
     linear = {weight.name for weight in checkpoint.linear}
@@ -120,4 +120,4 @@ def _check_room(checkpoint: Checkpoint, settings: RoundingSettings, output: Path
     size = sum(graph_weights.stored_bytes(weight, low if name in linear else outer) for name, weight in each.items())
     if settings.ratio < 1:
         size = round(size * (1 + (1 - settings.ratio)))
-    check_room(output, size=size, memory=rounding_memory(checkpoint), margin=64 << 20)
+    check_resources(output, size=size, memory=rounding_memory(checkpoint), margin=64 << 20)

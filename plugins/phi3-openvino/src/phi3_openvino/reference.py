@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from phi3_core.backend import Toolchain, check_room_for_reference, copy_sidecars, prepare_toolchain, read_config
+from phi3_core.backend import Toolchain, check_resources_for_reference, copy_sidecars, prepare_toolchain, read_config
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.values import Device, Progress, Recipe, Source
 
@@ -71,7 +71,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
         )
     _check_groups(source, recipe)
     # Measured: 11.3 GB of memory for Phi-3-mini's 7.6 GB.
-    check_room_for_reference(source, output, disk=2, memory=4 / 3)
+    check_resources_for_reference(source, output, disk=2, memory=4 / 3)
     tools = prepare_toolchain(OPTIMUM, progress)
     with tempfile.TemporaryDirectory(dir=output, prefix="scratch-") as scratch:
         result = Path(scratch) / "result"

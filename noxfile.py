@@ -333,10 +333,13 @@ def _test(
     runner: tuple[str, ...] = ("python", "-m", "pytest"),
     processes: int = PROCESSES,
 ) -> None:
-    """Run the tests in a folder; finding none is a failure. A module's tests stay together: they share engines."""
+    """Run the tests in a folder; finding none is a failure.
+
+    A process that has no more work takes tests from another one: modules differ by a minute in what they take.
+    """
     _install_sample(session)
     cache = _cache(Path(session.cache_dir).parent / ".phi3-test-cache")
-    parallel = ("-n", str(processes), "--dist", "loadfile") if processes > 1 else ()
+    parallel = ("-n", str(processes), "--dist", "worksteal") if processes > 1 else ()
     arguments = ("-q", *parallel, *what, *session.posargs)
     session.run(*runner, *arguments, env={"PHI3_TEST_CACHE": cache, **(env or {})})
 

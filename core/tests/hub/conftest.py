@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    # It reads its settings when it is imported: before a test changes them, whichever test comes first.
+    importlib.import_module("huggingface_hub.constants")
     monkeypatch.setattr(client, "BACKOFF_S", 0.01)
 
 

@@ -61,7 +61,7 @@ def test_the_second_time_it_says_that_it_is_there(phi3, make_source):
     assert (first.returncode, again.returncode) == (0, 0)
     assert again.stdout == first.stdout
     assert "quantized from the original weights" in first.stderr
-    assert "where it is already" in again.stderr
+    assert "already in the store" in again.stderr
 
 
 def test_damaged_weights_are_named_with_their_tensor(phi3, make_source, home):

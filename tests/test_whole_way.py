@@ -109,14 +109,15 @@ def test_a_better_device_that_dies_is_replaced_with_a_sentence(phi3, sample_stor
     done = phi3("run", "--model", "sample", FRANCE)
     assert (done.returncode, done.stdout) == (0, "The capital of France is Paris.\n")
     assert "phi3: flaky:0: its process died during quantize" in done.stderr
-    assert "going on with openvino:CPU" in done.stderr
+    assert "continuing with openvino:CPU" in done.stderr
     named = phi3("run", "--model", "sample", "--device", "flaky:0", FRANCE)
     assert (named.returncode, named.stdout) == (5, "")
 
 
 SCRIPT = """
 import phi3_core as phi3
-model = phi3.load("sample", device="openvino:CPU")
+exact = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}  # with 8-bit activations the question is a close call
+model = phi3.load("sample", device="openvino:CPU", options=exact)
 print(model.generate("What is the capital of France?").text)
 import os, psutil
 print([p.pid for p in psutil.Process().children()])

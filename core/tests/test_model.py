@@ -231,7 +231,7 @@ def test_an_engine_that_fails_costs_one_sentence_and_not_the_answer(plugins, sou
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     (sentence,) = [text for text in said if "flaky" in text]
     assert sentence.startswith("flaky:0: ")
-    assert sentence.endswith("; going on with parrot:CPU")
+    assert sentence.endswith("; continuing with parrot:CPU")
 
 
 def test_what_was_said_before_the_failure_is_not_said_again(plugins, source):

@@ -63,7 +63,7 @@ def test_a_model_closed_while_it_answers_ends_the_answer_and_loads_no_other_devi
     closing.join()
     assert len(rest) < 50
     assert model.device == "none"
-    assert not [record for record in caplog.records if "going on" in record.getMessage()]
+    assert not [record for record in caplog.records if "continuing" in record.getMessage()]
 
 
 def test_a_json_schema_is_refused_by_name_where_the_engine_cannot_follow_one(plugins, source):

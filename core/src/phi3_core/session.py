@@ -45,7 +45,7 @@ class CandidateQueue:
         """
         for candidate in self._left:
             if failure is not None:
-                logger.warning("%s; going on with %s", failure.message, candidate.device)
+                logger.warning("%s; continuing with %s", failure.message, candidate.device)
             try:
                 return step(candidate)
             except (BackendError, NoArtifactError, TooLargeError) as error:

@@ -107,7 +107,7 @@ def test_a_cut_connection_is_taken_up_where_it_was_cut(server, commit, tmp_path,
 
 def test_a_server_that_keeps_cutting_is_given_up_and_what_came_is_kept(server, commit, tmp_path) -> None:
     server.fault(support.LARGE, cut_after=2**18)
-    with pytest.raises(ModelError, match="goes on where it stopped") as caught:
+    with pytest.raises(ModelError, match="interrupted download will be resumed") as caught:
         support.pull(tmp_path)
     assert "\n" not in str(caught.value)
     assert len(server.bodies(support.LARGE)) == 6
@@ -223,6 +223,6 @@ def test_a_hub_that_goes_away_in_the_middle(server, commit, tmp_path) -> None:
         if support.largest_partial(tmp_path) >= 2**20 - support.SLACK:
             server.stop()
 
-    with pytest.raises(ModelError, match="connection.*goes on where it stopped"):
+    with pytest.raises(ModelError, match="connection.*interrupted download will be resumed"):
         support.pull(tmp_path, go_away)
     assert 2**20 - support.SLACK <= support.largest_partial(tmp_path) <= 2**20

@@ -87,14 +87,14 @@ def test_a_device_that_is_passed_over_is_named(phi3, plugins, source):
     plugins.add("flaky", changes=GPU)
     code, made, err = phi3("quantize", source, "--precision", "int4")
     assert (code, made["device"]) == (0, "parrot:CPU")
-    assert "boom; going on with parrot:CPU" in err
+    assert "boom; continuing with parrot:CPU" in err
 
 
 def test_the_same_again_is_there_and_another_recipe_is_made(phi3, source, tmp_path):
     text = tmp_path / "mine.txt"
     text.write_text("a text", encoding="utf-8")
     made = "quantized from the original weights"
-    there = "from the store, where it is already"
+    there = "already in the store"
     assert phi3(*quantizing(source))[1]["how"] == made
     assert phi3(*quantizing(source))[1]["how"] == there
     assert phi3(*quantizing(source, "--group-size", 64))[1]["how"] == made
@@ -113,7 +113,7 @@ def test_what_was_not_checked_is_when_asked_to(phi3, plugins, checkpoint):
     plugins.add("noisy", changes=INT4.replace("parrot", "noisy") + LOGITS.format(value="0"))
     asked = ("quantize", checkpoint, "-d", "noisy", "--precision", "int4")
     assert phi3(*asked, "--no-check")[0] == 0
-    assert phi3(*asked, "--no-check")[1]["how"] == "from the store, where it is already"
+    assert phi3(*asked, "--no-check")[1]["how"] == "already in the store"
     code, _, err = phi3(*asked)
     assert code == 4
     assert "answers like noise" in err
@@ -125,7 +125,7 @@ def test_an_evaluation_of_noise_is_json_and_says_so(phi3, plugins, checkpoint, v
     assert phi3("quantize", checkpoint, "-d", "noisy", "--precision", "int4", "--no-check")[0] == 0
     code, report, err = phi3("eval", checkpoint, "-d", "noisy", "--precision", "int4")
     assert (code, report["kl_mean"]) == (0, None)
-    assert "what it answers is noise" in err
+    assert "the output is noise" in err
     assert "int4, from the store, on noisy:CPU" in err
     assert "Warning" not in err
 
@@ -162,7 +162,7 @@ def test_original_weights_with_our_manifest_and_another_readme_are_the_same_orig
     (folder / "out").mkdir()
     (tmp_path / "there").mkdir()
     again = phi3(*quantizing(tmp_path / "there" / ".." / "tiny"))[1]
-    assert again["how"] == "from the store, where it is already"
+    assert again["how"] == "already in the store"
 
 
 def test_a_reference_that_is_not_there_is_said_first(phi3, source):

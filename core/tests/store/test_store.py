@@ -126,7 +126,7 @@ def test_a_damaged_file_is_named(home, harm):
         (folder / "weights.bin").unlink()
     with pytest.raises(ModelError, match=r"weights\.bin") as caught:
         Store().artifact("m", INT4)
-    assert caught.value.hint == "phi3 models rm m --backend acme --precision int4, then ask for it again"
+    assert caught.value.hint == "phi3 models rm m --backend acme --precision int4, then obtain it again"
 
 
 def test_what_is_derived_is_made_anew_when_it_is_damaged(home):

@@ -56,7 +56,7 @@ def test_a_quantized_model_comes_with_its_measured_quality(run, home, precision)
 def test_the_second_time_it_is_there(run):
     first = run("quantize", "sample", "--precision", "int8")[1]
     second = run("quantize", "sample", "--precision", "int8")[1]
-    assert second["how"] == "from the store, where it is already"
+    assert second["how"] == "already in the store"
     assert second["path"] == first["path"]
 
 
@@ -76,7 +76,7 @@ def test_the_report_can_be_had_again_and_of_another_text(run, tmp_path):
         (["--precision", "int4", "--group-size", "100"], "100"),
         (["--precision", "int8", "--ratio", "0.5"], "ratio"),
         (["--precision", "int4", "--group-size", "0"], "group size"),
-        ([], "which precision"),
+        ([], "--precision is required"),
         (["--precision", "int4", "--calibration", "nowhere.txt"], "nowhere.txt"),
     ],
 )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HELP = """\
 /help            this list
 /reset           forget the conversation
-/system [TEXT]   set what the model is to know or be, and forget the conversation; without TEXT show it
+/system [TEXT]   set the system message and reset the conversation; without TEXT show it
 /save FILE       write the conversation to FILE as JSON
 /quit            leave; Ctrl-D does the same
 Ctrl-C           stop the answer"""

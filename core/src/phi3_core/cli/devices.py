@@ -19,8 +19,8 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
         "devices",
-        help="what can run here, ranked, and why; what cannot, and the remedy",
-        description="Ask every installed backend what it can drive on this machine.",
+        help="usable devices by rank, with reasons; unavailable ones, with remedies",
+        description="Ask every installed backend which devices it can use on this machine.",
     )
     options.add_policy(command)
     options.add_refresh(command)

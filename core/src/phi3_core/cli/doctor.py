@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "doctor",
         help="drivers, versions, conflicts; --report writes one file",
-        description="Ask every backend what it finds on this machine, and say what is wrong and what would mend it.",
+        description="Check drivers, versions and devices, and suggest fixes.",
     )
     command.add_argument(
         "--generate",

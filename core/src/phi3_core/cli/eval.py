@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "eval",
         help="the quality report: perplexity, KL divergence and top-1 agreement",
-        description="Hold a model's answers on a device against those of its original weights.",
+        description="Compare a model on a device with its original weights.",
     )
     command.add_argument("model", metavar="MODEL", help="a name, a hub repository, or a model folder")
     options.add_device(command)
@@ -70,7 +70,7 @@ def call(given: argparse.Namespace) -> int:
     )
     progress.clear()
     if report.is_noise:
-        output.logger.warning("what it answers is noise: it has next to nothing in common with the original")
+        output.logger.warning("the output is noise: it does not agree with the original weights")
     if given.json:
         document = {"model": fetched.ref.name, "device": str(device), "precision": artifact.precision}
         output.print_json({**document, **to_plain(report)})

@@ -14,12 +14,12 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "models",
         help="list, show, pull, verify or remove models",
-        description="The models that there are.",
+        description="Manage models.",
     )
     verbs = command.add_subparsers(metavar="VERB", required=True, parser_class=type(command))
     listing = verbs.add_parser("list", help="what is in the store, and what the catalogue knows")
     show = verbs.add_parser("show", help="all that is known about one model")
-    pull = verbs.add_parser("pull", help="get a model, in the form that suits the device")
+    pull = verbs.add_parser("pull", help="download or quantize a model for the device")
     verify = verbs.add_parser("verify", help="read every file of a model and compare it with its hash")
     remove = verbs.add_parser("rm", help="remove a model from the store")
     for verb, call in (
@@ -41,6 +41,6 @@ def add(commands: Any) -> None:
     options.add_quiet(pull)
     remove.add_argument("--backend", help="only what is for this backend")
     remove.add_argument("-p", "--precision", choices=("fp16", "int8", "int4"), help="only this precision")
-    remove.add_argument("--unused", metavar="DAYS", type=int, help="only what has not been used for so many days")
+    remove.add_argument("--unused", metavar="DAYS", type=int, help="only models that were not used for DAYS days")
     remove.add_argument("--source", action="store_true", help="only the original weights")
     remove.add_argument("--toolchains", action="store_true", help="what was installed for --exporter reference")

@@ -61,7 +61,7 @@ def call_remove(given: argparse.Namespace) -> int:
     if given.source and (given.backend or given.precision):
         raise UsageError("--source goes with neither --backend nor --precision")
     if given.model is None and given.unused is None:
-        raise UsageError("which model?", hint="phi3 models rm MODEL, or --unused DAYS")
+        raise UsageError("MODEL or --unused is required", hint="phi3 models rm MODEL, or --unused DAYS")
     before = time.time() - 86400 * given.unused if given.unused is not None else None
     store = Store()
     entries = [

@@ -56,19 +56,21 @@ def add_device(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-d", "--device", default="auto", help="auto, a backend, a kind (cpu, gpu, dgpu, npu), or BACKEND:DEVICE"
     )
-    group.add_argument("-p", "--precision", choices=("fp16", "int8", "int4"), help="[the best that can be had]")
+    group.add_argument(
+        "-p", "--precision", choices=("fp16", "int8", "int4"), help="[the backend's preferred one that is available]"
+    )
     add_policy(group)
     add_refresh(group)
 
 
 def add_refresh(group: Any) -> None:
     """Add ``--refresh``."""
-    group.add_argument("--refresh", action="store_true", help="ask the backends again, whatever was cached")
+    group.add_argument("--refresh", action="store_true", help="ask the backends again, ignoring cached answers")
 
 
 def add_offline(command: argparse.ArgumentParser) -> None:
     """Add ``--offline``."""
-    command.add_argument("--offline", action="store_true", help="take only what is on this machine")
+    command.add_argument("--offline", action="store_true", help="use only files on this machine")
 
 
 def add_policy(group: Any) -> None:
@@ -86,14 +88,14 @@ def add_engine(command: argparse.ArgumentParser) -> None:
         type=pair,
         action="append",
         default=[],
-        help="handed to the engine in its own words, e.g. PERFORMANCE_HINT=LATENCY",
+        help="an option of the runtime, passed to the engine, e.g. PERFORMANCE_HINT=LATENCY",
     )
 
 
 def add_generation(command: argparse.ArgumentParser) -> None:
     """Add the flags of a generation, such as ``--temperature``."""
     group = command.add_argument_group("how it answers")
-    group.add_argument("--system", metavar="TEXT", help="what the model is to know or be before it answers")
+    group.add_argument("--system", metavar="TEXT", help="the system message")
     group.add_argument("--max-new-tokens", metavar="N", type=int, help="at most this many tokens [1024]")
     group.add_argument("--temperature", metavar="T", type=float, help="0 is greedy and repeatable [0]")
     group.add_argument("--top-k", metavar="K", type=int, help="keep the K likeliest tokens")
@@ -111,4 +113,4 @@ def generation(given: argparse.Namespace) -> Any:
 
 def add_quiet(command: argparse.ArgumentParser) -> None:
     """Add ``--quiet``."""
-    command.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong, not what was chosen")
+    command.add_argument("-q", "--quiet", action="store_true", help="print only warnings and errors")

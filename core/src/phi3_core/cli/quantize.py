@@ -17,14 +17,14 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
         "quantize",
-        help="make weights for a device, and measure how good they are",
-        description="Turn a model's original weights into the form that a device loads.",
+        help="quantize a model for a device, and measure the quality",
+        description="Quantize a model's original weights for a device.",
     )
     command.add_argument("model", metavar="MODEL", help="a name, a hub repository, or a folder with original weights")
     options.add_device(command)
     options.add_offline(command)
     group = command.add_argument_group("how it is quantized")
-    group.add_argument("--group-size", metavar="N", type=int, help="weights that share a scale; -1: one a channel")
+    group.add_argument("--group-size", metavar="N", type=int, help="weights per scale; -1 for one scale per channel")
     group.add_argument("--ratio", metavar="R", type=float, default=1.0, help="share of layers in int4, the rest int8")
     symmetry = group.add_mutually_exclusive_group()
     symmetry.add_argument("--sym", dest="symmetric", action="store_true", default=None, help="symmetric rounding")
@@ -34,9 +34,9 @@ def add(commands: Any) -> None:
         "--exporter",
         metavar="NAME",
         default="builtin",
-        help="builtin (the default), or reference: the runtime's makers' own, installed for it once, slow and large",
+        help="builtin (the default), or reference: the runtime vendor's exporter, installed on first use (slow, large)",
     )
-    group.add_argument("--no-check", action="store_true", help="do not measure the quality, nor refuse noise")
+    group.add_argument("--no-check", action="store_true", help="skip the quality check")
     command.add_argument("--output", metavar="FOLDER", help="copy the result there too")
     options.finish(command, call, json="print the result as JSON")
 
@@ -53,7 +53,7 @@ def call(given: argparse.Namespace) -> int:
     from .request import model_request
 
     if given.precision is None:
-        raise UsageError("which precision?", hint=f"phi3 quantize {given.model} --precision int4")
+        raise UsageError("--precision is required", hint=f"phi3 quantize {given.model} --precision int4")
     target = Path(given.output).absolute() if given.output else None
     if target is not None:
         export.check(target)

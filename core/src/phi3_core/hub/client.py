@@ -198,7 +198,7 @@ class HubClient:
         if status == 401 and (headers.get("x-error-message") or "").startswith("Invalid credentials"):
             message, hint = "the hub does not accept the token", "set HF_TOKEN to a valid one, or unset it"
         elif code == "GatedRepo":
-            message = f"{where} is given only to those who accept its licence"
+            message = f"{where} requires accepting its licence"
             hint = f"accept it at {self.endpoint}/{where}, then set HF_TOKEN to a token of that account"
         elif code == "RevisionNotFound":
             message = f"{where} has no revision {self.revision}"
@@ -224,7 +224,7 @@ class HubClient:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             hint = "set SSL_CERT_FILE and REQUESTS_CA_BUNDLE to the certificates of your network"
             raise ModelError(f"{self.endpoint} shows a certificate that is not trusted here", hint=hint) from error
-        hint = "check the network, HF_ENDPOINT and HTTPS_PROXY; a download goes on where it stopped"
+        hint = "check the network, HF_ENDPOINT and HTTPS_PROXY; an interrupted download will be resumed"
         raise TransientError(f"the connection to {self.endpoint} failed: {_root_cause(error)}", hint=hint) from error
 
     def _nonsense(self) -> ModelError:
@@ -233,7 +233,7 @@ class HubClient:
 
 
 def _offline(repository: str, hint: str) -> ModelError:
-    return ModelError(f"{repository} is not here in full, and the hub may not be asked", hint=hint)
+    return ModelError(f"{repository} is not complete on this machine, and offline mode is on", hint=hint)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

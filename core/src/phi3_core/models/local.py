@@ -45,7 +45,7 @@ def obtain(
             Gguf.open(path)  # checked first, because a damaged file can crash a native reader
         found = recognize(path)
         if found is None:
-            hint = "phi3 models list shows what there is"
+            hint = "phi3 models list shows the available models"
             raise NoArtifactError(f"{device.backend} finds no weights in {path} that it can load", hint=hint)
         precision = found
         content = content or {"digest": fingerprint(path)}

@@ -95,9 +95,9 @@ def quantize(
         return made_of == (source.revision, recorded) and not unchecked
 
     if old is not None and wanted(old.manifest):
-        return ResolvedModel(artifact=old, tokenizer_dir=old.path, origin="from the store, where it is already")
+        return ResolvedModel(artifact=old, tokenizer_dir=old.path, origin="already in the store")
     if "quantize" not in backend.hooks:
-        raise NoArtifactError(f"{request.device.backend} does not quantize", hint="phi3 plugins shows who does")
+        raise NoArtifactError(f"{request.device.backend} does not quantize", hint="phi3 plugins lists backends that do")
 
     def fill(folder: Path) -> Mapping[str, Any]:
         tools = backend.call(

@@ -20,7 +20,7 @@ from .catalogue import CATALOGUE
 
 # OWNER/NAME, with the characters that the hub allows.
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-HINT = "phi3 models list shows what there is"
+HINT = "phi3 models list shows the available models"
 
 
 @frozen(kw_only=True)

@@ -53,7 +53,7 @@ def source_of(
 
         return store.make_source(sample.NAME, build)
     if repository is None:
-        hint = "phi3 models show tells what there is of it"
+        hint = "phi3 models show MODEL"
         raise ModelError(f"the original weights of {ref.name} are not in the store", hint=hint)
     from phi3_core.hub import fetch  # start-up: not needed for stored weights
 

@@ -1,1 +1,1 @@
-"""What every backend's quantization shares: mapped weights, rounding, calibration and the quality report."""
+"""Quantization shared by all backends: calibration, bit allocation, scales and rounding."""

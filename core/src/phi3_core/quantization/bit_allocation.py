@@ -1,6 +1,6 @@
-"""What is decided about a checkpoint's weights before the first one is rounded, alike for every engine's graph.
+"""Bit allocation: the scheme, importance and balancing factors of each weight, chosen before any weight is rounded.
 
-Which scheme each weight gets, what its inputs are like, and where the factors go that make rounding easier.
+The result does not depend on the engine.
 """
 
 from __future__ import annotations
@@ -25,28 +25,29 @@ from .rounding import relative_output_error, round_rows
 from .scales import Scheme
 
 _SAMPLED = 16
-"""One row in so many is rounded to see how much a layer suffers."""
+"""Every 16th row of a weight is rounded to estimate the layer's output error."""
 
 
 @frozen(kw_only=True)
 class RoundingPlan:
-    """How each weight is stored: a scheme by its name; those that are not named keep half precision."""
+    """How to round each weight of a checkpoint. All mappings have the weights' names as keys."""
 
     schemes: Mapping[str, Scheme] = field(factory=dict)
+    """The scheme of each weight; the others keep float16."""
     importance: Mapping[str, Importance] = field(factory=dict)
-    """Of the inputs, by the weight's name, for those where it is known."""
+    """The importance of the inputs, where known."""
     factors: Mapping[str, Floats] = field(factory=dict)
-    """On a weight's outputs, ``[outputs]``, where they are divided for the sake of the layer that takes them in."""
+    """Factors of a weight's rows, ``[outputs]``, which divide its outputs by the balance of the layer they feed."""
 
     def norm(self, weight: Weight, following: Weight) -> Floats:
-        """A norm's weights, divided by the balance of the linear layer that follows."""
+        """Return the weights of a norm, divided by the balance of the linear layer ``following`` it."""
         importance = self.importance.get(following.name)
         values = weight.float32()
         return values if importance is None or importance.balance is None else values / importance.balance
 
 
 def stored_counter(checkpoint: Checkpoint, plan: RoundingPlan, progress: Progress) -> Callable[[Weight], None]:
-    """What is called with each weight that has been stored, and says how many there are still to come."""
+    """Return a function to call with each weight that has been stored, which reports progress in parameters."""
     stage = "rounding weights" if plan.schemes else "preparing weights"
     done = 0
 
@@ -59,15 +60,21 @@ def stored_counter(checkpoint: Checkpoint, plan: RoundingPlan, progress: Progres
 
 
 def read_calibration(checkpoint: Checkpoint, given: str | None, progress: Progress) -> Calibration | None:
-    """The calibration that a recipe names: a file of text or moments, ``none``, or None for the built-in text.
+    """Return the calibration that a recipe asks for, or None if it asks for none.
+
+    Args:
+        checkpoint: the original weights.
+        given: a text file, a saved calibration (``.npz``), ``none``, or None for the built-in text.
+        progress: called as the work proceeds.
 
     Raises:
-        UsageError: the file cannot be read.
+        ModelError: the saved calibration is damaged, or the checkpoint is.
+        UsageError: the text file cannot be read or is empty.
     """
     if given == "none":
         return None
     manifest = read_json(checkpoint.path / NAME)
-    # With what is derived from the source in the store, so that it goes when the source goes; else with all others.
+    # Beside other data derived from the source, so that it is removed together with the source.
     digest = manifest.get("digest") if isinstance(manifest, dict) else None
     kept = derived_folder("core", str(digest or "calibration"), "calibration")
     if given is None:
@@ -83,7 +90,11 @@ def read_calibration(checkpoint: Checkpoint, given: str | None, progress: Progre
 
 
 def make_plan(checkpoint: Checkpoint, schemes: Mapping[str, Scheme], calibration: Calibration | None) -> RoundingPlan:
-    """Complete the schemes by what the calibration found, balanced where a division of the inputs costs nothing."""
+    """Return the plan for the given schemes.
+
+    With a calibration it contains the importance of all inputs, and 4-bit weights are balanced where dividing their
+    inputs costs nothing: after a norm, and in the down projection.
+    """
     if calibration is None:
         return RoundingPlan(schemes=schemes)
     importance = {weight.name: calibration.of(weight) for weight in (*checkpoint.linear, checkpoint.head)}
@@ -94,7 +105,7 @@ def make_plan(checkpoint: Checkpoint, schemes: Mapping[str, Scheme], calibration
                 importance[weight.name] = importance[weight.name].balanced()
         balance = importance[layer.down.name].balance
         if balance is not None:
-            # What the inputs of down are divided by goes into the rows of up, whose outputs they are.
+            # The inputs of down are gate * up, so its balance divides the rows of up; those of gate stay.
             factors[layer.gate_up.name] = np.concatenate([np.ones_like(balance), 1 / balance])
     return RoundingPlan(schemes=schemes, importance=importance, factors=factors)
 
@@ -102,7 +113,15 @@ def make_plan(checkpoint: Checkpoint, schemes: Mapping[str, Scheme], calibration
 def layers_kept_at_8_bits(
     checkpoint: Checkpoint, scheme: Scheme, ratio: float, calibration: Calibration | None, progress: Progress
 ) -> Iterator[Weight]:
-    """Layers that would lose the largest share of their output, until the others are a ``ratio`` of all weights."""
+    """Yield the weights to keep at 8 bits, those with the largest relative output error first.
+
+    Args:
+        checkpoint: the original weights.
+        scheme: the scheme of the other linear layers.
+        ratio: the share of the linear layers' parameters that get ``scheme``, between 0 and 1.
+        calibration: weighs the errors; None if all inputs count the same.
+        progress: called as the work proceeds.
+    """
     weights = list(checkpoint.linear)
     suffering: dict[str, float] = {}
     for index, weight in enumerate(weights):

@@ -1,7 +1,7 @@
-"""Which inputs of each linear layer matter, by running the model on some text.
+"""Calibration: measure which inputs of each linear layer matter by running the model on a text.
 
-The reference's forward pass goes through the layers one by one, so one layer's weights are in use at a time, and
-what is kept is an :class:`Importance` of each: some tens of megabytes for Phi-3-mini.
+The reference forward pass uses the weights of one layer at a time. The result is an :class:`Importance` for each
+linear layer, together some tens of megabytes for Phi-3-mini.
 """
 
 from __future__ import annotations
@@ -31,26 +31,33 @@ from .importance import Importance, observe
 logger = logging.getLogger("phi3_core")
 
 LONGEST_PIECE = 512
-"""A user's text is read in pieces of this many tokens, and as many of them as ``MOST_TOKENS`` holds."""
+"""Length in tokens of the sequences that a user's text is split into."""
 MOST_TOKENS = 4096
+"""Tokens of a user's text that are used."""
 
 
 @frozen(kw_only=True, eq=False)
 class Calibration:
-    """The importance of the inputs of linear layers."""
+    """The importance of the inputs of all linear layers."""
 
     by_name: Mapping[str, Importance] = field(repr=False)
-    """By the weight's name."""
+    """The importance by the weight's name."""
     tokens: int
+    """Tokens of the calibration text."""
 
     def of(self, weight: Weight) -> Importance:
+        """Return the importance of a weight's inputs.
+
+        Raises:
+            ModelError: the calibration is of another model.
+        """
         importance = self.by_name.get(weight.name)
         if importance is None or importance.moments.shape != (weight.shape[1],):
             raise ModelError(f"the calibration is of another model: it does not fit {weight.name}")
         return importance
 
     def save(self, path: Path) -> None:
-        """As a ``.npz`` file, which appears only when it is whole."""
+        """Write the calibration to a ``.npz`` file, which is replaced only when the new one is complete."""
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         arrays: dict[str, Any] = {"tokens": np.int64(self.tokens)}
         for name, importance in self.by_name.items():
@@ -61,11 +68,16 @@ class Calibration:
             np.savez(file, **arrays)
         try:
             partial.replace(path)
-        except PermissionError:  # Windows, where another process reads what is there already
+        except PermissionError:  # on Windows, if another process has the existing file open
             partial.unlink()
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
+        """Read a calibration that :meth:`save` wrote.
+
+        Raises:
+            ModelError: the file is damaged, or not a calibration.
+        """
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
@@ -91,7 +103,12 @@ def _importances(arrays: Mapping[str, npt.NDArray[Any]]) -> Iterator[tuple[str, 
 def calibrate(
     checkpoint: Checkpoint, sequences: Sequence[Sequence[int]], *, progress: Progress | None = None
 ) -> Calibration:
-    """Run the model on sequences of token ids and look at what each linear layer is given."""
+    """Run the model on sequences of token ids and measure the inputs of each linear layer.
+
+    Raises:
+        ModelError: the inputs of a layer are not finite.
+        UsageError: there are no tokens.
+    """
     tokens = sum(len(sequence) for sequence in sequences)
     if not tokens:
         raise UsageError("a calibration needs some text")
@@ -107,9 +124,12 @@ def calibrate(
 
 
 def calibration_ids(checkpoint: Checkpoint, text: str | None = None) -> list[list[int]]:
-    """Token ids of the built-in text, or of the user's, by the checkpoint's own tokenizer.
+    """Return the token ids of ``text``, or of the built-in text, as sequences.
 
-    Of the built-in text large models read only the beginning of each piece: all that takes them minutes adds little.
+    Large models use only the beginning of each piece of the built-in text: the rest takes minutes and adds little.
+
+    Raises:
+        ModelError: the tokenizer cannot be read.
     """
     tokenizer = read_tokenizer(checkpoint.path)
     if text is None:
@@ -120,7 +140,11 @@ def calibration_ids(checkpoint: Checkpoint, text: str | None = None) -> list[lis
 
 
 def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
-    """The ``tokenizer.json`` beside the weights."""
+    """Read ``tokenizer.json`` from a checkpoint folder.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
     path = folder / "tokenizer.json"
     try:
         return tokenizers.Tokenizer.from_file(str(path))
@@ -131,10 +155,20 @@ def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
 def calibration_for(
     checkpoint: Checkpoint, *, text: str | None = None, cache: Path | None = None, progress: Progress | None = None
 ) -> Calibration:
-    """The calibration over the built-in text or the user's, kept in the folder ``cache`` if one is given.
+    """Return the calibration of a checkpoint, from the cache if possible.
 
-    The file's name tells the text and the weights apart: it hashes the ids, ``config.json``, and the size and time
-    of the weights' files.
+    The cache key is a hash of the token ids, of ``config.json``, and of the sizes and modification times of the
+    weight files.
+
+    Args:
+        checkpoint: the original weights.
+        text: the calibration text; None for the built-in one.
+        cache: the folder to keep the calibration in; None to keep none.
+        progress: called as the work proceeds.
+
+    Raises:
+        ModelError: the checkpoint is damaged.
+        UsageError: the text is empty.
     """
     sequences = calibration_ids(checkpoint, text)
     if cache is None:

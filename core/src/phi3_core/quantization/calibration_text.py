@@ -1,6 +1,6 @@
-"""The text that calibration reads unless the user gives one: what assistants are asked for, in small pieces.
+"""The built-in calibration text: short pieces of what assistants are asked for.
 
-It was written for this project. The text that quality is judged by is another one, ``evaluation_text.py``.
+It was written for this project. The evaluation text is another one (``evaluation/text.py``).
 """
 
 CALIBRATION_TEXT = (
@@ -80,4 +80,4 @@ El tren de las siete pasa sin detenerse, pero el perro de la estación lo saluda
 今天的天气很好,我们去公园散步吧。
 """,
 )
-"""Read as separate sequences: every piece starts at position 0, as a prompt does."""
+"""Separate sequences: every piece starts at position 0, as a prompt does."""

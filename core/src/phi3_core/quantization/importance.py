@@ -1,17 +1,18 @@
-"""What matters to a linear layer: how large its inputs are, how they move together, and how they can be balanced.
+"""Importance: second moments and principal directions of a linear layer's inputs, and the balance of its channels.
 
-``moments`` says how much each input's weights matter by themselves. Two refinements use the same calibration:
+The second moments weigh the rounding error of each input channel. Two refinements use the same calibration:
 
-*Feedback.* Inputs move together along a few directions. If ``h`` are the moments, their normalized covariance is
-modelled as ``diag(d) + V V'`` with few columns in ``V``. What rounding has changed along these directions so far is
-undone by shifting the weights that are still to be rounded, as OBQ and GPTQ do with the full covariance (Frantar et
-al., 2022), at a few dozen operations a weight. Calibration texts are short, so ``V V'`` is taken with a tenth of its
-size and ``d`` is not let under three tenths: on another text the full covariance does harm.
+*Feedback.* Inputs are correlated along a few directions, so the covariance of the inputs, each divided by its root
+mean square, is modelled as ``diag(d) + V V'`` with few columns in ``V``. The error that rounding has made along these
+directions so far is compensated in the weights that are still to be rounded, as OBQ and GPTQ do with the full
+covariance (Frantar et al., 2022), at a few dozen operations per weight. Because calibration texts are short, ``V V'``
+is multiplied by 0.1 and ``d`` is at least 0.3: without this, results on other texts get worse.
 
-*Balance.* Multiplying an input's weights by a factor and dividing the input by it changes nothing but the rounding:
-weights of important inputs become large in their group and are rounded finer (AWQ, Lin et al., 2023). The division
-costs nothing where a norm feeds the layer, for it goes into the norm's weights. AWQ searches the best power of the
-inputs' magnitude for each layer; a fixed one did as well on other texts (``docs/decisions/0008``), and costs nothing.
+*Balance.* Multiplying the weights of an input channel by a factor and dividing the input by it changes only the
+rounding: the weights of important channels become large in their group and are rounded more finely (AWQ, Lin et al.,
+2023). The division is free where a norm precedes the layer, because it can be applied to the norm's weights. AWQ
+searches a power of the input magnitude for each layer; a fixed power, which needs no search, was as good on other
+texts (``docs/decisions/0008``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from phi3_core.checkpoint.safetensors import Floats
 
 DIRECTIONS = 32
 _FEW = 16 * DIRECTIONS
-"""From fewer tokens than this, directions are those of the text rather than of the model, and do not help."""
+"""With fewer tokens than this, the directions fit the text rather than the model and do not help."""
 _POWER = np.float32(0.3)
 _TRUST = np.float32(0.1)
 _FLOOR = np.float32(0.3)
@@ -32,17 +33,20 @@ _PASSES = 2
 
 @frozen(kw_only=True, eq=False)
 class Importance:
-    """Of the inputs of one linear layer."""
+    """The importance of the inputs of one linear layer."""
 
     moments: Floats = field(repr=False)
-    """``E[x^2]``, ``[inputs]``."""
+    """Second moments ``E[x^2]``, ``[inputs]``."""
     directions: Floats | None = field(default=None, repr=False)
     """``V``, ``[inputs, directions]``, in units of each input's root mean square."""
     balance: Floats | None = field(default=None, repr=False)
-    """Factors on each input's weights, ``[inputs]``; whoever uses the rounded weights divides the inputs by them."""
+    """Factors of the input channels' weights, ``[inputs]``; the layer's inputs have to be divided by them."""
 
     def balanced(self, balance: Floats | None = None) -> Importance:
-        """With a balance: the one given, or a power of the inputs' root mean squares, 1 in the geometric mean."""
+        """Return a copy with the given balance.
+
+        The default is a power of the inputs' root mean squares, with a geometric mean of 1.
+        """
         if balance is None:
             balance = Importance(moments=self.moments).weights ** (_POWER / 2)
             balance /= np.exp(np.log(balance).mean())
@@ -50,8 +54,8 @@ class Importance:
 
     @property
     def weights(self) -> Floats:
-        """How much the squared error of each (balanced) weight counts, on average 1 before balancing."""
-        # Inputs that were never active still count a little: other text may use them.
+        """Factors of each (balanced) weight's squared error, ``[inputs]``; their mean is about 1 without a balance."""
+        # Inputs that were never active get a small factor: other texts may use them.
         mean = np.float32(self.moments.mean())
         weights: Floats = self.moments / mean if mean > 0 else np.ones_like(self.moments)
         weights += np.float32(1e-3)
@@ -61,7 +65,13 @@ class Importance:
 
 
 def observe(inputs: Floats) -> Importance:
-    """From a layer's inputs, ``[tokens, inputs]``; the directions by subspace iteration (Halko et al., 2011)."""
+    """Return the importance of a layer's inputs.
+
+    The directions are computed by subspace iteration (Halko et al., 2011); they are None if there are too few tokens.
+
+    Args:
+        inputs: ``[tokens, inputs]``.
+    """
     tokens, width = inputs.shape
     moments = np.einsum("ti,ti->i", inputs, inputs) / np.float32(tokens)
     if tokens < _FEW or width <= DIRECTIONS:
@@ -72,34 +82,39 @@ def observe(inputs: Floats) -> Importance:
         basis, _ = np.linalg.qr(normed.T @ (normed @ basis))
     _, sizes, turn = np.linalg.svd(normed @ basis, full_matrices=False)
     directions = (basis @ turn[:DIRECTIONS].T) * sizes[:DIRECTIONS]
-    # As precise as they are kept, so that a calibration that was found again gives the same weights.
+    # Rounded as in the saved file, so that a calibration from the cache gives the same weights.
     return Importance(moments=moments, directions=directions.astype(np.float16).astype(np.float32))
 
 
 @frozen(kw_only=True, eq=False)
 class Step:
-    """A run of inputs that is rounded together."""
+    """Consecutive input channels that are rounded together."""
 
     inputs: slice
     pull: Floats
-    """``[directions, inputs]``: the shift of weights that best undoes a change along the directions."""
+    """``[directions, inputs]``: maps the error along the directions to the shift of the weights that compensates it."""
     push: Floats
-    """``[inputs, directions]``: the change along the directions that an error of the weights makes."""
+    """``[inputs, directions]``: maps rounding errors of the weights to the error along the directions."""
 
 
 @frozen(kw_only=True, eq=False)
 class Feedback:
-    """Steps from the first input to the last, and what each weight's own error counts."""
+    """How rounding errors are compensated in the weights of later input channels."""
 
     steps: tuple[Step, ...]
+    """Steps from the first input channel to the last."""
     weights: Floats
+    """Factors of each weight's squared error, ``[inputs]``, given that later steps compensate it."""
 
 
 def plan_feedback(importance: Importance, size: int) -> Feedback:
-    """Steps of ``size`` inputs.
+    """Return feedback in steps of ``size`` inputs.
 
-    With ``s`` the change along the directions so far, the shift ``e`` of the remaining weights ``R`` that minimizes
-    ``e' D e + |s + V' e|^2`` is ``-D^-1 V (1 + V' D^-1 V)^-1 s``, the products taken over ``R``.
+    With ``s`` the error along the directions so far, the shift ``e`` of the remaining weights ``R`` that minimizes
+    ``e' D e + |s + V' e|^2`` is ``-D^-1 V (1 + V' D^-1 V)^-1 s``, where the products are over ``R``.
+
+    Raises:
+        ValueError: the importance has no directions.
     """
     if importance.directions is None:
         raise ValueError("feedback needs directions")

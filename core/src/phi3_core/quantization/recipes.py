@@ -1,4 +1,4 @@
-"""From a recipe to a plan, for backends that round linear layers to one scheme and what lies around them to 8 bits."""
+"""Recipes and their plans: one scheme for linear layers, 8 bits for the embedding and the output layer."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .scales import Scheme
 
 @frozen(kw_only=True)
 class RoundingSettings:
-    """A recipe with every choice made."""
+    """A recipe with all defaults filled in."""
 
     linear: Scheme | None
-    """For the decoder's linear layers; None keeps everything in half precision."""
+    """The scheme of the decoder's linear layers; None keeps all weights in float16."""
     ratio: float
-    """The share of the linear layers' weights that keep that scheme; the others get 8 bits."""
+    """The share of the linear layers' parameters that get this scheme, between 0 and 1; the others get 8 bits."""
     calibration: str | None
-    """A file, ``none``, or None for the built-in text."""
+    """A file, ``none``, or None for the built-in text; see :func:`~.bit_allocation.read_calibration`."""
 
     def plan(
         self,
@@ -34,10 +34,17 @@ class RoundingSettings:
         int8_scheme: Callable[[Weight], Scheme],
         progress: Progress,
     ) -> RoundingPlan:
-        """Give ``outer`` weights 8 bits, and the linear layers beyond the ratio that suffer most.
+        """Return the rounding plan of a checkpoint.
+
+        Args:
+            checkpoint: the original weights.
+            outer: weights that always get 8 bits, such as the embedding and the output layer.
+            int8_scheme: returns the 8-bit scheme of a weight.
+            progress: called as the work proceeds.
 
         Raises:
-            UsageError: the calibration cannot be read.
+            ModelError: the saved calibration is damaged.
+            UsageError: the calibration text cannot be read.
         """
         low = self.linear
         if low is None:
@@ -52,10 +59,10 @@ class RoundingSettings:
 
 
 def check_extra(backend: str, recipe: Recipe, known: Collection[str] = ("calibration", "exporter")) -> None:
-    """Refuse settings that are not ``known``, and an exporter that there is not.
+    """Check the backend-specific settings of a recipe.
 
     Raises:
-        UsageError: naming it.
+        UsageError: a setting is not ``known``, or there is no such exporter.
     """
     unknown = set(recipe.extra) - set(known)
     if unknown:
@@ -68,15 +75,19 @@ def check_extra(backend: str, recipe: Recipe, known: Collection[str] = ("calibra
 
 
 def wants_reference(recipe: Recipe) -> bool:
-    """Whether the recipe asks for the reference exporter."""
+    """Return whether a recipe asks for the reference exporter."""
     return recipe.extra.get("exporter") == "reference"
 
 
 def check_recipe(recipe: Recipe, *, grouped: Collection[str]) -> None:
-    """Refuse a ratio where nothing gets 4 bits, and groups in a precision that is not one of the ``grouped``.
+    """Check the ratio and the group size of a recipe.
+
+    Args:
+        recipe: the recipe.
+        grouped: the precisions that support groups.
 
     Raises:
-        UsageError: naming it.
+        UsageError: there is a ratio without int4, or a group size with a precision that does not support groups.
     """
     if recipe.precision != "int4" and recipe.ratio != 1:
         raise UsageError(f"a ratio of {recipe.ratio} needs int4: it is the share of layers that get 4 bits")
@@ -85,10 +96,10 @@ def check_recipe(recipe: Recipe, *, grouped: Collection[str]) -> None:
 
 
 def check_even_inputs(weights: Iterable[Weight]) -> None:
-    """Refuse weights that cannot be packed two a byte along their inputs.
+    """Check that 4-bit integers of the weights can be packed in pairs along the inputs.
 
     Raises:
-        UsageError: naming the first.
+        UsageError: a weight has an odd number of inputs.
     """
     for weight in weights:
         if weight.shape[1] % 2:
@@ -96,6 +107,6 @@ def check_even_inputs(weights: Iterable[Weight]) -> None:
 
 
 def fitting_group_size(weights: Iterable[Weight], sizes: Sequence[int]) -> int | None:
-    """The first of ``sizes`` that divides the inputs of all ``weights``, if one does."""
+    """Return the first of ``sizes`` that divides the number of inputs of all ``weights``, or None."""
     widths = {weight.shape[1] for weight in weights}
     return next((size for size in sizes if not any(width % size for width in widths)), None)

@@ -1,4 +1,4 @@
-"""Whether disk and memory suffice, said with the figures before the work begins."""
+"""Checks for sufficient disk space and memory before quantization starts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from phi3_core.values import Source
 
 
 def check_room(output: Path, *, size: int, memory: int, margin: int = 0) -> None:
-    """Refuse to quantize into ``output`` without room for it. All figures are bytes.
+    """Check that quantization has enough disk space and memory. All sizes are in bytes.
 
     Args:
-        output: a folder on the disk that is written to.
-        size: of the finished model.
-        memory: what the work takes at its peak.
-        margin: what is to be free beyond that.
+        output: a folder on the disk to write to.
+        size: the size of the quantized model.
+        memory: the peak memory of quantization.
+        margin: disk space to keep free in addition.
 
     Raises:
         DiskFullError: too little of the disk is free.
@@ -32,15 +32,21 @@ def check_room(output: Path, *, size: int, memory: int, margin: int = 0) -> None
 
 
 def rounding_memory(checkpoint: Checkpoint) -> int:
-    """Bytes that calibrating and rounding take at their peak.
+    """Return the peak memory of calibration and rounding in bytes.
 
-    Measured: the runtime, some copies of the largest matrix's blocks, and the activations of calibration.
+    The figures are measured: the runtime, copies of some blocks of the largest matrix, and calibration's activations.
     """
     return (600 << 20) + 8 * max(weight.raw.size for weight in checkpoint.linear)
 
 
 def check_room_for_reference(source: Source, output: Path, *, disk: float, memory: float) -> None:
-    """Refuse to run a reference exporter, which takes ``disk`` and ``memory`` times what the original weights take.
+    """Check that a reference exporter has enough disk space and memory.
+
+    Args:
+        source: the original weights.
+        output: a folder on the disk to write to.
+        disk: disk space as a multiple of the weights' size.
+        memory: memory as a multiple of the weights' size.
 
     Raises:
         DiskFullError: too little of the disk is free.

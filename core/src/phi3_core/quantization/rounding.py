@@ -1,8 +1,7 @@
-"""Rounding weights to 4 or 8 bits, row by row, so that the layer's output changes least.
+"""Round weights to 4 or 8 bits so that the error of the layer's output is small.
 
-Each group's scale is searched for (``scales.py``), errors count by how much their inputs matter, and what is known
-about how inputs move together shifts the weights of later groups by what earlier ones lost (``importance.py``).
-A block of rows is worked on at a time, small enough for the cache and for the memory of a small machine.
+The scale of each group is searched (``scales.py``), errors are weighted by the importance of their inputs, and errors
+of earlier groups are compensated in later ones (``importance.py``). Rows are processed in blocks that fit the cache.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ class Rounded:
 
     scheme: Scheme
     values: Integers
-    """``[rows, inputs]``, one integer a byte: int8 if symmetric, else uint8. Packed ones are uint8, two a byte."""
+    """``[rows, inputs]``: int8 if symmetric, else uint8. If packed: uint8, ``[rows, inputs / 2]``."""
     scales: npt.NDArray[np.float16]
-    """``[rows, groups]``; those of int4 may be negative, so that the largest weight can be -8 times its scale."""
+    """``[rows, groups]``; negative for some int4 groups, so that their largest weight can be -8 times the scale."""
     zeros: npt.NDArray[np.uint8] | None
-    """``[rows, groups]``, or None if symmetric."""
+    """Zero points, ``[rows, groups]``; None if symmetric."""
 
     def dequantize(self) -> Floats:
-        """``[rows, inputs]``, as a backend reads it."""
+        """Return the dequantized weights, ``[rows, inputs]``."""
         grouped = self.values.reshape(*self.scales.shape, -1).astype(np.float32)
         if self.zeros is not None:
             grouped -= self.zeros[..., None]
@@ -52,7 +51,11 @@ class Rounded:
 
 
 def check_group_size(weight: Weight, scheme: Scheme) -> None:
-    """Groups have to fill a row; what does not fit is said with the figures."""
+    """Check that the group size divides the number of inputs.
+
+    Raises:
+        UsageError: it does not.
+    """
     inputs, size = weight.shape[1], scheme.group_size
     if size == -1:
         return
@@ -73,11 +76,20 @@ def round_blocks(
     pack: bool = False,
     workers: int | None = None,
 ) -> Iterator[tuple[slice, Rounded]]:
-    """Round a weight, a block of rows at a time and in order; threads work ahead by two blocks each.
+    """Round a weight in parallel, yielding each block of rows in order.
 
-    Without ``importance`` every input counts the same. With a balance, what comes out is the balanced weight.
-    ``factors`` on the outputs, ``[outputs]``, are taken into the weights before they are rounded.
-    With ``pack`` integers of four bits come two a byte (:func:`pack_nibbles`), which the threads then share too.
+    Args:
+        weight: ``[outputs, inputs]``.
+        scheme: what to round to.
+        importance: the importance of the inputs; None if all count the same. With a balance, the balanced weight is
+            rounded.
+        factors: factors of the rows, ``[outputs]``, applied before rounding.
+        pack: whether to pack 4-bit integers (:func:`pack_nibbles`).
+        workers: number of threads; by default that of the processors, at most 8.
+
+    Raises:
+        ModelError: the weight has values that are not finite.
+        UsageError: the group size does not divide the number of inputs.
     """
     check_group_size(weight, scheme)
     workers = workers or min(8, os.cpu_count() or 1)
@@ -105,19 +117,25 @@ def round_blocks(
 
 
 def round_rows(values: Floats, scheme: Scheme, importance: Importance | None = None) -> Rounded:
-    """Round some rows, ``[rows, inputs]``; the values themselves are left alone."""
+    """Round some rows, ``[rows, inputs]``, without changing ``values``."""
     return _Rounder(scheme, values.shape[1], importance)(values.copy())
 
 
 def relative_output_error(values: Floats, rounded: Rounded, importance: Importance | None = None) -> float:
-    """The share of the layer's output, squared, that rounding these rows is expected to lose."""
+    """Return the expected squared error of the output, relative to the expected square of the output.
+
+    Args:
+        values: rows before rounding, ``[rows, inputs]``.
+        rounded: the same rows after rounding.
+        importance: the importance of the inputs; None if all count the same.
+    """
     weights = (importance or _alike(values.shape[1])).weights
     whole = _weighted_sum(values, weights)
     return _weighted_sum(rounded.dequantize() - values, weights) / whole if whole else 0.0
 
 
 class _Rounder:
-    """What all rows of a weight have in common."""
+    """Rounds blocks of rows of one weight."""
 
     def __init__(self, scheme: Scheme, inputs: int, importance: Importance | None) -> None:
         self.scheme = scheme
@@ -125,7 +143,7 @@ class _Rounder:
         self.weights = self.importance.weights
         self.feedback: Feedback | None = None
         self.elements = _AT_ONCE
-        """How many weights to give at a time."""
+        """Elements of a block."""
         if self.importance.directions is not None and scheme.bits == 4:
             size = inputs // scheme.groups(inputs)
             step = next(each for each in range(min(size, _LONGEST_STEP), 0, -1) if size % each == 0)
@@ -133,7 +151,7 @@ class _Rounder:
             self.elements = _AT_ONCE_IN_STEPS
 
     def __call__(self, values: Floats) -> Rounded:
-        """Round rows, which may be changed."""
+        """Round some rows. May change ``values``."""
         if self.importance.balance is not None:
             values *= self.importance.balance
         rows, inputs = values.shape
@@ -152,12 +170,12 @@ class _Rounder:
 
 
 def _alike(inputs: int) -> Importance:
-    """Every input counts the same."""
+    """Return an importance with which all inputs count the same."""
     return Importance(moments=np.ones(inputs, np.float32))
 
 
 def _round_at_once(values: Floats, weights: Floats, result: Rounded) -> None:
-    """All groups of some rows together."""
+    """Round all groups of some rows together."""
     rows, groups = result.scales.shape
     shaped, integers = values.reshape(rows, groups, -1), result.values.reshape(rows, groups, -1)
     blocks = math.ceil(values.size / _CACHED)
@@ -168,7 +186,7 @@ def _round_at_once(values: Floats, weights: Floats, result: Rounded) -> None:
 
 
 def _round_in_steps(values: Floats, feedback: Feedback, result: Rounded) -> None:
-    """Group after group, and step after step within long groups, each shifted by what was lost before."""
+    """Round one step after another, each shifted to compensate the errors of those before it."""
     rows, groups = result.scales.shape
     size = values.shape[1] // groups
     block_rows = max(1, _CACHED // size)
@@ -201,7 +219,10 @@ def _keep(result: Rounded, found: Scales, rows: slice, groups: slice = slice(Non
 
 
 def _matmul(left: Floats, right: Floats) -> Floats:
-    """A product in slices that OpenBLAS works on in the calling thread: the rows are shared among threads already."""
+    """Return a product, computed in slices small enough for OpenBLAS to stay in the calling thread.
+
+    The blocks of rows are divided among threads already.
+    """
     rows = max(1, (1 << 18) // right.size)
     whole = len(left) // rows * rows
     if whole == 0:
@@ -218,8 +239,17 @@ def _weighted_sum(values: Floats, weights: Floats) -> float:
 
 
 def pack_nibbles(values: Integers) -> npt.NDArray[np.uint8]:
-    """Two 4-bit integers a byte along the inputs, the first one low, negative ones in two's complement."""
+    """Pack pairs of 4-bit integers along the inputs into bytes.
+
+    The first of a pair is in the low half of the byte; negative ones are in two's complement.
+
+    Args:
+        values: ``[rows, inputs]``, with an even number of inputs.
+
+    Returns:
+        ``[rows, inputs / 2]``.
+    """
     pairs: npt.NDArray[np.uint16] = np.ascontiguousarray(values).view("<u2")
     packed = pairs & 0x0F0F
     packed |= packed >> 4
-    return packed.astype(np.uint8)  # the lower byte of each
+    return packed.astype(np.uint8)  # the low byte of each

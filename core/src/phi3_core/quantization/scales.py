@@ -1,14 +1,14 @@
-"""The search for the scale of each group of weights.
+"""Search for the scale of each group of weights.
 
-A group is a run of weights of one output that share a scale ``s`` (and, asymmetric, a zero point ``z``): weight
-``w`` becomes the integer ``q`` and is read as ``s * (q - z)``. What matters is not the error of the weights but
-that of the layer's output. With inputs ``x`` it is ``sum (w - s (q - z)) x``, and if inputs are uncorrelated its
-expected square is ``sum h (w - s (q - z))^2`` with ``h = E[x^2]``.
+A group consists of consecutive weights of one output that share a scale ``s`` and, if asymmetric, a zero point ``z``:
+a weight ``w`` is stored as the integer ``q`` and dequantized to ``s * (q - z)``. The search minimizes the error of the
+layer's output. With inputs ``x`` this error is ``sum (w - s (q - z)) x``; if inputs are uncorrelated, its expected
+square is ``sum h (w - s (q - z))^2`` with ``h = E[x^2]``.
 
-For given integers ``d = q - z`` the best scale is the regression ``s = sum(h d w) / sum(h d^2)``, and it lowers the
-squared error by ``sum(h d w)^2 / sum(h d^2)``. So the search tries some scales, rounds, and keeps the integers whose
-regression explains most, together with that regression. Rounding once more to it gains 3 % of the squared error in
-groups of 32 and 1 to 2 % in longer ones; it takes a third of the time, and groups of 64 to 128 go without.
+For given integers ``d = q - z`` the best scale is the regression ``s = sum(h d w) / sum(h d^2)``, which reduces the
+squared error by ``sum(h d w)^2 / sum(h d^2)``. The search rounds with several scales and keeps the integers and the
+regression with the largest reduction. Rounding again with that regression reduces the squared error by another 3 % in
+groups of 32 and by 1 to 2 % in longer ones. It takes a third of the time and is skipped for groups of 64 to 128.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ Integers = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 
 _SHORT, _LONG = 64, 256
 _FACTORS = {4: (0.9, 0.99), 8: (1.0,)}
-"""Scales tried, as factors of the one at which the largest weight just fits."""
+"""Scales to try, by bits, as factors of the scale at which the largest weight just fits."""
 _LONG_FACTORS = {4: (0.66, 0.78, 0.9, 1.02), 8: (1.0,)}
-"""The same from ``_LONG`` weights a group on: their largest one stands further out."""
+"""The same for groups of at least ``_LONG`` weights, in which the largest weight is more of an outlier."""
 _EXTREMES = np.maximum, np.minimum
 _TINY = np.float32(1e-30)
 
 
 @frozen(kw_only=True)
 class Scheme:
-    """What weights are rounded to."""
+    """A quantization scheme: bits, symmetry and group size."""
 
     bits: int = field(validator=validators.in_((4, 8)))
     symmetric: bool = True
-    """Signed integers around zero; else unsigned ones with a zero point."""
+    """Whether integers are signed, without a zero point; else they are unsigned, with one."""
     group_size: int = field(default=-1, validator=validators.instance_of(int))
-    """Inputs that share a scale; -1 is one scale for each output."""
+    """Inputs that share a scale; -1 for one scale per output channel."""
 
     def groups(self, inputs: int) -> int:
+        """Return the number of groups in a row of ``inputs`` weights."""
         return 1 if self.group_size == -1 else inputs // self.group_size
 
     @property
@@ -55,29 +56,35 @@ class Scheme:
 
 @frozen(kw_only=True, eq=False)
 class Scales:
-    """What some groups of rows are read with."""
+    """Scales and zero points of the groups of some rows."""
 
     scheme: Scheme
     stored: npt.NDArray[np.float16]
-    """``[rows, groups]``"""
+    """Scales, ``[rows, groups]``."""
     zeros: Floats | None
-    """``[rows, groups]``, or None if symmetric."""
+    """Zero points, ``[rows, groups]``; None if symmetric."""
 
     def round(self, values: Floats, rounded: Floats, integers: Integers) -> None:
-        """Round ``[rows, groups, run]`` to the integers and, in ``rounded``, to the integers less their zero points."""
+        """Round weights with these scales.
+
+        Args:
+            values: the weights, ``[rows, groups, size]``; ``size`` may be part of a group.
+            rounded: the result, the integers minus their zero points, in float32.
+            integers: the result, the integers.
+        """
         inverse = _inverse(self.stored.astype(np.float32))
         _round(values, inverse, self.zeros, self.scheme, rounded)
         np.copyto(integers, _with_zeros(rounded, self.zeros), casting="unsafe")
 
 
 def search(values: Floats, weights: Floats, scheme: Scheme, integers: Integers | None = None) -> Scales:
-    """Find scales for some rows, ``[rows, groups, size]``, few enough to stay in the cache through all passes.
+    """Return the best scales found for some rows, which should fit the cache.
 
     Args:
-        values: the weights.
-        weights: how much each one's squared error counts, ``[groups, size]``.
+        values: the weights, ``[rows, groups, size]``.
+        weights: factors of each weight's squared error, ``[groups, size]``.
         scheme: what to round to.
-        integers: where those that go with the scales are written, shaped as the values, if they are wanted.
+        integers: an array of the shape of ``values`` to store the integers in, if wanted.
     """
     unit, zeros = _just_fitting(values, scheme)
     best = _Best(values, weights, scheme, integers)
@@ -93,13 +100,13 @@ def search(values: Floats, weights: Floats, scheme: Scheme, integers: Integers |
         best.attempt(_inverse(best.scales), None)
     found = Scales(scheme=scheme, stored=best.scales.astype(np.float16), zeros=best.zeros)
     if integers is not None and scheme.bits == 8:
-        # So fine that the rounding of the scales to half precision counts: integers are rounded to those.
+        # At 8 bits the rounding of the scales to float16 matters, so the integers are rounded with the stored scales.
         found.round(values, best.rounded, integers)
     return found
 
 
 class _Best:
-    """The best of several attempts, group by group. Those of one thread use the same memory."""
+    """The best of several attempts for each group. Instances of one thread share their memory."""
 
     scales: Floats
     """Regressions, ``[rows, groups]``."""
@@ -111,7 +118,7 @@ class _Best:
         self.rounded, self.weighted = scratch_buffer("search", 2 * values.size).reshape(2, *values.shape)
 
     def attempt(self, inverse: Floats, zeros: Floats | None) -> None:
-        """Round with the inverses of some scales, and keep what explains more than the attempts before."""
+        """Round with the given inverse scales and keep the groups in which this reduces the error most so far."""
         _round(self.values, inverse, zeros, self.scheme, self.rounded)
         np.multiply(self.rounded, self.weights, out=self.weighted)
         along, across = _dot(self.weighted, self.values), _dot(self.weighted, self.rounded)
@@ -132,7 +139,7 @@ class _Best:
 
 
 def _just_fitting(values: Floats, scheme: Scheme) -> tuple[Floats, Floats | None]:
-    """The scales, and asymmetric the zero points, at which each group's largest weight just fits."""
+    """Return the scales (and zero points, if asymmetric) at which the largest weight of each group just fits."""
     low, high = scheme.limits
     starts = np.arange(0, values.size, values.shape[2])  # reduceat is twice as fast on short groups as max(axis=2)
     most, least = (each.reduceat(values.reshape(-1), starts).reshape(values.shape[:2]) for each in _EXTREMES)
@@ -146,14 +153,14 @@ def _just_fitting(values: Floats, scheme: Scheme) -> tuple[Floats, Floats | None
 
 
 def _round(values: Floats, inverse: Floats, zeros: Floats | None, scheme: Scheme, rounded: Floats) -> None:
-    """Round ``[rows, groups, run]`` to the scheme's integers less their zero points."""
+    """Round ``[rows, groups, size]`` to the scheme's integers minus their zero points."""
     low, high = scheme.limits
     np.multiply(values, inverse[..., None], out=rounded)
     np.rint(rounded, out=rounded)
     if zeros is None:
         np.clip(rounded, low, high, out=rounded)
     else:
-        np.maximum(rounded, (low - zeros)[..., None], out=rounded)  # np.clip takes twice as long over limits like these
+        np.maximum(rounded, (low - zeros)[..., None], out=rounded)  # np.clip takes twice as long with array limits
         np.minimum(rounded, (high - zeros)[..., None], out=rounded)
 
 
@@ -162,12 +169,12 @@ def _with_zeros(rounded: Floats, zeros: Floats | None) -> Floats:
 
 
 def _dot(left: Floats, right: Floats) -> Floats:
-    """Products summed over the last axis. NumPy 2 has a function of its own for it, half again as fast."""
+    """Return the dot product over the last axis. ``np.vecdot`` (NumPy 2) is half again as fast as ``einsum``."""
     dot: Floats = np.vecdot(left, right) if hasattr(np, "vecdot") else np.einsum("...i,...i", left, right)
     return dot
 
 
 def _inverse(scales: Floats) -> Floats:
-    """1 / s, and 0 for groups that are all zero, or so small that half precision knows no scale for them."""
+    """Return 1 / s, or 0 for groups that are all zero or too small for a float16 scale."""
     inverse: Floats = np.divide(1, scales, out=np.zeros_like(scales), where=np.abs(scales) > _TINY)
     return inverse

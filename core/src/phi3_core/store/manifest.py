@@ -115,7 +115,7 @@ def _misshapen(content: Any) -> str:
         return "it does not say its format"
     # The digest becomes part of the paths of folders that are deleted.
     if not _is_sha256(content.get("digest")):
-        return "its digest is none"
+        return "its digest is invalid"
     if not isinstance(content.get("files"), dict):
         return "it lists no files"
     if "backend" in content and content.get("precision") not in PRECISIONS:

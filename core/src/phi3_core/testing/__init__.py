@@ -1,1 +1,1 @@
-"""What the authors of backends test with."""
+"""Test utilities for authors of backends."""

@@ -1,4 +1,4 @@
-"""Checkpoints with random weights in the shapes of the family: tiny ones for tests, full-size ones for timings."""
+"""Phi-3 checkpoints with random weights: tiny ones for tests, full-size ones for benchmarks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TINY: Mapping[str, Mapping[str, Any]] = {
         "rope_scaling": _LONG,
     },
 }
-"""What sets each member of the family apart, at a size where its peculiarities show within 64 tokens."""
+"""Settings in which the models differ, at a size at which each of them matters within 64 tokens."""
 
 PHI_3_MINI: Mapping[str, Any] = {
     "vocab_size": 32064,
@@ -40,7 +40,7 @@ PHI_3_MINI: Mapping[str, Any] = {
     "original_max_position_embeddings": 4096,
     "sliding_window": 2047,
 }
-"""The real Phi-3-mini-4k: 3.8 billion weights, 7.6 GB on disk."""
+"""Phi-3-mini-4k in full size: 3.8 billion parameters, 7.6 GB on disk."""
 
 _BASE: Mapping[str, Any] = {
     "architectures": ["Phi3ForCausalLM"],
@@ -66,10 +66,19 @@ _NAMES = {"F16": np.float16, "F32": np.float32}
 
 
 def write_random(folder: Path, config: Mapping[str, Any], *, dtype: str = "F16", seed: int = 0) -> Path:
-    """Write ``config.json`` and ``model.safetensors``; what ``config`` leaves out is as in a tiny Phi-3.
+    """Write ``config.json`` and ``model.safetensors`` with random weights.
 
-    Matrices are normal with a variance of two over their inputs, which keeps activations near one. Tensors are
-    written one after the other, so that memory is bounded by the largest.
+    Matrices are normally distributed with a variance of 2 / inputs, which keeps activations near one. Peak memory is
+    that of the largest tensor.
+
+    Args:
+        folder: the folder to write to; created if missing.
+        config: settings that differ from those of a tiny Phi-3.
+        dtype: ``F16``, ``BF16`` or ``F32``.
+        seed: seed of the random generator.
+
+    Returns:
+        ``folder``.
     """
     complete = {**_BASE, **config, "torch_dtype": {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}[dtype]}
     random = np.random.default_rng(seed)

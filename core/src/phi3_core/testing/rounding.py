@@ -1,4 +1,4 @@
-"""A whole weight rounded in memory, to compare an engine's weights with."""
+"""Rounding of a weight in memory, to compare an engine's weights with."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from phi3_core.quantization.scales import Scheme
 
 
 def round_weight(weight: Weight, scheme: Scheme, importance: Importance | None = None) -> Rounded:
-    """Round a whole weight at once.
+    """Round a weight and return all its rows.
 
     Args:
-        weight: the weight, ``[outputs, inputs]``.
+        weight: ``[outputs, inputs]``.
         scheme: what to round to.
-        importance: how much each input counts; without it all count the same.
+        importance: the importance of the inputs; None if all count the same.
 
     Raises:
-        UsageError: the scheme's groups do not fill the rows.
         ModelError: the weight has values that are not finite.
+        UsageError: the group size does not divide the number of inputs.
     """
     parts = [part for _, part in round_blocks(weight, scheme, importance)]
     return Rounded(

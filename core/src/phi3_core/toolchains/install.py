@@ -73,9 +73,7 @@ def install(
         # Runs in the user's current folder: settings such as PIP_CONSTRAINT may be relative to it.
         outcome = process.run(command, log=log, environment=environment(), folder=None, tell=tell)
         if outcome.code:
-            raise ModelError(
-                f"{name} could not be installed: {outcome.cause}", hint=f"the installer's own words are in {log}"
-            )
+            raise ModelError(f"{name} could not be installed: {outcome.cause}", hint=f"see {log}")
         text = outcome.text
     versions: dict[str, str] = json.loads(text.splitlines()[-1])
     return versions

@@ -111,7 +111,7 @@ class Tools:
         command = [install.python(self.path), *install.FLAGS, *arguments]
         outcome = process.run(command, log=log, environment=environment, folder=folder, tell=tell)
         if outcome.code:
-            raise ModelError(f"{self.name} failed: {outcome.cause}", hint=f"its own words are in {log}")
+            raise ModelError(f"{self.name} failed: {outcome.cause}", hint=f"see {log}")
         return outcome.text
 
 

@@ -118,8 +118,9 @@ def core(session: nox.Session) -> None:
     session.run("coverage", "erase")
     _test(session, "core/tests", runner=("coverage", "run", "-m", "pytest"))
     session.run("coverage", "combine", "--quiet")
-    if not session.posargs:  # the floor is for all of the tests
-        session.run("coverage", "report", "--skip-covered")
+    # The floor is for all of the tests, on Linux: elsewhere some need what there is not, such as POSIX's signals.
+    floor = () if sys.platform == "linux" and not session.posargs else ("--fail-under", "0")
+    session.run("coverage", "report", "--skip-covered", *floor)
 
 
 @nox.session(default=False)
@@ -243,10 +244,11 @@ def whole_way(session: nox.Session) -> None:
         # The wheel is built from the sdist, so that both are known to be complete.
         session.run("python", "-m", "build", "--outdir", str(out / folder), folder, silent=True)
         (wheel,) = (out / folder).glob("*.whl")
-        names = zipfile.ZipFile(wheel).namelist()
-        if not any(name.endswith("/py.typed") for name in names):
+        with zipfile.ZipFile(wheel) as opened:
+            names = [Path(name) for name in opened.namelist()]
+        if not any(name.name == "py.typed" for name in names):
             session.error(f"{wheel.name} has no py.typed")
-        if odd := [name for name in names if "test" in Path(name).stem and "/testing/" not in name]:
+        if odd := [name for name in names if "tests" in name.parts or name.stem.startswith(("test_", "conftest"))]:
             session.error(f"{wheel.name} has {odd[0]}")
         wheels.append(f"{wheel}[sample]" if folder == "core" else str(wheel))
     *wheels, npu_wheel = wheels

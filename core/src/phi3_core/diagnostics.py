@@ -53,7 +53,7 @@ class Trial:
 
 
 @frozen(kw_only=True)
-class Checkup:
+class Diagnostics:
     """The results of all checks."""
 
     system: str
@@ -69,7 +69,7 @@ class Checkup:
     trials: tuple[Trial, ...]
 
 
-def check_up(progress: Progress, *, generate: str | None = None, offline: bool = False) -> Checkup:
+def run_diagnostics(progress: Progress, *, generate: str | None = None, offline: bool = False) -> Diagnostics:
     """Run all checks without using cached results.
 
     Args:
@@ -80,7 +80,7 @@ def check_up(progress: Progress, *, generate: str | None = None, offline: bool =
     progress("asking the backends")
     found = survey(refresh=True)
     diagnoses, broken = _diagnose(found)
-    return Checkup(
+    return Diagnostics(
         system=f"{platform.system()} {platform.release()} ({platform.version()})",
         python=f"{platform.python_implementation()} {platform.python_version()}, {platform.architecture()[0]}",
         packages=packages(),
@@ -167,10 +167,10 @@ def _try(model: str, device: str, progress: Progress, *, offline: bool) -> Trial
     )
 
 
-def report(checkup: Checkup) -> dict[str, Any]:
-    """Return a checkup as JSON-compatible data, made anonymous by :func:`anonymous`."""
-    document = to_plain(checkup)
-    document["survey"]["answers"] = [_plain_answer(answer) for answer in checkup.survey.answers]
+def report(diagnostics: Diagnostics) -> dict[str, Any]:
+    """Return diagnostics as JSON-compatible data, made anonymous by :func:`anonymous`."""
+    document = to_plain(diagnostics)
+    document["survey"]["answers"] = [_plain_answer(answer) for answer in diagnostics.survey.answers]
     private = anonymous(document)
     assert isinstance(private, dict)
     return private

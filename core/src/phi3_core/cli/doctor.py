@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from typing import Any
 
-    from phi3_core.diagnostics import Checkup
+    from phi3_core.diagnostics import Diagnostics
 
 
 def add(commands: Any) -> None:
@@ -45,7 +45,7 @@ def call(given: argparse.Namespace) -> int:
     from . import output
 
     progress = output.Progress()
-    found = diagnostics.check_up(progress, generate=given.generate, offline=given.offline)
+    found = diagnostics.run_diagnostics(progress, generate=given.generate, offline=given.offline)
     progress.clear()
     document = diagnostics.report(found)
     if given.json:
@@ -63,7 +63,7 @@ def call(given: argparse.Namespace) -> int:
     return 0
 
 
-def _print(found: Checkup) -> None:
+def _print(found: Diagnostics) -> None:
 
     machine = found.survey.machine
     print(f"{found.system}, {machine.architecture}, {format_bytes(machine.memory_bytes)} of memory")

@@ -30,7 +30,7 @@ def call_pull(given: argparse.Namespace) -> int:
         fetched = pipeline.fetch(model_request(given, progress, update=given.update))
         artifact = fetched.resolved.artifact
         if fetched.ref.form == "artifact":
-            artifact = local.take_in(fetched.ref.name, fetched.resolved, Store())
+            artifact = local.import_into_store(fetched.ref.name, fetched.resolved, Store())
         result = {
             "model": fetched.ref.name,
             "form": "artifact",

@@ -16,7 +16,7 @@ def call_verify(given: argparse.Namespace) -> int:
     """Run ``phi3 models verify`` and return its exit code."""
     from phi3_core.hub import fetch
     from phi3_core.store import manifest
-    from phi3_core.store.entry import removal
+    from phi3_core.store.entry import removal_hint
     from phi3_core.store.store import Store
 
     from . import output
@@ -42,7 +42,7 @@ def call_verify(given: argparse.Namespace) -> int:
             print(f"{row['path']}: {said or 'whole'}")
     wrong = [entry for entry, row in zip(entries, rows, strict=True) if row["wrong"]]
     if wrong:
-        hint = removal(wrong[0].model, wrong[0].backend, wrong[0].precision)
+        hint = removal_hint(wrong[0].model, wrong[0].backend, wrong[0].precision)
         if not given.repair and any(map(fetch.from_hub, wrong)):
             hint = f"phi3 models verify --repair {given.model}"
         raise ModelError(f"{given.model} is damaged", hint=hint)

@@ -11,7 +11,7 @@ from typing import Any
 
 from phi3_core.errors import ModelError, NotOnHubError
 from phi3_core.store import manifest
-from phi3_core.store.entry import Entry, removal
+from phi3_core.store.entry import Entry, removal_hint
 from phi3_core.store.store import PARTIAL
 from phi3_core.values import Progress
 
@@ -110,7 +110,7 @@ def repair(entry: Entry, progress: Progress) -> None:
     if not wrong:
         return
     if not from_hub(entry):
-        hint = removal(entry.model, entry.backend, entry.precision)
+        hint = removal_hint(entry.model, entry.backend, entry.precision)
         raise ModelError(f"{entry.path} did not come from the hub and cannot be repaired", hint=hint)
     source = entry.manifest["source"]
     snapshot = take_snapshot(source["repository"], entry.manifest["revision"], source.get("folder", ""))

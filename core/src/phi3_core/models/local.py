@@ -62,7 +62,7 @@ def obtain(
     return ResolvedModel(artifact=artifact, tokenizer_dir=tokenizer_dir, origin=f"from {path}")
 
 
-def take_in(name: str, found: ResolvedModel, store: Store) -> Artifact:
+def import_into_store(name: str, found: ResolvedModel, store: Store) -> Artifact:
     """Copy the user's own files into the store under a model name."""
     artifact = found.artifact
 

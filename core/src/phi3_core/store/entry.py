@@ -59,7 +59,7 @@ def touch(folder: Path) -> None:
         os.utime(folder / manifest.NAME)
 
 
-def removal(model: str, backend: str | None = None, precision: str | None = None) -> str:
+def removal_hint(model: str, backend: str | None = None, precision: str | None = None) -> str:
     """Return the hint for a damaged artifact or, without a backend, for damaged original weights."""
     which = "--source" if backend is None else f"--backend {backend} --precision {precision}"
     return f"phi3 models rm {model} {which}, then obtain it again"

@@ -30,7 +30,7 @@ from phi3_core.errors import ModelError
 from phi3_core.values import PRECISIONS, Artifact, Source
 
 from . import manifest
-from .entry import ArtifactKey, Entry, folder_bytes, read_entry, read_whole, removal
+from .entry import ArtifactKey, Entry, folder_bytes, read_entry, read_whole, removal_hint
 from .locking import locked, store_errors
 
 logger = logging.getLogger("phi3_core")
@@ -68,7 +68,7 @@ class Store:
             ModelError: the artifact is damaged.
         """
         folder = self._artifact_folder(model, key)
-        content = read_whole(folder, removal(model, key.backend, key.precision))
+        content = read_whole(folder, removal_hint(model, key.backend, key.precision))
         if content is None:
             return None
         return Artifact(path=folder, backend=key.backend, precision=key.precision, manifest=content)
@@ -80,7 +80,7 @@ class Store:
             ModelError: the weights are damaged.
         """
         folder = self.root / "sources" / model
-        content = read_whole(folder, removal(model))
+        content = read_whole(folder, removal_hint(model))
         return None if content is None else Source(path=folder, model=model, revision=content.get("revision"))
 
     def source_digest(self, model: str) -> str:
@@ -119,7 +119,7 @@ class Store:
         """
         folder = self._artifact_folder(model, key)
         facts = {"model": model, "backend": key.backend, "precision": key.precision, "layout": key.layout}
-        hint = removal(model, key.backend, key.precision)
+        hint = removal_hint(model, key.backend, key.precision)
         content = self._make(folder, facts, fill, wanted, hint=hint)
         return Artifact(path=folder, backend=key.backend, precision=key.precision, manifest=content)
 
@@ -129,7 +129,7 @@ class Store:
         Raises as :meth:`make_artifact`.
         """
         folder = self.root / "sources" / model
-        facts, hint = {"model": model}, removal(model)
+        facts, hint = {"model": model}, removal_hint(model)
         content = self._make(folder, facts, fill, lambda found: found["digest"] != old, hint=hint)
         return Source(path=folder, model=model, revision=content.get("revision"))
 

@@ -2,7 +2,7 @@
 
 Each pair of a head's dimensions is rotated by ``position * inverse frequency``. LongRoPE divides the inverse
 frequencies by one of two lists of factors, short factors for sequences within the original context and long factors
-beyond it, and multiplies cosine and sine by a constant. As in transformers, the length of the whole sequence decides:
+beyond it, and multiplies cosine and sine by a constant. As in transformers, the length of the sequence decides:
 beyond the original context the long factors apply to *all* positions, earlier ones included.
 """
 

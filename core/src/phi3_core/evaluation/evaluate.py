@@ -81,7 +81,7 @@ def evaluate(
     return measure(ids, expected, given)
 
 
-def check_quality(  # noqa: PLR0917 - each is a fact of the situation
+def check_quality(  # noqa: PLR0917 - all are required
     folder: Path, precision: str, device: Device, backend: Backend, source: Checkpoint, progress: Progress
 ) -> Quality:
     """Return the quality of an artifact before it is published.

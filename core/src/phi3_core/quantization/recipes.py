@@ -24,7 +24,7 @@ class RoundingSettings:
     ratio: float
     """The share of the linear layers' parameters that get this scheme, between 0 and 1; the others get 8 bits."""
     calibration: str | None
-    """A file, ``none``, or None for the built-in text; see :func:`~.bit_allocation.read_calibration`."""
+    """A text file, a saved calibration (``.npz``), ``none``, or None for the built-in text."""
 
     def plan(
         self,

@@ -1,3 +1,3 @@
-"""ONNX Runtime backend for phi3-core: DirectX 12 GPUs of Windows through DirectML, and CPUs."""
+"""Backend of phi3-core for ONNX Runtime: DirectX 12 GPUs on Windows through DirectML, and CPUs."""
 
 __version__ = "0.2.0"

@@ -1,8 +1,8 @@
-"""``genai_config.json``: written for our graphs, and checked before onnxruntime-genai acts on anybody's.
+"""Write ``genai_config.json``, and validate it before onnxruntime-genai reads it.
 
-onnxruntime-genai follows what this file says: it loads native libraries that ``custom_ops_library`` names, opens
-graphs outside the folder, and hands options to execution providers. So only what is known to be harmless gets
-through; a folder that came from elsewhere is data.
+onnxruntime-genai loads native libraries that the file names as ``custom_ops_library``, opens graphs outside the folder,
+and passes options to execution providers. A downloaded folder is untrusted data, so only settings known to be harmless
+are accepted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ _OUTPUTS = {"logits": "logits", "present_key_names": "present.%d.key", "present_
 
 
 def write(checkpoint: Checkpoint, folder: Path, *, positions: bool) -> None:
-    """Describe the graph to onnxruntime-genai. Which ids end an answer is decided per request, not here."""
+    """Write the configuration of a graph. Stop ids are set per request, not here.
+
+    Args:
+        checkpoint: the original weights.
+        folder: the artifact.
+        positions: whether the graph has an input ``position_ids``.
+    """
     shape = checkpoint.architecture
     ids = _special_ids(checkpoint.path)
     content = {
@@ -60,7 +66,7 @@ def write(checkpoint: Checkpoint, folder: Path, *, positions: bool) -> None:
 
 
 def _special_ids(folder: Path) -> dict[str, Any]:
-    """From ``generation_config.json``, else ``config.json``; the family's own where neither says."""
+    """Return special token ids from ``generation_config.json``, else ``config.json``, else Phi-3's defaults."""
     said: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
     for name in ("config.json", "generation_config.json"):
         if (folder / name).is_file():
@@ -73,10 +79,10 @@ def _special_ids(folder: Path) -> dict[str, Any]:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The checked content of a folder's ``genai_config.json``.
+    """Return the validated content of a folder's ``genai_config.json``.
 
     Raises:
-        ModelError: it is missing, is no JSON, or says what is not allowed.
+        ModelError: the file is missing, is not JSON, or contains a setting that is not allowed.
     """
     path = folder / NAME
     try:
@@ -93,10 +99,14 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def check(path: Path, content: Any) -> None:
-    """Hold a configuration against the list of what is allowed.
+    """Check that a configuration contains allowed settings only.
+
+    Args:
+        path: the file, for error messages.
+        content: its content.
 
     Raises:
-        ModelError: naming the first thing that is not.
+        ModelError: a setting is not allowed, or no graph is named.
     """
     _object(_TOP)(path, "", content)
     model = content.get("model")
@@ -105,10 +115,17 @@ def check(path: Path, content: Any) -> None:
 
 
 def check_files(folder: Path, content: Mapping[str, Any]) -> tuple[Path, reader.Content]:
-    """The graph, after everything it refers to has been found inside the folder and long enough.
+    """Check the graph of a folder and the data files that it refers to.
+
+    Args:
+        folder: the artifact.
+        content: the content of its ``genai_config.json``.
+
+    Returns:
+        The path of the graph and its content.
 
     Raises:
-        ModelError: a file is missing, damaged, or lies elsewhere.
+        ModelError: a file is missing, damaged, or outside the folder.
     """
     graph = folder / str(content["model"]["decoder"]["filename"])
     found = reader.read(graph)
@@ -125,7 +142,7 @@ def check_files(folder: Path, content: Mapping[str, Any]) -> tuple[Path, reader.
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name can only mean a file of the folder itself, on every system."""
+    """Return whether a name is that of a file directly in the folder on every system."""
     return bool(name) and name not in {".", ".."} and not any(letter in name for letter in '/\\:\0"<>|?*')
 
 
@@ -167,7 +184,7 @@ def _is_ids(value: Any) -> bool:
 
 
 def _is_name_pattern(value: Any) -> bool:
-    """A tensor's name, with at most one place for a layer's number."""
+    """Return whether a value is a tensor's name with at most one placeholder for a layer's index."""
     return (
         isinstance(value, str)
         and len(value) < 200
@@ -195,11 +212,11 @@ _PROVIDER_OPTIONS = {
     "cuda": frozenset({"enable_cuda_graph", "enable_skip_layer_norm_strict_mode"}),
     "webgpu": frozenset({"enableGraphCapture", "validationMode"}),
 }
-"""Providers that published folders name, and options of theirs that choose no file, library or device."""
+"""Execution providers in published folders, and their options that select no file, library or device."""
 
 
 def _providers(path: Path, place: str, value: Any) -> None:
-    """A list of objects with one provider each; which provider is used is our decision, so that it hardly matters."""
+    """Check a list of objects with providers and their options. The engine overrides the choice of provider."""
     if not isinstance(value, list):
         raise ModelError(f"{path}: {place} is not a list", hint=_HINT)
     for item in value:

@@ -1,7 +1,7 @@
-"""Which adapters ONNX Runtime GenAI can use through DirectML here, and why not the others.
+"""Detection of the adapters that ONNX Runtime GenAI supports through DirectML.
 
-What Windows says is read in :mod:`phi3_dml.adapters` into records; :func:`judge` turns records into offers and refusals
-and touches nothing.
+:mod:`phi3_dml.adapters` reads records of adapters from Windows; :func:`judge` converts them to offers and refusals
+without accessing the system.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .adapters.records import INTEL, NVIDIA, QUALCOMM, VENDORS, Adapter, Core, R
 from .flavours import Flavours
 
 DIRECTX = ("directml", "winml")
-"""The flavours of ONNX Runtime GenAI that drive DirectX 12 devices."""
+"""The flavours of ONNX Runtime GenAI that support DirectX 12 devices."""
 DML_PRECISIONS = ("int4", "fp16")
 CPU_PRECISIONS = ("int4", "int8", "fp16")
 UNTRIED = "this project has not been run on such a device yet"
 _UNSUPPORTED = 0x887A0004  # DXGI_ERROR_UNSUPPORTED
 _INTEGRATED_BELOW = 2**30
-"""Without DXCore's word: an adapter with less memory of its own is taken for an integrated one."""
+"""If DXCore does not report it, an adapter with less dedicated memory counts as integrated."""
 _DRIVERS = {
     "AMD": "install the newest driver from https://www.amd.com/en/support",
     "Intel": "install the newest driver from https://www.intel.com/content/www/us/en/download-center/home.html",
@@ -36,26 +36,29 @@ _ANY_DRIVER = "install the newest driver of its maker"
 
 
 def detect(machine: Machine) -> list[Offer | Refusal]:
-    """Look, without importing ONNX Runtime. Takes some tenths of a second on Windows, most of them a child process."""
+    """Return offers and refusals for this machine, without importing ONNX Runtime.
+
+    Takes some tenths of a second on Windows, mostly for a child process.
+    """
     found = flavours.installed()
     wanted = machine.os == "windows" and found.flavour in DIRECTX
     return judge(machine, found, read() if wanted else Reading(), cpu_name())
 
 
 def read() -> Reading:
-    """Ask Windows."""
+    """Return all adapters, as reported by Windows."""
     from .adapters import windows
 
     return windows.read()
 
 
 def confirm(device: Device) -> None:
-    """See that a surveyed device still has its index.
+    """Check that the index of a device still belongs to the same adapter.
 
-    The order of adapters follows the screens: plugging one in can change it, and nothing else tells.
+    The order of adapters depends on the connected screens and may have changed since the survey.
 
     Raises:
-        BackendError: another adapter has the index now, or none has.
+        BackendError: the index belongs to another adapter or to none.
     """
     if sys.platform != "win32" or not device.id.isdigit():
         return
@@ -71,7 +74,14 @@ def confirm(device: Device) -> None:
 
 
 def judge(machine: Machine, found: Flavours, reading: Reading, cpu: str) -> list[Offer | Refusal]:
-    """Turn what was found and read into offers and refusals."""
+    """Return offers for usable devices and refusals for the others.
+
+    Args:
+        machine: this machine.
+        found: the installed flavours of ONNX Runtime.
+        reading: all adapters, as reported by Windows.
+        cpu: the name of the processor.
+    """
     conflicts = [Refusal(reason=conflict.message, remedy=conflict.remedy) for conflict in found.conflicts()]
     if conflicts:
         return list(conflicts)
@@ -90,7 +100,7 @@ def judge(machine: Machine, found: Flavours, reading: Reading, cpu: str) -> list
 
 
 def directx(reading: Reading) -> Iterator[Offer | Refusal]:
-    """An answer for every adapter that is hardware of a known maker."""
+    """Yield an offer or a refusal for every hardware adapter of a known vendor, or one refusal if there is none."""
     offered = refused = False
     for answer in _adapters(reading):
         offered, refused = offered or isinstance(answer, Offer), refused or isinstance(answer, Refusal)
@@ -102,7 +112,7 @@ def directx(reading: Reading) -> Iterator[Offer | Refusal]:
 
 def _adapters(reading: Reading) -> Iterator[Offer | Refusal]:
     blocking: Adapter | None = None
-    # The index counts whatever is not software; GenAI makes a device on each adapter up to the one it wants.
+    # The index counts all adapters except software ones. GenAI creates a device on each adapter up to the chosen one.
     for index, adapter in enumerate(adapter for adapter in reading.adapters if not adapter.software):
         trial, known = reading.trial(adapter), adapter.vendor in VENDORS and not adapter.remote
         if blocking is not None:
@@ -128,7 +138,7 @@ def _offer(index: int, adapter: Adapter, trial: Trial, core: Core | None) -> Off
             id=str(index),
             kind=kind,
             name=adapter.name,
-            # An integrated GPU uses the computer's memory, of which Windows lets it have a part.
+            # An integrated GPU may use a part of the system memory.
             memory_bytes=(own if kind == "dgpu" else own + shared) or None,
             driver=(core.driver if core else "") or trial.driver or None,
         ),
@@ -140,18 +150,18 @@ def _offer(index: int, adapter: Adapter, trial: Trial, core: Core | None) -> Off
 
 
 def _kind(adapter: Adapter, core: Core | None) -> tuple[str, bool]:
-    """The kind of an adapter, and whether that is a guess."""
+    """Return the kind of an adapter, and whether it is a guess."""
     if core is not None and is_npu(core):
         return "npu", False
     if core is not None and core.integrated is not None:
         return ("gpu" if core.integrated else "dgpu"), False
-    if adapter.vendor in (QUALCOMM, NVIDIA):  # one makes integrated GPUs for Windows, the other discrete ones
+    if adapter.vendor in (QUALCOMM, NVIDIA):  # on Windows, Qualcomm's GPUs are integrated and NVIDIA's discrete
         return ("gpu" if adapter.vendor == QUALCOMM else "dgpu"), True
     return ("gpu" if adapter.dedicated_bytes < _INTEGRATED_BELOW else "dgpu"), True
 
 
 def is_npu(core: Core) -> bool:
-    """Whether an adapter is an NPU: its driver says so, or it computes and does not draw."""
+    """Return whether an adapter is an NPU: its driver reports it, or it is compute-only hardware."""
     return core.hardware and (core.npu or not core.graphics)
 
 
@@ -179,7 +189,7 @@ def _behind(adapter: Adapter, blocking: Adapter) -> Refusal:
 
 
 def _npus(reading: Reading) -> Iterator[Refusal]:
-    """NPUs that DXGI does not list, and that GenAI therefore cannot open."""
+    """Yield refusals for NPUs that DXGI does not list and GenAI therefore cannot open."""
     listed = {adapter.luid for adapter in reading.adapters}
     for core in reading.core:
         if core.luid not in listed and is_npu(core):
@@ -248,7 +258,7 @@ def _cpu(machine: Machine, found: Flavours, name: str) -> Offer:
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """What the processor is called; empty if nobody says."""
+    """Return the name of the processor; empty if unknown."""
     if sys.platform == "win32":
         import winreg
 

@@ -1,4 +1,4 @@
-"""What a person should know when DirectML does not do what they expect: versions, drivers, and defects on record."""
+"""Diagnosis of DirectML problems: versions, drivers and known defects."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from .adapters.records import NVIDIA, VENDORS, Adapter, Reading
 from .flavours import Flavours
 
 LEAST_BUILD = 18362
-"""Windows 10, version 1903: the first with DirectML."""
+"""Build of Windows 10 version 1903, the first with DirectML."""
 SIGNATURE = struct.pack("<I", 0xFEEF04BD)
-"""Begins ``VS_FIXEDFILEINFO``, which every library of Windows with a version has."""
+"""The first bytes of ``VS_FIXEDFILEINFO``, a resource with the version of a Windows library."""
 VERSION_OFFSET = 8
 
 
 @frozen(kw_only=True)
 class Report:
-    """A defect that users reported, and the adapters it is about."""
+    """A known defect, as reported by users."""
 
     concerns: Callable[[Adapter, Offer], bool]
+    """Returns whether the defect affects an adapter."""
     message: str
     remedy: str
 
@@ -37,13 +38,12 @@ def _vendor(adapter: Adapter) -> str:
 
 
 def nvidia_release(driver: str) -> float:
-    """NVIDIA's own number of a driver: 560.94 of 32.0.15.6094."""
+    """Return NVIDIA's release number of a Windows driver version: 560.94 for 32.0.15.6094; 0 if there is none."""
     digits = driver.replace(".", "")[-5:]
     return int(digits) / 100 if len(digits) == 5 and digits.isdigit() else 0.0
 
 
-# From onnxruntime-genai's tracker, where they were open when this was written, and from NVIDIA's announcement of its
-# release 555, for what is missing before.
+# Open issues of onnxruntime-genai, and NVIDIA's announcement of release 555.
 REPORTS = (
     Report(
         concerns=lambda adapter, offer: _vendor(adapter) == "Intel" and offer.device.kind == "gpu",
@@ -71,13 +71,20 @@ REPORTS = (
 
 
 def diagnose(machine: Machine) -> list[Finding]:
-    """Look at everything that matters, without importing ONNX Runtime."""
+    """Return findings about this machine, without importing ONNX Runtime."""
     reading = detection.read() if machine.os == "windows" else Reading()
     return list(findings(machine, flavours.installed(), reading, directml_version()))
 
 
 def findings(machine: Machine, found: Flavours, reading: Reading, directml: str | None) -> Iterator[Finding]:
-    """Everything there is to say, of what was read."""
+    """Yield findings about the given state.
+
+    Args:
+        machine: this machine.
+        found: the installed flavours of ONNX Runtime.
+        reading: all adapters, as reported by Windows.
+        directml: the version of the installed DirectML, or None.
+    """
     yield from _flavours(found)
     if machine.os != "windows":
         yield Finding(severity="info", message="DirectX 12 is a Windows API: here ONNX Runtime runs on the CPU only")
@@ -137,7 +144,11 @@ def _adapters(reading: Reading) -> Iterator[Finding]:
 
 
 def directml_version(package: Path | None = None) -> str | None:
-    """Version of the DirectML.dll that comes with onnxruntime, in its folder; None if there is none."""
+    """Return the version of onnxruntime's DirectML.dll, or None if there is none.
+
+    Args:
+        package: the folder of the package; by default that of the installed one.
+    """
     if package is None:
         spec = importlib.util.find_spec("onnxruntime")
         if spec is None or not spec.submodule_search_locations:
@@ -147,8 +158,8 @@ def directml_version(package: Path | None = None) -> str | None:
 
 
 def file_version(file: Path) -> str | None:
-    """Version of a library of Windows, from the resources in its file: ``VS_FIXEDFILEINFO`` of ``verrsrc.h``."""
-    # No file, or an empty one.
+    """Return the version of a Windows library from its resource ``VS_FIXEDFILEINFO`` (``verrsrc.h``), or None."""
+    # OSError if the file is missing, ValueError if it is empty.
     with (
         contextlib.suppress(OSError, ValueError),
         file.open("rb") as stream,

@@ -1,8 +1,8 @@
-"""Load an ONNX folder with ONNX Runtime GenAI, and generate: ids in, ids out.
+"""The engine: loads an ONNX folder with ONNX Runtime GenAI and generates token ids from token ids.
 
-onnxruntime-genai allocates its cache for ``max_length`` when a generator is made, never releases the interpreter's
-lock, and on DirectML cannot add to a cache that it has filled. So a generator is made for what a request needs, kept
-where its provider can rewind it, and made anew where it cannot.
+onnxruntime-genai allocates a generator's KV cache for ``max_length`` tokens, never releases the GIL, and on DirectML
+cannot extend a filled cache. A generator is therefore created for the length that a request needs. It is reused for the
+next request if the execution provider can rewind it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,27 @@ from phi3_core.values import Artifact, Device, GenerationRequest
 from . import opening
 from .opening import Opening
 
-# Read when the library is loaded: nothing leaves the machine.
+# Disables telemetry; read when the library is loaded.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime_genai as og
 
 _ROOM = 512
-"""A conversation's cache is made for the next multiple of so many tokens, so that its turns can use it again."""
+"""The KV cache of a conversation is a multiple of this many tokens, so that several turns fit."""
 
 
 def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> OnnxEngine:
-    """Load a folder with ``genai_config.json`` on ``device``; ``options`` are ONNX Runtime's session options.
+    """Load an artifact.
+
+    Args:
+        artifact: a folder with ``genai_config.json``.
+        device: the device to load it on.
+        options: ONNX Runtime session options.
+        purpose: ``answer``, ``conversation`` or ``evaluation``.
 
     Raises:
-        ModelError: the folder is damaged, or not for this device, or wants more than it may.
-        UsageError: an option that is not known.
+        BackendError: ONNX Runtime failed, or the device's index belongs to another adapter.
+        ModelError: the folder is damaged, is not for this device, or contains settings that are not allowed.
+        UsageError: an option is unknown or invalid.
     """
     opened = opening.check(artifact, device, options)
     return OnnxEngine(_open(artifact, opened), opened, roomy=purpose == "conversation")
@@ -47,9 +54,10 @@ def _open(artifact: Artifact, opened: Opening) -> Any:
         config.append_provider(provider.name)
         for key, value in provider.options.items():
             config.set_provider_option(provider.name, key, value)
-    # Ids that end in the padding id give the logits of the last id before it: nothing is padding here.
-    # Of type phi3, some versions fill the cache anew at the 4,097th token whether the model needs it or not, and some
-    # never do. When it has to be done is known here; as a llama they leave it alone.
+    # onnxruntime-genai returns the logits of the last id that is not padding. No input is padded here, so a pad id of
+    # -1 prevents it from treating a real id as padding.
+    # For the type phi3, some versions recompute the cache at token 4,097 whether the model needs it or not, and others
+    # never do. This engine does it when needed; the type llama disables it in the runtime.
     overlay: dict[str, Any] = {
         "model": {"type": "llama", "pad_token_id": -1},
         "search": {"past_present_share_buffer": True},
@@ -64,7 +72,7 @@ def _open(artifact: Artifact, opened: Opening) -> Any:
 
 
 class OnnxEngine:
-    """A model of ONNX Runtime GenAI, and the generator of the last request."""
+    """A loaded model, and the generator of the last request."""
 
     max_concurrency = 1
 
@@ -80,14 +88,19 @@ class OnnxEngine:
         self._generator: Any = None
         self._capacity = 0
         self._cached: list[int] = []
-        """The ids whose keys and values the kept generator holds."""
+        """The token ids in the KV cache of the generator."""
 
     def close(self) -> None:
+        """Free the model."""
         self._forget()
         self._model = None
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """One pass over all of ``ids``, whose logits onnxruntime-genai keeps until the next."""
+        """Return the logits at every position, ``[ids, vocabulary]``, in float32.
+
+        Raises:
+            BackendError: the graph returns logits of the last position only, or there is too little memory.
+        """
         self._forget()
         generator = self._make(len(ids) + 1)
         _append(generator, ids)
@@ -97,7 +110,13 @@ class OnnxEngine:
         return rows.astype(np.float32)
 
     def generate(self, request: GenerationRequest) -> Iterator[int]:
-        """Yield ids as they come; nothing is computed ahead of the one that is asked for."""
+        """Yield generated token ids. Each is computed when it is requested.
+
+        Raises:
+            BackendError: ONNX Runtime failed.
+            PromptTooLongError: prompt and answer do not fit the context.
+            UsageError: the request contains unknown token ids, or its JSON schema is invalid or not supported.
+        """
         self._check(request)
         stops = frozenset(request.stop_ids)
         tokens = (
@@ -111,7 +130,7 @@ class OnnxEngine:
             yield token
 
     def _check(self, request: GenerationRequest) -> None:
-        """What onnxruntime-genai would take without a word, or refuse with too many."""
+        """Check what onnxruntime-genai would accept silently or reject with a confusing message."""
         needed = len(request.prompt_ids) + request.max_new_tokens
         if needed > self.context_length:
             raise PromptTooLongError(
@@ -128,10 +147,11 @@ class OnnxEngine:
             raise UsageError(f"a token of the prompt is not among the {self._vocabulary} of the vocabulary")
 
     def _sample_here(self, request: GenerationRequest) -> Iterator[int]:
-        """Logits from the generator, choices from us: whatever is cached serves any request.
+        """Yield ids that this engine samples from the generator's logits, so that any request can reuse the KV cache.
 
-        onnxruntime-genai's settings belong to a generator: a kept cache would be of use to requests with the same
-        settings only, and its random numbers would go on where the last answer stopped.
+        In onnxruntime-genai, sampling settings and the random state belong to a generator: with its own sampling,
+        only requests with the same settings could reuse the cache, and the random numbers would depend on the request
+        before.
         """
         ids, sampler = list(request.prompt_ids), Sampler(request.sampling, request.prompt_ids)
         limit = len(ids) + request.max_new_tokens
@@ -148,7 +168,7 @@ class OnnxEngine:
                 raise BackendError(_line(error)) from error
 
     def _fit(self, ids: Sequence[int], limit: int) -> None:
-        """Have a generator hold exactly ``ids`` and room up to ``limit``, with as little work as possible."""
+        """Bring the KV cache to exactly ``ids``, with capacity for ``limit`` tokens, reusing as much as possible."""
         kept = _common(self._cached, ids[:-1]) if limit <= self._capacity else 0
         if self._crosses_longrope_limit(len(self._cached), len(ids)):
             kept = 0
@@ -166,7 +186,7 @@ class OnnxEngine:
             raise BackendError(_line(error)) from error
 
     def _extend(self, ids: Sequence[int]) -> None:
-        """Bring the cache up to ``ids``; from the start if longrope changes over on the way."""
+        """Extend the KV cache to ``ids``, or recompute it if the sequence crosses the LongRoPE limit."""
         if self._crosses_longrope_limit(len(self._cached), len(ids)):
             self._generator.rewind_to(0)
             self._cached = []
@@ -174,11 +194,11 @@ class OnnxEngine:
         self._cached = list(ids) if len(ids) - len(self._cached) > 1 else [*self._cached, ids[-1]]
 
     def _crosses_longrope_limit(self, cached: int, length: int) -> bool:
-        """Longer sequences turn by longrope's long factors, what is cached of them included; shorter ones do not."""
+        """Return whether a cached sequence and its continuation use different LongRoPE factors."""
         return self._original is not None and cached > 0 and (cached > self._original) != (length > self._original)
 
     def _sample_in_runtime(self, request: GenerationRequest) -> Iterator[int]:
-        """Choices by onnxruntime-genai, with a generator of the request's own."""
+        """Yield ids that onnxruntime-genai samples, with a new generator."""
         ids = list(request.prompt_ids)
         limit = len(ids) + request.max_new_tokens
         self._forget()
@@ -198,13 +218,13 @@ class OnnxEngine:
                 raise BackendError(_line(error)) from error
             if len(ids) >= limit or request.json_schema is not None:
                 return
-            # It counts as done after an id that ends answers in its configuration, but not in the request.
+            # is_done() is also true after a stop id of the configuration that is not one of the request's.
 
     def _room(self, limit: int) -> int:
         return min(self.context_length, -(-limit // _ROOM) * _ROOM) if self._roomy else limit
 
     def _make(self, length: int, request: GenerationRequest | None = None, *, done: int = 0) -> Any:
-        """A generator with room for ``length`` tokens, with a request's settings or greedy."""
+        """Return a new generator with capacity for ``length`` tokens and a request's settings, by default greedy."""
         settings = og.GeneratorParams(self._model)
         settings.set_search_options(max_length=min(length, self.context_length), **_search(request, done))
         if request is not None and request.json_schema is not None:
@@ -225,7 +245,7 @@ def _append(generator: Any, ids: Sequence[int]) -> None:
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many ids two sequences begin with alike."""
+    """Return the length of the common prefix of two sequences."""
     place = 0
     for ours, theirs in zip(first, second, strict=False):
         if ours != theirs:
@@ -235,7 +255,7 @@ def _common(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def _search(request: GenerationRequest | None, done: int) -> dict[str, Any]:
-    """A request's settings in onnxruntime-genai's words; a seed goes on from where ``done`` tokens have brought it."""
+    """Return the search options of a request, of whose answer ``done`` tokens exist already; they shift the seed."""
     if request is None:
         return {"do_sample": False}
     sampling = request.sampling
@@ -256,5 +276,5 @@ def _guide(settings: Any, schema: str) -> None:
 
 
 def _line(error: BaseException) -> str:
-    """A message of several lines as one."""
+    """Return an error message on one line."""
     return " ".join(str(error).split()) or type(error).__name__

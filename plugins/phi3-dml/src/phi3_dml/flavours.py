@@ -1,8 +1,8 @@
-"""Which flavours of ONNX Runtime are installed, read from the distributions' metadata without importing anything.
+"""Installed flavours of ONNX Runtime, read from package metadata without importing anything.
 
-All flavours of onnxruntime install the module ``onnxruntime``, all flavours of onnxruntime-genai the module
-``onnxruntime_genai``: of two in one environment, the one that was installed last has overwritten the other's files,
-and uninstalling either breaks both.
+All flavours of onnxruntime install the module ``onnxruntime``, and all flavours of onnxruntime-genai the module
+``onnxruntime_genai``. If two are in one environment, the one installed last has overwritten files of the other, and
+uninstalling either breaks both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RUNTIMES = {
     "winml": ("onnxruntime-winml", "onnxruntime-windowsml", "windowsml"),
     "cuda": ("onnxruntime-gpu",),
 }
-"""What each flavour of onnxruntime-genai runs on."""
+"""The distributions of onnxruntime that each flavour of onnxruntime-genai requires, any one of them."""
 _PREFERRED = ("directml", "winml", "cuda", "cpu")
 _ALL_RUNTIMES = frozenset(
     {name for names in _RUNTIMES.values() for name in names}
@@ -34,7 +34,7 @@ _ALL_RUNTIMES = frozenset(
 
 @frozen(kw_only=True)
 class Installed:
-    """One installed distribution, by its canonical name."""
+    """An installed distribution, with its canonical name."""
 
     name: str
     version: str
@@ -42,35 +42,37 @@ class Installed:
 
 @frozen(kw_only=True)
 class Conflict:
-    """Distributions that cannot live together."""
+    """Installed distributions that conflict with each other, or lack a required one."""
 
     message: str
     commands: tuple[str, ...]
-    """What mends it, in this order."""
+    """The commands that resolve the conflict, in order."""
 
     @property
     def remedy(self) -> str:
+        """The commands as text."""
         return ", then ".join(self.commands)  # PowerShell 5.1 has no &&
 
 
 @frozen(kw_only=True)
 class Flavours:
-    """Everything that is installed of ONNX Runtime."""
+    """The installed distributions of ONNX Runtime."""
 
     genai: tuple[Installed, ...] = ()
     runtimes: tuple[Installed, ...] = ()
 
     @property
     def flavour(self) -> str | None:
-        """``directml``, ``winml``, ``cuda`` or ``cpu``; None if there is none, or more than can be."""
+        """``directml``, ``winml``, ``cuda`` or ``cpu``; None if none is installed or there is a conflict."""
         return None if self.conflicts() or not self.genai else _GENAI[self.genai[0].name]
 
     @property
     def version(self) -> str | None:
+        """The version of onnxruntime-genai; None if none is installed or there is a conflict."""
         return None if self.flavour is None else self.genai[0].version
 
     def conflicts(self) -> tuple[Conflict, ...]:
-        """What is installed twice, or without what it needs."""
+        """Return the conflicts of the installed distributions."""
         return tuple(self._conflicts())
 
     def _conflicts(self) -> Iterator[Conflict]:
@@ -96,7 +98,11 @@ class Flavours:
 
 
 def installed(path: Sequence[str] | None = None) -> Flavours:
-    """Look through the metadata of what is installed; ``path`` takes the place of ``sys.path``."""
+    """Return the installed distributions of ONNX Runtime.
+
+    Args:
+        path: the folders to search for distributions; by default ``sys.path``.
+    """
     versions = installed_versions([*_GENAI, *_ALL_RUNTIMES], path)
     found = {name: Installed(name=name, version=version) for name, version in versions.items()}
     ordered = [found[name] for name in sorted(found)]
@@ -116,6 +122,6 @@ def _overwritten(module: str, twice: Sequence[Installed], kept: Installed, runti
 
 
 def _reinstall(kept: Installed, others: Sequence[Installed]) -> tuple[str, ...]:
-    """Remove everything that shares files, then put the one that is kept back whole."""
+    """Return commands that uninstall all distributions that share files, and reinstall the one to keep."""
     names = " ".join(dict.fromkeys([kept.name, *(one.name for one in others)]))
     return f"pip uninstall -y {names}", f"pip install {kept.name}=={kept.version}"

@@ -1,8 +1,8 @@
-"""The ONNX graph of a Phi-3 checkpoint, written node by node as onnxruntime-genai takes it.
+"""The ONNX graph of a Phi-3 checkpoint for onnxruntime-genai, built node by node.
 
-Inputs ``input_ids`` and ``attention_mask`` (int64, ``[batch, tokens]``; the mask covers the cache too), where heads
-are turned apart from attention ``position_ids``, and the cache ``past_key_values.N.key`` and ``.value`` (``[batch,
-key heads, keys, head size]``); outputs ``logits`` and ``present.N.key`` and ``.value``.
+Inputs are ``input_ids`` and ``attention_mask`` (int64, ``[batch, tokens]``; the mask covers the KV cache too),
+``position_ids`` if the rotary embedding is a separate node, and the cache ``past_key_values.N.key`` and ``.value``
+(``[batch, key heads, keys, head size]``). Outputs are ``logits`` and ``present.N.key`` and ``.value``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ _NORM, _SKIP_NORM = "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormaliz
 
 
 def build(checkpoint: Checkpoint, weights: StoredWeights, layout: Layout) -> Graph:
-    """The whole graph; the weights go to their file as they are met."""
+    """Return the graph of a checkpoint and write its weights to their file.
+
+    Args:
+        checkpoint: the original weights.
+        weights: writes the weights.
+        layout: the layout of the graph.
+    """
     return _GraphBuilder(checkpoint, weights, layout).build()
 
 
@@ -68,11 +74,11 @@ class _GraphBuilder(NodeBuilder):
         ]
 
     def _outer_layers(self) -> tuple[Matrix, str]:
-        """The output layer's matrix, and what the tokens are embedded as."""
+        """Return the matrix of the output layer, and the embedded tokens."""
         checkpoint, weights, name = self.checkpoint, self.weights, "/model/embed_tokens"
         table = "model.embed_tokens.weight"
         if self.shape.tied and checkpoint.head.name not in weights.plan.schemes:
-            # One matrix serves both; the runtime turns it over once, when it loads.
+            # Both use one matrix; the runtime transposes it once, when it loads the graph.
             (head,) = weights.matrices(checkpoint.head, whole("lm_head.MatMul", checkpoint.head))
             table = self.add("Transpose", f"{name}/Transpose", (head.weight,), perm=(1, 0))
         else:
@@ -84,7 +90,7 @@ class _GraphBuilder(NodeBuilder):
         return head, states
 
     def _norm(self, name: str, skipped: str, added: str, weight: str, *, last: bool = False) -> tuple[str, str]:
-        """RMS norm of a sum, and the sum itself; the first layer has nothing to add yet."""
+        """Return the RMSNorm of the sum of ``skipped`` and ``added``, and the sum. ``added`` is empty at first."""
         epsilon = float(self.shape.epsilon)
         if not added:
             normed = self.add(_NORM, f"{name}/LayerNorm", (skipped, weight), epsilon=epsilon, axis=-1, stash_type=1)
@@ -101,7 +107,7 @@ class _GraphBuilder(NodeBuilder):
         return outputs[0], outputs[-1]
 
     def _feed_forward(self, layer: Layer, place: str, inputs: str) -> str:
-        """SwiGLU."""
+        """Return the output of the SwiGLU feed-forward layer."""
         size, name = self.shape.intermediate, f"/{place}/mlp"
         names = [f"{place}.mlp.{part}_proj.MatMul" for part in ("gate", "up")]
         gate, up = self.weights.matrices(layer.gate_up, split(names, (size, size)))

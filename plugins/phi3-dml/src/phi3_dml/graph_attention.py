@@ -1,4 +1,4 @@
-"""Attention of a Phi-3 graph: grouped queries, the KV cache, rotary embedding in whole or in part, longrope."""
+"""Attention of a Phi-3 graph: grouped-query attention with KV cache, (partial) rotary embedding and LongRoPE."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .onnx.writer import CONTRIBUTED, INT32, INT64, Graph, Node, Value
 
 
 class Attention:
-    """What all layers' attention shares in one pass: lengths and rotary tables."""
+    """The attention layers and what they share: sequence lengths and rotary tables."""
 
     def __init__(self, builder: NodeBuilder) -> None:
         self.builder = builder
@@ -23,7 +23,7 @@ class Attention:
         counted = add("ReduceSum", f"{name}/ReduceSum", ("attention_mask", one), keepdims=0)
         behind = add("Sub", f"{name}/Sub", (counted, one))
         self.last = add("Cast", f"{name}/Sub/Cast", (behind,), to=INT32)
-        """Of each row, the place of its last token."""
+        """The index of the last token of each row."""
         sizes = add("Shape", f"{name}/Shape", ("attention_mask",))
         self.length = add("Gather", f"{name}/Gather", (sizes, constant(1)), axis=0)
         self.total = add("Cast", f"{name}/Gather/Cast", (self.length,), to=INT32)
@@ -31,9 +31,9 @@ class Attention:
         self.tables = self._tables()
 
     def _tables(self) -> tuple[str, str]:
-        """Cosine and sine of every position, ``[positions, rotary size / 2]``.
+        """Return cosine and sine of every position, ``[positions, rotary size / 2]``.
 
-        Longrope has two: as soon as the sequence is longer than the original context, all positions use the second.
+        LongRoPE has two pairs: if the sequence is longer than the original context, all positions use the second.
         """
         rotary, weights = self.shape.rotary, self.builder.weights
         scale = np.float32(rotary.scale)
@@ -60,7 +60,7 @@ class Attention:
         return self._choose(rotary.original_context)
 
     def _choose(self, original: int) -> tuple[str, str]:
-        """One pair of tables or the other, by the length of the sequence."""
+        """Return the pair of tables selected by the length of the sequence."""
         builder, half = self.builder, self.shape.rotary.size // 2
         beyond = builder.add("Greater", "/model/rotary/Greater", (self.length, builder.constant(original)))
 
@@ -84,7 +84,7 @@ class Attention:
         return outputs
 
     def _shift(self, original: int) -> None:
-        """Without If, which DirectML lacks: the tables lie behind one another, and positions move to the second."""
+        """Select the table by shifting positions: the two are concatenated, because DirectML does not support If."""
         add, name = self.builder.add, "/model/rotary"
         length = self.builder.constant(original)
         highest = add("ReduceMax", f"{name}/ReduceMax", ("position_ids",), keepdims=0)
@@ -93,7 +93,7 @@ class Attention:
         self.positions = add("Add", f"{name}/Add", (moved, "position_ids"))
 
     def __call__(self, layer: Layer, index: int, inputs: str) -> str:
-        """``[batch, tokens, hidden]`` to the same."""
+        """Return the attention's output, of the shape of its inputs, ``[batch, tokens, hidden]``."""
         shape, name, place = self.shape, f"/model/layers.{index}/attn", f"model.layers.{index}.attn"
         if self.fused:
             (matrix,) = self.builder.weights.matrices(layer.qkv, whole(f"{place}.qkv_proj.MatMul", layer.qkv))
@@ -128,7 +128,7 @@ class Attention:
         return self.builder.linear(f"{name}/o_proj", seen, matrix)
 
     def _turn(self, name: str, inputs: str, heads: int) -> str:
-        """The rotary embedding on its own. Which heads there are has to be said only if they turn in part."""
+        """Return heads rotated by a separate node, which needs the number of heads only for partial rotation."""
         size = self.shape.rotary.size
         partial = size != self.shape.head_size
         return self.builder.add(

@@ -1,4 +1,4 @@
-"""Nodes of a graph in the making: any operator, constants, and the linear layers that all its parts have."""
+"""A builder of graph nodes: operators, constants and linear layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .onnx.writer import CONTRIBUTED, FLOAT, FLOAT16, Attribute, Node
 
 
 class NodeBuilder:
-    """The nodes so far of a checkpoint's graph, in one layout."""
+    """Collects the nodes of a checkpoint's graph."""
 
     def __init__(self, checkpoint: Checkpoint, weights: StoredWeights, layout: Layout) -> None:
         self.checkpoint, self.weights, self.layout = checkpoint, weights, layout
@@ -27,7 +27,15 @@ class NodeBuilder:
     def add(
         self, operator: str, name: str, inputs: Sequence[str], outputs: Sequence[str] | None = None, **given: Attribute
     ) -> str:
-        """Append a node and name its first output. ``domain`` is an attribute in the caller's eyes."""
+        """Append a node and return the name of its first output.
+
+        Args:
+            operator: the operator.
+            name: the name of the node.
+            inputs: the names of its inputs.
+            outputs: the names of its outputs; by default one, derived from the node's name.
+            **given: its attributes, and ``domain``, the domain of the operator.
+        """
         domain = str(given.pop("domain", ""))
         names = tuple(outputs) if outputs else (f"{name}/output_0",)
         self.nodes.append(
@@ -36,11 +44,19 @@ class NodeBuilder:
         return names[0]
 
     def constant(self, values: Sequence[int] | int, kind: type = np.int64) -> str:
-        """Integers, in the graph itself."""
+        """Append a constant of integers and return its name."""
         array: npt.NDArray[Any] = np.array(values, kind)
         return self.add("Constant", f"/constants/{array.dtype}/{array.tolist()}", (), value=array)
 
     def linear(self, name: str, inputs: str, matrix: Matrix, *, output: str = "") -> str:
+        """Append a linear layer and return the name of its output.
+
+        Args:
+            name: the prefix of the names of its nodes.
+            inputs: the name of its input.
+            matrix: its weight.
+            output: the name of its output; by default derived from the node's name.
+        """
         outputs = (output,) if output else None
         if matrix.scheme is None:
             weight = matrix.weight

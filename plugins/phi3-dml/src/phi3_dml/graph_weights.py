@@ -1,8 +1,8 @@
-"""Weights on their way into the graph's data file: rounded or in half precision, a block of rows at a time.
+"""Write weights to the graph's data file, rounded or in float16, in blocks of rows.
 
-What ``MatMulNBits`` reads: for each output its groups of integers, two 4-bit ones a byte with the first one low, a
-scale a group, and a zero point a group (8 or 128 where none is given). Negative integers of core's rounding become
-unsigned by that zero point.
+``MatMulNBits`` reads integers by output and group, 4-bit ones in pairs with the first in the low half of a byte, and a
+scale and a zero point for each group (8 or 128 by default). Symmetric integers of core's rounding are signed; adding
+the default zero point makes them unsigned.
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits
 """
 
@@ -24,27 +24,30 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _ALIGNMENT = 4096
-"""A page: ONNX Runtime maps a tensor that begins on one, and reads any other into memory of its own."""
+"""Page size in bytes: ONNX Runtime maps tensors that begin on a page, and copies others into memory."""
 _AT_ONCE = 1 << 22
 _KINDS = {np.dtype("<f4"): FLOAT, np.dtype("<f2"): FLOAT16, np.dtype("u1"): UINT8}
 Rows = tuple[int, int]
+"""First row and end of a range of outputs."""
 
 
 @frozen(kw_only=True)
 class Matrix:
-    """Some outputs of a linear layer, as the graph refers to them."""
+    """Names of the tensors of a linear layer, or of some of its outputs."""
 
     weight: str
-    """The tensor's name: integers, or with ``scheme`` None halves, ``[inputs, outputs]``."""
+    """Integers, ``[outputs, groups, bytes]``; without a ``scheme`` float16, ``[inputs, outputs]``."""
     scales: str = ""
+    """Scales, ``[outputs, groups]``; empty without a ``scheme``."""
     zeros: str = ""
+    """Zero points; empty for the default ones."""
     inputs: int
     outputs: int
     scheme: Scheme | None = None
 
 
 class DataFile:
-    """The file beside the graph. Tensors are appended; none of them stays in memory."""
+    """Writes the data file beside the graph without keeping tensors in memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,27 +63,37 @@ class DataFile:
         self.file.close()
 
     def begin(self) -> int:
-        """Where the next tensor lies, behind what was written so far."""
+        """Pad the file to the alignment of tensors and return the offset of the next one in bytes."""
         end = self.file.seek(0, 2)
         self.file.write(b"\0" * (-end % _ALIGNMENT))
         return end + -end % _ALIGNMENT
 
     def write(self, values: npt.NDArray[Any]) -> None:
+        """Append values to the file."""
         self.file.write(np.ascontiguousarray(values).data)
 
     def name(self, name: str, kind: int, dims: tuple[int, ...], offset: int, length: int) -> str:
-        """Make a part of the file known as a tensor."""
+        """Register a part of the file as a tensor and return its name.
+
+        Args:
+            name: the name of the tensor.
+            kind: its ``TensorProto.DataType``.
+            dims: its shape.
+            offset: its offset in the file in bytes.
+            length: its size in bytes.
+        """
         data = External(file=self.path.name, offset=offset, length=length)
         self.tensors.append(Tensor(name=name, kind=kind, dims=dims, data=data))
         return name
 
     def add(self, name: str, values: npt.NDArray[Any]) -> str:
+        """Write a tensor and return its name."""
         offset = self.begin()
         self.write(values)
         return self.name(name, _KINDS[values.dtype], values.shape, offset, values.nbytes)
 
     def space(self, name: str, shape: tuple[int, int]) -> npt.NDArray[np.float16]:
-        """A tensor of halves to be filled in any order, mapped into memory."""
+        """Add a float16 tensor and return it as a memory map, to be filled in any order."""
         offset = self.begin()
         length = 2 * shape[0] * shape[1]
         self.file.truncate(offset + length)
@@ -90,7 +103,7 @@ class DataFile:
 
 
 class StoredWeights:
-    """Writes weights by a plan, and says how the graph refers to them."""
+    """Writes weights that are rounded by a plan, and returns the names of their tensors."""
 
     def __init__(
         self,
@@ -103,14 +116,26 @@ class StoredWeights:
     ) -> None:
         self.plan, self.data = plan, data
         self.kind: npt.DTypeLike = np.float16 if float16 else np.float32
-        """What the graph computes in: scales, norms and tables are of this type."""
+        """The type of the graph's activations, and of scales, norms and rotary tables."""
         self.explicit_zeros = explicit_zeros
-        """Whether zero points are written out where they are the usual ones."""
+        """Whether default zero points are written too."""
         self.stored = stored
-        """Called with each weight when it is done."""
+        """Called with each weight that has been written."""
 
     def matrices(self, weight: Weight, parts: Mapping[str, Rows]) -> list[Matrix]:
-        """Write a weight; ``parts`` are names for runs of its outputs, which the graph uses apart from each other."""
+        """Write the weight of a linear layer.
+
+        Args:
+            weight: ``[outputs, inputs]``.
+            parts: ranges of outputs that the graph uses separately, by name; see :func:`split` and :func:`whole`.
+
+        Returns:
+            The tensors of each part.
+
+        Raises:
+            ModelError: the weight has values that are not finite.
+            UsageError: the group size does not divide the number of inputs.
+        """
         scheme = self.plan.schemes.get(weight.name)
         found = self._halves(weight, parts) if scheme is None else self._rounded(weight, scheme, parts)
         if self.stored:
@@ -118,7 +143,11 @@ class StoredWeights:
         return found
 
     def table(self, weight: Weight, name: str) -> str:
-        """The embedding, ``[vocabulary, hidden]``, in half precision."""
+        """Write the embedding, ``[vocabulary, hidden]``, in float16 and return its name.
+
+        Raises:
+            ModelError: the weight has values that are not finite.
+        """
         offset = self.data.begin()
         for rows in weight.blocks(_AT_ONCE):
             self.data.write(weight.float16(rows))
@@ -127,13 +156,15 @@ class StoredWeights:
         return self.data.name(name, FLOAT16, weight.shape, offset, 2 * weight.raw.size)
 
     def norm(self, weight: Weight, following: Weight, name: str) -> str:
+        """Write the weights of a norm, divided by the balance of the linear layer ``following`` it."""
         return self.floats(self.plan.norm(weight, following), name)
 
     def floats(self, values: Floats, name: str) -> str:
+        """Write values in the graph's floating-point type and return the tensor's name."""
         return self.data.add(name, to_float16(values) if self.kind is np.float16 else values.astype(np.float32))
 
     def _halves(self, weight: Weight, parts: Mapping[str, Rows]) -> list[Matrix]:
-        """Transposed, as MatMul takes its right side."""
+        """Write a weight in float16, transposed for the right operand of MatMul."""
         matrices = []
         for name, (start, stop) in parts.items():
             place = self.data.space(f"{name}.weight", (weight.shape[1], stop - start))
@@ -206,7 +237,7 @@ class StoredWeights:
 
 
 def _unsigned(part: Rounded) -> npt.NDArray[np.uint8]:
-    """Integers as they are stored, ``[rows, bytes]``; flipping the highest bit adds half the range to signed ones."""
+    """Return unsigned integers, ``[rows, bytes]``; flipping the sign bit adds half the range to signed ones."""
     values: npt.NDArray[np.uint8] = part.values.view(np.uint8)
     if part.scheme.symmetric:
         values ^= np.uint8(0x88 if part.scheme.bits == 4 else 0x80)
@@ -214,7 +245,7 @@ def _unsigned(part: Rounded) -> npt.NDArray[np.uint8]:
 
 
 def _packed_zeros(zeros: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
-    """``[rows, bytes]``; with an odd number of 4-bit ones a row, its last byte is half used."""
+    """Return packed zero points, ``[rows, bytes]``; a row with an odd number of 4-bit ones is padded."""
     if bits == 8:
         return zeros
     if zeros.shape[1] % 2:
@@ -223,7 +254,14 @@ def _packed_zeros(zeros: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uin
 
 
 def stored_bytes(weight: Weight, scheme: Scheme | None, *, float16: bool, zeros: bool) -> int:
-    """What a weight takes in the data file, its alignment left aside."""
+    """Return the size of a weight in the data file in bytes, without alignment.
+
+    Args:
+        weight: the weight.
+        scheme: the scheme to round to; None for float16.
+        float16: whether scales are float16 instead of float32.
+        zeros: whether zero points are written.
+    """
     outputs, inputs = weight.shape
     if scheme is None:
         return 2 * outputs * inputs
@@ -233,11 +271,16 @@ def stored_bytes(weight: Weight, scheme: Scheme | None, *, float16: bool, zeros:
 
 
 def whole(name: str, weight: Weight) -> Mapping[str, Rows]:
-    """A weight that is used in one piece."""
+    """Return the parts of a weight that the graph uses as one."""
     return {name: (0, weight.shape[0])}
 
 
 def split(names: Sequence[str], sizes: Sequence[int]) -> Mapping[str, Rows]:
-    """A weight whose outputs are used apart from each other, one run behind the other."""
+    """Return the parts of a weight that is divided into consecutive ranges of outputs.
+
+    Args:
+        names: the names of the parts.
+        sizes: the number of outputs of each.
+    """
     ends = np.cumsum(sizes)
     return {name: (int(end) - size, int(end)) for name, size, end in zip(names, sizes, ends, strict=True)}

@@ -1,8 +1,8 @@
-"""What the graphs for CPUs and for DirectML differ in.
+"""Graph layouts for CPUs and for DirectML.
 
-The providers' attention differs (``GroupQueryAttention`` of ONNX Runtime 1.24: the CPU's takes queries, keys and values
-in one piece, turns them itself and knows the sliding window; DirectML's wants them apart and turned already, and its
-kernel sees everything before, whatever the window). The CPU computes in float32, DirectML in halves.
+``GroupQueryAttention`` of ONNX Runtime 1.24 differs between execution providers. On CPUs it accepts queries, keys and
+values in one tensor, applies the rotary embedding and supports sliding windows. On DirectML it requires separate
+tensors that are rotated already, and ignores the sliding window. CPUs compute in float32, DirectML in float16.
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md describes the operators.
 """
 
@@ -14,18 +14,18 @@ from phi3_core.backend import Architecture
 
 @frozen(kw_only=True)
 class Layout:
-    """What a provider wants its graph to be like."""
+    """The form of a graph that an execution provider requires."""
 
     name: str
-    """As in ``Offer.layout``."""
+    """The name in ``Offer.layout``."""
     float16: bool
-    """Compute in half precision instead of float32."""
+    """Whether the graph computes in float16 instead of float32."""
     fused: bool
-    """Attention takes queries, keys and values together and turns them itself, if it can; see :func:`is_fused`."""
+    """Whether attention accepts queries, keys and values together and rotates them; see :func:`is_fused`."""
     explicit_zeros: bool
-    """``MatMulNBits`` needs its zero points in writing: DirectML takes those that are left out for 0, not 8 or 128."""
+    """Whether to write default zero points: without them DirectML's ``MatMulNBits`` uses 0 instead of 8 or 128."""
     accuracy: int
-    """``accuracy_level`` of ``MatMulNBits``: 4 lets it round its inputs to 8 bits, 0 leaves the choice to it."""
+    """``accuracy_level`` of ``MatMulNBits``: 4 allows rounding its inputs to 8 bits, 0 is the provider's default."""
 
 
 CPU = Layout(name="", float16=False, fused=True, explicit_zeros=False, accuracy=4)
@@ -33,5 +33,5 @@ DIRECTML = Layout(name="dml", float16=True, fused=False, explicit_zeros=True, ac
 
 
 def is_fused(shape: Architecture, layout: Layout) -> bool:
-    """The CPU's attention turns heads by multiples of 16 only, in whole or in part."""
+    """Return whether attention applies the rotary embedding: on CPUs, if its size is a multiple of 16."""
     return layout.fused and shape.rotary.size % 16 == 0

@@ -1,4 +1,4 @@
-"""What can be said of a folder, a device and the options before the runtime sees them."""
+"""Checks of an artifact, a device and options before the runtime is imported."""
 
 from __future__ import annotations
 
@@ -20,37 +20,44 @@ _OPTIONS = ("intra_op_num_threads", "inter_op_num_threads")
 
 @frozen(kw_only=True)
 class Provider:
-    """What an execution provider can do."""
+    """An execution provider and its features."""
 
     name: str | None
-    """As onnxruntime-genai calls it; None is the CPU's, which needs no name."""
+    """Its name in onnxruntime-genai; None for the default, the CPU."""
     options: Mapping[str, str]
+    """Its provider options."""
     rewinds: bool
-    """Whether a filled cache can be shortened and added to."""
+    """Whether a filled KV cache can be truncated and extended."""
     float16: bool
-    """Whether its graphs compute in half precision."""
+    """Whether its graphs compute in float16."""
 
 
 @frozen(kw_only=True)
 class Opening:
-    """How a folder is loaded."""
+    """How to load an artifact."""
 
     provider: Provider
     context: int
     """Tokens of prompt and answer together."""
     original: int | None
-    """Of longrope's two sets of factors the first serves up to so many tokens; None if there is one set."""
+    """The longest sequence that uses LongRoPE's short factors; None if there is only one set of factors."""
     vocabulary: int
     session: Mapping[str, int] = field(factory=dict)
-    """Options of ONNX Runtime's session."""
+    """ONNX Runtime session options."""
 
 
 def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Opening:
-    """How ``artifact`` is loaded on ``device``; ``options`` are ONNX Runtime's session options.
+    """Return how to load an artifact.
+
+    Args:
+        artifact: a folder with ``genai_config.json``.
+        device: the device to load it on.
+        options: ONNX Runtime session options.
 
     Raises:
-        ModelError: the folder is damaged, or not for this device, or wants more than it may.
-        UsageError: an option that is not known.
+        BackendError: the device's index belongs to another adapter.
+        ModelError: the folder is damaged, is not for this device, or contains settings that are not allowed.
+        UsageError: the device does not exist, or an option is unknown or invalid.
     """
     content = configuration.read(artifact.path)
     graph, found = configuration.check_files(artifact.path, content)
@@ -76,7 +83,11 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
 
 
 def provider_of(device: Device) -> Provider:
-    """By the device's id: ``CPU``, ``CUDA``, or the number of a DirectX adapter."""
+    """Return the execution provider for a device id: ``CPU``, ``CUDA``, or the index of a DirectX adapter.
+
+    Raises:
+        UsageError: there is no such device.
+    """
     if device.id.isascii() and device.id.isdigit():
         return Provider(name="dml", options={"device_index": device.id}, rewinds=False, float16=True)
     if device.id == "CPU":

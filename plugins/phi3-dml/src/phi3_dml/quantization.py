@@ -1,4 +1,4 @@
-"""From a checkpoint to a folder that onnxruntime-genai loads: decide, check, round, write."""
+"""Quantize a checkpoint to an ONNX folder for onnxruntime-genai."""
 
 from __future__ import annotations
 
@@ -28,18 +28,32 @@ from .layouts import Layout
 from .onnx import writer
 
 _BLOCKS = (32, 64, 128, 256)
-"""Sizes of groups that the kernels of ``MatMulNBits`` are made for."""
+"""Group sizes that the kernels of ``MatMulNBits`` support."""
 _LARGEST_GRAPH = 64 << 20
 
 
 def layout_of(device: Device) -> Layout:
+    """Return the graph layout for a device."""
     return layouts.CPU if device.kind == "cpu" else layouts.DIRECTML
 
 
 def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> dict[str, str]:
-    """Write ``model.onnx``, its data and ``genai_config.json`` into the folder ``output``.
+    """Write ``model.onnx``, its data file and ``genai_config.json`` into the folder ``output``.
 
-    Returns the versions of the tools that were used.
+    Args:
+        source: the original weights.
+        device: the device the artifact is for.
+        recipe: how to quantize.
+        output: an empty folder.
+        progress: called as the work proceeds.
+
+    Returns:
+        The versions of the tools used, by name.
+
+    Raises:
+        DiskFullError: too little of the disk is free.
+        ModelError: the checkpoint is damaged, too little memory is available, or the reference exporter failed.
+        UsageError: the recipe does not fit the device or the checkpoint.
     """
     check_extra("dml", recipe)
     if wants_reference(recipe):
@@ -50,7 +64,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     layout = layout_of(device)
     settings = _decide(checkpoint, device, layout, recipe)
     _check_room(checkpoint, layout, settings, output)
-    # The output layer gets 8 bits where the others get 4.
+    # The output layer gets 8 bits even if the others get 4.
     plan = settings.plan(checkpoint, outer=(checkpoint.head,), int8_scheme=int8_scheme, progress=progress)
     _write(checkpoint, layout, plan, output, progress)
     return {"phi3-dml": __version__}
@@ -72,13 +86,17 @@ def _write(checkpoint: Checkpoint, layout: Layout, plan: RoundingPlan, output: P
 
 
 def int8_scheme(weight: Weight) -> Scheme:
-    """8 bits, in the largest groups that fill a row."""
+    """Return the 8-bit scheme of a weight, with the largest group size that divides its number of inputs."""
     size = next((size for size in reversed(_BLOCKS) if weight.shape[1] % size == 0), -1)
     return Scheme(bits=8, group_size=size)
 
 
 def _decide(checkpoint: Checkpoint, device: Device, layout: Layout, recipe: Recipe) -> RoundingSettings:
-    """Fill in what the recipe leaves open, and refuse what does not go together."""
+    """Return the recipe's settings with all defaults filled in.
+
+    Raises:
+        UsageError: the recipe does not fit the device or the checkpoint.
+    """
     _check_shape(checkpoint.architecture)
     check_recipe(recipe, grouped=("int4", "int8"))
     linear = None
@@ -103,13 +121,13 @@ def _decide(checkpoint: Checkpoint, device: Device, layout: Layout, recipe: Reci
 
 
 def _check_shape(shape: Architecture) -> None:
-    """What ``GroupQueryAttention`` cannot do is said before the work."""
+    """Check that ``GroupQueryAttention`` supports the architecture."""
     if shape.head_size % 8:
         raise UsageError(f"ONNX Runtime's attention needs heads of a multiple of 8, not {shape.head_size}")
 
 
 def _group_size(checkpoint: Checkpoint, layout: Layout, bits: int) -> int:
-    """Groups of 32 as the published weights for the CPU have them, of 128 for DirectML, where they fill the rows."""
+    """Return the default group size: 32 for int4 on CPUs, as in published weights, else the largest of 128, 64, 32."""
     wanted = (32,) if not layout.float16 and bits == 4 else (128, 64, 32)
     weights = (*checkpoint.linear, checkpoint.head)
     size = fitting_group_size(weights, wanted)
@@ -120,7 +138,7 @@ def _group_size(checkpoint: Checkpoint, layout: Layout, bits: int) -> int:
 
 
 def _check_room(checkpoint: Checkpoint, layout: Layout, settings: RoundingSettings, output: Path) -> None:
-    """Memory and disk, before the work begins."""
+    """Check for sufficient disk space and memory."""
     low = settings.linear
     size = 2 * checkpoint.embedding.raw.size
     for weight in (*checkpoint.linear, checkpoint.head):

@@ -1,7 +1,7 @@
-"""``--exporter reference``: onnxruntime-genai's own builder, in an environment of its own, instead of our graph.
+"""``--exporter reference``: run the model builder of onnxruntime-genai in a separate environment.
 
-The builder loads the whole model with PyTorch, writes the graph in half or single precision and rounds it afterwards,
-which takes 22.8 GB for Phi-3-mini. By default it runs code that comes with a model; here that is switched off.
+The builder loads the complete model with PyTorch, writes the graph in float16 or float32 and then rounds it. This takes
+22.8 GB of memory for Phi-3-mini. By default it runs code from the model's repository, which is disabled here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from . import configuration, weights
 
 BUILDER = Toolchain(
     name="onnxruntime-genai-builder",
-    # The release whose DirectML flavour can be installed: what a newer builder writes, that flavour may not know.
+    # The release of the DirectML flavour, which may not support the output of a newer builder.
     requirements=(
         "onnxruntime-genai==0.13.1",
         "onnxruntime==1.24.4",
@@ -27,7 +27,7 @@ BUILDER = Toolchain(
         "transformers>=4.51,<5",
         "torch>=2.5,<3",
     ),
-    # Of no use here, and one that does not fit the torch beside it stops transformers from importing anything.
+    # Not needed, and a version that does not match torch breaks the import of transformers.
     left_out=("torchvision",),
     size_bytes=1_400_000_000,
 )
@@ -35,11 +35,22 @@ _RECORDED = ("onnxruntime-genai", "onnxruntime", "onnx-ir", "transformers", "tor
 
 
 def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> dict[str, str]:
-    """Have the builder fill the folder ``output``, and return the versions of what it consists of.
+    """Run the builder to fill the folder ``output``.
+
+    Args:
+        source: the original weights.
+        device: the device the artifact is for.
+        recipe: how to quantize.
+        output: an empty folder.
+        progress: called as the work proceeds.
+
+    Returns:
+        The versions of the builder and its main dependencies, by name.
 
     Raises:
-        UsageError: the recipe asks for what it does not do.
-        ModelError: it cannot be installed, or failed, or what it wrote is not what was asked for.
+        DiskFullError: too little of the disk is free.
+        ModelError: the builder cannot be installed, failed, or wrote something else than the recipe asks for.
+        UsageError: the builder does not support the recipe.
     """
     _check_recipe(recipe)
     # Measured: 22.8 GB of memory for Phi-3-mini's 7.6 GB.
@@ -70,7 +81,7 @@ def _check_recipe(recipe: Recipe) -> None:
 
 
 def _command(source: Source, device: Device, recipe: Recipe, result: Path) -> Iterator[str | Path]:
-    """The builder's arguments. It has no half precision for CPUs: those get single precision instead."""
+    """Yield the builder's arguments. It does not support float16 on CPUs, so they get float32."""
     cpu = device.kind == "cpu"
     precision = "fp32" if cpu and recipe.precision == "fp16" else recipe.precision
     yield from ("-m", "onnxruntime_genai.models.builder", "-i", source.path, "-o", result, "-p", precision)

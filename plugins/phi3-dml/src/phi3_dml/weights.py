@@ -1,4 +1,4 @@
-"""The form of weights that ONNX Runtime GenAI loads: a folder with ``genai_config.json`` and an ONNX graph."""
+"""The artifact format that ONNX Runtime GenAI loads: a folder with ``genai_config.json`` and an ONNX graph."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _ON_DIRECTML = {
         "directml-int4-awq-block-128",
     ),
 }
-"""Repositories and folders, int4. A folder that is not there is said, and the model quantized instead."""
+"""Repositories and folders of int4 weights. If a folder no longer exists, core reports it and quantizes the model."""
 
 
 def recognize(path: Path) -> str | None:
-    """The precision of the weights at ``path``, or None if there is no ``genai_config.json``.
+    """Return the precision of the weights at ``path``, or None if there is no ``genai_config.json``.
 
     Raises:
-        ModelError: there is one, but the folder is damaged or wants more than it may.
+        ModelError: the folder is damaged, or contains settings that are not allowed.
     """
     if not (path / configuration.NAME).is_file():
         return None
@@ -45,7 +45,7 @@ def recognize(path: Path) -> str | None:
 
 
 def precision_of(found: Content) -> str:
-    """By the weights of the matrix products: any of four bits make int4, as a share of int8 is part of many recipes."""
+    """Return the precision of a graph: int4 if any matrix product has 4 bits, because recipes may mix int4 and int8."""
     if found.bits.get(4):
         return "int4"
     eight = found.bits.get(8, 0)
@@ -54,7 +54,7 @@ def precision_of(found: Content) -> str:
 
 
 def published(model: str, device: Device, precision: str) -> Published | None:
-    """Where weights lie that need no quantizing."""
+    """Return the repository and folder with published weights, or None."""
     if precision != "int4":
         return None
     known = (_ON_CPU if device.kind == "cpu" else _ON_DIRECTML).get(model)

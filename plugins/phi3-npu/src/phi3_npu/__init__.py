@@ -1,3 +1,3 @@
-"""The backend of phi3-core on Intel's NPU Acceleration Library."""
+"""Backend of phi3-core for Intel's NPU Acceleration Library."""
 
 __version__ = "0.2.0"

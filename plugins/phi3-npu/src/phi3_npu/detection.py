@@ -1,7 +1,7 @@
-"""Which Intel NPUs the Intel NPU Acceleration Library can use here, and why not the others.
+"""Detection of the NPUs that the Intel NPU Acceleration Library supports.
 
-What the operating system says is read in :mod:`phi3_npu.hardware` into records; :func:`judge` turns records into offers
-and refusals and touches nothing.
+:mod:`phi3_npu.hardware` reads device records from the operating system; :func:`judge` converts them to offers and
+refusals without accessing the system.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from phi3_core.values import Device, Machine, Offer, Refusal
 from .hardware.records import AMD, GENERATIONS, INTEL, QUALCOMM, Npu, System
 
 LEAST_WINDOWS_DRIVER = (32, 0, 100, 2408)
-"""The library asks for 2408 (``backend/utils.py``), which is the last part of this version.
+"""Oldest supported Windows driver. The library requires 2408 (``backend/utils.py``), the last part of this version.
 
-The library also compares on Linux, where a driver's number is the time of its build in seconds, so that every driver
-passes. There, the release that brought the generation is asked for instead (``Generation.linux_driver``).
+On Linux the library's check always passes, because it compares with the build time of the driver in seconds. There,
+detection requires the first release for the NPU's generation (``Generation.linux_driver``).
 """
 PRECISIONS = ("int8", "int4", "fp16")
 _WINDOWS_DRIVER_PAGE = "https://www.intel.com/content/www/us/en/download/794734/intel-npu-driver-windows.html"
@@ -26,7 +26,7 @@ _OTHERS = {AMD: "AMD", QUALCOMM: "Qualcomm"}
 
 
 def detect(machine: Machine) -> list[Offer | Refusal]:
-    """Look, without importing the library. Takes some milliseconds."""
+    """Return offers and refusals for this machine. Takes some milliseconds, because it does not import the library."""
     from . import requirements
 
     obstacle = requirements.missing(machine)
@@ -34,7 +34,7 @@ def detect(machine: Machine) -> list[Offer | Refusal]:
 
 
 def read(machine: Machine) -> System:
-    """Ask the operating system."""
+    """Return the system and its NPUs, as reported by the operating system."""
     if machine.os == "linux":
         from .hardware import sysfs
 
@@ -47,7 +47,7 @@ def read(machine: Machine) -> System:
 
 
 def judge(machine: Machine, system: System) -> list[Offer | Refusal]:
-    """Turn what was read into offers and refusals."""
+    """Return offers for usable devices and refusals for the others."""
     answers: list[Offer | Refusal] = []
     usable: list[Npu] = []
     for npu in system.npus:
@@ -64,7 +64,13 @@ def judge(machine: Machine, system: System) -> list[Offer | Refusal]:
 
 
 def refuse(system_name: str, npu: Npu, system: System) -> Refusal | None:
-    """Why one device cannot be used, if so."""
+    """Return why a device cannot be used, or None if it can.
+
+    Args:
+        system_name: the operating system, ``linux`` or ``windows``.
+        npu: the device.
+        system: the system and its NPUs.
+    """
     if npu.vendor != INTEL:
         maker = _OTHERS.get(npu.vendor, "")
         name = npu.name or (f"an {maker} NPU" if maker else "an accelerator")
@@ -76,14 +82,14 @@ def refuse(system_name: str, npu: Npu, system: System) -> Refusal | None:
 
 
 def describe(npu: Npu) -> str:
-    """What to call an NPU: its name and its generation."""
+    """Return the name of an NPU with its generation."""
     generation = GENERATIONS.get(npu.device)
     where = generation.name if generation else f"unknown generation, device {npu.device:04x}"
     return f"{npu.name or 'Intel NPU'} ({where})"
 
 
 def version(text: str) -> tuple[int, ...]:
-    """The numbers of a version; of nothing, nothing."""
+    """Return the numeric parts of a version; empty if ``text`` is."""
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
@@ -156,7 +162,7 @@ def _refuse_windows(npu: Npu) -> Refusal | None:
 
 
 def _offer(machine: Machine, usable: list[Npu]) -> Offer:
-    """The library opens ``NPU``, whichever that is, so that there is one offer however many there are."""
+    """Return one offer for all NPUs: the library opens ``NPU`` and chooses among them itself."""
     first = usable[0]
     generation = GENERATIONS.get(first.device)
     known = generation is not None and generation.known_to_library

@@ -1,4 +1,4 @@
-"""What a person should know when the NPU does not do what they expect: device, driver, versions, permissions."""
+"""Diagnosis of NPU problems: device, driver, versions and permissions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,21 @@ PACKAGES = ("intel-npu-acceleration-library", "torch", "transformers", "openvino
 
 
 def diagnose(machine: Machine) -> list[Finding]:
-    """Look at everything that matters, without importing the library."""
+    """Return findings about this machine, without importing the library."""
     return list(findings(machine, requirements.missing(machine), detection.read(machine), installed_versions(PACKAGES)))
 
 
 def findings(
     machine: Machine, obstacle: Refusal | None, system: System, installed: Mapping[str, str]
 ) -> Iterator[Finding]:
-    """Everything there is to say, of what was read."""
+    """Yield findings about the given state.
+
+    Args:
+        machine: this machine.
+        obstacle: why the library cannot be used on any hardware, or None.
+        system: the system and its NPUs.
+        installed: installed versions of :data:`PACKAGES` by name.
+    """
     if obstacle is not None:
         yield Finding(severity="error", message=obstacle.reason, remedy=obstacle.remedy)
     present = ", ".join(f"{name} {version}" for name, version in installed.items()) or "none of what it needs"
@@ -37,7 +44,7 @@ def findings(
         yield from _npu(machine, npu, system)
     if any(npu.vendor == INTEL for npu in system.npus):
         yield _loader(system)
-    # The offer of a CPU and the refusals of single devices are known by now.
+    # The offer for the CPU is of no interest here; refusals of single devices were yielded above.
     for answer in detection.judge(machine, system):
         if isinstance(answer, Refusal) and not system.npus:
             yield Finding(severity="info", message=answer.reason, remedy=answer.remedy)

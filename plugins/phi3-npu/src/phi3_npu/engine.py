@@ -1,4 +1,4 @@
-"""Load weights with the library, and generate: ids in, ids out."""
+"""The engine: loads weights with the library and generates token ids from token ids."""
 
 from __future__ import annotations
 
@@ -18,16 +18,21 @@ from .library import Library
 from .workspace import Workspace
 
 CHUNKS = (128, 32)
-"""Rows that a prompt is read in. Besides them there is only the single row of a token; see ``graph.py``."""
+"""Chunk sizes of the prefill in rows. Decoding uses one row; no other sizes occur, see ``graph.py``."""
 _open: list[NpuEngine] = []
 
 
 def load(artifact: Artifact, device: Device, context_length: int) -> NpuEngine:
-    """Load a folder that :func:`phi3_npu.opening.check` found nothing wrong with.
+    """Load an artifact that :func:`phi3_npu.opening.check` has accepted.
+
+    Args:
+        artifact: the artifact.
+        device: the device to load it on.
+        context_length: tokens of prompt and answer together.
 
     Raises:
+        BackendError: the device is not available, or this process has loaded a model already.
         ModelError: a tensor is missing.
-        BackendError: the device is not there, or the process has a model already.
     """
     if _open:
         raise BackendError("a model is loaded in this process already, and the library takes one")
@@ -45,7 +50,7 @@ def load(artifact: Artifact, device: Device, context_length: int) -> NpuEngine:
 
 
 class NpuEngine:
-    """A model on the library, driven by the thread that loaded it."""
+    """A loaded model. Use it in the thread that loaded it only."""
 
     max_concurrency = 1
     capabilities: frozenset[str] = frozenset({"logits"})
@@ -56,17 +61,18 @@ class NpuEngine:
         self._library = loaded
         self._workspace = workspace
         self._read: list[tuple[int, ...]] = []
-        """The chunks that the cache of keys and values begins with."""
+        """The chunks of the prompt that are in the KV cache."""
         self._failed = False
 
     def close(self) -> None:
+        """Free the model and release its workspace."""
         self._library.release()
         self._workspace.close()
         if self in _open:
             _open.remove(self)
 
     def warm_up(self) -> None:
-        """Have every kernel that generating needs compiled, and kept for the next start."""
+        """Compile all kernels that generation needs; the workspace keeps them for the next start."""
         with self._workspace.compiling(), self._forward():
             for rows in (*CHUNKS, 1):
                 states = self._graph.forward([0], rows)
@@ -74,7 +80,13 @@ class NpuEngine:
             self._graph.logits(states, 1)
 
     def generate(self, request: GenerationRequest) -> Iterator[int]:
-        """Read the prompt in chunks, then go on token by token. Closing the iterator stops it between tokens."""
+        """Yield generated token ids. Closing the iterator stops the generation after the current token.
+
+        Raises:
+            BackendError: the library failed in an earlier call.
+            PromptTooLongError: the prompt leaves no room for an answer.
+            UsageError: the request has a JSON schema.
+        """
         prompt = request.prompt_ids
         room = self.context_length - len(prompt)
         if room < 1:
@@ -98,7 +110,12 @@ class NpuEngine:
                     states = self._graph.forward([token], 1)
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """The logits after every position, ``[ids, vocabulary]``."""
+        """Return the logits at every position, ``[ids, vocabulary]``, in float32.
+
+        Raises:
+            BackendError: the library failed in an earlier call.
+            PromptTooLongError: there are more ids than the context holds.
+        """
         if len(ids) > self.context_length:
             raise PromptTooLongError(f"{len(ids)} tokens do not fit the context of {self.context_length}")
         rows = np.empty((len(ids), self._graph.vocabulary), np.float32)
@@ -112,10 +129,10 @@ class NpuEngine:
         return rows
 
     def _prefill(self, ids: Sequence[int]) -> torch.Tensor:
-        """The states after the last chunk of ``ids``. Chunks that were read before are not read again.
+        """Fill the KV cache with ``ids`` and return the states of the last chunk; chunks already cached are reused.
 
-        What differs is read anew from the start of its chunk, as a first reading would: kernels of other sizes round
-        differently, and what comes out shall not depend on what was asked before.
+        From the first different chunk on, chunks are processed with the same sizes as without a cache: kernels of
+        other sizes round differently, and the output must not depend on earlier requests.
         """
         plan = chunks(ids)
         same = 0
@@ -133,7 +150,11 @@ class NpuEngine:
 
     @contextlib.contextmanager
     def _forward(self) -> Iterator[None]:
-        """Around every use of the library, which ends the process if it is used again after it was interrupted."""
+        """Guard a use of the library: after an interrupted call, the next call would end the process.
+
+        Raises:
+            BackendError: an earlier call was interrupted.
+        """
         if self._failed:
             raise BackendError("the library failed before and cannot be used again in this process")
         self._failed = True
@@ -142,7 +163,7 @@ class NpuEngine:
 
 
 def chunks(ids: Sequence[int]) -> list[tuple[int, ...]]:
-    """``ids`` in the pieces that they are read in: as many large ones as there are, then small ones."""
+    """Divide ``ids`` into the chunks of the prefill: as many large ones as possible, then small ones."""
     large, small = CHUNKS
     cut = len(ids) // large * large
     pieces = [tuple(ids[start : start + large]) for start in range(0, cut, large)]

@@ -1,8 +1,8 @@
-"""Transformers' Phi-3 with the library's linear layers in the place of PyTorch's: what the classic recipe runs.
+"""Transformers' Phi-3 model with the library's linear layers instead of PyTorch's.
 
-Activations, norms and attention are PyTorch's in float32; the library computes the linear layers in half precision.
-Every forward pass takes one of a few numbers of rows, because each new one has the library compile five kernels whose
-memory it does not give back before the end.
+PyTorch computes norms and attention in float32, the library computes linear layers in float16. The number of rows in a
+forward pass is one of a few fixed sizes: for each new size the library compiles five kernels and keeps their memory
+until the process ends.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .library import Library
 
 _MODELS: Any = AutoModelForCausalLM
 _WIDEST = 1 << 17
-"""Rows of a linear layer beyond which the library leaves it to PyTorch; here it is cut instead."""
+"""Outputs above which the library leaves a linear layer to PyTorch; wider layers are split instead."""
 _BLOCK = 256
-"""Positions by which the cache of keys and values grows."""
+"""Positions by which the KV cache grows."""
 
 
 class Cache(DynamicCache):
-    """Keys and values in buffers that grow by blocks, so that a token does not copy all that came before it."""
+    """A KV cache in buffers that grow by blocks, so that appending a token does not copy the cache."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,18 @@ class Cache(DynamicCache):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put a layer's new keys and values, ``[1, heads, rows, size]``, behind ``length``; return all up to there."""
+        """Store a layer's new keys and values after ``length`` positions and return all of the layer up to them.
+
+        Args:
+            key_states: ``[1, heads, rows, size]``.
+            value_states: ``[1, heads, rows, size]``.
+            layer_idx: the index of the layer.
+            *_: ignored.
+            **__: ignored.
+
+        Returns:
+            Keys and values, each ``[1, heads, length + rows, size]``.
+        """
         end = self.length + key_states.shape[2]
         return (
             _placed(self._keys, layer_idx, key_states, self.length, end),
@@ -48,6 +59,7 @@ class Cache(DynamicCache):
         )
 
     def get_seq_length(self, *_: Any, **__: Any) -> int:
+        """Return the number of cached positions."""
         return self.length
 
 
@@ -64,7 +76,7 @@ def _placed(buffers: dict[int, torch.Tensor], layer: int, states: torch.Tensor, 
 
 
 class Graph:
-    """A model whose weights lie in a folder's safetensors file, mapped into memory."""
+    """A model with the weights of an artifact, mapped into memory."""
 
     def __init__(self, folder: Path, library: Library) -> None:
         config = read_config(folder)
@@ -72,7 +84,7 @@ class Graph:
         self.vocabulary = int(config.vocab_size)
         self.window = getattr(config, "sliding_window", None)
         self._table = _take(tensors, "model.embed_tokens.weight")
-        tensors.setdefault("lm_head.weight", self._table)  # in half precision a tied output layer is the embedding
+        tensors.setdefault("lm_head.weight", self._table)  # a tied output layer in float16 is the embedding
         with torch.device("meta"):
             model = _MODELS.from_config(config, attn_implementation="sdpa")
         for name, module in list(model.named_modules()):
@@ -86,12 +98,20 @@ class Graph:
         self.cache = Cache()
 
     def forward(self, ids: list[int], rows: int) -> torch.Tensor:
-        """Read ``ids`` after what is in the cache, filled up to ``rows``: the states after each, ``[ids, hidden]``."""
+        """Run the model on ``ids`` after the cached positions and extend the KV cache by them.
+
+        Args:
+            ids: token ids, at most ``rows``.
+            rows: the number of rows to pad to.
+
+        Returns:
+            The states after the final norm, ``[ids, hidden]``.
+        """
         start, count = self.cache.length, len(ids)
         real = torch.tensor(ids, dtype=torch.long)
         inputs = torch.zeros((1, rows, self._table.shape[1]))
         inputs[0, :count] = torch.nn.functional.embedding(real, self._table)
-        # Rows that only fill up stay at the last position: a later one could call for longrope's other factors.
+        # Padding rows have the last real position: a later one could make LongRoPE switch to its long factors.
         positions = torch.arange(start, start + rows).clamp(max=start + count - 1)
         with torch.inference_mode():
             states: torch.Tensor = self._model.model(
@@ -105,7 +125,12 @@ class Graph:
         return states[0, :count]
 
     def logits(self, states: torch.Tensor, rows: int) -> torch.Tensor:
-        """The output layer on states, filled up to ``rows``: ``[states, vocabulary]``, float32."""
+        """Return the output layer's logits, ``[states, vocabulary]``, in float32.
+
+        Args:
+            states: ``[states, hidden]``.
+            rows: the number of rows to pad to.
+        """
         filled = torch.zeros((1, rows, states.shape[1]))
         filled[0, : len(states)] = states
         with torch.inference_mode():
@@ -113,7 +138,7 @@ class Graph:
         return found.float()
 
     def _mask(self, start: int, rows: int) -> torch.Tensor:
-        """What each row must not see, ``[1, 1, rows, start + rows]``: later positions, and those before its window."""
+        """Return the attention mask, ``[1, 1, rows, start + rows]``: causal and limited to the sliding window."""
         query = torch.arange(start, start + rows)[:, None]
         key = torch.arange(start + rows)[None]
         hidden = key > query
@@ -123,7 +148,7 @@ class Graph:
 
 
 class _Rows(torch.nn.Module):
-    """A linear layer cut into runs of outputs."""
+    """A linear layer split by outputs."""
 
     def __init__(self, parts: list[torch.nn.Module]) -> None:
         super().__init__()
@@ -157,22 +182,30 @@ def _take(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
 
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of the file, sharing its mapped memory."""
+    """Return all tensors of an artifact's weights file, memory-mapped.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
     try:
         with safe_open(folder / weights.FILE, framework="pt") as stored:
-            return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - it is no mapping
+            return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder / weights.FILE} cannot be read: {error}") from error
 
 
 def read_config(folder: Path) -> Phi3Config:
-    """The model's shape, from ``config.json``."""
+    """Return the configuration in ``config.json`` of a folder.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
     try:
         content = json.loads((folder / "config.json").read_bytes())
         scaling = content.get("rope_scaling")
         if isinstance(scaling, dict) and scaling.get("type") in {"su", "yarn"}:
-            content["rope_scaling"] = {**scaling, "type": "longrope"}  # what the family's early releases called it
-        # Transformers sets aside the row of the padding token, which a model cut short may not have.
+            content["rope_scaling"] = {**scaling, "type": "longrope"}  # the name in early Phi-3 releases
+        # Transformers requires the padding token's row in the embedding, which a shortened model may not have.
         return Phi3Config.from_dict({**content, "pad_token_id": None})
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ModelError(f"{folder / 'config.json'} cannot be read: {error}") from error

@@ -1,8 +1,8 @@
-"""The way to Intel's NPU Acceleration Library 1.4.0: what it needs, and what has to be kept away from it.
+"""Import of Intel's NPU Acceleration Library 1.4.0, with workarounds.
 
-The library was archived in April 2025 and is used as it was left. It writes into the current folder, ends the process
-when that cannot be written, patches PyTorch, and puts its own OpenVINO 2024.4 before everybody's on the search path.
-That is why it is imported here only, in a worker process of its own, with a private current folder.
+The library was archived in April 2025. It writes to the current folder and ends the process if it cannot, patches
+PyTorch, and puts its own OpenVINO 2024.4 first on the search path. Therefore only this module imports it, in a worker
+process with a private current folder.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 from attrs import frozen
 from phi3_core.errors import BackendError
 
-# The library quantizes with neural-compressor, which removed what it imports in version 3.8. Rounding is done by
-# phi3-core here, so the names are needed for the import alone, whatever version is installed.
+# The library quantizes with neural-compressor, whose version 3.8 removed the names that the library imports.
+# phi3-core does the rounding here, so stand-ins are enough, whatever version is installed.
 _COMPRESSOR = {
     "neural_compressor": (),
     "neural_compressor.adaptor": (),
@@ -36,35 +36,40 @@ _MAX_CPU_ISA = "ONEDNN_MAX_CPU_ISA"
 
 @frozen(kw_only=True, eq=False)
 class Library:
-    """What is used of the library."""
+    """The parts of the library that this backend uses."""
 
     linear: Any
-    """``nn.Linear(weight)``: half precision, ``[outputs, inputs]``."""
+    """``nn.Linear(weight)``: float16, ``[outputs, inputs]``."""
     quantized_linear: Any
-    """``nn.QuantizedLinear(weight, scale)``: int8 or packed uint8, with ``[outputs, 1]`` scales in half precision."""
+    """``nn.QuantizedLinear(weight, scale)``: int8 or packed uint8, with float16 scales, ``[outputs, 1]``."""
     backend: Any
+    """The module ``backend``."""
 
     def release(self) -> None:
-        """Free every kernel, as long as the weights are there.
+        """Free all kernels. Call this before the weights are freed.
 
-        Each kernel has a thread that copies the next layer's weights, and waits for it as it goes. Kernels refer to
-        themselves, so that they go when garbage is collected, which must not be later than the weights do.
+        Each kernel has a thread that copies the next layer's weights, and joins it when it is freed. Kernels are
+        part of reference cycles, so only garbage collection frees them, which has to happen before the weights go.
         """
         self.backend.clear_cache()
         gc.collect()
 
 
 def enter(folder: Path, device: str) -> Library:
-    """Import the library with ``folder`` as the process's current folder; ``device`` is ``NPU`` or ``CPU``.
+    """Import the library and change to the folder that it writes to.
+
+    Args:
+        folder: the new current folder of the process.
+        device: ``NPU`` or ``CPU``.
 
     Raises:
-        BackendError: another OpenVINO is in the process, or the library sees no NPU.
+        BackendError: another OpenVINO is loaded in the process, or the library finds no NPU.
     """
     if "openvino" in sys.modules and "intel_npu_acceleration_library" not in sys.modules:
         raise BackendError("OpenVINO is loaded in this process already, and the library brings one of its own")
     os.chdir(folder)
     with _without_compressor(), _search_path_kept(), _single_precision(device), warnings.catch_warnings():
-        # Among others: that there is no NPU and that it will go on without one. Neither happens in silence here.
+        # The library warns if it falls back to the CPU; the check below raises instead.
         warnings.simplefilter("ignore")
         from intel_npu_acceleration_library import backend, nn
         from intel_npu_acceleration_library.backend import runtime
@@ -76,7 +81,7 @@ def enter(folder: Path, device: str) -> Library:
 
 
 def _choose(runtime: Any, device: str) -> None:
-    """Have kernels made for this device. The library takes an NPU wherever there is one."""
+    """Make the library create kernels for ``device``; by default it uses an NPU if there is one."""
     for name in ("Linear", "QLinear"):
         original = getattr(runtime, name)
         original = getattr(original, "phi3_original", original)
@@ -84,14 +89,14 @@ def _choose(runtime: Any, device: str) -> None:
         def create(*arguments: Any, _original: Any = original, **named: Any) -> Any:
             return _original(*arguments, device=device, **named)
 
-        create.__name__ = name  # part of the key that the library keeps kernels by
+        create.__name__ = name  # part of the key of the library's kernel cache
         create.phi3_original = original  # type: ignore[attr-defined]
         setattr(runtime, name, create)
 
 
 @contextlib.contextmanager
 def _without_compressor() -> Iterator[None]:
-    """Stand-ins for the names of neural-compressor that the library imports and that are not used."""
+    """Provide stand-ins for the names of neural-compressor that the library imports; they are never used."""
     kept = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "neural_compressor"}
     for name in kept:
         del sys.modules[name]
@@ -111,14 +116,14 @@ def _without_compressor() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _single_precision(device: str) -> Iterator[None]:
-    """Keep OpenVINO's CPU fallback from computing in bfloat16, as it does wherever the processor can.
+    """Prevent OpenVINO's CPU fallback from computing in bfloat16 on processors that support it.
 
-    The library has no way to ask for a precision. OpenVINO asks its own copy of oneDNN for the processor's abilities
-    as the library is imported, and oneDNN reads this variable that once; PyTorch's copy must not be held back.
+    The library has no setting for the precision. OpenVINO's copy of oneDNN reads this variable once, when the library
+    is imported; it is then restored, so that PyTorch's copy of oneDNN is not restricted.
     """
     before = os.environ.get(_MAX_CPU_ISA)
     if device == "CPU" and before is None:
-        os.environ[_MAX_CPU_ISA] = "AVX512_CORE_VNNI"  # the last that knows no bfloat16; no harm where there is less
+        os.environ[_MAX_CPU_ISA] = "AVX512_CORE_VNNI"  # the newest without bfloat16; no effect on older processors
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What can be said of a folder of weights before the runtime is imported, which takes seconds."""
+"""Checks of an artifact before the runtime is imported, which takes seconds."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ logger = logging.getLogger("phi3_core.npu")
 
 
 def check(artifact: Artifact, options: Mapping[str, str]) -> int:
-    """The context's length, if the folder can be loaded.
+    """Check that an artifact can be loaded and return its context length in tokens.
 
     Raises:
         ModelError: there are no weights of this backend, or they are damaged.
-        UsageError: there was an option; the library has none.
+        UsageError: there are options; the library has none.
     """
     if options:
         raise UsageError(f"npu knows no option {', '.join(sorted(options))}", hint="leave --option out")
@@ -29,6 +29,6 @@ def check(artifact: Artifact, options: Mapping[str, str]) -> int:
     limits = read_limits(artifact)
     known, original = limits.require_context_length(), limits.longrope_limit
     if original is not None:
-        # What the cache holds from before the limit is wrong behind it.
+        # A KV cache filled before the limit is invalid beyond it.
         logger.warning("the context is limited to %d tokens: longrope's longer ones come out wrong so far", original)
     return original or known

@@ -1,7 +1,7 @@
-"""From a checkpoint to a folder that this backend loads: decide, check, round, write.
+"""Quantize a checkpoint to an artifact for this backend.
 
-The library's kernels take one scale per output and no groups. So four bits are rounded by phi3-core with scales
-searched for and weighted by what each layer's inputs look like, and the output layer keeps eight.
+The library's kernels support one scale per output channel, not groups. Therefore 4-bit weights are rounded with
+calibration and searched scales, and the output layer gets 8 bits.
 """
 
 from __future__ import annotations
@@ -36,19 +36,32 @@ _BYTE, _NIBBLE = Scheme(bits=8), Scheme(bits=4)
 
 
 def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> Mapping[str, str]:
-    """Write the weights' file into the folder ``output``.
+    """Write the quantized weights into the folder ``output``.
 
-    Returns the versions of the tools that were used: none but phi3's own, which core notes.
+    Args:
+        source: the original weights.
+        device: the device the artifact is for.
+        recipe: how to quantize.
+        output: an empty folder.
+        progress: called as the work proceeds.
+
+    Returns:
+        The versions of the tools used, by name; empty, because core records its own.
+
+    Raises:
+        DiskFullError: too little of the disk is free.
+        ModelError: the checkpoint is damaged, or too little memory is available.
+        UsageError: the recipe asks for something the library does not support.
     """
     checkpoint = Checkpoint.open(source.path)
     _check(checkpoint, device, recipe)
     matrices = dict(_matrices(checkpoint))
     schemes = _schemes(checkpoint, recipe)
     if checkpoint.architecture.tied and HEAD not in schemes:
-        del matrices[HEAD]  # the embedding is there in the same form
+        del matrices[HEAD]  # identical to the embedding
     tensors = tuple(_tensors(checkpoint, matrices, schemes))
     _check_room(matrices, schemes, sum(tensor.size_bytes for tensor in tensors), output)
-    # Eight bits do without a calibration: what they lose is small.
+    # 8 bits need no calibration: their error is small.
     given = recipe.extra.get("calibration") if recipe.precision == "int4" else "none"
     plan = make_plan(checkpoint, schemes, read_calibration(checkpoint, given, progress))
     with SafetensorsWriter(output / weights.FILE, tensors, metadata={weights.MARK: recipe.precision}) as writer:
@@ -57,7 +70,11 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
 
 
 def _check(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> None:
-    """Refuse what the kernels cannot do."""
+    """Check that the kernels support the recipe.
+
+    Raises:
+        UsageError: they do not.
+    """
     check_extra("npu", recipe, known=("calibration",))
     if recipe.group_size not in {None, -1}:
         raise UsageError(
@@ -71,17 +88,17 @@ def _check(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> None:
 
 
 def _matrices(checkpoint: Checkpoint) -> Iterator[tuple[str, Weight]]:
-    """Linear layers by their name in the file. The output layer is one of them, also where it is the embedding."""
+    """Yield the linear layers, including a tied output layer, with their names in the file."""
     for weight in checkpoint.linear:
         yield weight.name, weight
     yield HEAD, checkpoint.head
 
 
 def _schemes(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Scheme]:
-    """What each linear layer is rounded to. The output layer gets eight bits, and so do kinds of layers beyond a ratio.
+    """Return the scheme of each linear layer: 8 bits for the output layer and for layers beyond the ratio.
 
-    The library keeps kernels by the layers' shapes and takes no notice of the bits. So what has four and what has
-    eight must differ in shape, or one is computed as the other: layers of one kind go together.
+    The library's kernel cache distinguishes layers by shape, not by bits. Layers with 4 and with 8 bits must therefore
+    differ in shape, or a layer would use the wrong kernel: all layers of a kind get the same scheme.
     """
     if recipe.precision == "fp16":
         return {}
@@ -93,7 +110,7 @@ def _schemes(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Scheme]:
     sizes = {kind: sum(weight.raw.size for weight in each) for kind, each in kinds.items()}
     low, limit = sum(sizes.values()), recipe.ratio * sum(sizes.values())
     wide: set[str] = set()
-    for kind, size in sizes.items():  # those that gain most for their size come first
+    for kind, size in sizes.items():  # in order of the gain from 8 bits for their size
         if low > limit:
             wide.add(kind)
             low -= size
@@ -103,12 +120,12 @@ def _schemes(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Scheme]:
         for kind, each in kinds.items()
         for weight in each
     }
-    # In half precision it has kernels of its own, whatever its shape.
+    # Float16 layers have separate kernels, so an output layer of a 4-bit layer's shape stays in float16.
     return schemes if checkpoint.head.shape in narrow else {**schemes, HEAD: _BYTE}
 
 
 def _norms(checkpoint: Checkpoint) -> Iterator[tuple[Weight, Weight]]:
-    """Each norm with the linear layer that it feeds."""
+    """Yield each norm with the linear layer that follows it."""
     for layer in checkpoint.layers:
         yield layer.input_norm, layer.qkv
         yield layer.post_norm, layer.gate_up
@@ -134,8 +151,8 @@ def _tensors(
 
 
 def _check_room(matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme], size: int, output: Path) -> None:
-    """Disk and memory, before the work begins."""
-    # Some copies of a block of rows, and for four bits the activations of the calibration.
+    """Check for sufficient disk space and memory."""
+    # Copies of some blocks of rows and, for 4 bits, the activations of the calibration.
     memory = (300 << 20) + (8 * max(weight.raw.size for weight in matrices.values()) if schemes else 0)
     check_room(output, size=size, memory=memory, margin=16 << 20)
 

@@ -1,4 +1,4 @@
-"""What has to be installed for this backend, and what to do about what is not. Looks at folders, imports nothing."""
+"""Requirements of this backend and how to install them. Reads package metadata and imports nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BUILD = "build its wheel as the README of phi3-npu says, then: pip install FOLD
 
 @frozen(kw_only=True)
 class _Needed:
-    """A distribution, and the versions of it that work: from ``least`` on, and before ``below``."""
+    """A required distribution in a version of at least ``least`` and, if not empty, lower than ``below``."""
 
     name: str
     least: tuple[int, ...]
@@ -29,7 +29,7 @@ class _Needed:
         return f"{self.name}>={'.'.join(map(str, self.least))}{below}"
 
 
-# Transformers before 4.49 ignores that Phi-4-mini turns a part of each head only; 5.23 wants PyTorch 2.6 or newer.
+# Transformers before 4.49 ignores partial rotary embeddings (Phi-4-mini); 5.23 requires PyTorch 2.6 or newer.
 NEEDED = (
     _Needed(name="torch", least=(2, 6), below=()),
     _Needed(name="transformers", least=(4, 49), below=(6,)),
@@ -42,9 +42,12 @@ def missing(
     python: tuple[int, int] = sys.version_info[:2],
     path: Sequence[str] | None = None,
 ) -> Refusal | None:
-    """Why the library cannot be used here whatever the hardware, or None if nothing stands in the way.
+    """Return why the library cannot be used on this machine on any hardware, or None.
 
-    ``path`` has the folders to look in; by default, where modules are imported from.
+    Args:
+        machine: the machine; by default this one.
+        python: the version of Python.
+        path: the folders to search for distributions; by default ``sys.path``.
     """
     machine = machine or this_machine()
     if machine.os not in {"windows", "linux"} or machine.architecture != "x86_64":

@@ -1,9 +1,10 @@
-"""The form of weights that this backend loads: one safetensors file, written piece by piece.
+"""The artifact format of this backend: one safetensors file.
 
-Linear layers are stored as the library's kernels take them: half precision, or integers with one scale per output.
-Tensors have the names of the checkpoint; a rounded weight ``X.weight`` (``I8 [outputs, inputs]``, or for four bits
-``U8 [outputs, inputs / 2]``, the first of two in the low half) has its scales in ``X.scale``, ``F16 [outputs, 1]``.
-A rounded output layer is there also if the checkpoint ties it to the embedding, which stays in half precision.
+Linear layers are stored as the library's kernels read them, in float16 or as integers with one scale per output
+channel. Tensors have the names of the checkpoint. A rounded weight ``X.weight`` is ``I8 [outputs, inputs]``, or for 4
+bits ``U8 [outputs, inputs / 2]`` with the first of two integers in the low half of a byte; its scales are ``X.scale``,
+``F16 [outputs, 1]``. A rounded output layer is stored even if the checkpoint ties it to the embedding, which stays in
+float16.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ from phi3_core.errors import ModelError
 from phi3_core.values import PRECISIONS
 
 FILE = "model.npu"
-"""Not ``*.safetensors``, which core takes for original weights in a folder that has lost its ``phi3.json``."""
+"""Not ``*.safetensors``: core would treat a folder without its ``phi3.json`` as original weights."""
 MARK = "phi3_npu_precision"
-"""Names the precision in the header's metadata."""
+"""The metadata key of the precision in the header."""
 
 
 def scale_of(weight: str) -> str:
-    """The name of a weight's scales."""
+    """Return the name of the scales of a weight."""
     return f"{weight.removesuffix('.weight')}.scale"
 
 
 def recognize(path: Path) -> str | None:
-    """The precision of the weights in a folder, or None if this backend did not write them.
+    """Return the precision of the weights in a folder, or None if this backend did not write them.
 
     Raises:
-        ModelError: it did, and they are damaged.
+        ModelError: this backend wrote them, and they are damaged.
     """
     file = path / FILE
     if not file.is_file():

@@ -1,8 +1,8 @@
-"""A private folder for one engine: the library writes its compiled kernels into the current one.
+"""A private current folder for an engine, in which the library caches compiled kernels.
 
-Kernels are worth keeping, for an NPU's driver takes its time over them; but two processes must not write the same
-files, and what a killed process left half written must not be read. So there are numbered folders, each locked as long
-as it is in use, and a mark in those whose kernels are whole.
+Kernels are kept because an NPU driver compiles them slowly. Two processes must not write the same files, and files that
+a killed process wrote partially must not be read. Folders are therefore numbered and locked while in use, and contain
+a marker file if all kernels are complete.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MARK = "whole"
 
 
 class Workspace:
-    """The folder, until :meth:`close`."""
+    """A folder reserved for one engine until :meth:`close`."""
 
     def __init__(self, folder: Path, lock: filelock.FileLock | None) -> None:
         self.folder = folder
@@ -34,16 +34,19 @@ class Workspace:
 
     @classmethod
     def take(cls, artifact: Artifact, device: Device, version: str) -> Workspace:
-        """The first numbered folder that nobody uses, or one that is thrown away if the store cannot be written.
+        """Reserve the first unused folder, or a temporary one if the store is not writable.
 
-        ``version`` is the library's. Kernels depend on it and on the driver.
+        Args:
+            artifact: the artifact to load.
+            device: the device to load it on. Kernels depend on its driver.
+            version: the version of the library. Kernels depend on it.
         """
         base = compiled_folder(artifact, device, version)
         for number in range(_MOST if base is not None else 0):
             assert base is not None
             lock = filelock.FileLock(base / f"{number}.lock")
             with contextlib.suppress(filelock.Timeout):
-                # A moment, because Windows documents that a killed process's locks may outlive it by one.
+                # Not immediately: on Windows the locks of a killed process may be released with a delay.
                 lock.acquire(timeout=0.1, poll_interval=0.02)
                 folder = base / str(number)
                 folder.mkdir(exist_ok=True)
@@ -52,14 +55,14 @@ class Workspace:
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
-        """While kernels may be written. If the process ends in here, they are made anew the next time."""
+        """Enclose code that may write kernels. If the process ends inside, the next one compiles them again."""
         mark = self.folder / _MARK
         mark.unlink(missing_ok=True)
         yield
         mark.touch()
 
     def close(self) -> None:
-        """Leave the folder to others."""
+        """Restore the current folder and release this one."""
         os.chdir(self._before)
         if self._lock is not None:
             self._lock.release()

@@ -1,3 +1,3 @@
-"""The OpenVINO backend of phi3-core."""
+"""Backend of phi3-core for OpenVINO."""
 
 __version__ = "0.2.0"

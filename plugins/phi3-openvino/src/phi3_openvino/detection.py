@@ -1,4 +1,4 @@
-"""Which devices OpenVINO can use here, and why not the others."""
+"""Detection of the devices that OpenVINO supports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NPU_DRIVER = {
 
 
 def detect(machine: Machine) -> list[Offer | Refusal]:
-    """Ask OpenVINO. Takes about half a second, most of it OpenVINO's import."""
+    """Return offers and refusals for this machine. Takes about half a second, mostly for importing OpenVINO."""
     if not installed_versions([_GENAI]):
         return [Refusal(reason=f"{_GENAI} is not installed", remedy=f"pip install {_GENAI}")]
     import openvino
@@ -40,12 +40,16 @@ def detect(machine: Machine) -> list[Offer | Refusal]:
 
 
 def read(core: Any) -> dict[str, dict[str, str]]:
-    """Every device's properties as text, by the device's name. A property that a device cannot tell is left out."""
+    """Return the available properties of every device as text, by device name.
+
+    Args:
+        core: an ``openvino.Core``.
+    """
     devices: dict[str, dict[str, str]] = {}
     for name in core.available_devices:
         devices[name] = {}
         for key in PROPERTIES:
-            # OpenVINO raises for what a device does not know, and an NPU without its driver for what it should.
+            # OpenVINO raises for unsupported properties, and for all properties of an NPU without a driver.
             with contextlib.suppress(RuntimeError):
                 value = core.get_property(name, key)
                 devices[name][key] = str(getattr(value, "name", value))
@@ -53,7 +57,7 @@ def read(core: Any) -> dict[str, dict[str, str]]:
 
 
 def intel_hardware(root: Path = Path("/sys/class")) -> frozenset[str]:
-    """Intel devices that Linux sees, usable or not: ``gpu``, ``npu``. Elsewhere nothing is known."""
+    """Return the kinds of Intel devices that Linux reports, usable or not: ``gpu``, ``npu``. Empty on other systems."""
     found = set()
     for kind, pattern in (("gpu", "drm/card*/device/vendor"), ("npu", "accel/accel*/device/vendor")):
         for file in root.glob(pattern):
@@ -66,7 +70,13 @@ def intel_hardware(root: Path = Path("/sys/class")) -> frozenset[str]:
 def judge(
     machine: Machine, devices: Mapping[str, Mapping[str, str]], hardware: frozenset[str]
 ) -> list[Offer | Refusal]:
-    """Turn what OpenVINO says into offers, and what it does not say into refusals."""
+    """Return offers for OpenVINO's devices, and refusals for missing or unusable ones.
+
+    Args:
+        machine: this machine.
+        devices: properties of the devices, as returned by :func:`read`.
+        hardware: kinds of devices that are present, as returned by :func:`intel_hardware`.
+    """
     answers: list[Offer | Refusal] = []
     for name, properties in devices.items():
         family = name.partition(".")[0]
@@ -74,7 +84,7 @@ def judge(
             answers.append(_offer(name, "cpu", properties, machine.memory_bytes))
         elif family == "GPU":
             kind = "dgpu" if properties.get("DEVICE_TYPE", "").upper() == "DISCRETE" else "gpu"
-            # OpenVINO calls a single GPU "GPU"; GPU.0 means the same, and goes on meaning it beside a second one.
+            # OpenVINO names a single GPU "GPU"; its other name GPU.0 stays valid when a second one is added.
             number = name if "." in name else "GPU.0"
             answers.append(_offer(number, kind, properties, _bytes(properties, "GPU_DEVICE_TOTAL_MEM_SIZE")))
         elif family == "NPU":
@@ -101,7 +111,7 @@ def _offer(name: str, kind: str, properties: Mapping[str, str], memory_bytes: in
         memory_bytes=memory_bytes,
         driver=properties.get("NPU_DRIVER_VERSION"),
     )
-    # The NPU's compiler takes symmetric int4 weights, by channel or in groups of 128.
+    # The NPU's compiler supports symmetric int4 weights, per channel or in groups of 128.
     precisions: Sequence[str] = ("int4",) if kind == "npu" else ("int4", "int8", "fp16")
     layout = "npu" if kind == "npu" else ""
     return Offer(device=device, precisions=precisions, notes="" if kind == "cpu" else UNTRIED, layout=layout)

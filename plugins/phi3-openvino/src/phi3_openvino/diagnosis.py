@@ -1,4 +1,4 @@
-"""What a person should know when OpenVINO does not do what they expect: versions, drivers, devices."""
+"""Diagnosis of OpenVINO problems: versions, drivers and devices."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from . import detection
 
 PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers")
 _INSTALL = "pip install --upgrade openvino openvino-genai"
-# What OpenVINO's graphics and NPU plugins tell of their drivers.
+# Properties of OpenVINO's GPU and NPU plugins that describe the drivers.
 _DRIVER_PROPERTIES = ("NPU_DRIVER_VERSION", "NPU_COMPILER_VERSION", "GPU_DEVICE_TOTAL_MEM_SIZE")
 
 
 def diagnose(machine: Machine) -> list[Finding]:
-    """Look at what is installed, then ask OpenVINO for its devices. Takes about half a second."""
+    """Return findings about installed versions and OpenVINO's devices. Takes about half a second."""
     installed = installed_versions(PACKAGES)
     devices: Mapping[str, Mapping[str, str]] = {}
     failure = ""
@@ -37,14 +37,14 @@ def findings(
     hardware: frozenset[str],
     failure: str = "",
 ) -> Iterator[Finding]:
-    """Yield everything there is to say about what was read.
+    """Yield findings about the given state.
 
     Args:
-        machine: the computer.
-        installed: versions of :data:`PACKAGES`, of those that are installed.
-        devices: properties of OpenVINO's devices, as :func:`detection.read` gives them.
-        hardware: Intel devices that the operating system sees, as :func:`detection.intel_hardware` gives them.
-        failure: why OpenVINO could not be asked for its devices; empty if it could.
+        machine: this machine.
+        installed: installed versions of :data:`PACKAGES` by name.
+        devices: properties of the devices, as returned by :func:`detection.read`.
+        hardware: kinds of devices that are present, as returned by :func:`detection.intel_hardware`.
+        failure: why OpenVINO's devices could not be read; empty if they could.
     """
     present = ", ".join(f"{name} {version}" for name, version in installed.items()) or "no OpenVINO"
     yield Finding(severity="info", message=f"Python {platform.python_version()}; installed: {present}")
@@ -73,7 +73,7 @@ def findings(
 
 
 def _release(version: str) -> str:
-    """Return what the packages of one release share: ``2026.4.1`` of ``2026.4.1.0``."""
+    """Return the part of a version that the packages of a release share: ``2026.4.1`` of ``2026.4.1.0``."""
     return ".".join(version.split("-", maxsplit=1)[0].split(".")[:3])
 
 

@@ -1,4 +1,4 @@
-"""Load weights with OpenVINO GenAI, and generate: ids in, ids out."""
+"""The engine: loads weights with OpenVINO GenAI and generates token ids from token ids."""
 
 from __future__ import annotations
 
@@ -24,23 +24,29 @@ logger = logging.getLogger("phi3_core.openvino")
 
 
 def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> OpenVinoEngine:
-    """Load an IR folder or a GGUF file on ``device``; ``options`` are OpenVINO's own properties.
+    """Load an artifact.
+
+    Args:
+        artifact: a folder with an IR, or a GGUF file.
+        device: the device to load it on.
+        options: properties of OpenVINO or of the pipeline.
+        purpose: ``answer``, ``conversation`` or ``evaluation``.
 
     Raises:
-        ModelError: there are no weights that OpenVINO GenAI loads.
-        UsageError: OpenVINO does not take one of the options.
+        BackendError: OpenVINO cannot load the weights.
+        ModelError: there are no weights that OpenVINO GenAI supports.
+        UsageError: OpenVINO does not accept an option.
     """
     opened = opening.check(artifact, device, options)
     with loading.loadable(opened.file, artifact) as source:
         loader = loading.Loader(artifact=artifact, device=device, opening=opened, purpose=purpose, source=source)
-        # For logits the graph is run without a pipeline, which takes as much memory again, and its time to load. But it
-        # is what knows the options.
+        # Logits need no pipeline, which would double the memory and the loading time; only the pipeline checks options.
         wanted = purpose != "evaluation" or options
         return OpenVinoEngine(loader, loader.pipeline() if wanted else None)
 
 
 class OpenVinoEngine:
-    """A pipeline of OpenVINO GenAI, or none where only logits are wanted."""
+    """A loaded model: a pipeline of OpenVINO GenAI, or only the graph for evaluations."""
 
     max_concurrency = 1
     capabilities: frozenset[str] = frozenset({"logits"})
@@ -50,13 +56,20 @@ class OpenVinoEngine:
         self._loader = loader
         self._pipeline = pipeline
         self._long = False
-        """Whether the pipeline is that of the graph's long form."""
+        """Whether the pipeline runs the long form of the graph (``longrope.py``)."""
 
     def close(self) -> None:
+        """Free the model."""
         self._pipeline = None
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """The graph run once by OpenVINO itself, since the pipeline keeps its logits to itself."""
+        """Return the logits at every position, ``[ids, vocabulary]``, in float32.
+
+        OpenVINO runs the graph directly, because a pipeline does not return logits.
+
+        Raises:
+            BackendError: the model is a GGUF file and the store is not writable.
+        """
         graph = self._loader.source / weights.IR
         if not graph.is_file():
             raise BackendError("logits need a store that can be written, to keep the graph of a GGUF file in")
@@ -74,7 +87,14 @@ class OpenVinoEngine:
         return rows
 
     def generate(self, request: GenerationRequest) -> Iterator[int]:
-        """Yield ids as they come. Where longrope changes, all of them are read again by the graph's long form."""
+        """Yield generated token ids. Closing the iterator stops the generation.
+
+        When a sequence exceeds LongRoPE's original context, the long form of the graph processes it from the start.
+
+        Raises:
+            BackendError: OpenVINO failed, or the engine was loaded for an evaluation.
+            PromptTooLongError: the prompt is longer than the NPU's graph supports.
+        """
         if self._loader.purpose == "evaluation":
             raise BackendError("it was loaded for an evaluation: there is no pipeline to generate with")
         longest = self._loader.opening.longest_prompt
@@ -87,7 +107,7 @@ class OpenVinoEngine:
         ids = list(request.prompt_ids)
         end = len(ids) + request.max_new_tokens
         while len(ids) < end:
-            # The short form predicts what follows ``longrope_limit`` tokens, and no more.
+            # The short form processes at most ``longrope_limit`` tokens and so predicts one more.
             stop = end if longrope_limit is None or len(ids) > longrope_limit else min(end, longrope_limit + 1)
             part = evolve(request, prompt_ids=tuple(ids), max_new_tokens=stop - len(ids))
             with contextlib.closing(self._stream(part, done=len(ids) - len(request.prompt_ids))) as stream:
@@ -98,7 +118,7 @@ class OpenVinoEngine:
                 return
 
     def _stream(self, request: GenerationRequest, *, done: int) -> Generator[int, None, None]:
-        """Run the pipeline in a thread of its own, which releases the interpreter's lock, and yield what it streams."""
+        """Run the pipeline, which releases the GIL, in a separate thread and yield the ids that it streams."""
         self._take_form(len(request.prompt_ids))
         streamer = _Streamer(frozenset(request.stop_ids))
         config = _config(request, done)
@@ -115,7 +135,7 @@ class OpenVinoEngine:
             thread.join()
 
     def _take_form(self, length: int) -> None:
-        """Have the pipeline that a sequence of ``length`` tokens needs. There is memory for one at a time."""
+        """Load the pipeline for a sequence of ``length`` tokens after freeing the other, to save memory."""
         longrope_limit = self._loader.opening.longrope_limit
         long = longrope_limit is not None and length > longrope_limit
         if long == self._long and self._pipeline is not None:
@@ -130,14 +150,14 @@ class OpenVinoEngine:
             ids = np.array([prompt_ids], dtype=np.int64)
             inputs = openvino_genai.TokenizedInputs(openvino.Tensor(ids), openvino.Tensor(np.ones_like(ids)))
             self._pipeline.generate(inputs, config, streamer)
-        except Exception as error:  # it is raised again in the thread that waits
+        except Exception as error:  # raised again in the waiting thread
             streamer.items.put(error)
         else:
             streamer.items.put(_END)
 
 
 class _Streamer(openvino_genai.StreamerBase):
-    """Hands on ids as they come. OpenVINO GenAI ends the process over an exception in here: there must be none."""
+    """Puts generated ids into a queue. It must not raise: OpenVINO GenAI would end the process."""
 
     def __init__(self, stop_ids: frozenset[int]) -> None:
         super().__init__()
@@ -157,7 +177,7 @@ class _Streamer(openvino_genai.StreamerBase):
 
 
 def _config(request: GenerationRequest, done: int) -> Any:
-    """The request in OpenVINO GenAI's words, ``done`` tokens into an answer."""
+    """Return the generation configuration for a request, of whose answer ``done`` tokens exist already."""
     config = openvino_genai.GenerationConfig()
     config.max_new_tokens = request.max_new_tokens
     if request.stop_ids:
@@ -173,7 +193,7 @@ def _config(request: GenerationRequest, done: int) -> Any:
         config.top_p = sampling.top_p
         if sampling.top_k:
             config.top_k = sampling.top_k
-        # Without a seed OpenVINO GenAI draws the same numbers every time. A second part is not to draw the first's.
+        # OpenVINO GenAI's default seed is constant. A later part must not repeat the random numbers of the first.
         config.rng_seed = _seed(sampling) + done
     return config
 

@@ -1,13 +1,13 @@
-"""The OpenVINO graph of a Phi-3 checkpoint, written node by node as openvino-genai takes it.
+"""The OpenVINO graph of a Phi-3 checkpoint for OpenVINO GenAI, built node by node.
 
-Inputs ``input_ids``, ``attention_mask`` and ``position_ids`` (``[batch, tokens]``, int64; the mask covers the cache
-too) and ``beam_idx`` (``[batch]``, int32); output ``logits``. The KV cache is a state of the model, one variable for
-the keys and one for the values of each layer.
+Inputs are ``input_ids``, ``attention_mask`` and ``position_ids`` (``[batch, tokens]``, int64; the mask covers the KV
+cache too) and ``beam_idx`` (``[batch]``, int32); the output is ``logits``. The KV cache is the model's state, one
+variable for the keys and one for the values of each layer.
 
-Two things run this graph. The SDPA backend takes it as it is. The paged backend puts PagedAttention in the place of
-each cache and its attention, drops the mask, and finds the sliding window only in masks of forms that it knows
-(OpenVINO, ``transformations/sdpa_to_paged_attention/state_management_pattern.cpp``): the one written here is the
-one it calls gpt-oss.
+OpenVINO GenAI has two attention backends. SDPA runs the graph unchanged. The paged backend replaces each cache and its
+attention by PagedAttention, removes the mask, and recognizes a sliding window only in certain forms of the mask
+(OpenVINO, ``transformations/sdpa_to_paged_attention/state_management_pattern.cpp``). This graph uses the form named
+gpt-oss there.
 """
 
 from __future__ import annotations
@@ -25,37 +25,49 @@ from . import ir, longrope
 from .graph_weights import CompressedWeights
 
 HIDDEN = np.float32(-65504.0)
-"""What keeps a key from being seen: the lowest number of half precision, which every device can hold."""
+"""Attention mask value of hidden keys: the lowest finite float16 number, which all devices can represent."""
 
 
 def write(
     checkpoint: Checkpoint, plan: RoundingPlan, path: Path, stored: Callable[[Weight], None] | None = None
 ) -> None:
-    """Write a checkpoint as an IR by a plan; ``stored`` is called with each weight when it is done."""
+    """Write a checkpoint as an OpenVINO IR.
+
+    Args:
+        checkpoint: the original weights.
+        plan: how to round them.
+        path: the ``.xml`` file; the ``.bin`` file is written beside it.
+        stored: called with each weight that has been written.
+    """
     with path.with_suffix(".bin").open("wb") as file:
         constants = ir.Constants(file)
         ir.save(build(checkpoint, CompressedWeights(plan, constants, stored)), constants, path)
 
 
 class Weights(Protocol):
-    """How weights become nodes."""
+    """Creates the nodes of weights."""
 
     def matrix(self, weight: Weight) -> ov.Node:
-        """``[outputs, inputs]`` in float32, however it is stored."""
+        """Return the node of a matrix, ``[outputs, inputs]`` in float32, whatever its stored type."""
         ...
 
     def norm(self, weight: Weight, following: Weight) -> Floats:
-        """A norm's weights, ``[hidden]``, as the linear layer behind it wants them."""
+        """Return the weights of a norm, ``[hidden]``, adjusted to the linear layer ``following`` it."""
         ...
 
     @property
     def inputs(self) -> Sequence[ov.op.Parameter]:
-        """Inputs of the model that stand for weights, if any do."""
+        """Inputs of the model that are placeholders for weights."""
         ...
 
 
 def build(checkpoint: Checkpoint, weights: Weights) -> ov.Model:
-    """The whole graph."""
+    """Return the graph of a checkpoint.
+
+    Args:
+        checkpoint: the original weights.
+        weights: creates the nodes of the weights.
+    """
     shape = checkpoint.architecture
     ids, mask, positions = (_input(name, [-1, -1]) for name in ("input_ids", "attention_mask", "position_ids"))
     beams = _input("beam_idx", [-1], np.int32)
@@ -81,7 +93,7 @@ def _input(name: str, shape: Sequence[int], kind: type = np.int64) -> ov.Node:
 
 
 def _whole(*values: int) -> ov.Node:
-    """A constant of integers; one of them makes a scalar, more a list."""
+    """Return an integer constant: a scalar for one value, else a vector."""
     return ops.constant(np.array(values[0] if len(values) == 1 else values, np.int64))
 
 
@@ -94,7 +106,7 @@ def _linear(inputs: ov.Node, matrix: ov.Node) -> ov.Node:
 
 
 def _rms_norm(states: ov.Node, weight: Floats, epsilon: float) -> ov.Node:
-    """From primitives, in the form that the devices' plugins fuse again."""
+    """Return RMSNorm as primitive operations, in the form that OpenVINO's device plugins fuse."""
     square = ops.power(states, ops.constant(np.float32(2)))
     mean = ops.add(ops.reduce_mean(square, _list(-1), keep_dims=True), ops.constant(np.float32(epsilon)))
     normed = ops.multiply(states, ops.divide(ops.constant(np.float32(1)), ops.sqrt(mean)))
@@ -102,18 +114,18 @@ def _rms_norm(states: ov.Node, weight: Floats, epsilon: float) -> ov.Node:
 
 
 def _length(node: ov.Node, axis: int) -> ov.Node:
-    """One dimension as a scalar."""
+    """Return one dimension as a scalar."""
     return ops.gather(ops.shape_of(node), _whole(axis), _whole(0))
 
 
 class _Rotary:
-    """The rotary embedding of one pass: cosine and sine of every position, ``[batch, 1, tokens, size]``."""
+    """The rotary embedding: cosine and sine of every position, ``[batch, 1, tokens, size]``."""
 
     def __init__(self, rotary: Rotary, positions: ov.Node) -> None:
         self.size = rotary.size
         frequencies: ov.Node = ops.constant(rotary.short.reshape(1, 1, 1, -1))
         if rotary.long is not None:
-            # As in transformers, one list for the whole pass: the long one as soon as any position needs it.
+            # As in transformers, the long factors apply to all positions as soon as one exceeds the original context.
             last = ops.reduce_max(positions, _list(0, 1), keep_dims=False)
             beyond = ops.greater_equal(last, _whole(rotary.original_context))
             frequencies = ops.select(beyond, ops.constant(rotary.long.reshape(1, 1, 1, -1)), frequencies)
@@ -127,7 +139,7 @@ class _Rotary:
             self.cosine, self.sine = ops.multiply(self.cosine, scale), ops.multiply(self.sine, scale)
 
     def __call__(self, heads: ov.Node, head_size: int) -> ov.Node:
-        """Turn the first ``size`` dimensions of ``[batch, heads, tokens, head size]``; the others pass through."""
+        """Rotate the first ``size`` dimensions of ``[batch, heads, tokens, head size]``; the others stay unchanged."""
         if self.size == head_size:
             return self._rotate(heads)
         rest = _slice(heads, self.size, head_size)
@@ -144,7 +156,7 @@ def _slice(node: ov.Node, start: int, stop: int, axis: int = 3) -> ov.Node:
 
 
 def _attention_mask(shape: Architecture, ids: ov.Node, mask: ov.Node, positions: ov.Node) -> ov.Node:
-    """The mask added to attention's scores, ``[batch, 1, tokens, keys]``: 0 where a key is seen."""
+    """Return the additive attention mask, ``[batch, 1, tokens, keys]``: 0 for visible keys, else ``HIDDEN``."""
     tokens, keys = _length(ids, 1), _length(mask, 1)
     zero, one = _whole(0), _whole(1)
     every = ops.range(zero, keys, one, "i64")
@@ -154,8 +166,8 @@ def _attention_mask(shape: Architecture, ids: ov.Node, mask: ov.Node, positions:
     if shape.window is None:
         visible = ops.logical_and(causal, present)
         return ops.select(visible, ops.constant(np.float32(0)), ops.constant(HIDDEN))
-    # By position, not by place in the cache: some devices keep gaps there. Neutral operands complete the form that
-    # the paged backend takes the window from; see this module's docstring.
+    # The window compares positions, not cache indices, because some devices leave gaps in the cache. The operations
+    # without effect complete the form that the paged backend recognizes; see the module's docstring.
     true = ops.constant(np.array(True))
     places = ops.unsqueeze(ops.subtract(ops.cum_sum(mask, _whole(1)), one), _list(1, 2))
     near = ops.greater(places, ops.add(ops.unsqueeze(positions, _list(1, 3)), _whole(-shape.window)))
@@ -168,7 +180,7 @@ def _attention_mask(shape: Architecture, ids: ov.Node, mask: ov.Node, positions:
 
 
 class _Cache:
-    """The keys and values of earlier passes, ``[batch, key heads, keys, head size]``, as the model's state."""
+    """The KV cache as the model's state, ``[batch, key heads, keys, head size]``."""
 
     def __init__(self, shape: Architecture, ids: ov.Node, beams: ov.Node) -> None:
         self.shape, self.beams = shape, beams
@@ -178,7 +190,7 @@ class _Cache:
         self.empty = ops.broadcast(ops.constant(np.float32(0)), sizes)
 
     def extend(self, index: int, kind: str, new: ov.Node) -> ov.Node:
-        """Append this pass's keys or values to those of the same beam."""
+        """Append new keys or values to those of the same beam."""
         name = f"past_key_values.{index}.{kind}present.{index}.{kind}"
         sizes = ov.PartialShape([-1, self.shape.key_value_heads, -1, self.shape.head_size])
         past = ops.read_value(self.empty, name, np.float32, sizes)
@@ -187,7 +199,7 @@ class _Cache:
         return self._spread(whole)
 
     def _spread(self, heads: ov.Node) -> ov.Node:
-        """Repeat each key head for the query heads that share it."""
+        """Repeat each key or value head for the query heads that share it."""
         shape = self.shape
         each = shape.heads // shape.key_value_heads
         if each == 1:
@@ -205,7 +217,7 @@ class _Cache:
 
 
 class _Attention:
-    """What all layers' attention shares in one pass: rotary tables, mask and cache."""
+    """The attention layers and what they share: rotary embedding, attention mask and KV cache."""
 
     def __init__(
         self, shape: Architecture, weights: Weights, inputs: tuple[ov.Node, ov.Node, ov.Node, ov.Node]
@@ -217,7 +229,7 @@ class _Attention:
         self.seen = _attention_mask(shape, ids, mask, positions)
 
     def __call__(self, layer: Layer, index: int, inputs: ov.Node) -> ov.Node:
-        """``[batch, tokens, hidden]`` to the same."""
+        """Return the attention's output, of the shape of its inputs, ``[batch, tokens, hidden]``."""
         shape = self.shape
         qkv = _linear(inputs, self.weights.matrix(layer.qkv))
         parts = ops.variadic_split(qkv, _whole(2), _list(shape.q_width, shape.kv_width, shape.kv_width)).outputs()

@@ -1,10 +1,10 @@
-"""Weights as OpenVINO constants: half precision straight from the checkpoint, 8 and 4 bits from core's rounding.
+"""Weights as OpenVINO constants, in float16 or rounded to 8 or 4 bits.
 
-Every compressed weight is the subgraph that OpenVINO's plugins recognize and keep compressed in memory::
+A compressed weight is the subgraph that OpenVINO's device plugins recognize and keep compressed in memory::
 
     constant (i4, u4, i8, u8) - Convert to f16 - [Subtract zero point] - Multiply by scale - [Reshape] - Convert to f32
 
-What is made here goes straight into the model's file (``ir.py``), a block of rows at a time.
+Constants are written to the IR's ``.bin`` file in blocks of rows (``ir.py``).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _TYPES = {
 
 
 class _Marked:
-    """Convert nodes that carry the mark ``decompression``, without which a plugin may undo the compression.
+    """Creates Convert nodes with the ``decompression`` attribute, without which a plugin may decompress the weights.
 
-    OpenVINO's Python cannot set that mark, but its compression pass does: it is run on throw-away constants, and the
-    nodes it made are given other inputs.
+    OpenVINO's Python API cannot set this attribute, but its compression pass does: it runs on dummy constants, and the
+    resulting nodes get new inputs.
     """
 
     def __init__(self) -> None:
@@ -53,21 +53,28 @@ class _Marked:
 
 
 class CompressedWeights:
-    """Turns weights into nodes by a plan, their values into constants of a file."""
+    """Creates the nodes of weights that are rounded by a plan, and writes their values to a file."""
 
     def __init__(
         self, plan: RoundingPlan, constants: Constants, stored: Callable[[Weight], None] | None = None
     ) -> None:
         self.plan, self.constants = plan, constants
         self.stored = stored
-        """Called with each weight when it is done."""
+        """Called with each weight that has been written."""
         self.marked = _Marked()
 
     @property
     def inputs(self) -> Sequence[ov.op.Parameter]:
+        """Inputs of the model that are placeholders for weights."""
         return self.constants.inputs
 
     def matrix(self, weight: Weight) -> ov.Node:
+        """Write a matrix and return its node, ``[outputs, inputs]`` in float32.
+
+        Raises:
+            ModelError: the weight has values that are not finite.
+            UsageError: the group size does not divide the number of inputs.
+        """
         scheme = self.plan.schemes.get(weight.name)
         node = self._half(weight) if scheme is None else self._rounded(weight, scheme)
         if self.stored:
@@ -75,7 +82,7 @@ class CompressedWeights:
         return self.marked.convert(node)
 
     def norm(self, weight: Weight, following: Weight) -> Floats:
-        """A norm's weights, divided by the balance of the linear layer that follows."""
+        """Return the weights of a norm, divided by the balance of the linear layer ``following`` it."""
         return self.plan.norm(weight, following)
 
     def _half(self, weight: Weight) -> ov.Node:
@@ -112,14 +119,14 @@ class CompressedWeights:
 
 
 def _pack(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Zero points of four bits, one row of them; an odd one out is followed by nothing."""
+    """Pack 4-bit zero points, ``[n]``, in pairs; an odd number of them is padded with 0."""
     padded = np.zeros((1, len(values) + len(values) % 2), np.uint8)
     padded[0, : len(values)] = values
     return pack_nibbles(padded).reshape(-1)
 
 
 def stored_bytes(weight: Weight, scheme: Scheme | None) -> int:
-    """What a weight takes in the artifact."""
+    """Return the size of a weight in the artifact, in bytes."""
     if scheme is None:
         return 2 * math.prod(weight.shape)
     outputs, inputs = weight.shape

@@ -1,4 +1,4 @@
-"""The entry point: what this backend implements. Each hook imports its own room when it is called."""
+"""The entry point: implementations of the hooks in :mod:`phi3_core.hookspecs`. Each imports its module when called."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 CONTRACT = 1
-"""The contract of phi3-core that this plugin was written for."""
+"""The version of phi3-core's contract that this plugin implements."""
 
 
 @hookimpl

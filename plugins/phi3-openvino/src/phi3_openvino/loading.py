@@ -1,4 +1,4 @@
-"""From weights to a pipeline of OpenVINO GenAI: properties, compiled models, forms that have to be made first."""
+"""Load weights into a pipeline of OpenVINO GenAI: properties, compiled models and derived graphs."""
 
 from __future__ import annotations
 
@@ -22,28 +22,31 @@ from . import longrope, weights
 from .opening import Opening
 
 logger = logging.getLogger("phi3_core.openvino")
-# Release and build; what follows them is a commit.
 _OF_PIPELINES = {"ATTENTION_BACKEND", "MAX_PROMPT_LEN", "MIN_RESPONSE_LEN"}
+# Release and build, without the commit.
 _VERSION = "-".join(openvino.__version__.split("-")[:2])
 
 
 @frozen(kw_only=True)
 class Loader:
-    """Makes the pipelines of one artifact on one device."""
+    """Creates the pipelines of one artifact on one device."""
 
     artifact: Artifact
     device: Device
     opening: Opening
     purpose: str
     source: Path
-    """An IR's folder, or a GGUF file where no IR of it can be kept."""
+    """The folder of an IR, or a GGUF file if the store is not writable."""
 
     def pipeline(self, *, long: bool = False) -> Any:
-        """Load; ``long`` is the form for sequences beyond longrope's original context.
+        """Return a new pipeline.
+
+        Args:
+            long: whether to load the long form of the graph (``longrope.py``).
 
         Raises:
-            BackendError: OpenVINO fails, or there is no place for the long form.
-            UsageError: OpenVINO does not take one of the options.
+            BackendError: OpenVINO failed, or the store is not writable and the long form is needed.
+            UsageError: OpenVINO does not accept an option.
         """
         source = self._long_form() if long else self.source
         try:
@@ -53,21 +56,21 @@ class Loader:
 
     @property
     def graph_properties(self) -> dict[str, Any]:
-        """The properties that are OpenVINO's own, and not the pipeline's."""
+        """The properties for compiling the graph without a pipeline."""
         given = {key: value for key, value in self.opening.properties.items() if key not in _OF_PIPELINES}
         return self._precision() | given
 
     def _precision(self) -> dict[str, Any]:
-        """What activations are computed in, unless the user says so.
+        """Return the default properties for the precision of activations.
 
-        On CPUs with bfloat16 instructions OpenVINO would take that for them, three digits of precision: other answers
-        than on other CPUs, and fp16 weights that agree with the original in 98 % of the positions instead of all.
+        On CPUs with bfloat16 instructions OpenVINO's default is bfloat16. Answers would then depend on the processor,
+        and fp16 weights would agree with the original weights at 98 % of the positions instead of all.
         """
         if self.device.kind != "cpu":
             return {}
         exact = {"INFERENCE_PRECISION_HINT": "f32"}
-        # An evaluation measures the weights, alike on every processor: without the activations' rounding to 8 bits,
-        # which OpenVINO does where the processor is fast at it. See docs/decisions/0017.
+        # An evaluation measures the weights and must not depend on the processor: it disables the quantization of
+        # activations to 8 bits, which OpenVINO uses on some processors. See docs/decisions/0017.
         return exact | ({"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"} if self.purpose == "evaluation" else {})
 
     def _long_form(self) -> Path:
@@ -84,14 +87,14 @@ class Loader:
         given = self.opening.properties
         properties = self._precision()
         if self.device.kind != "npu" and self.purpose != "conversation" and not long:
-            # Starts in a third of the time, and can be cached when compiled. A conversation wants paged attention
-            # instead, whose prefix cache makes the next turn's prompt nearly free, and a long prompt its memory, which
-            # does not grow with the square of the length.
+            # SDPA starts in a third of the time, and its compiled model can be cached. Paged attention is better for
+            # conversations, because its prefix cache covers most of the next prompt, and for long prompts, because its
+            # memory does not grow with the square of the length.
             properties["ATTENTION_BACKEND"] = "SDPA"
         properties |= given
         paged = properties.get("ATTENTION_BACKEND") != "SDPA"
         if "CACHE_DIR" not in given and not (self.device.kind == "cpu" and paged):
-            # The CPU's paged attention model is compiled anew whatever the cache holds: writing there only costs time.
+            # On the CPU, paged attention models are compiled again regardless of the cache, so writing it wastes time.
             variant = "long" if long else ""
             cache = compiled_folder(self.artifact, self.device, _VERSION, variant=variant, discard_older=True)
             if cache is None:
@@ -103,9 +106,16 @@ class Loader:
 
 @contextlib.contextmanager
 def loadable(file: Path, artifact: Artifact) -> Iterator[Path]:
-    """What a pipeline is made of: an IR's folder, for a GGUF file too.
+    """Provide the path that a pipeline can load: the folder of an IR, or a GGUF file if the store is not writable.
 
-    A GGUF file is converted the first time, since its IR is read in a tenth of the time.
+    A GGUF file is converted to an IR on first use, because the IR loads in a tenth of the time.
+
+    Args:
+        file: an IR's ``.xml`` file, or a GGUF file.
+        artifact: the artifact with that file.
+
+    Raises:
+        ModelError: OpenVINO GenAI cannot read the GGUF file.
     """
     if file.suffix.lower() != ".gguf":
         yield file.parent
@@ -123,20 +133,20 @@ def loadable(file: Path, artifact: Artifact) -> Iterator[Path]:
             openvino_genai.LLMPipeline(gguf, "CPU", ATTENTION_BACKEND="SDPA", enable_save_ov_model=True)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO GenAI cannot read {file}: {clean(error)}") from error
-        # The .xml last: it is what says that the folder is whole.
+        # The .xml last: its presence marks the folder as complete.
         for name in (Path(weights.IR).with_suffix(".bin").name, weights.IR):
             gguf.with_name(name).replace(folder / name)
     yield folder
 
 
 def _writable(file: Path, folder: Path) -> Path:
-    """The file under a name in ``folder``: OpenVINO GenAI opens a GGUF file for writing, and saves beside it."""
+    """Link or copy a file into ``folder``: OpenVINO GenAI opens a GGUF file for writing and saves the IR beside it."""
     here = folder / file.name
     try:
         if os.access(file, os.W_OK):
             here.symlink_to(file.resolve())
             return here
-    except OSError:  # Windows asks for a privilege
+    except OSError:  # on Windows, symbolic links require a privilege
         pass
     shutil.copyfile(file, here)
     return here
@@ -152,7 +162,7 @@ def _loading_error(error: RuntimeError, options: Mapping[str, Any]) -> Exception
 
 
 def clean(error: BaseException) -> str:
-    """OpenVINO's message without the places in its sources that it passed through."""
+    """Return OpenVINO's error message without its source locations."""
     lines = [line.strip() for line in str(error).splitlines()]
     said = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
     return " ".join(said) or str(error)

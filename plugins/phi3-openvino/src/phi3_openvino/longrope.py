@@ -1,9 +1,9 @@
-"""The second form of a longrope model's graph: one in which all positions turn by the long factors.
+"""The long form of a LongRoPE model's graph, in which all positions use the long factors.
 
-The graph chooses the factors by the last position of each pass, as transformers does. That is right for a prompt that
-is read in one pass. But keys in a cache that were turned by the short factors are wrong in a longer sequence, and the
-paged backend reads prompts in pieces, the first of which would always be turned by the short ones. So sequences beyond
-the original context have a graph of their own, which has no choice and differs in one edge of its ``.xml`` file; both
+The original graph selects the factors by the last position of each pass, as transformers does. This is correct for a
+prompt that is processed in one pass. However, cached keys that were rotated by the short factors are wrong in a longer
+sequence, and the paged backend processes prompts in chunks, the first of which would use the short factors. Sequences
+beyond the original context therefore have a separate graph, which differs in one edge of its ``.xml`` file; both
 refer to the same ``.bin`` file.
 """
 
@@ -17,34 +17,39 @@ from xml.etree import ElementTree as ET
 from . import weights
 
 CHOICE = "longrope/factors"
-"""The graph's node that chooses the factors: a Select of condition, long ones and short ones."""
+"""Name of the node that selects the factors: a Select of condition, long factors and short factors."""
 
 
 def chooses(xml: Path) -> bool:
-    """Whether an IR is one of ours that chooses between two lists of factors."""
+    """Return whether an IR was written by this backend and selects between two lists of factors."""
     return f'name="{CHOICE}"' in xml.read_text(encoding="utf-8")
 
 
 def make_long(xml: Path, folder: Path) -> None:
-    """Put the second form into ``folder``, unless it is there: another graph, and the same constants."""
+    """Write the long form of a graph into ``folder`` unless it exists; its constants are links to the originals.
+
+    Args:
+        xml: the ``.xml`` file of the original graph.
+        folder: the folder to write to.
+    """
     changed = folder / weights.IR
     if changed.is_file():
         return
-    graph = ET.parse(xml)  # noqa: S314 - OpenVINO has read this file already, entities and all
+    graph = ET.parse(xml)  # noqa: S314 - OpenVINO has parsed this file already
     (choice,) = (layer.get("id") for layer in graph.iterfind("layers/layer") if layer.get("name") == CHOICE)
     edges = {edge.get("to-port"): edge for edge in graph.iterfind("edges/edge") if edge.get("to-layer") == choice}
     for end in ("from-layer", "from-port"):
         edges["2"].set(end, edges["1"].get(end, ""))
     _share(xml.with_suffix(".bin"), changed.with_suffix(".bin"))
     shutil.copyfile(xml.with_name("config.json"), changed.with_name("config.json"))
-    # Last, since it is what says that the folder is whole.
+    # Last, because its presence marks the folder as complete.
     partial = changed.with_suffix(".partial")
     graph.write(partial, encoding="utf-8", xml_declaration=True)
     partial.replace(changed)
 
 
 def _share(file: Path, other: Path) -> None:
-    """Have a file under another name: not every system has links, and no link crosses volumes."""
+    """Link a file to another name, or copy it where links are not supported or the volumes differ."""
     if other.exists() and other.samefile(file):
         return
     for way in (other.hardlink_to, other.symlink_to):

@@ -1,4 +1,4 @@
-"""What can be said of weights, a device and the options before OpenVINO sees them."""
+"""Checks of weights, device and options before loading."""
 
 from __future__ import annotations
 
@@ -14,33 +14,38 @@ from phi3_core.values import Artifact, Device
 
 from . import longrope, weights
 
-# OpenVINO GenAI's own defaults for the NPU, whose graphs have fixed shapes.
+# OpenVINO GenAI's defaults for the NPU, whose graphs have fixed shapes.
 _NPU_PROMPT, _NPU_ANSWER = 1024, 128
 logger = logging.getLogger("phi3_core.openvino")
 
 
 @frozen(kw_only=True)
 class Opening:
-    """How weights are loaded."""
+    """How to load an artifact."""
 
     file: Path
-    """An IR's ``.xml``, or a GGUF file."""
+    """An IR's ``.xml`` file, or a GGUF file."""
     context: int
     """Tokens of prompt and answer together."""
     longest_prompt: int | None
-    """What the NPU's graph was made for; None on other devices."""
+    """Longest prompt of the NPU's graph, in tokens; None on other devices."""
     longrope_limit: int | None
-    """Sequences longer than this want the long form of the graph (``longrope.py``); None if there is one form."""
+    """Longer sequences need the long form of the graph (``longrope.py``); None if there is only one form."""
     properties: Mapping[str, Any]
-    """The user's options, in OpenVINO's types."""
+    """The user's options, converted to OpenVINO's types."""
 
 
 def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Opening:
-    """How ``artifact`` is loaded on ``device``; ``options`` are OpenVINO's properties.
+    """Return how to load an artifact.
+
+    Args:
+        artifact: the artifact.
+        device: the device to load it on.
+        options: properties of OpenVINO or of the pipeline.
 
     Raises:
-        ModelError: there are no weights that OpenVINO GenAI loads, or they do not say how long their context is.
-        UsageError: an option that should be a number is none.
+        ModelError: there are no weights that OpenVINO GenAI supports, or their context length is unknown.
+        UsageError: an option is not a number as required, or the NPU's context exceeds LongRoPE's original context.
     """
     file = weights.find(artifact.path)
     if file is None:
@@ -50,7 +55,7 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
     context, original = limits.require_context_length(), limits.longrope_limit
     longest = changes_at = None
     if device.kind == "npu":
-        # These two are read as numbers, not as text.
+        # OpenVINO GenAI requires numbers for these two.
         properties |= {key: _number(options, key) for key in ("MAX_PROMPT_LEN", "MIN_RESPONSE_LEN") if key in options}
         longest = properties.get("MAX_PROMPT_LEN", _NPU_PROMPT)
         context = longest + properties.get("MIN_RESPONSE_LEN", _NPU_ANSWER)
@@ -63,7 +68,7 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
         if file.name == weights.IR and longrope.chooses(file):
             changes_at = original
         else:
-            # Graphs by optimum-intel are wrong where a cache from before the limit, or a prompt in pieces, crosses it.
+            # Graphs of optimum-intel give wrong results when a cached sequence or a chunked prompt crosses the limit.
             words = "the context is limited to %d tokens: beyond, only what phi3 quantize makes is known to be right"
             logger.warning(words, original)
             context = original

@@ -1,4 +1,4 @@
-"""From a checkpoint to a folder that openvino-genai loads: decide, check, round, write."""
+"""Quantize a checkpoint to an OpenVINO IR for OpenVINO GenAI."""
 
 from __future__ import annotations
 
@@ -28,13 +28,26 @@ from . import graph, graph_weights
 MODEL = "openvino_model.xml"
 _BYTE_SCHEME = Scheme(bits=8)
 _LARGE = 4_000_000_000
-"""Weights from which on the NPU wants one scale per channel (OpenVINO's guide to LLMs on the NPU)."""
+"""Parameters above which the NPU should use one scale per channel (OpenVINO's guide to LLMs on the NPU)."""
 
 
 def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> Mapping[str, str]:
-    """Write ``openvino_model.xml`` and its ``.bin`` into the folder ``output``.
+    """Write ``openvino_model.xml`` and its ``.bin`` file into the folder ``output``.
 
-    Returns the versions of the tools that were used.
+    Args:
+        source: the original weights.
+        device: the device the artifact is for.
+        recipe: how to quantize.
+        output: an empty folder.
+        progress: called as the work proceeds.
+
+    Returns:
+        The versions of the tools used, by name.
+
+    Raises:
+        DiskFullError: too little of the disk is free.
+        ModelError: the checkpoint is damaged, too little memory is available, or the reference exporter failed.
+        UsageError: the recipe does not fit the device or the checkpoint.
     """
     _check(device, recipe)
     if wants_reference(recipe):
@@ -44,7 +57,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
     checkpoint = Checkpoint.open(source.path)
     settings = _decide(checkpoint, device, recipe)
     _check_room(checkpoint, settings, output)
-    # The output layer and the embedding get 8 bits, as optimum-intel has it.
+    # The output layer and the embedding get 8 bits, as in optimum-intel.
     outer = (checkpoint.embedding, checkpoint.head)
     plan = settings.plan(checkpoint, outer=outer, int8_scheme=lambda _: _BYTE_SCHEME, progress=progress)
     graph.write(checkpoint, plan, output / MODEL, stored_counter(checkpoint, plan, progress))
@@ -52,7 +65,11 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
 
 
 def _check(device: Device, recipe: Recipe) -> None:
-    """Refuse what does not go together, whatever the checkpoint is like."""
+    """Check the recipe as far as possible without the checkpoint.
+
+    Raises:
+        UsageError: the recipe does not fit the device.
+    """
     check_extra("openvino", recipe)
     check_recipe(recipe, grouped=("int4",))
     if device.kind == "npu":
@@ -60,7 +77,11 @@ def _check(device: Device, recipe: Recipe) -> None:
 
 
 def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> RoundingSettings:
-    """Fill in what the recipe leaves open, and refuse what does not fit the checkpoint."""
+    """Return the recipe's settings with all defaults filled in.
+
+    Raises:
+        UsageError: the recipe does not fit the checkpoint.
+    """
     npu = device.kind == "npu"
     linear = None
     if recipe.precision == "int8":
@@ -75,7 +96,7 @@ def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> RoundingS
 
 
 def _check_npu(device: Device, recipe: Recipe) -> None:
-    """What the NPU's compiler takes: symmetric, one precision throughout, channels or groups of 128."""
+    """Check that the NPU's compiler supports the recipe: symmetric, one precision, per channel or in groups of 128."""
     if recipe.symmetric is False:
         raise UsageError(f"{device} takes symmetric weights only", hint="use --sym")
     if recipe.ratio != 1:
@@ -91,7 +112,7 @@ def _group_size(checkpoint: Checkpoint, *, npu: bool) -> int:
 
 
 def _check_room(checkpoint: Checkpoint, settings: RoundingSettings, output: Path) -> None:
-    """Memory and disk, before the work begins."""
+    """Check for sufficient disk space and memory."""
     each = {weight.name: weight for weight in (checkpoint.embedding, checkpoint.head, *checkpoint.linear)}
     linear = {weight.name for weight in checkpoint.linear}
     low = settings.linear

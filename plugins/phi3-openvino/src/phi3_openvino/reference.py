@@ -1,7 +1,7 @@
-"""``--exporter reference``: optimum-intel by command line, in an environment of its own, instead of our own graph.
+"""``--exporter reference``: run optimum-intel in a separate environment.
 
-optimum-intel runs transformers' model under PyTorch's tracer, so that it knows every shape that transformers' Phi-3
-knows, and compresses weights with NNCF. It fails in silence in some places; what came out is therefore looked at.
+optimum-intel traces transformers' model with PyTorch, so it supports all variants of Phi-3 that transformers supports,
+and compresses weights with NNCF. Some of its failures are silent, so its output is checked.
 """
 
 from __future__ import annotations
@@ -30,30 +30,41 @@ OPTIMUM = Toolchain(
         "openvino-tokenizers>=2026.4,<2027",
         "torch>=2.5,<3",
     ),
-    # A torchvision that does not fit the torch beside it stops transformers from importing anything; the other one
-    # sends statistics. Exporting needs neither.
+    # A torchvision that does not match torch breaks the import of transformers, and openvino-telemetry sends
+    # statistics. Exporting needs neither.
     left_out=("torchvision", "openvino-telemetry"),
-    size_bytes=1_700_000_000,  # measured on Linux with a PyTorch for CPUs; with the default one's CUDA 6.2 GB
+    size_bytes=1_700_000_000,  # measured on Linux with PyTorch for CPUs; 6.2 GB with the default one for CUDA
 )
 _RECORDED = ("optimum-intel", "transformers", "nncf", "openvino", "torch")
-# A line of the table that transformers logs when a checkpoint and its model differ, and then goes on.
+# A line of the table that transformers only logs when a checkpoint and its model differ.
 _MISFIT = re.compile(r"^(?P<name>[^|\n]+?)[ \t]*\|\s*(?P<status>UNEXPECTED|MISSING|MISMATCH)\b", re.MULTILINE)
 _BINARY = Path(weights.IR).with_suffix(".bin").name
 _TOKENIZER = "openvino_tokenizer.xml"
 
 
 def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progress: Progress) -> dict[str, str]:
-    """Have optimum-intel fill the folder ``output``, and return the versions of what it consists of.
+    """Run optimum-intel to fill the folder ``output``.
+
+    Args:
+        source: the original weights.
+        device: the device the artifact is for.
+        recipe: how to quantize.
+        output: an empty folder.
+        progress: called as the work proceeds.
+
+    Returns:
+        The versions of optimum-intel and its main dependencies, by name.
 
     Raises:
-        UsageError: the recipe asks for what it does not do.
-        ModelError: it cannot be installed, or failed, or what it wrote is not what was asked for.
+        DiskFullError: too little of the disk is free.
+        ModelError: optimum-intel cannot be installed, failed, or wrote something else than the recipe asks for.
+        UsageError: optimum-intel does not support the recipe.
     """
     if recipe.extra.get("calibration", "none") != "none":
         raise UsageError("the reference exporter takes no calibration text", hint="leave --calibration out")
     if recipe.precision == "fp16":
-        # Off by 0.04 % and more, they turn position 4,096 by up to a radian too much or too little.
-        # At int8 and int4 it keeps them in float32. See docs/checked-shapes.md.
+        # An error of 0.04 % in the frequencies is an error of up to one radian in the rotation at position 4,096.
+        # At int8 and int4 the frequencies stay in float32. See docs/checked-shapes.md.
         raise UsageError(
             "optimum-intel rounds the rotary frequencies of fp16 models, whose answers go wrong with their length",
             hint="use --precision int8, or leave --exporter reference out",
@@ -69,14 +80,14 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
         for file in result.glob("openvino_*"):
             file.replace(output / file.name)
         if not (source.path / "tokenizer.json").is_file():
-            # Of the others those that there are: what transformers saves again is not always the same.
+            # The source's own files first: those that transformers saves again may differ.
             copy_sidecars(source.path, output)
             copy_sidecars(result, output)
     return {name: tools.versions[name] for name in _RECORDED}
 
 
 def _command(source: Source, device: Device, recipe: Recipe, result: Path) -> Iterator[str | Path]:
-    """optimum-cli's arguments. What a recipe leaves open is as our own exporter has it, as far as that goes."""
+    """Yield the arguments of optimum-cli; defaults are those of the built-in exporter as far as possible."""
     yield from ("-m", "optimum.commands.optimum_cli", "export", "openvino", "--model", source.path)
     yield from ("--library", "transformers", "--task", "text-generation-with-past")
     yield from ("--weight-format", recipe.precision)
@@ -84,14 +95,18 @@ def _command(source: Source, device: Device, recipe: Recipe, result: Path) -> It
         yield "--sym"
     if recipe.precision == "int4":
         yield from ("--ratio", str(recipe.ratio), "--group-size", str(recipe.group_size or 128))
-        # The NPU takes groups of 128 or channels, nothing between.
+        # The NPU supports groups of 128 or one scale per channel only.
         free = recipe.group_size is None and device.kind != "npu"
         yield from ("--group-size-fallback", "adjust" if free else "error")
     yield result
 
 
 def _check(result: Path, recipe: Recipe, told: str) -> None:
-    """Notice what optimum-intel does not call a failure."""
+    """Check the output for failures that optimum-intel does not report.
+
+    Raises:
+        ModelError: the output is not what the recipe asks for.
+    """
     misfits = [(found["status"].lower(), found["name"]) for found in _MISFIT.finditer(told)]
     if misfits:
         status, name = misfits[0]
@@ -109,7 +124,7 @@ def _check(result: Path, recipe: Recipe, told: str) -> None:
 
 
 def _check_groups(source: Source, recipe: Recipe) -> None:
-    """NNCF finds this out too, but minutes later."""
+    """Check the group size; NNCF would fail too, but minutes later."""
     config = read_config(source.path)
     for key in ("hidden_size", "intermediate_size"):
         width = config.get(key)

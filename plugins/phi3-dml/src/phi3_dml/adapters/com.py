@@ -1,8 +1,8 @@
-"""The little of the Component Object Model that is needed: identifiers, pointers to interfaces, calls by slot.
+"""The parts of the Component Object Model (COM) that are needed: identifiers, interface pointers and method calls.
 
-A COM interface is a pointer to a table of functions. Slots count from 0 through the interfaces that one extends, in the
-order of the Windows headers; every table begins with QueryInterface, AddRef and Release. Nothing here touches Windows
-until it is called, so that layouts and slots can be held against the headers everywhere.
+A COM interface is a pointer to a table of functions. Slots are numbered from 0 through all base interfaces, in the
+order of the Windows headers; every table begins with QueryInterface, AddRef and Release. The module uses Windows only
+when something is called, so tests can compare layouts and slots with the headers on every system.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Luid(ctypes.Structure):
 
 
 class ComError(Exception):
-    """A call failed with an HRESULT."""
+    """A call that failed with the HRESULT ``code``."""
 
     def __init__(self, what: str, code: int) -> None:
         super().__init__(f"{what}: 0x{code:08X}")
@@ -34,13 +34,21 @@ class ComError(Exception):
 
 
 def check(what: str, code: int) -> None:
-    """Raise :class:`ComError` if an HRESULT says so."""
+    """Check the HRESULT of a call.
+
+    Args:
+        what: the name of the call.
+        code: its HRESULT.
+
+    Raises:
+        ComError: the HRESULT is a failure.
+    """
     if code & _FAILED:
         raise ComError(what, code & 0xFFFFFFFF)
 
 
 class Method:
-    """A function of an interface: its slot, and the types of its arguments behind ``this``."""
+    """A method of an interface: its slot, and the types of its arguments after ``this``."""
 
     def __init__(self, slot: int, *arguments: Any, result: Any = ctypes.c_uint32) -> None:
         self.slot = slot
@@ -51,7 +59,7 @@ _RELEASE = Method(RELEASE)
 
 
 class Interface:
-    """A pointer to an interface, released at the end of the ``with``."""
+    """An interface pointer that is released at the end of the ``with`` block."""
 
     def __init__(self, pointer: ctypes.c_void_p) -> None:
         self.pointer = pointer
@@ -65,6 +73,6 @@ class Interface:
         self.call(_RELEASE)
 
     def call(self, method: Method, *arguments: Any) -> Any:
-        """Call a method and return what it returns."""
+        """Call a method and return its result."""
         table = ctypes.cast(self.pointer, ctypes.POINTER(ctypes.POINTER(ctypes.c_void_p)))[0]
         return method.type(table[method.slot])(self.pointer, *arguments)

@@ -1,6 +1,6 @@
-"""Adapters as DXCore lists them: also NPUs, which DXGI does not know, and whether a GPU is integrated.
+"""Adapters as listed by DXCore, which unlike DXGI includes NPUs and reports whether a GPU is integrated.
 
-After ``dxcore_interface.h`` of the DirectX headers. Windows 10 before version 2004 has no such interface.
+Definitions are from ``dxcore_interface.h`` of the DirectX headers. DXCore requires Windows 10 version 2004.
 """
 
 from __future__ import annotations
@@ -47,7 +47,14 @@ class HardwareId(ctypes.Structure):
 
 
 def read(dxcore: Any) -> list[Core]:
-    """Every adapter that computes or draws. ``dxcore`` is the loaded ``dxcore.dll``."""
+    """Return all adapters for graphics or compute.
+
+    Args:
+        dxcore: the loaded ``dxcore.dll``.
+
+    Raises:
+        ComError: DXCore failed.
+    """
     create = dxcore.DXCoreCreateAdapterFactory
     create.restype = ctypes.c_uint32
     create.argtypes = (ctypes.POINTER(Guid), _OUT)
@@ -55,7 +62,7 @@ def read(dxcore: Any) -> list[Core]:
     check("DXCoreCreateAdapterFactory", create(ctypes.byref(IID_FACTORY), ctypes.byref(pointer)))
     found: dict[str, Core] = {}
     with Interface(pointer) as factory:
-        # Attributes given together have to hold together, so each has a list of its own.
+        # A list contains the adapters that have all given attributes, so each attribute needs a separate list.
         for attribute in (GRAPHICS, CORE_COMPUTE, GENERIC_ML):
             for core in _list(factory, attribute):
                 found.setdefault(core.luid, core)
@@ -95,7 +102,7 @@ def _describe(adapter: Interface) -> Core:
 
 
 def _property(adapter: Interface, number: int, into: Any) -> bool:
-    """Read a property; whether there is one. Drivers leave out what they do not know."""
+    """Read a property into ``into`` and return whether the driver supports it."""
     if not adapter.call(IS_PROPERTY_SUPPORTED, number):
         return False
     code: int = adapter.call(GET_PROPERTY, number, ctypes.sizeof(into), ctypes.byref(into))

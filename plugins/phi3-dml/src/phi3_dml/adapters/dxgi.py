@@ -1,9 +1,9 @@
-"""Graphics adapters in the order that ONNX Runtime GenAI counts them, and whether they do Direct3D 12.
+"""Graphics adapters in the order of ONNX Runtime GenAI, and whether they support Direct3D 12.
 
-GenAI 0.13.1 makes its factory with ``CreateDXGIFactory`` (not ``…1``), goes through ``EnumAdapters1``, passes software
-adapters over, creates a Direct3D 12 device of feature level 11.0 on each of the others, and takes the one whose number
-among them is ``device_index`` (``src/dml/dml_helpers.cpp``). The same calls are made here. They need no more than
-``dxgi.h``, ``dxgi1_4.h`` and ``d3d12.h`` define.
+GenAI 0.13.1 creates its factory with ``CreateDXGIFactory`` (not ``…1``), lists adapters with ``EnumAdapters1``, skips
+software adapters, creates a Direct3D 12 device of feature level 11.0 on each of the others, and uses the one with index
+``device_index`` among them (``src/dml/dml_helpers.cpp``). This module makes the same calls. Definitions are from
+``dxgi.h``, ``dxgi1_4.h`` and ``d3d12.h``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,14 @@ GET_DESC1 = Method(10, ctypes.POINTER(Description))
 
 
 def adapters(dxgi: Any) -> Iterator[tuple[Adapter, Interface]]:
-    """Every adapter, with its interface for as long as it is looked at. ``dxgi`` is the loaded ``dxgi.dll``."""
+    """Yield all adapters with their interfaces, each valid until the next step.
+
+    Args:
+        dxgi: the loaded ``dxgi.dll``.
+
+    Raises:
+        ComError: DXGI failed.
+    """
     pointer = ctypes.c_void_p()
     create = dxgi.CreateDXGIFactory
     create.restype = ctypes.c_uint32
@@ -83,7 +90,16 @@ def _describe(position: int, interface: Interface) -> Adapter:
 
 
 def attempt(dxgi: Any, d3d12: Any, position: int) -> Trial:
-    """Ask an adapter's driver for Direct3D 12, without making a device. This runs the driver's own code."""
+    """Return whether an adapter supports Direct3D 12, without creating a device. This runs code of the driver.
+
+    Args:
+        dxgi: the loaded ``dxgi.dll``.
+        d3d12: the loaded ``d3d12.dll``.
+        position: the adapter's index in ``EnumAdapters1``.
+
+    Raises:
+        ComError: there is no such adapter, or DXGI failed.
+    """
     for adapter, interface in adapters(dxgi):
         if adapter.position == position:
             return Trial(position=position, driver=_driver(interface), code=_supports(d3d12, interface))
@@ -100,6 +116,6 @@ def _supports(d3d12: Any, interface: Interface) -> int:
     create = d3d12.D3D12CreateDevice
     create.restype = ctypes.c_uint32
     create.argtypes = (ctypes.c_void_p, ctypes.c_uint32, ctypes.POINTER(Guid), ctypes.c_void_p)
-    # Without a place for the device, the answer is whether one could be made.
+    # With a null pointer for the device, the result is whether it could be created.
     code: int = create(interface.pointer, FEATURE_LEVEL_11_0, ctypes.byref(IID_D3D12_DEVICE), None)
     return code

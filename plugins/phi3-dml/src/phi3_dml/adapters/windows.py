@@ -1,7 +1,7 @@
-"""What Windows says of its adapters, read in a child process that drivers may crash.
+"""Adapters on Windows, read in a child process because drivers may crash or hang.
 
-A step that ends the child, or that it does not come back from, is left out when it is started again. So one bad driver
-costs what only it could tell, and a person reads which one it was.
+When a step ends or blocks the child, the child is restarted without that step. A faulty driver therefore affects only
+its own adapter, and the failure is reported.
 """
 
 from __future__ import annotations
@@ -18,15 +18,21 @@ from .records import Reading, Trial
 from .windows_probe import MARK
 
 STEP_LIMIT_S = 6.0
-"""How long one child may take in all; it needs some tenths of a second."""
+"""Time limit of one child in seconds; usually it takes some tenths of a second."""
 LIMIT_S = 14.0
-"""How long all of them may take: the survey waits 20 s."""
-# -P keeps the current folder out of the way; Python 3.10 does not have it.
+"""Time limit of all children in seconds; the survey's limit is 20 s."""
+# -P excludes the current folder from sys.path; Python 3.10 does not have it.
 COMMAND = (sys.executable, *(("-P",) if sys.version_info >= (3, 11) else ()), "-m", "phi3_dml.adapters.windows_probe")
 
 
 def read(command: Sequence[str] = COMMAND, *, step_limit_s: float = STEP_LIMIT_S, limit_s: float = LIMIT_S) -> Reading:
-    """Ask Windows."""
+    """Return all adapters, as reported by Windows.
+
+    Args:
+        command: the command that runs :mod:`phi3_dml.adapters.windows_probe`.
+        step_limit_s: time limit of one child in seconds.
+        limit_s: time limit of all children in seconds.
+    """
     answers, failures = ask(command, step_limit_s, limit_s)
     trials = [answer for step, answer in answers.items() if step.startswith("trial ")]
     trials += [
@@ -45,19 +51,28 @@ def read(command: Sequence[str] = COMMAND, *, step_limit_s: float = STEP_LIMIT_S
 
 
 def build() -> int:
-    """The build of Windows; 0 elsewhere."""
+    """Return the build number of Windows; 0 on other systems."""
     if sys.platform == "win32":
         return sys.getwindowsversion().build
     return 0
 
 
 def ask(command: Sequence[str], step_limit_s: float, limit_s: float) -> tuple[dict[str, Any], dict[str, str]]:
-    """What each step found, and why others found nothing."""
+    """Run the child process until all steps have succeeded or failed, or the time is up.
+
+    Args:
+        command: the command that runs :mod:`phi3_dml.adapters.windows_probe`.
+        step_limit_s: time limit of one child in seconds.
+        limit_s: time limit of all children in seconds.
+
+    Returns:
+        The results of successful steps and the reasons of failed ones, by step.
+    """
     answers: dict[str, Any] = {}
     failures: dict[str, str] = {}
     deadline = time.monotonic() + limit_s
     while (left := deadline - time.monotonic()) > 0:
-        # The adapters are looked at every time: what comes after them depends on them.
+        # The adapters are listed every time, because later steps depend on them.
         passed_over = [step for step in (*answers, *failures) if step != "adapters" or step in failures]
         lines, ended = _run([*command, *passed_over], min(step_limit_s, left))
         begun = ""
@@ -69,7 +84,7 @@ def ask(command: Sequence[str], step_limit_s: float, limit_s: float) -> tuple[di
                 failures[begun], begun = line["failure"], ""
         if not ended:
             break
-        if not begun:  # it came to its end between two steps, which another try would not change
+        if not begun:  # it ended between two steps, so a restart would not help
             failures.setdefault("the query", ended)
             break
         failures[begun] = ended
@@ -78,7 +93,7 @@ def ask(command: Sequence[str], step_limit_s: float, limit_s: float) -> tuple[di
 
 
 def _run(command: Sequence[str], limit_s: float) -> tuple[list[Mapping[str, Any]], str]:
-    """The lines that a child said, and how it ended, if not well."""
+    """Run a child and return its messages and, if it crashed or timed out, how it ended."""
     flags = 0
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW
@@ -99,7 +114,7 @@ def _run(command: Sequence[str], limit_s: float) -> tuple[list[Mapping[str, Any]
 
 def _lines(text: str) -> Iterator[Mapping[str, Any]]:
     for line in text.splitlines():
-        # The last line may be cut off by the end of the process.
+        # The last line may be incomplete if the process was ended.
         with contextlib.suppress(ValueError):
             if line.startswith(MARK):
                 yield json.loads(line.removeprefix(MARK))

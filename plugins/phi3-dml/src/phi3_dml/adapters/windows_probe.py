@@ -1,7 +1,7 @@
-"""``python -m phi3_dml.adapters.windows_probe [STEP …]``: ask Windows for its adapters, all steps but those named.
+"""``python -m phi3_dml.adapters.windows_probe [STEP …]``: read the adapters of Windows, skipping the given steps.
 
-Asking runs the code of drivers, and a driver may crash or hang. So it is done in a process of its own, which says what
-it is about to do before it does it; :mod:`phi3_dml.adapters.windows` starts it again without the step that was its end.
+This runs code of drivers, which may crash or hang. Therefore a separate process does it and prints each step before
+executing it; :mod:`phi3_dml.adapters.windows` restarts it without a step that failed this way.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from . import dxcore, dxgi
 from .records import Adapter
 
 MARK = "phi3-dml: "
-"""Begins every line that is ours: drivers print to the same place."""
+"""Prefix of the probe's lines; drivers may print to stdout too."""
 _NO_DIALOGS = 0x0001 | 0x0002 | 0x8000  # SEM_FAILCRITICALERRORS, SEM_NOGPFAULTERRORBOX, SEM_NOOPENFILEERRORBOX
 _REMOTE_SESSION = 0x1000  # SM_REMOTESESSION
 
 
 def steps() -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What is to be done, in order; each step is found once the one before it has been done."""
+    """Yield the steps in order, as name and function. Execute each before the next is requested."""
     yield "session", lambda: bool(system_library("user32.dll").GetSystemMetrics(_REMOTE_SESSION))
     found: list[Adapter] = []
 
@@ -46,14 +46,14 @@ def _trial(position: int) -> Callable[[], Any]:
 
 
 def say(**facts: Any) -> None:
-    """One line to whoever started this."""
-    # The line break in front ends whatever a driver may have begun to print.
+    """Print one message for the parent process."""
+    # The leading line break ends a line that a driver may have begun.
     print(f"\n{MARK}{json.dumps(facts)}", flush=True)
 
 
 def main(passed_over: list[str]) -> None:
-    """Carry out the steps."""
-    with contextlib.suppress(AttributeError):  # elsewhere than on Windows, where the steps will fail by themselves
+    """Execute all steps except those in ``passed_over``."""
+    with contextlib.suppress(AttributeError):  # not on Windows: each step will report its failure
         getattr(ctypes, "WinDLL")("kernel32.dll").SetErrorMode(_NO_DIALOGS)  # noqa: B009
     for step, act in steps():
         if step in passed_over:

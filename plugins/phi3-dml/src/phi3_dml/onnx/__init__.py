@@ -1,1 +1,1 @@
-"""ONNX files, read and written without the package onnx."""
+"""A reader and a writer of ONNX files that do not need the package ``onnx``."""

@@ -1,7 +1,7 @@
-"""What has to be known of an ONNX file before ONNX Runtime opens it: the files it refers to, and what its weights are.
+"""A reader of ONNX files for checks before ONNX Runtime opens them: external data files, types and operators.
 
-Reads the wire format that ``writer.py`` describes, mapped into memory, and skips what it does not need. Everything
-is checked before it is believed.
+It reads the wire format that ``writer.py`` describes from a memory-mapped file, skips unneeded fields, and checks all
+lengths before it uses them.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from attrs import define, field
 from phi3_core.errors import ModelError
 
 _DEEPEST = 8
-"""Graphs within graphs; a loop or a condition in the family's graphs is one level."""
+"""Deepest nesting of graphs; a Loop or If in a Phi-3 graph is one level."""
 _HINT = "fetch it again, or use another model"
 
 
 @define(kw_only=True)
 class Content:
-    """What was found in a file."""
+    """The content of an ONNX file, as far as it is needed."""
 
     external: dict[str, int] = field(factory=dict)
-    """The files that tensors lie in, and where the last tensor in each ends."""
+    """Names of external data files, and the offset in bytes at which the last tensor in each ends."""
     bits: dict[int, int] = field(factory=dict)
-    """How many weights there are of so many bits, by what each ``MatMulNBits`` and each inner product says."""
+    """Number of weights in ``MatMulNBits`` nodes by bits."""
     kinds: dict[int, int] = field(factory=dict)
-    """How many tensors of two dimensions there are of each ``TensorProto.DataType``, by their number of values."""
+    """Number of values in tensors of at least two dimensions by ``TensorProto.DataType``."""
     inputs: dict[str, int] = field(factory=dict)
     """The ``TensorProto.DataType`` of each input."""
     operators: set[str] = field(factory=set)
@@ -36,10 +36,10 @@ class Content:
 
 
 def read(path: Path) -> Content:
-    """Look through a model file.
+    """Return the content of an ONNX model file.
 
     Raises:
-        ModelError: it is no ONNX model, or damaged.
+        ModelError: the file is missing, damaged or not an ONNX model.
     """
     content = Content()
     try:
@@ -152,7 +152,7 @@ class _Reader:
         self.content.external[file] = max(self.content.external.get(file, 0), int(offset) + int(length))
 
     def _fields(self, start: int, stop: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
-        """Numbers of fields with their values: an integer, or where the bytes of it lie."""
+        """Yield the number and the value of each field: an integer, or the start and end of its bytes."""
         place = start
         while place < stop:
             tag, place = self._varint(place, stop)

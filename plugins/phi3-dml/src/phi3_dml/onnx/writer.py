@@ -1,7 +1,7 @@
-"""ONNX files written by hand: a dozen message types of protocol buffers, and no dependency on ``onnx``.
+"""A writer of ONNX files that encodes protocol buffers itself and does not depend on ``onnx``.
 
-A message is a row of fields, each a tag (``number * 8 + wire type``) and a value: a varint (wire type 0), or a length
-and so many bytes (wire type 2) for text, raw data and nested messages, or four bytes (wire type 5) for a float.
+A message is a sequence of fields, each a tag (``number * 8 + wire type``) and a value: a varint (wire type 0), a length
+and that many bytes (wire type 2) for text, raw data and nested messages, or four bytes (wire type 5) for a float.
 Field numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 """
 
@@ -29,7 +29,7 @@ Attribute: TypeAlias = "int | float | str | Sequence[int] | npt.NDArray[np.gener
 
 @frozen(kw_only=True)
 class External:
-    """Where a tensor's bytes lie."""
+    """The location of a tensor's data; offset and length are in bytes."""
 
     file: str
     offset: int
@@ -38,7 +38,7 @@ class External:
 
 @frozen(kw_only=True)
 class Tensor:
-    """An initializer whose data is in another file."""
+    """An initializer with external data."""
 
     name: str
     kind: int
@@ -48,7 +48,7 @@ class Tensor:
 
 @frozen(kw_only=True)
 class Value:
-    """An input or output; dimensions with a name vary."""
+    """An input or output of a graph; dimensions with a name are dynamic."""
 
     name: str
     kind: int
@@ -57,6 +57,8 @@ class Value:
 
 @frozen(kw_only=True)
 class Node:
+    """A node of a graph."""
+
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -67,6 +69,8 @@ class Node:
 
 @frozen(kw_only=True)
 class Graph:
+    """A graph, or a branch of an If node."""
+
     name: str
     nodes: Sequence[Node]
     inputs: Sequence[Value] = ()
@@ -75,7 +79,13 @@ class Graph:
 
 
 def write_model(graph: Graph, producer: str, version: str) -> bytes:
-    """A ``ModelProto``."""
+    """Return the encoded ``ModelProto`` of a graph.
+
+    Args:
+        graph: the graph.
+        producer: the name of the tool that built it.
+        version: the version of the tool.
+    """
     opsets = (("", OPSET), (CONTRIBUTED, 1))
     return b"".join(
         (
@@ -156,7 +166,7 @@ def _dims(dims: Iterable[int]) -> bytes:
 
 
 def _number(number: int, value: int) -> bytes:
-    """Negative numbers are 64 bits in two's complement."""
+    """Encode an integer field; negative values are 64 bits in two's complement."""
     return _tag(number, 0) + _varint(value & (1 << 64) - 1)
 
 
@@ -173,7 +183,7 @@ def _tag(number: int, wire: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth says that more follow."""
+    """Encode an integer in groups of 7 bits, the lowest first; the high bit of a byte means that more follow."""
     parts = bytearray()
     while value > 127:
         parts.append(value & 127 | 128)

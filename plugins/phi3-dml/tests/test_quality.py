@@ -38,6 +38,7 @@ def run(home, monkeypatch, capfd):
     return run
 
 
+@pytest.mark.quality
 @pytest.mark.parametrize("precision", BOUNDS)
 def test_a_quantized_model_comes_with_its_measured_quality(run, home, precision):
     code, made, _ = run("quantize", "sample", "--precision", precision)

@@ -23,6 +23,7 @@ def run(sample_store, capfd):
     return run
 
 
+@pytest.mark.quality
 @pytest.mark.parametrize("precision", BOUNDS)
 def test_a_quantized_model_comes_with_its_measured_quality(run, sample_store, precision):
     code, made, err = run("quantize", "sample", "--precision", precision)
@@ -38,6 +39,7 @@ def test_a_quantized_model_comes_with_its_measured_quality(run, sample_store, pr
         assert "Paris" in model.generate("What is the capital of France?", max_new_tokens=7).text
 
 
+@pytest.mark.quality
 def test_the_report_can_be_had_again_and_of_another_text(run, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("The lighthouse stood on the last rock before the open sea. " * 2, encoding="utf-8")

@@ -37,6 +37,7 @@ def run(home, monkeypatch, capfd):
     return run
 
 
+@pytest.mark.quality
 @pytest.mark.parametrize("precision", BOUNDS)
 def test_a_quantized_model_comes_with_its_measured_quality(run, home, precision):
     more = ("--group-size", "64") if precision == "int4" else ()
@@ -53,6 +54,7 @@ def test_a_quantized_model_comes_with_its_measured_quality(run, home, precision)
         assert "Paris" in model.generate("What is the capital of France?").text
 
 
+@pytest.mark.quality
 def test_the_second_time_it_is_there(run):
     first = run("quantize", "sample", "--precision", "int8")[1]
     second = run("quantize", "sample", "--precision", "int8")[1]
@@ -60,6 +62,7 @@ def test_the_second_time_it_is_there(run):
     assert second["path"] == first["path"]
 
 
+@pytest.mark.quality
 def test_the_report_can_be_had_again_and_of_another_text(run, tmp_path):
     code, report, _ = run("eval", "sample", "--precision", "int8")
     assert code == 0

@@ -89,6 +89,12 @@ def test_the_count_of_what_is_stored_ends_at_the_whole(checkpoint):
     assert seen[-1] == "rounding weights"
 
 
+@pytest.mark.parametrize(("ratio", "size"), [(1, 1000), (0.8, 1200), (0, 2000)])
+def test_layers_beyond_the_ratio_count_twice(ratio, size):
+    settings = recipes.RoundingSettings(linear=NIBBLE, ratio=ratio, calibration=None)
+    assert settings.size_with_ratio(1000) == size
+
+
 def test_room_on_the_disk(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3_000_000_000))

@@ -57,6 +57,13 @@ class RoundingSettings:
         schemes |= {weight.name: int8_scheme(weight) for weight in wide}
         return make_plan(checkpoint, schemes, calibration)
 
+    def size_with_ratio(self, size: int) -> int:
+        """Return about what a model takes, given its size with all linear layers in the recipe's scheme.
+
+        Both are in bytes. A layer kept at 8 bits counts twice.
+        """
+        return size if self.ratio == 1 else round(size * (2 - self.ratio))
+
 
 def check_extra(backend: str, recipe: Recipe, known: Collection[str] = ("calibration", "exporter")) -> None:
     """Check the backend-specific settings of a recipe.

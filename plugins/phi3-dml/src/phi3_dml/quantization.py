@@ -144,8 +144,7 @@ def _check_resources(checkpoint: Checkpoint, layout: Layout, settings: RoundingS
     for weight in (*checkpoint.linear, checkpoint.head):
         scheme = int8_scheme(weight) if low and weight is checkpoint.head else low
         size += graph_weights.stored_bytes(weight, scheme, float16=layout.float16, zeros=layout.explicit_zeros)
-    if settings.ratio < 1:
-        size = round(size * (1 + (1 - settings.ratio)))
+    size = settings.size_with_ratio(size)
     tables = checkpoint.architecture.context * checkpoint.architecture.rotary.size * (2 if layout.float16 else 4)
     size += 2 * tables + _LARGEST_GRAPH
     check_resources(output, size=size, memory=rounding_memory(checkpoint))

@@ -118,6 +118,5 @@ def _check_resources(checkpoint: Checkpoint, settings: RoundingSettings, output:
     low = settings.linear
     outer = None if low is None else _BYTE_SCHEME
     size = sum(graph_weights.stored_bytes(weight, low if name in linear else outer) for name, weight in each.items())
-    if settings.ratio < 1:
-        size = round(size * (1 + (1 - settings.ratio)))
+    size = settings.size_with_ratio(size)
     check_resources(output, size=size, memory=rounding_memory(checkpoint), margin=64 << 20)

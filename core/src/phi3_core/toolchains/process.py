@@ -16,7 +16,7 @@ from typing import IO, Any
 import psutil
 from attrs import define, field, frozen
 
-from phi3_core.worker.lifetime import tie_to_host
+from phi3_core.worker.lifetime import Tie, tie_to_host
 
 from . import guard
 
@@ -98,7 +98,9 @@ def run(
         finally:
             watch.end()
         written.seek(start)
-        return Outcome(code=process.returncode, text=written.read().decode("utf-8", "replace").replace("\r", "\n"))
+        # Lines end as on any system; a progress bar ends its own with a carriage return alone.
+        lines = re.split(rb"\r\n|\r|\n", written.read())
+        return Outcome(code=process.returncode, text=b"\n".join(lines).decode("utf-8", "replace"))
 
 
 def _start(
@@ -120,12 +122,12 @@ class _Watch:
     """A running program and its child processes."""
 
     process: subprocess.Popen[bytes]
-    _job: object = field(init=False)
+    _tie: Tie = field(init=False)
     _seconds: float = field(init=False, default=0.0)
     _looked: float = field(init=False, factory=time.monotonic)
 
     def __attrs_post_init__(self) -> None:
-        self._job = tie_to_host(self.process)
+        self._tie = tie_to_host(self.process)
 
     def pulse(self) -> bool:
         """Return whether the program has used processor time since the last check, every few seconds."""
@@ -161,5 +163,6 @@ class _Watch:
                     process.kill()
             self.process.wait()
             psutil.wait_procs(family, timeout=_END_S)  # so that the files they have open can be removed
+        self._tie.close()
         if self.process.stdin is not None:
             self.process.stdin.close()

@@ -1,7 +1,7 @@
-"""``python -m phi3_core.worker HANDLE``, the command by which :mod:`phi3_core.worker.host` starts a worker."""
+"""``python -m phi3_core.worker HANDLE [HOST]``, the command by which :mod:`phi3_core.worker.host` starts a worker."""
 
 import sys
 
 from .child import main
 
-main(int(sys.argv[1]))
+main(*map(int, sys.argv[1:]))

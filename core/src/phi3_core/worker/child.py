@@ -30,12 +30,18 @@ from .lifetime import end_with_host
 from .protocol import Channel
 
 
-def main(handle: int) -> None:
-    """Serve the host at the other end of the pipe ``handle`` until it closes the pipe."""
+def main(handle: int, host: int | None = None) -> None:
+    """Serve the host at the other end of the pipe ``handle`` until it closes the pipe.
+
+    Args:
+        handle: the pipe.
+        host: on Windows, a handle of the host's process.
+    """
     # Ctrl-C is handled by the host.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
-    end_with_host()
+    _show_no_dialogs()
+    end_with_host(host)
     channel = Channel(_connection(handle))
     _send_warnings(channel)
     server = Server(channel)
@@ -46,6 +52,14 @@ def main(handle: int) -> None:
             return
         if "call" in message:  # ignore a cancel that arrives after its generation ended
             server.serve(message)
+
+
+def _show_no_dialogs() -> None:
+    """Let a crash end the process at once; Windows would show a dialog and wait for somebody to close it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.SetErrorMode(msvcrt.SEM_FAILCRITICALERRORS | msvcrt.SEM_NOGPFAULTERRORBOX | msvcrt.SEM_NOOPENFILEERRORBOX)
 
 
 def _connection(handle: int) -> Any:

@@ -54,11 +54,12 @@ class Worker:
         with theirs:
             self._process = start_process(theirs.fileno())
         self._channel = Channel(ours)
-        self._job = tie_to_host(self._process)
         self._reader = threading.Thread(target=self._read_output, name="phi3-worker-output", daemon=True)
         self._reader.start()
         # Kills the process if the host ends or does not close this object.
-        self._finalizer = weakref.finalize(self, end_process, self._process, ours, os.getpid())
+        self._finalizer = weakref.finalize(
+            self, end_process, self._process, ours, tie_to_host(self._process), os.getpid()
+        )
 
     def open(self, backend: Backend, *, disposable: bool = False) -> Worker:
         """Start the import of a backend, without waiting for it.

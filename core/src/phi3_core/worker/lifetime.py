@@ -1,22 +1,49 @@
 """End a worker together with its host, however the host ends.
 
-The worker's standard input is a pipe that the host holds open and never writes to; it closes when the host ends. A
-thread waits for that on all systems. A native library that holds the GIL would block this thread, so on Linux and
-Windows the system also kills the process.
+On POSIX systems the worker's standard input is a pipe that the host holds open and never writes to; it closes when the
+host ends, and a thread of the worker waits for that. On Windows the thread waits for the host's process instead: while
+a thread reads a pipe there, every other access to its handle blocks, and native libraries look at the standard handles
+while they are loaded (OpenBLAS does), so that the worker would never get beyond ``import numpy``.
+
+A native library that holds the GIL would block this thread, so on Linux and Windows the system also kills the process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import threading
-from typing import Any
+from collections.abc import Iterator
+from typing import Protocol
+
+_SYNCHRONIZE = 0x00100000  # the right to wait for a process
 
 
-def end_with_host() -> None:
-    """End this process when the host ends. Called in the worker."""
-    lifeline = sys.stdin.fileno()
+class Tie(Protocol):
+    """Ends a process, and what it has started, when it is closed or when this process ends."""
+
+    def close(self) -> None: ...
+
+
+def end_with_host(host: int | None) -> None:
+    """End this process when the host ends. Called in the worker.
+
+    Args:
+        host: on Windows, the inherited handle of :func:`handle_of_this_process`.
+    """
+    if sys.platform == "win32":
+        wait, argument = _wait_for_process, host
+    else:
+        wait, argument = _wait_for_end, sys.stdin.fileno()
+    if sys.platform == "linux":
+        _kill_at_end(sys.stdin.fileno())
+    threading.Thread(target=wait, args=(argument,), name="phi3-lifeline", daemon=True).start()
+
+
+def _kill_at_end(lifeline: int) -> None:
+    """Let the kernel kill this process when the pipe closes."""
     if sys.platform == "linux":
         import fcntl
         import signal
@@ -27,7 +54,6 @@ def end_with_host() -> None:
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    threading.Thread(target=_wait_for_end, args=(lifeline,), name="phi3-lifeline", daemon=True).start()
 
 
 def _wait_for_end(lifeline: int) -> None:
@@ -36,64 +62,45 @@ def _wait_for_end(lifeline: int) -> None:
     os._exit(1)
 
 
-def tie_to_host(process: subprocess.Popen[bytes]) -> Any:
+def _wait_for_process(handle: int) -> None:
+    if sys.platform == "win32":
+        import _winapi
+
+        _winapi.WaitForSingleObject(handle, _winapi.INFINITE)
+        # os._exit would wait for a library that is being loaded.
+        _winapi.TerminateProcess(_winapi.GetCurrentProcess(), 1)
+
+
+@contextlib.contextmanager
+def handle_of_this_process() -> Iterator[int]:
+    """Provide an inheritable Windows handle of this process, which permits only to wait for its end."""
+    if sys.platform == "win32":
+        import _winapi
+
+        this = _winapi.GetCurrentProcess()
+        handle = _winapi.DuplicateHandle(this, this, this, _SYNCHRONIZE, True, 0)
+        try:
+            yield int(handle)
+        finally:
+            _winapi.CloseHandle(handle)
+
+
+def tie_to_host(process: subprocess.Popen[bytes]) -> Tie:
     """Let the system end ``process`` together with this one. Called in the host.
 
     Returns:
-        An object to keep as long as the process is needed.
+        An object to keep as long as the process is needed, and to close then.
     """
     if sys.platform == "win32":
-        return _windows_job(process.pid)
-    return None
+        from .windows_job import Job
+
+        with contextlib.suppress(OSError):  # otherwise only the thread in the worker ends it
+            return Job(process.pid)
+    return _Loose()
 
 
-def _windows_job(process: int) -> Any:
-    """Assign a process to a job, which Windows ends when its last handle, ours, is closed."""
-    if sys.platform != "win32":
-        return None
-    import ctypes
-    from ctypes import wintypes
+class _Loose:
+    """No tie: the system has none, or refuses it."""
 
-    class BasicLimits(ctypes.Structure):
-        _fields_ = (
-            ("per_process_user_time_limit", ctypes.c_int64),
-            ("per_job_user_time_limit", ctypes.c_int64),
-            ("limit_flags", wintypes.DWORD),
-            ("minimum_working_set_size", ctypes.c_size_t),
-            ("maximum_working_set_size", ctypes.c_size_t),
-            ("active_process_limit", wintypes.DWORD),
-            ("affinity", ctypes.c_size_t),
-            ("priority_class", wintypes.DWORD),
-            ("scheduling_class", wintypes.DWORD),
-        )
-
-    class ExtendedLimits(ctypes.Structure):
-        _fields_ = (
-            ("basic", BasicLimits),
-            ("io_counters", ctypes.c_uint64 * 6),
-            ("process_memory_limit", ctypes.c_size_t),
-            ("job_memory_limit", ctypes.c_size_t),
-            ("peak_process_memory_used", ctypes.c_size_t),
-            ("peak_job_memory_used", ctypes.c_size_t),
-        )
-
-    extended_limit_information, kill_on_job_close = 9, 0x2000
-    set_quota_and_terminate = 0x0101  # the rights that AssignProcessToJobObject requires
-    kernel = ctypes.WinDLL("kernel32", use_last_error=True)
-    kernel.CreateJobObjectW.restype = wintypes.HANDLE
-    kernel.OpenProcess.restype = wintypes.HANDLE
-    kernel.CloseHandle.argtypes = (wintypes.HANDLE,)
-    kernel.SetInformationJobObject.argtypes = (wintypes.HANDLE, ctypes.c_int, ctypes.c_void_p, wintypes.DWORD)
-    kernel.AssignProcessToJobObject.argtypes = (wintypes.HANDLE, wintypes.HANDLE)
-    job = kernel.CreateJobObjectW(None, None)
-    handle = kernel.OpenProcess(set_quota_and_terminate, False, process)
-    limits = ExtendedLimits()
-    limits.basic.limit_flags = kill_on_job_close
-    tied = (
-        job
-        and handle
-        and kernel.SetInformationJobObject(job, extended_limit_information, ctypes.byref(limits), ctypes.sizeof(limits))
-        and kernel.AssignProcessToJobObject(job, handle)
-    )
-    kernel.CloseHandle(handle)
-    return job if tied else None  # otherwise only the thread in the worker ends it
+    def close(self) -> None:
+        """Do nothing."""

@@ -7,46 +7,65 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from .lifetime import Tie, handle_of_this_process
 
 
 def start_process(handle: int) -> subprocess.Popen[bytes]:
     """Start the worker, which inherits only ``handle``, and receives no signals from the console."""
-    options: dict[str, Any] = {}
-    if sys.platform == "win32":
-        os.set_handle_inheritable(handle, True)
-        options["startupinfo"] = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})
-        options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-    else:
-        options["pass_fds"] = [handle]
-        options["start_new_session"] = True
-    # -P keeps the current folder out of sys.path; Python 3.10 does not have it.
-    flags = ["-P"] if sys.version_info >= (3, 11) else []
+    return _start_on_windows(handle) if sys.platform == "win32" else _start(handle)
+
+
+def _start(handle: int) -> subprocess.Popen[bytes]:
+    command = _command(sys.executable, handle)
+    # Standard input is the lifeline: see lifetime.py.
     return subprocess.Popen(
-        [sys.executable, *flags, "-m", "phi3_core.worker", str(handle)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=_environment(),
-        **options,
+        command, stdin=subprocess.PIPE, env=_environment(), pass_fds=[handle], start_new_session=True, **_OUTPUT
     )
 
 
-def _environment() -> Mapping[str, str]:
+def _start_on_windows(handle: int) -> subprocess.Popen[bytes]:
+    options: dict[str, Any] = {}
+    environment = _environment()
+    # The python.exe of a virtual environment starts another one and waits for it. That one is started here, as
+    # multiprocessing does, so that the process that is tied and killed is the worker itself.
+    executable = getattr(sys, "_base_executable", None) or sys.executable
+    if executable != sys.executable:
+        environment["__PYVENV_LAUNCHER__"] = sys.executable
+    with handle_of_this_process() as host:
+        if sys.platform == "win32":
+            os.set_handle_inheritable(handle, True)
+            options["startupinfo"] = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle, host]})
+            options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+        command = _command(executable, handle, host)
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, **options, **_OUTPUT)
+
+
+_OUTPUT: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+
+
+def _command(executable: str, *handles: int) -> list[str]:
+    # -P keeps the current folder out of sys.path; Python 3.10 does not have it.
+    flags = ["-P"] if sys.version_info >= (3, 11) else []
+    return [executable, *flags, "-m", "phi3_core.worker", *map(str, handles)]
+
+
+def _environment() -> dict[str, str]:
     """Return the host's environment, with its ``sys.path``, so that both processes find the same distributions."""
     path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
     return {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8:backslashreplace"}
 
 
-def end_process(process: subprocess.Popen[bytes], connection: Any, host: int) -> None:
+def end_process(process: subprocess.Popen[bytes], connection: Any, tie: Tie, host: int) -> None:
     """Kill the worker's process and close the host's end of the connection, if this is the process ``host``."""
     if os.getpid() != host:
         return  # called in a fork of the host
     with contextlib.suppress(OSError):
         connection.close()
     process.kill()
+    tie.close()
     if process.stdin is not None:
         with contextlib.suppress(OSError):
             process.stdin.close()

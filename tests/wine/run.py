@@ -1,0 +1,83 @@
+"""Run Windows' CPython under Wine: run.py FOLDER SITE ARGUMENTS…, with FOLDER as environment.py makes it.
+
+SITE is ``core`` or ``all``. The standard streams of the program are pipes: Wine has no others that CPython takes, apart
+from a terminal. Everything that was started is killed at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+# Wine's own C++ runtime lacks functions that the wheels use, and it shows a dialog when a program crashes.
+_OVERRIDES = (
+    "mscoree,mshtml,winedbg.exe=;"
+    "msvcp140,msvcp140_1,msvcp140_2,msvcp140_codecvt_ids,msvcp140_atomic_wait,vcomp140,concrt140,bcryptprimitives=n,b"
+)
+_KEPT = ("PATH", "HOME", "TMPDIR", "PHI3_TEST_CACHE", "CI")
+
+
+def environment(folder: Path, site: str = "") -> dict[str, str]:
+    """Return the environment variables for programs under Wine."""
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return {
+        **kept,
+        "WINEARCH": "win64",
+        "WINEPREFIX": str(folder / "prefix"),
+        "WINEDEBUG": "-all",
+        "WINEDLLOVERRIDES": _OVERRIDES,
+        "LC_ALL": "C.UTF-8",
+        "PYTHONPATH": windows_path(folder / site) if site else "",
+        "PYTHONUTF8": "0",
+    }
+
+
+def windows_path(path: Path) -> str:
+    """Return a path as programs under Wine see it."""
+    return "Z:" + str(path).replace("/", "\\")
+
+
+def wine(folder: Path, *command: str, site: str = "", seconds: float = 600.0) -> int:
+    """Run a Windows program until it ends, printing what it prints, and return its exit code."""
+    with _screen() as display:
+        settings = {**environment(folder, site), "DISPLAY": display}
+        process = subprocess.Popen(
+            ["wine", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=settings
+        )
+        try:
+            process.stdin.close()
+            deadline = time.monotonic() + seconds
+            for line in process.stdout:
+                print(line.decode("utf-8", "replace").rstrip("\r\n"), flush=True)
+                if time.monotonic() > deadline:
+                    print(f"stopped after {seconds:g} s", flush=True)
+                    return 124
+            return process.wait()
+        finally:
+            subprocess.run(["wineserver", "-k"], env=settings, check=False)
+            process.kill()
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[str]:
+    """Provide a screen of its own; Xvfb takes the first number that is free."""
+    reader, writer = os.pipe()
+    with subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "640x480x24"], pass_fds=[writer], stderr=subprocess.DEVNULL
+    ) as server:
+        os.close(writer)
+        try:
+            with open(reader, encoding="ascii") as numbers:
+                yield f":{numbers.readline().strip()}"
+        finally:
+            server.terminate()
+
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1]).resolve()
+    sys.exit(wine(root, str(root / "python" / "python.exe"), *sys.argv[3:], site=sys.argv[2]))

@@ -1,0 +1,16 @@
+"""What Wine 8 lacks, as a Windows that does not have it would answer."""
+
+import os
+
+import _winapi
+
+if hasattr(_winapi, "CopyFile2"):  # Wine's ends the process; shutil copies without it
+    del _winapi.CopyFile2
+
+
+def _symlink(src, dst, target_is_directory=False, *, dir_fd=None):
+    """Refuse, as Windows does without the privilege. Wine's CreateSymbolicLinkW reports success and makes nothing."""
+    raise OSError(22, "A required privilege is not held by the client", os.fspath(src), 1314, os.fspath(dst))
+
+
+os.symlink = _symlink

@@ -37,6 +37,7 @@ LAYERS = (
     ("plugin",),
     ("replies",),
     ("machine", "sampling", "text"),
+    ("textfiles",),
     ("config", "disk", "distributions", "paths", "windows"),
     ("units",),
     ("hookspecs",),

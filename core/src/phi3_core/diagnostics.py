@@ -8,8 +8,8 @@ from __future__ import annotations
 import getpass
 import importlib.metadata
 import os
-import platform
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +21,7 @@ from . import api, paths
 from .config import time_limit
 from .distributions import canonical_name
 from .errors import Phi3Error
+from .machine import system_version
 from .plugin import Broken
 from .surveys import Answer, Survey, survey
 from .values import Finding, Progress, to_plain
@@ -81,8 +82,8 @@ def run_diagnostics(progress: Progress, *, generate: str | None = None, offline:
     found = survey(refresh=True)
     diagnoses, broken = _diagnose(found)
     return Diagnostics(
-        system=f"{platform.system()} {platform.release()} ({platform.version()})",
-        python=f"{platform.python_implementation()} {platform.python_version()}, {platform.architecture()[0]}",
+        system=system_version(),
+        python=_python(),
         packages=packages(),
         settings={key: value for key, value in sorted(os.environ.items()) if key.startswith("PHI3_")},
         survey=found,
@@ -90,6 +91,12 @@ def run_diagnostics(progress: Progress, *, generate: str | None = None, offline:
         broken=broken,
         trials=tuple(_try_all(found, generate, progress, offline=offline)) if generate else (),
     )
+
+
+def _python() -> str:
+    """Return this Python's implementation, version and pointer size."""
+    version = sys.version.split(maxsplit=1)[0]
+    return f"{sys.implementation.name} {version}, {64 if sys.maxsize > 2**32 else 32}bit"
 
 
 def packages() -> dict[str, str]:

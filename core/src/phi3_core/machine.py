@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from .values import Machine
 
-_SYSTEMS = {"Linux": "linux", "Windows": "windows", "Darwin": "macos"}
+# The module platform is not used: on Windows it asks WMI since Python 3.12, which takes seconds, hangs or crashes
+# (python/cpython#112278, #125315).
+_SYSTEMS = {"win32": "windows", "darwin": "macos"}
 _ARCHITECTURES = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 
 # On Linux these change when a driver, device node or user-space library is added or removed, or its access changes.
@@ -34,19 +35,33 @@ def this_machine() -> Machine:
     # Without a power supply, as in containers and some virtual machines, psutil raises various exceptions.
     with contextlib.suppress(Exception):
         battery = psutil.sensors_battery()
-    system = platform.system()
-    architecture = platform.machine().lower()
+    architecture = _architecture().lower()
     return Machine(
-        os=_SYSTEMS.get(system, system.lower() or "unknown"),
+        os=_SYSTEMS.get(sys.platform, sys.platform),
         architecture=_ARCHITECTURES.get(architecture, architecture or "unknown"),
         memory_bytes=psutil.virtual_memory().total,
         on_battery=battery is not None and battery.power_plugged is False,
     )
 
 
+def system_version() -> str:
+    """Return the system's name and version, as ``Linux 6.1.0 (#1 SMP …)`` or ``Windows 10.0.26100``."""
+    if sys.platform == "win32":
+        return "Windows " + ".".join(map(str, sys.getwindowsversion().platform_version))
+    found = os.uname()
+    return f"{found.sysname} {found.release} ({found.version})"
+
+
+def _architecture() -> str:
+    if sys.platform == "win32":
+        # The first is set if this process is emulated as 32 bits.
+        return os.environ.get("PROCESSOR_ARCHITEW6432") or os.environ.get("PROCESSOR_ARCHITECTURE", "")
+    return os.uname().machine
+
+
 def driver_fingerprint() -> tuple[str, ...]:
     """Return strings that change when a driver is installed, updated or becomes accessible. Loads no driver."""
-    facts = [sys.platform, platform.release(), platform.version()]
+    facts = [system_version()]
     facts += [f"{name} {os.environ.get(name, '')}" for name in _ENVIRONMENT]
     if sys.platform == "linux":
         facts += _linux_facts()

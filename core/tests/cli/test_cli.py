@@ -147,10 +147,51 @@ def test_text_on_stdin_is_added_to_the_prompt(phi3, plugins, source):
 
     assert run(b"world\n", "Hello")[1].split() == ["Hello", "world"]
     assert run(b"\xef\xbb\xbfHello world", "-")[1].strip() == "Hello world"
-    code, _, err = run(b"\xff\xfe", "Hello")
+    assert run("\ufeffHello world\r\n".encode("utf-16-le"), "-")[1].strip() == "Hello world"
+    code, _, err = run(b"\xff\xfe\0", "Hello")
     assert code == 2
-    assert "not UTF-8" in err
+    assert "the text on stdin is not UTF-16-LE" in err
     assert run(b"", "-")[0] == 2
+
+
+def test_waiting_for_stdin_is_said(phi3, plugins, source):
+    arguments = command("run", "Hello", "-m", source)
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(arguments, **streams) as process:
+        assert b"from stdin until it is closed" in process.stderr.readline()
+        out, err = process.communicate(b"world", timeout=60)
+    assert out.split() == [b"Hello", b"world"]
+    assert b"added 5 characters from stdin" in err
+
+
+@pytest.mark.parametrize("missing", ["stdin", "stdin, sys.stdout", "stdin, sys.stdout, sys.stderr"])
+def test_a_process_without_standard_streams_answers(plugins, source, missing):
+    plugins.add("parrot")
+    script = f"""
+import sys
+for name in {missing.replace("sys.", "").split(", ")!r}:
+    setattr(sys, name, None)
+from phi3_core.cli import main
+raise SystemExit(main(["run", "Hello world", "-m", {source!r}, "-q"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.split() == ([] if "stdout" in missing else [b"Hello", b"world"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that is always full")
+@pytest.mark.parametrize(
+    "arguments", [("run", "Hello world", "-d", "parrot", "-q"), ("devices",), ("plugins", "--json")]
+)
+def test_output_that_cannot_be_written_is_one_line(phi3, source, arguments):
+    model = ("-m", source) if arguments[0] == "run" else ()
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - no path is meant
+        done = subprocess.run(
+            command(*arguments, *model),
+            stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.decode() == "phi3: the output cannot be written: No space left on device\n"
 
 
 def test_models_are_listed_shown_pulled_and_removed(phi3, source, home):

@@ -136,7 +136,7 @@ def test_an_evaluation_of_noise_is_json_and_says_so(phi3, plugins, checkpoint, v
         (("--precision", "fp16", "--ratio", "0.5"), "a ratio of 0.5 needs int4"),
         (("--precision", "fp16", "--asym"), "fp16 has no symmetry"),
         (("--precision", "fp16", "--calibration", "none"), "fp16 has no calibration"),
-        (("--precision", "int4", "--calibration", "/nowhere.txt"), "/nowhere.txt cannot be read: no such file"),
+        (("--precision", "int4", "--calibration", "/nowhere.txt"), "nowhere.txt cannot be read: no such file"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_made(phi3, source, arguments, words):

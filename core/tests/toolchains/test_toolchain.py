@@ -58,6 +58,7 @@ def wheels(tmp_path_factory):
 
 def only_these(patch, wheels):
     """Have pip know these wheels and nothing else."""
+    pytest.importorskip("venv", reason="Windows' embeddable Python cannot make environments")
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         patch.delenv(name)
     patch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -243,6 +244,7 @@ def test_what_cannot_be_installed_leaves_a_log_and_nothing_else(index):
 
 
 def test_an_index_out_of_reach_is_one_line(home, monkeypatch):
+    pytest.importorskip("venv", reason="Windows' embeddable Python cannot make environments")
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)

@@ -5,11 +5,11 @@ Each command imports what it needs when it runs, so that ``phi3 --help`` and lig
 
 from __future__ import annotations
 
-import os
 import sys
 
 from phi3_core.errors import Phi3Error
 
+from . import streams
 from .parser import parser
 
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. All errors are printed here."""
+    streams.prepare()
     given = parser().parse_args(arguments)
     from . import output
 
@@ -28,14 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader closed the pipe. Without this, Python reports it again when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Phi3Error as error:
         output.print_error(error, traceback=given.traceback)
         return error.exit_code
     except Exception as error:
+        if isinstance(error, OSError) and streams.is_reader_gone(error):
+            streams.discard_output()
+            return 0
+        if isinstance(error, OSError) and streams.is_not_written(error):
+            streams.discard_output()
+            output.logger.error("the output cannot be written: %s", error.strerror)
+            return 1
         output.print_unexpected(error, traceback=given.traceback)
         return 1
     return code

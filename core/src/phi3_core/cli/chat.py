@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 from phi3_core.errors import Phi3Error, UsageError
 
@@ -46,8 +47,9 @@ def add(commands: Any) -> None:
 def call(given: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from .request import open_model
+    from .streams import input_lines
 
-    read = _terminal_reader() if sys.stdin.isatty() else _line_reader()
+    read = _terminal_reader() if sys.stdin.isatty() else partial(next, input_lines(), None)
     opened, settings = open_model(given, "conversation")
     with opened as model:
         Conversation(model, settings, given).run(read)
@@ -169,16 +171,5 @@ def _terminal_reader() -> Callable[[], str | None]:
                 continue
             except EOFError:
                 return None
-
-    return read
-
-
-def _line_reader() -> Callable[[], str | None]:
-    """Return a function that reads a line from a file or pipe."""
-    stream = sys.stdin.buffer
-
-    def read() -> str | None:
-        line = stream.readline()
-        return line.decode("utf-8", "replace") if line else None
 
     return read

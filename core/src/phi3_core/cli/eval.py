@@ -33,6 +33,7 @@ def call(given: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from pathlib import Path
 
+    from phi3_core import textfiles
     from phi3_core.checkpoint.checkpoint import Checkpoint
     from phi3_core.evaluation.evaluate import evaluate, evaluation_ids
     from phi3_core.models import sources
@@ -46,10 +47,7 @@ def call(given: argparse.Namespace) -> int:
 
     text = None
     if given.text:
-        try:
-            text = Path(given.text).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"the text {given.text} cannot be read: {error}", hint="name a UTF-8 text file") from error
+        text = textfiles.read(Path(given.text), "the text")
     progress = output.Progress()
     store = Store()
     reference = look_up(given.reference or given.model, store)

@@ -56,14 +56,13 @@ def call(given: argparse.Namespace) -> int:
 
 def _prompt(given: str | None) -> str:
     """Return the prompt of the command line, followed by the text on stdin."""
-    added = ""
-    if given == "-" or not sys.stdin.isatty():
-        try:
-            added = sys.stdin.buffer.read().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UsageError(f"the text on stdin is not UTF-8: {error}") from error
+    from . import output, streams
+
+    added = streams.read_input(output.logger.warning).strip("\n")
     text = "" if given in (None, "-") else str(given)
-    prompt = "\n\n".join(part for part in (text, added.strip("\n")) if part.strip())
+    if text and added.strip():
+        output.logger.info("added %d characters from stdin to the prompt", len(added))
+    prompt = "\n\n".join(part for part in (text, added) if part.strip())
     if not prompt:
         raise UsageError("the prompt is empty", hint='phi3 run "What is the capital of France?"')
     return prompt

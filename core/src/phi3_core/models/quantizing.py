@@ -58,7 +58,7 @@ def _recorded(recipe: Recipe) -> dict[str, Any]:
         except OSError as error:
             raise UsageError(
                 f"the calibration {calibration} cannot be read: {reason(error)}",
-                hint="name a UTF-8 text file",
+                hint="name a text file",
             ) from error
     return plain
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from attrs import field, frozen
 
+from phi3_core import textfiles
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.safetensors import Floats, Weight
-from phi3_core.errors import UsageError
 from phi3_core.paths import read_json
 from phi3_core.store.derived import derived_folder
 from phi3_core.store.manifest import NAME
@@ -82,10 +82,7 @@ def read_calibration(checkpoint: Checkpoint, given: str | None, progress: Progre
     path = Path(given)
     if path.suffix == ".npz":
         return Calibration.load(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the calibration text {path} cannot be read: {error}") from error
+    text = textfiles.read(path, "the calibration text")
     return calibration_for(checkpoint, text=text, cache=kept, progress=progress)
 
 

@@ -90,13 +90,15 @@ def _commands(name: str, requirements: Sequence[str], left_out: Sequence[str], f
     else:
         pip = [sys.executable, *FLAGS, "-m", "pip", "--python", here]
         bare = ["--without-pip"]
+        needs = ["venv"]
         if not _pip_serves_others():
-            pip, bare = [here, *FLAGS, "-m", "pip"], []
-            if importlib.util.find_spec("ensurepip") is None:
-                raise ModelError(
-                    f"{name} needs an environment of its own, and this Python cannot make one",
-                    hint="python -m pip install pip, or install uv",
-                )
+            pip, bare, needs = [here, *FLAGS, "-m", "pip"], [], ["venv", "ensurepip"]
+        # Debian has packages of their own for these; Windows' embeddable Python is without them.
+        if any(importlib.util.find_spec(module) is None for module in needs):
+            raise ModelError(
+                f"{name} needs an environment of its own, and this Python cannot make one",
+                hint="install uv" if len(needs) == 1 else "python -m pip install pip, or install uv",
+            )
         yield [sys.executable, *FLAGS, "-m", "venv", *bare, str(folder)]
         yield [*pip, "install", "--no-input", "--disable-pip-version-check", *requirements]
         uninstall = [*pip, "uninstall", "--yes", "--disable-pip-version-check"]

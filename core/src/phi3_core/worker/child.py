@@ -59,7 +59,8 @@ def _show_no_dialogs() -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        msvcrt.SetErrorMode(msvcrt.SEM_FAILCRITICALERRORS | msvcrt.SEM_NOGPFAULTERRORBOX | msvcrt.SEM_NOOPENFILEERRORBOX)
+        crashes = msvcrt.SEM_FAILCRITICALERRORS | msvcrt.SEM_NOGPFAULTERRORBOX
+        msvcrt.SetErrorMode(crashes | msvcrt.SEM_NOOPENFILEERRORBOX)
 
 
 def _connection(handle: int) -> Any:

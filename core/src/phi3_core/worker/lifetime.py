@@ -74,15 +74,16 @@ def _wait_for_process(handle: int) -> None:
 @contextlib.contextmanager
 def handle_of_this_process() -> Iterator[int]:
     """Provide an inheritable Windows handle of this process, which permits only to wait for its end."""
-    if sys.platform == "win32":
-        import _winapi
+    if sys.platform != "win32":
+        raise OSError("only Windows has handles of processes")
+    import _winapi
 
-        this = _winapi.GetCurrentProcess()
-        handle = _winapi.DuplicateHandle(this, this, this, _SYNCHRONIZE, True, 0)
-        try:
-            yield int(handle)
-        finally:
-            _winapi.CloseHandle(handle)
+    this = _winapi.GetCurrentProcess()
+    handle = _winapi.DuplicateHandle(this, this, this, _SYNCHRONIZE, True, 0)
+    try:
+        yield int(handle)
+    finally:
+        _winapi.CloseHandle(handle)
 
 
 def tie_to_host(process: subprocess.Popen[bytes]) -> Tie:
@@ -92,10 +93,12 @@ def tie_to_host(process: subprocess.Popen[bytes]) -> Tie:
         An object to keep as long as the process is needed, and to close then.
     """
     if sys.platform == "win32":
-        from .windows_job import Job
+        from .windows_job import Job  # start-up: ctypes, which only Windows needs
 
-        with contextlib.suppress(OSError):  # otherwise only the thread in the worker ends it
+        try:
             return Job(process.pid)
+        except OSError:  # only the thread in the worker ends it then
+            return _Loose()
     return _Loose()
 
 

@@ -1,0 +1,98 @@
+"""The standard streams, whichever of them exist, and whoever is at their other ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_WAIT_S = 1.0
+_NO_INPUT = "< NUL" if sys.platform == "win32" else "< /dev/null"
+# Windows' C library reports a pipe whose reader is gone as an invalid argument.
+_READER_GONE = {errno.EPIPE, errno.EINVAL} if sys.platform == "win32" else {errno.EPIPE}
+_NOT_WRITTEN = {errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EBADF, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def prepare() -> None:
+    """Replace missing streams by the null device: daemons and graphical programs start children without them."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            null = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115 - for as long as the process runs
+            setattr(sys, name, null)
+
+
+def is_reader_gone(error: OSError) -> bool:
+    """Return whether the reader of our output has closed the pipe."""
+    return error.filename is None and error.errno in _READER_GONE
+
+
+def is_not_written(error: OSError) -> bool:
+    """Return whether our output could not be written, for example because a disk is full."""
+    return error.filename is None and error.errno in _NOT_WRITTEN
+
+
+def discard_output() -> None:
+    """Let Python write what is left of the output to the null device; it would fail again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def read_input(notice: Callable[[str], object]) -> str:
+    """Return all text on stdin, or nothing if it is a terminal.
+
+    Args:
+        notice: called with a sentence if nothing arrives for a second.
+
+    Raises:
+        UsageError: stdin is not text.
+    """
+    import threading
+
+    from phi3_core.textfiles import decode
+
+    if sys.stdin.isatty():
+        return ""
+    words = f"reading the rest of the prompt from stdin until it is closed; {_NO_INPUT} leaves it out"
+    timer = threading.Timer(_WAIT_S, notice, [words])
+    timer.daemon = True
+    timer.start()
+    try:
+        data = sys.stdin.buffer.read()
+    finally:
+        timer.cancel()
+    return decode(data, "the text on stdin", fallback=_console_encoding())
+
+
+def input_lines() -> Iterator[str]:
+    """Yield the lines on stdin as they arrive, without their ends.
+
+    Raises:
+        UsageError: stdin is not text.
+    """
+    import io
+
+    from phi3_core.textfiles import decode, encoding_of
+
+    stream = sys.stdin.buffer
+    # Waits for the first bytes only, so that lines can be answered one by one.
+    encoding, mark = encoding_of(stream.peek(4) if isinstance(stream, io.BufferedReader) else b"")
+    stream.read(mark)
+    if encoding == "utf-8":  # line by line, so that one line in another encoding is named
+        for line in stream:
+            yield decode(line, "a line on stdin", fallback=_console_encoding()).rstrip("\n")
+    else:
+        for text in io.TextIOWrapper(stream, encoding, errors="replace"):
+            yield text.rstrip("\n")
+
+
+def _console_encoding() -> str | None:
+    """Return the code page of Windows' console, in which its programs write to pipes; None on other systems."""
+    if sys.platform == "win32":
+        import ctypes
+
+        page = ctypes.windll.kernel32.GetConsoleOutputCP() or ctypes.windll.kernel32.GetOEMCP()
+        return f"cp{page}" if page != 65001 else None
+    return None

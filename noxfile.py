@@ -49,7 +49,7 @@ TRANSFORMERS = "transformers>=5.5,<5.6"  # as optimum-intel 2.2 wants it
 
 # Sessions that CI runs besides: other versions of what was tested already, what takes minutes, and what resolving for
 # others takes. What they run of a plugin's tests is what is not FAST.
-SLOWER = ("core_minimum", "dml_newest", "quality", "quality_npu", "docs", "resolve", "agreement")
+SLOWER = ("core_minimum", "dml_newest", "quality", "quality_npu", "docs", "resolve", "agreement", "windows")
 FAST, QUALITY = ("-m", "not quality"), ("-m", "quality")
 
 # Each backend in plugins/phi3-NAME, with what its tests need besides its own requirements.
@@ -82,6 +82,20 @@ RESOLVED: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "dml and openvino": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml", "plugins/phi3-openvino")),
 }
+# What the session "windows" tests: the environment, options of tests/wine/run.py, and the tests.
+WINDOWS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("core", (), ("core/tests",)),
+    (
+        "all",
+        (),
+        (
+            *(f"plugins/phi3-dml/tests/{name}.py" for name in ("test_detection", "test_detection_windows")),
+            *(f"plugins/phi3-{name}/tests/test_detection.py" for name in ("openvino", "npu")),
+            "tests/test_whole_way.py",
+        ),
+    ),
+    ("all", ("--screen",), ("tests/wine",)),
+)
 FOLDERS = {name: f"plugins/phi3-{name}" for name in PLUGINS}
 # phi3-npu has sessions of its own: it needs PyTorch, and on Linux a library that is built here.
 NPU = "plugins/phi3-npu"
@@ -287,6 +301,21 @@ def whole_way(session: nox.Session) -> None:
     # Without PyTorch and the library: it is the one that has to say what it lacks, and to cost the others nothing.
     session.install("--no-deps", npu_wheel)
     _test(session, "tests")
+
+
+@nox.session(default=False)
+def windows(session: nox.Session) -> None:
+    """Test what Windows may do otherwise, with Windows' CPython and wheels under Wine (tests/wine)."""
+    session.install(UV)
+    folder = (Path(session.cache_dir).parent / "wine").resolve()
+    session.run("python", "tests/wine/environment.py", str(folder))
+    cache = folder / "cache"
+    shutil.rmtree(cache, ignore_errors=True)
+    cache.mkdir()
+    pytest = ("-m", "pytest", "-q", "-n", str(PROCESSES), "--dist", "worksteal", "-p", "no:cacheprovider", "--color=no")
+    for site, options, tests in WINDOWS:
+        command = ("python", "tests/wine/run.py", *options, str(folder), site, *pytest, *tests, *session.posargs)
+        session.run(*command, env={"PHI3_TEST_CACHE": str(cache)})
 
 
 @nox.session(default=False)

@@ -25,7 +25,7 @@ def test_json_and_text_on_stdin(phi3, sample_store):
     done = phi3("run", "--model", "sample", "--json", "-q", "Answer the question.", stdin=FRANCE)
     reply = json.loads(done.stdout)
     assert "Paris" in reply["text"]
-    assert reply["attempts"] == [{"device": reply["device"], "outcome": "answered"}]
+    assert reply["attempts"][-1] == {"device": reply["device"], "outcome": "answered"}
 
 
 def test_a_chat_that_is_fed_by_a_program(phi3, sample_store):

@@ -12,6 +12,7 @@ Debian's packages of :data:`PACKAGES` have to be installed; all else comes from 
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
@@ -101,6 +102,19 @@ def _install(home: Path, *distributions: str) -> None:
     subprocess.run([*command, "--overrides", str(left_out), *TESTING, *ours], check=True, cwd=CHECKOUT)
     subprocess.run([*command, "--no-deps", SAMPLE], check=True, cwd=CHECKOUT)
     libraries.write_missing(site, home)
+    _write_command(home)
+
+
+def _write_command(home: Path) -> None:
+    """Write ``Scripts/phi3.exe`` as pip does on Windows: its launcher, the interpreter's path, and a zipped script."""
+    launcher = home / "Lib" / "site-packages" / "pip" / "_vendor" / "distlib" / "t64.exe"
+    script = io.BytesIO()
+    with zipfile.ZipFile(script, "w") as archive:
+        archive.writestr("__main__.py", "import sys\nfrom phi3_core.cli import main\nsys.exit(main())\n")
+    python = run.windows_path(home / "python.exe")
+    command = home / "Scripts" / "phi3.exe"
+    command.parent.mkdir()
+    command.write_bytes(launcher.read_bytes() + f"#!{python}\r\n".encode() + script.getvalue())
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Run Windows' CPython under Wine: run.py FOLDER core|all ARGUMENTS…, with FOLDER as environment.py makes it.
+"""Run Windows' CPython under Wine: run.py [--screen] FOLDER core|all ARGUMENTS…, FOLDER as environment.py makes it.
 
 The standard streams of the program are pipes: Wine has no others that CPython takes, apart
-from a terminal. Everything that was started is killed at the end.
+from a terminal. With a screen, Wine has a DXGI adapter, which Mesa computes on the CPU. Everything that was started is
+killed at the end.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import subprocess
@@ -33,13 +35,18 @@ def environment(folder: Path) -> dict[str, str]:
         "WINEDLLOVERRIDES": _OVERRIDES,
         "LC_ALL": "C.UTF-8",
         "PYTHONUTF8": "0",
-        "WINEPATH": ";".join(f"Z:{folder}/{site}/Lib/site-packages/bin" for site in ("core", "all")),
+        "WINEPATH": windows_path(folder / "core" / "Lib" / "site-packages" / "bin"),  # uv.exe
     }
 
 
-def wine(folder: Path, *command: str, seconds: float = 600.0) -> int:
+def windows_path(path: Path) -> str:
+    """Return a path as programs under Wine see it."""
+    return "Z:" + str(path).replace("/", "\\")
+
+
+def wine(folder: Path, *command: str, screen: bool = False, seconds: float = 600.0) -> int:
     """Run a Windows program until it ends, printing what it prints, and return its exit code."""
-    with _screen() as display:
+    with _screen() if screen else contextlib.nullcontext("") as display:
         settings = {**environment(folder), "DISPLAY": display}
         process = subprocess.Popen(
             ["wine", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=settings
@@ -74,5 +81,11 @@ def _screen() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    root = Path(sys.argv[1]).resolve()
-    sys.exit(wine(root, str(root / sys.argv[2] / "python.exe"), *sys.argv[3:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--screen", action="store_true")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("site", choices=("core", "all"))
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    given = parser.parse_args()
+    root = given.folder.resolve()
+    sys.exit(wine(root, str(root / given.site / "python.exe"), *given.arguments, screen=given.screen))

@@ -1,6 +1,6 @@
 """A Windows job object: processes that Windows ends together with the process that holds the job's only handle.
 
-The structures and constants are those of ``winnt.h``. The module can be imported on Windows only.
+The structures and constants are those of ``winnt.h``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,91 @@
+"""What needs Windows: an adapter whose driver dies, processes that are killed, folders' names, and code pages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+FRANCE = "What is the capital of France?"
+
+
+def is_wine() -> bool:
+    if sys.platform != "win32":
+        return False
+    import ctypes
+
+    return hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
+
+
+pytestmark = pytest.mark.skipif(not is_wine(), reason="the session windows runs it, under Wine")
+
+
+@pytest.fixture
+def answer(phi3, sample_store):
+    def run(*arguments):
+        done = phi3("run", "--model", "sample", *arguments, FRANCE)
+        return done.returncode, done.stdout.strip(), done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize("device", ["openvino:CPU", "dml:CPU"])
+def test_a_backend_answers(answer, device):
+    code, out, err = answer("--device", device)
+    assert (code, out) == (0, "The capital of France is Paris."), err
+
+
+def test_an_adapter_whose_driver_dies_costs_a_sentence(answer, phi3):
+    """Wine's adapter is Mesa's, on the CPU; DirectML asks it for a function that Wine does not have, and dies."""
+    found = json.loads(phi3("devices", "--json").stdout)
+    assert [each["device"] for each in found["candidates"]].index("dml:0") == 0, found
+    code, out, err = answer()
+    assert (code, out) == (0, "The capital of France is Paris."), err
+    assert "dml:0: its process died during load" in err
+    assert "openvino:CPU" in err
+
+
+@pytest.mark.parametrize("folder", ["Anna Müller", "王小明", "x" * 120], ids=["code-page", "unicode", "long"])
+def test_the_store_may_be_anywhere(phi3, sample_needed, tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("PHI3_HOME", str(tmp_path / folder / "store"))
+    for device in ("openvino:CPU", "dml:CPU"):
+        done = phi3("run", "-q", "--model", "sample", "--device", device, FRANCE)
+        assert (done.returncode, done.stdout.strip()) == (0, "The capital of France is Paris."), done.stderr
+
+
+@pytest.mark.parametrize("device", ["openvino:CPU", "dml:CPU"])
+def test_a_host_that_is_killed_leaves_nothing(command, sample_store, device):
+    arguments = [command, "run", "--model", "sample", "-q", "--device", device, "--max-new-tokens", "2000", "Count."]
+    with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as launcher:
+        assert launcher.stdout.read(1)
+        family = psutil.Process(launcher.pid).children(recursive=True)
+        workers = [process for process in family if "phi3_core.worker" in process.cmdline()]
+        assert len(workers) == 1
+        for process in set(family) - set(workers):
+            process.kill()
+        assert psutil.wait_procs(family, timeout=10)[1] == []
+
+
+@pytest.mark.parametrize("page", ["437", "850", "932", "1252", "65001"])
+def test_text_in_the_consoles_code_page_is_understood(command, sample_store, page):
+    """cmd.exe's echo writes in the code page of its console."""
+    word = {"932": "日本"}.get(page, "Größe")
+    text = f"Repeat: {word}".encode("utf-8" if page == "65001" else f"cp{page}")
+    script = (
+        f"import ctypes, subprocess; assert ctypes.windll.kernel32.SetConsoleOutputCP({page}); "
+        f"done = subprocess.run({[str(command), 'run', '-q', '-m', 'sample', '--json', '-']!r}, input={text!r}); "
+        f"raise SystemExit(done.returncode)"
+    )
+    console = subprocess.CREATE_NEW_CONSOLE
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=False, timeout=120, creationflags=console
+    )
+    assert done.returncode == 0, done.stderr
+    expected = subprocess.run(
+        [command, "run", "-q", "-m", "sample", "--json", "-"],
+        input=f"Repeat: {word}".encode(), capture_output=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["prompt_tokens"] == json.loads(expected.stdout)["prompt_tokens"]

@@ -1,4 +1,4 @@
-"""Install Windows' CPython, phi3 and the Windows wheels that it needs, to run under Wine: environment.py FOLDER.
+"""Install Windows' CPython, phi3 and the Windows wheels that it needs, to run under Wine: environment.py FOLDER|--packages.
 
 ::
 
@@ -118,4 +118,7 @@ def _write_command(home: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    if sys.argv[1] == "--packages":
+        print(*PACKAGES)
+    else:
+        main(Path(sys.argv[1]).resolve())

@@ -69,23 +69,45 @@ def test_a_host_that_is_killed_leaves_nothing(command, sample_store, device):
         assert psutil.wait_procs(family, timeout=10)[1] == []
 
 
-@pytest.mark.parametrize("page", ["437", "850", "932", "1252", "65001"])
-def test_text_in_the_consoles_code_page_is_understood(command, sample_store, page):
-    """cmd.exe's echo writes in the code page of its console."""
-    word = {"932": "日本"}.get(page, "Größe")
-    text = f"Repeat: {word}".encode("utf-8" if page == "65001" else f"cp{page}")
-    script = (
-        f"import ctypes, subprocess; assert ctypes.windll.kernel32.SetConsoleOutputCP({page}); "
-        f"done = subprocess.run({[str(command), 'run', '-q', '-m', 'sample', '--json', '-']!r}, input={text!r}); "
-        f"raise SystemExit(done.returncode)"
-    )
+def in_console(script: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a script in a console of its own."""
     console = subprocess.CREATE_NEW_CONSOLE
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=False, timeout=120, creationflags=console
-    )
-    assert done.returncode == 0, done.stderr
-    expected = subprocess.run(
-        [command, "run", "-q", "-m", "sample", "--json", "-"],
-        input=f"Repeat: {word}".encode(), capture_output=True, check=False, timeout=120,
-    )  # fmt: skip
+    arguments = [sys.executable, "-c", f"import ctypes, subprocess, sys\nkernel = ctypes.windll.kernel32\n{script}"]
+    return subprocess.run(arguments, capture_output=True, check=False, timeout=120, creationflags=console)
+
+
+@pytest.mark.parametrize(("page", "word"), [("437", "Größe"), ("932", "日本"), ("65001", "Größe")])
+def test_text_in_the_consoles_code_page_is_understood(command, sample_store, page, word):
+    """cmd.exe's echo writes in the code page of its console."""
+    run = [str(command), "run", "-q", "-m", "sample", "-d", "openvino:CPU", "--max-new-tokens", "1", "--json", "-"]
+    text = f"Repeat: {word}"
+    script = f"""
+assert kernel.SetConsoleOutputCP({page})
+raise SystemExit(subprocess.run({run!r}, input={text.encode("utf-8" if page == "65001" else f"cp{page}")!r}).returncode)
+"""
+    expected = subprocess.run(run, input=text.encode(), capture_output=True, check=False, timeout=120)
+    done = in_console(script)
+    assert (done.returncode, expected.returncode) == (0, 0), done.stderr
     assert json.loads(done.stdout)["prompt_tokens"] == json.loads(expected.stdout)["prompt_tokens"]
+
+
+@pytest.mark.parametrize("device", ["openvino:CPU", "dml:CPU"])
+def test_ctrl_c_ends_an_answer_and_leaves_nothing(command, sample_store, device):
+    run = [str(command), "run", "-q", "-m", "sample", "-d", device, "--max-new-tokens", "2000", "Tell me a long story."]
+    script = f"""
+import psutil, time
+process = subprocess.Popen({run!r}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+assert process.stdout.read(1)
+family = [each for each in psutil.Process().children(recursive=True) if "phi3" in str(each.cmdline())]
+kernel.SetConsoleCtrlHandler(None, True)  # this process goes on
+start = time.monotonic()
+assert kernel.GenerateConsoleCtrlEvent(0, 0)
+code = process.wait(20)
+left = psutil.wait_procs(family, timeout=10)[1]
+print(code, len(family), len(left), time.monotonic() - start)
+"""
+    done = in_console(script)
+    assert done.returncode == 0, done.stderr
+    code, family, left, seconds = done.stdout.split()
+    assert (code, family, left) == (b"130", b"3", b"0")  # the launcher, its Python, and the worker
+    assert float(seconds) < 10

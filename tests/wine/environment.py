@@ -1,6 +1,6 @@
-"""Install Windows' CPython, phi3 and the Windows wheels that it needs, to run under Wine: environment.py FOLDER|--packages.
+"""Install Windows' CPython, phi3 and the Windows wheels that it needs, to run under Wine.
 
-::
+``environment.py FOLDER`` makes FOLDER; ``environment.py --packages`` prints Debian's packages that have to be there::
 
     FOLDER/
         core/       CPython for Windows with phi3-core and pytest
@@ -102,6 +102,7 @@ def _install(home: Path, *distributions: str) -> None:
     subprocess.run([*command, "--overrides", str(left_out), *TESTING, *ours], check=True, cwd=CHECKOUT)
     subprocess.run([*command, "--no-deps", SAMPLE], check=True, cwd=CHECKOUT)
     libraries.write_missing(site, home)
+    shutil.copy(home / "bcryptprimitives.dll", site / "bin")  # for uv.exe
     _write_command(home)
 
 

@@ -35,7 +35,6 @@ def environment(folder: Path) -> dict[str, str]:
         "WINEDLLOVERRIDES": _OVERRIDES,
         "LC_ALL": "C.UTF-8",
         "PYTHONUTF8": "0",
-        "WINEPATH": windows_path(folder / "core" / "Lib" / "site-packages" / "bin"),  # uv.exe
     }
 
 

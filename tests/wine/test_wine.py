@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import psutil
 import pytest
@@ -67,6 +69,25 @@ def test_a_host_that_is_killed_leaves_nothing(command, sample_store, device):
         for process in set(family) - set(workers):
             process.kill()
         assert psutil.wait_procs(family, timeout=10)[1] == []
+
+
+def test_in_a_virtual_environment_the_worker_is_the_process_that_was_started(tmp_path):
+    uv = Path(sysconfig.get_path("purelib"), "bin", "uv.exe")
+    subprocess.run([uv, "venv", "--quiet", "--no-project", "--python", sys.executable, tmp_path / "venv"], check=True)
+    script = f"""
+import os, sys
+sys.path.append({sysconfig.get_path("purelib")!r})
+from phi3_core.plugin import installed
+from phi3_core.worker.host import Worker
+assert sys.prefix != sys.base_prefix
+worker = Worker().open(installed()[0][0])
+print(len(worker.hooks) > 2, worker._process.args[0] == sys._base_executable != sys.executable)
+worker.close()
+"""
+    done = subprocess.run(
+        [tmp_path / "venv" / "Scripts" / "python.exe", "-c", script], capture_output=True, check=False
+    )
+    assert done.stdout.split() == [b"True", b"True"], done.stderr
 
 
 def in_console(script: str) -> subprocess.CompletedProcess[bytes]:

@@ -225,6 +225,16 @@ def test_a_hang_between_tokens_is_noticed(plugins, tmp_path, monkeypatch):
     assert not worker.alive
 
 
+def test_the_worker_is_the_process_that_was_started(plugins, tmp_path):
+    """In a virtual environment on Windows, python.exe only starts another process."""
+    plugins.add("parrot", changes="import os, sys; print(os.getpid(), sys.prefix, flush=True)")
+    worker = start("parrot")
+    load(worker, tmp_path)
+    assert wait_until(lambda: worker.last_lines)
+    assert worker.last_lines == (f"{worker._process.pid} {sys.prefix}",)
+    worker.close()
+
+
 HOST = """
 import sys, time
 from phi3_core.plugin import installed

@@ -144,9 +144,9 @@ def test_a_compiled_model_is_kept_under_what_it_depends_on(sample_store, artifac
     stale.mkdir(parents=True)
     with phi3.load("sample", device="openvino:CPU", purpose="answer"):
         pass
-    (kept,) = (sample_store / "engines" / digest[:16]).glob("openvino-CPU-*")
-    assert kept != stale
-    assert list(kept.glob("*.blob"))
+    kept = list((sample_store / "engines" / digest[:16]).glob("openvino-CPU-*"))
+    assert stale not in kept  # on Windows, what another process has mapped stays
+    assert any(folder.glob("*.blob") for folder in kept)
 
 
 def test_a_gguf_file_loads_where_it_lies(sample_store, artifact, tmp_path):

@@ -92,18 +92,28 @@ def test_where_nothing_can_be_kept_it_stays_below(checkpoint, artifact, home):
     assert list(loaded.generate(asked(20, 2))) == expected(checkpoint, 20, 2)
 
 
+def can_symlink(folder):
+    try:
+        (folder / "link").symlink_to(folder)
+    except OSError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("lacking", [(), ("hardlink_to",), ("hardlink_to", "symlink_to")])
 def test_the_constants_are_shared_as_far_as_the_system_can(artifact, tmp_path, monkeypatch, lacking):
     def refuse(*_):
         raise OSError
 
+    symlinks = can_symlink(tmp_path)  # on Windows only some users can
     for name in lacking:
         monkeypatch.setattr(Path, name, refuse)
     constants = Path(weights.IR).with_suffix(".bin").name
     longrope.make_long(artifact.path / weights.IR, tmp_path)
     assert (tmp_path / constants).read_bytes() == (artifact.path / constants).read_bytes()
-    assert (tmp_path / constants).is_symlink() == (lacking == ("hardlink_to",))
-    assert (tmp_path / constants).samefile(artifact.path / constants) == (len(lacking) < 2)
+    linked = len(lacking) < (2 if symlinks else 1)
+    assert (tmp_path / constants).is_symlink() == (linked and lacking == ("hardlink_to",))
+    assert (tmp_path / constants).samefile(artifact.path / constants) == linked
     longrope.make_long(artifact.path / weights.IR, tmp_path)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
+import in_use  # in core/tests, which pytest has on its path
 import pytest
 
 
@@ -41,6 +42,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test touches the store of whoever runs it; one that wants the shared store asks for it."""
     monkeypatch.setenv("PHI3_HOME", str(tmp_path_factory.getbasetemp() / "own-store"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_in_use_is_moved() -> Iterator[None]:
+    """Nothing is renamed, replaced or removed while a process has it open, which Windows would not allow."""
+    with in_use.watching() as found:
+        yield
+    assert found == []
 
 
 @pytest.fixture(scope="session")

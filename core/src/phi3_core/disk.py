@@ -6,7 +6,7 @@ import errno
 import shutil
 from pathlib import Path
 
-from .errors import DiskFullError
+from .errors import DiskFullError, StoreError
 from .units import format_bytes
 
 STORE_HINT = "free some space, or set PHI3_HOME to a folder on another disk"
@@ -31,15 +31,38 @@ def raise_if_full(error: OSError, folder: Path, *, hint: str = STORE_HINT) -> No
 
 
 def existing_parent(folder: Path) -> Path:
-    """Return ``folder`` or its nearest parent that exists; the root at last."""
-    while not folder.exists() and folder != folder.parent:
+    """Return ``folder`` or its nearest parent that exists; the root at last, which exists unless the drive does not."""
+    while not _exists(folder) and folder != folder.parent:
         folder = folder.parent
     return folder
 
 
+def missing_drive(folder: Path) -> str:
+    """Return the drive or network share of a folder if it does not exist; else an empty string."""
+    there = existing_parent(folder)
+    return "" if _exists(there) else str(there)
+
+
+def _exists(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except OSError:  # such as a network share whose password is wrong
+        return False
+
+
 def free_bytes(folder: Path) -> int:
-    """Return the free bytes on the disk of a folder, which need not exist yet."""
-    return shutil.disk_usage(existing_parent(folder)).free
+    """Return the free bytes on the disk of a folder, which need not exist yet.
+
+    Raises:
+        StoreError: the disk does not exist, or does not say how much of it is free.
+    """
+    try:
+        return shutil.disk_usage(existing_parent(folder)).free
+    except OSError as error:
+        hint = "set PHI3_HOME to a folder on another disk"
+        if drive := missing_drive(folder):
+            raise StoreError(f"{drive} does not exist, and {folder} would be on it", hint=hint) from error
+        raise StoreError(f"the disk of {folder} does not say how much is free: {reason(error)}", hint=hint) from error
 
 
 def check_free(folder: Path, needed: float, what: str, *, hint: str = STORE_HINT) -> None:

@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+from .errors import UsageError
+from .files import replace
+
 LARGEST_JSON = 128 * 2**20
 """Size limit of JSON files in bytes."""
 
 
 def home() -> Path:
-    """Return the store's root folder, which need not exist yet."""
+    """Return the store's root folder, which need not exist yet.
+
+    Raises:
+        UsageError: ``PHI3_HOME`` is the home folder of a user that does not exist.
+    """
     given = os.environ.get("PHI3_HOME")
     if given:
-        return Path(given).expanduser().absolute()
+        try:
+            return Path(given).expanduser().absolute()
+        except RuntimeError as error:
+            raise UsageError(f"PHI3_HOME is {given!r}: {error}", hint="set it to the path of a folder") from error
     import platformdirs  # start-up: not needed if PHI3_HOME is set
 
     return Path(platformdirs.user_cache_dir("phi3", appauthor=False))
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file, or None if it is missing, invalid, too large or nested too deeply."""
+    """Return the content of a JSON file, or None if it is missing, invalid, too large or nested too deeply.
+
+    Editors and shells on Windows write UTF-8 with a byte-order mark, or UTF-16.
+    """
     try:
         if path.stat().st_size > LARGEST_JSON:
             return None
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return json.loads(data.decode("utf-16" if is_utf16 else "utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return None
 
@@ -38,10 +54,10 @@ def write_json(path: Path, content: Any) -> None:
     # Not made by tempfile, whose files only their owner can read, also after renaming.
     new = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
-        with new.open("x", encoding="utf-8") as stream:
+        with new.open("x", encoding="utf-8", newline="\n") as stream:
             json.dump(content, stream, indent=1, ensure_ascii=False)
             stream.write("\n")
-        new.replace(path)
+        replace(new, path)
     except BaseException:
         with contextlib.suppress(OSError):
             new.unlink()

@@ -1,14 +1,22 @@
-"""Windows APIs that core and several backends use: GUIDs, system libraries and the device manager.
+"""Windows APIs that core and several backends use: GUIDs, system libraries, the device manager, files in use, paths.
 
-Structures, constants and keys are those of ``guiddef.h``, ``cfgmgr32.h``, ``devpropdef.h`` and ``devpkey.h``. The
-module can be imported on every system, so that the structures can be tested there, and calls Windows only when used.
+Structures, constants and keys are those of ``guiddef.h``, ``cfgmgr32.h``, ``devpropdef.h``, ``devpkey.h``,
+``winnt.h`` and ``fileapi.h``. The module can be imported on every system, so that the structures can be tested there,
+and calls Windows only when used.
 """
 
 from __future__ import annotations
 
 import ctypes
+import sys
 import uuid
+from pathlib import Path
 from typing import Any
+
+LONGEST_PATH = 259
+"""``MAX_PATH`` without the null at the end: the longest path in characters, unless long paths are enabled."""
+
+LONG_PATHS_HINT = "set PHI3_HOME to a short path such as C:\\phi3, or let an administrator enable long paths"
 
 COMPUTE_ACCELERATOR = "{F01A9D53-3FF6-48D2-9F97-C8A7004BE10C}"
 """The device class of NPUs."""
@@ -16,6 +24,7 @@ FILTER_ENUMERATOR, FILTER_PRESENT, FILTER_CLASS = 0x1, 0x100, 0x200
 TYPE_UINT32, TYPE_STRING = 0x07, 0x12
 LOCATE_NORMAL = 0
 SUCCESS, BUFFER_SMALL = 0x00, 0x1A
+DELETE, NOT_SHARED, OPEN_EXISTING = 0x10000, 0, 3
 _SYSTEM32_ONLY = 0x800  # LOAD_LIBRARY_SEARCH_SYSTEM32
 
 
@@ -52,15 +61,59 @@ PROBLEM_CODE = property_key("4340a6c5-93fa-4706-972c-7b648008a5a7", 3)
 """The Device Manager's problem code; 0 for a device that works."""
 
 
-def system_library(name: str) -> Any:
+def system_library(name: str, *, last_error: bool = False) -> Any:
     """Load a library of Windows, from the system folder only.
+
+    Args:
+        name: the library's file name.
+        last_error: whether ``ctypes.get_last_error`` returns the error of each call.
 
     Raises:
         OSError: this version of Windows does not have the library.
         AttributeError: this is not Windows.
     """
     # WinDLL and its argument winmode exist on Windows only.
-    return getattr(ctypes, "WinDLL")(name, winmode=_SYSTEM32_ONLY)  # noqa: B009
+    load = getattr(ctypes, "WinDLL")  # noqa: B009
+    return load(name, winmode=_SYSTEM32_ONLY, use_last_error=last_error)
+
+
+def open_exclusively(file: Path) -> None:
+    """Open a file in a way that fails if any program has it open, and close it at once.
+
+    Raises:
+        OSError: a program has the file open (``winerror`` is 32, ``ERROR_SHARING_VIOLATION``), or another error.
+    """
+    open_file = system_library("kernel32.dll", last_error=True).CreateFileW
+    close = system_library("kernel32.dll").CloseHandle
+    open_file.argtypes = (
+        *(ctypes.c_wchar_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p),
+        *(ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p),
+    )
+    open_file.restype, close.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+    handle = open_file(str(file), DELETE, NOT_SHARED, None, OPEN_EXISTING, 0, None)
+    if handle == ctypes.c_void_p(-1).value:
+        code = getattr(ctypes, "get_last_error")()  # noqa: B009 - exists on Windows only
+        raise OSError(None, getattr(ctypes, "FormatError")(code).strip(), str(file), code)  # noqa: B009
+    close(handle)
+
+
+def long_paths_enabled() -> bool:
+    """Return whether programs may use paths of more than :data:`LONGEST_PATH` characters; true on other systems."""
+    if sys.platform != "win32":
+        return True
+    import winreg
+
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\CurrentControlSet\Control\FileSystem") as settings:
+            return bool(winreg.QueryValueEx(settings, "LongPathsEnabled")[0])
+    except OSError:  # versions before Windows 10
+        return False
+
+
+def is_too_long(path: Path, below: int = 0) -> bool:
+    """Return whether this system refuses a path, or what is ``below`` it by as many characters, for its length."""
+    text = str(path)
+    return len(text) + below > LONGEST_PATH and not text.startswith("\\\\?\\") and not long_paths_enabled()
 
 
 class DeviceManager:

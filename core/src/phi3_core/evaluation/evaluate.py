@@ -6,7 +6,6 @@ The engine runs in a worker process; this process computes the reference.
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import affordable_tokens, logits
 from phi3_core.config import time_limit
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.files import discard_tree
 from phi3_core.paths import home
 from phi3_core.plugin import Backend
 from phi3_core.text.tokenizer import Tokenizer
@@ -105,7 +105,7 @@ def check_quality(  # noqa: PLR0917 - all are required
         ids = evaluation_ids(folder)[: affordable_tokens(source)]
         found = evaluate(artifact, device, backend, reference=source, ids=ids, progress=progress)
     finally:
-        shutil.rmtree(home() / "engines" / unpublished, ignore_errors=True)
+        discard_tree(home() / "engines" / unpublished)
     if found.is_noise:
         raise ModelError(
             f"what came out answers like noise: it agrees with the original in {found.top1_agreement:.0%} of the "

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from phi3_core.disk import check_free
 from phi3_core.errors import ModelError
+from phi3_core.files import discard_tree, unlink
 from phi3_core.store.locking import store_errors
 from phi3_core.store.store import PARTIAL
 from phi3_core.values import Progress
@@ -40,10 +40,10 @@ def download(
         with store_errors(destination):
             partials.mkdir(parents=True, exist_ok=True)
             for stale in set(partials.iterdir()) - {job.partial for job in missing}:
-                stale.unlink()  # from another commit
+                unlink(stale)  # from another commit
         check_free(destination, sum(job.file.size - size_of(job.partial) for job in missing), "the download")
         Transfer(client, missing, total, progress).run()
-    shutil.rmtree(partials, ignore_errors=True)
+    discard_tree(partials)
 
 
 def _jobs(snapshot: Snapshot, files: Iterable[RemoteFile], destination: Path) -> list[Job]:
@@ -75,6 +75,6 @@ def _missing(jobs: Iterable[Job], total: int, progress: Progress) -> Iterator[Jo
         with store_errors(job.path.parent):
             if job.path.is_file() and size_of(job.path) == job.file.size and is_right(job.path, job.file, report):
                 continue
-            job.path.unlink(missing_ok=True)
+            unlink(job.path)
         checked = before
         yield job

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from phi3_core.errors import ModelError, NotOnHubError
+from phi3_core.files import discard_tree, unlink
 from phi3_core.store import manifest
 from phi3_core.store.entry import Entry, removal_hint
 from phi3_core.store.store import PARTIAL
@@ -46,7 +46,7 @@ def fill(snapshot: Snapshot, files: Any, folder: Path, progress: Progress, *, of
     names = {snapshot.local_name(file) for file in files}
     for left in folder.iterdir():  # from an interrupted pull of another commit
         if left.is_file() and left.name not in names:
-            left.unlink()
+            unlink(left)
     (folder / PARTIAL).mkdir(exist_ok=True)
     download.download(snapshot, files, folder, progress, offline=offline)
     (folder / PARTIAL).mkdir(exist_ok=True)  # kept until the folder is visible, so that a failure keeps the files
@@ -59,7 +59,7 @@ def fill(snapshot: Snapshot, files: Any, folder: Path, progress: Progress, *, of
 
 def forget(folder: Path) -> None:
     """Mark the files downloaded into ``folder`` as useless, so that they are deleted when making it fails."""
-    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+    discard_tree(folder / PARTIAL)
 
 
 def model_type(snapshot: Snapshot, *, offline: bool) -> str:
@@ -78,7 +78,7 @@ def model_type(snapshot: Snapshot, *, offline: bool) -> str:
         hint = "use another repository"
         raise NotOnHubError(f"{snapshot.repository} does not say what kind of model it holds", hint=hint) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard_tree(folder)
 
 
 def check_family(snapshot: Snapshot, *, offline: bool) -> None:

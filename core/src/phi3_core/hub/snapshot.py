@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
+from phi3_core import names
 from phi3_core.errors import ModelError, NotOnHubError
 from phi3_core.store import manifest
 
@@ -21,10 +22,6 @@ LICENSE_FILE_LIMIT = 2**20
 NEVER = ("*.py", "*.pyc", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.so", "*.dll", "*.dylib", manifest.NAME)
 """Code, pickles (which can run code), and the store's own manifest."""
 
-_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
-    f"{port}{n}" for port in ("com", "lpt") for n in range(10)
-}
-_NAME_AT_MOST = 200
 _PATH_AT_MOST = 400
 
 
@@ -126,14 +123,9 @@ def _leads_out(name: str) -> str | None:
 
 
 def _cannot_be_stored(name: str) -> str | None:
-    parts = name.split("/")
-    if len(name.encode()) > _PATH_AT_MOST or any(len(part.encode()) > _NAME_AT_MOST for part in parts):
-        return "it is too long"
-    if any(part.partition(".")[0].rstrip().lower() in _DEVICES or part[-1] in ". " for part in parts):
-        return "Windows keeps such names for itself"
-    if set('<>:"|?*') & set(name):
-        return "Windows has no such names"
-    return None
+    if len(name.encode()) > _PATH_AT_MOST:
+        return f"it is longer than {_PATH_AT_MOST} bytes"
+    return next(filter(None, map(names.problem, name.split("/"))), None)
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 
 from attrs import frozen
 
+from phi3_core import files
 from phi3_core.errors import ModelError
 from phi3_core.store.locking import store_errors
 from phi3_core.values import Progress
@@ -186,9 +187,9 @@ class Transfer:
         with self._running(job):
             if right:
                 job.path.parent.mkdir(parents=True, exist_ok=True)
-                job.partial.replace(job.path)
+                files.replace(job.partial, job.path)
             else:
-                job.partial.unlink()
+                files.unlink(job.partial)
         if not right:
             hint = "run it again to fetch that file afresh; what else has been downloaded is kept"
             raise ModelError(f"{name} arrived damaged: its hash is not the one that the hub announced", hint=hint)

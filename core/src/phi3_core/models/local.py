@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from phi3_core import names
 from phi3_core.checkpoint.gguf import Gguf
-from phi3_core.errors import NoArtifactError
+from phi3_core.errors import ModelError, NoArtifactError
 from phi3_core.store import manifest
 from phi3_core.store.entry import ArtifactKey
 from phi3_core.store.store import Store
 from phi3_core.values import Artifact, Device
 
+from .catalogue import CATALOGUE
 from .ref import fingerprint
 from .request import ResolvedModel
 
@@ -63,8 +66,19 @@ def obtain(
 
 
 def import_into_store(name: str, found: ResolvedModel, store: Store) -> Artifact:
-    """Copy the user's own files into the store under a model name."""
+    """Copy the user's own files into the store under a model name.
+
+    Raises:
+        ModelError: the name cannot be stored on every system, or differs from one of the catalogue by case only.
+        StoreError: the store cannot be written, or its disk is full.
+    """
     artifact = found.artifact
+    name = unicodedata.normalize("NFC", name)
+    for known in CATALOGUE:
+        if known != name and names.key(known) == names.key(name):
+            raise ModelError(
+                f"a model cannot be stored as {name!r}: the catalogue has {known!r}", hint="rename the folder or file"
+            )
 
     def fill(folder: Path) -> Mapping[str, Any]:
         sources = [artifact.path] if artifact.path.is_file() else sorted(artifact.path.iterdir())

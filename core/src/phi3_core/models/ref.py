@@ -5,21 +5,26 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
+import os
 import re
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 from attrs import frozen
 
-from phi3_core import paths
+from phi3_core import names, paths
+from phi3_core.disk import reason
 from phi3_core.errors import ModelError
 from phi3_core.store import manifest
 from phi3_core.store.store import Store
 
 from .catalogue import CATALOGUE
 
-# OWNER/NAME, with the characters that the hub allows.
-_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+# OWNER/NAME, with the characters that the hub allows. It has no names with "--", which separates the two in the store.
+_HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._-]*(?<![.-])")
+_LONGEST_HUB_ID = 96
+_LONGEST_STORE_NAME = 48
+"""Size limit in bytes of the part of a path's store name that comes from the path."""
 HINT = "phi3 models list shows the available models"
 
 
@@ -37,8 +42,13 @@ class ModelRef:
 
     @property
     def store_name(self) -> str:
-        """The name of the model's artifacts in the store; for a path, it contains the fingerprint."""
-        return self.name if self.path is None else f"{self.name}-{fingerprint(self.path)[:8]}"
+        """The name of the model's artifacts in the store; for a path, it contains the fingerprint.
+
+        Every system can store it, whatever the folder or file is called.
+        """
+        if self.path is None:
+            return self.name
+        return f"{names.storable(self.name, longest=_LONGEST_STORE_NAME)}-{fingerprint(self.path)[:8]}"
 
 
 def look_up(word: str, store: Store) -> ModelRef:
@@ -53,21 +63,40 @@ def look_up(word: str, store: Store) -> ModelRef:
         raise ModelError("the model's name is empty", hint=HINT)
     if word in CATALOGUE or store.knows(word):
         return ModelRef(name=word, form="named")
-    path = Path(word).expanduser()
-    if path.exists():
-        return _local(path.resolve())
+    if (path := _existing_path(word)) is not None:
+        return _local(path)
     for known in CATALOGUE.values():
         if known.repository is not None and word.casefold() == known.repository.casefold():
             return ModelRef(name=known.name, form="named")
-    if _HUB_ID.fullmatch(word):
-        return ModelRef(name=word.replace("/", "--"), form="hub", repository=word)
+    if _HUB_ID.fullmatch(word) and len(word) <= _LONGEST_HUB_ID:
+        name = word.replace("/", "--")
+        # The hub does not tell names apart that differ by case only.
+        return ModelRef(name=store.known_variant(name) or name, form="hub", repository=word)
     if "/" in word or "\\" in word or word.startswith("."):
         raise ModelError(f"there is no file or folder {word!r}", hint=HINT)
-    close = difflib.get_close_matches(word, CATALOGUE, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word.casefold(), CATALOGUE, n=1, cutoff=0.5)
     raise ModelError(f"unknown model {word!r}", hint=f"did you mean {close[0]}?" if close else HINT)
 
 
+def _existing_path(word: str) -> Path | None:
+    """Return the absolute path that a word names, or None if nothing exists there.
+
+    Raises:
+        ModelError: the path cannot be read, or Windows takes it for a device.
+    """
+    if os.name == "nt" and names.is_device(PureWindowsPath(word).name):  # before it is opened, which may take for ever
+        raise ModelError(f"{word!r} is a device of Windows, not a file or folder", hint=HINT)
+    try:
+        path = Path(word).expanduser()
+        return path.resolve() if path.exists() else None
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, a loop of links, a null character
+        why = reason(error) if isinstance(error, OSError) else str(error)
+        raise ModelError(f"{word!r} cannot be read: {why}", hint=HINT) from error
+
+
 def _local(path: Path) -> ModelRef:
+    if not path.is_file() and not path.is_dir():
+        raise ModelError(f"{path} is neither a file nor a folder", hint=HINT)
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{path} is neither a model folder nor a GGUF file", hint="name the folder it lies in")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from pathlib import Path
 
+from phi3_core.files import discard_tree
 from phi3_core.machine import driver_fingerprint
 from phi3_core.paths import home
 from phi3_core.values import Artifact, Device
@@ -20,7 +20,7 @@ def derived_folder(backend: str, digest: str, *keys: str) -> Path | None:
         digest: the artifact's digest; the folder is removed together with the artifact.
         keys: what else the content depends on, such as versions.
     """
-    words = ["".join(c if c.isalnum() or c in "-_." else "_" for c in key) for key in keys]
+    words = ["".join(c if c.isalnum() or c in "-_." else "_" for c in key).rstrip(".") for key in keys]
     folder = home() / "engines" / digest[:16] / "-".join([backend, *words])
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,5 +57,5 @@ def compiled_folder(
     if folder is not None and discard_older:
         for other in folder.parent.glob(f"{folder.name.removesuffix(state)}*"):
             if other != folder:
-                shutil.rmtree(other, ignore_errors=True)
+                discard_tree(other)
     return folder

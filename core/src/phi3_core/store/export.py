@@ -7,8 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from phi3_core import paths
-from phi3_core.disk import existing_parent, raise_if_full, reason
+from phi3_core import files, paths
+from phi3_core.disk import existing_parent, missing_drive, raise_if_full, reason
 from phi3_core.errors import StoreError, UsageError
 
 from . import manifest
@@ -21,6 +21,10 @@ def check(target: Path) -> None:
         UsageError: the folder is not empty, is part of the store, or cannot be written.
     """
     try:
+        if drive := missing_drive(target):
+            raise UsageError(
+                f"{target} cannot be written: {drive} does not exist", hint="name a folder on another disk"
+            )
         _check_free(target)
         real, home = target.resolve(), paths.home().resolve()
         if real.is_relative_to(home) or home.is_relative_to(real):
@@ -51,11 +55,11 @@ def copy(path: Path, target: Path) -> None:
         try:
             _fill(folder, path)
             if not there:
-                folder.rename(target)
+                files.replace(folder, target, limit_s=files.PUBLISH_LIMIT_S)
         except BaseException:
             _clear(folder)
             if not there:
-                folder.rmdir()
+                files.discard_tree(folder)
             raise
     except OSError as error:
         hint = f"the model itself is in {path}"
@@ -82,6 +86,6 @@ def _fill(folder: Path, path: Path) -> None:
 def _clear(folder: Path) -> None:
     for child in folder.iterdir():
         if child.is_dir():
-            shutil.rmtree(child, ignore_errors=True)
+            files.discard_tree(child)
         else:
-            child.unlink(missing_ok=True)
+            files.unlink(child)

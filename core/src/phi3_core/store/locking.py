@@ -6,8 +6,11 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from phi3_core.disk import raise_if_full, reason
+from phi3_core import files
+from phi3_core.disk import missing_drive, raise_if_full, reason
 from phi3_core.errors import StoreError
+
+IN_USE_HINT = "end the program that uses it, such as another phi3, then run this again"
 
 
 @contextlib.contextmanager
@@ -37,7 +40,28 @@ def store_errors(root: Path) -> Iterator[None]:
     except OSError as error:
         raise_if_full(error, root)
         where = error.filename or root
+        hint = "set PHI3_HOME to a folder you can write to"
+        if files.is_in_use(error):
+            raise StoreError(f"{where} is in use by another program", hint=IN_USE_HINT) from error
+        if drive := missing_drive(root):
+            raise StoreError(f"the store {root} cannot be written: {drive} does not exist", hint=hint) from error
+        raise_if_too_long(error)
+        raise StoreError(f"the store {root} cannot be written: {reason(error)}: {where}", hint=hint) from error
+
+
+def raise_if_too_long(error: OSError) -> None:
+    """Raise :class:`StoreError` if an error means that a path is too long for Windows.
+
+    Windows says of such a path that it is not found, or that it has a syntax error.
+    """
+    named = [name for name in (error.filename, error.filename2) if isinstance(name, str)]
+    if getattr(error, "winerror", None) is None or not named:
+        return
+    from phi3_core import windows  # start-up: ctypes, needed only on Windows
+
+    longest = max(named, key=len)
+    if windows.is_too_long(Path(longest)):
         raise StoreError(
-            f"the store {root} cannot be written: {reason(error)}: {where}",
-            hint="set PHI3_HOME to a folder you can write to",
+            f"the path {longest} has {len(longest)} characters, and Windows is set to allow {windows.LONGEST_PATH}",
+            hint=windows.LONG_PATHS_HINT,
         ) from error

@@ -12,26 +12,30 @@
         survey.json                                           the backends' cached answers
 
 The modification time of a ``phi3.json`` is the time of the last use.
+
+Names of models are compared with those of the folders, exactly and on every file system alike: Windows would also find
+``sample`` under ``SAMPLE`` and ``sample.``. Only names that every system can store are written, and no two of them that
+are one name on some system.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from phi3_core import paths
+from phi3_core import files, names, paths
 from phi3_core.disk import free_bytes
-from phi3_core.errors import ModelError
+from phi3_core.errors import ModelError, StoreError
 from phi3_core.values import PRECISIONS, Artifact, Source
 
 from . import manifest
 from .entry import ArtifactKey, Entry, folder_bytes, read_entry, read_whole, removal_hint
-from .locking import locked, store_errors
+from .locking import IN_USE_HINT, locked, store_errors
 
 logger = logging.getLogger("phi3_core")
 
@@ -42,6 +46,8 @@ If filling a folder fails, it is kept if it has this subfolder, so that the next
 
 _REMOVED = "removed-"
 """Prefix of folders that are being deleted."""
+_LONGEST_STAGING = 80
+"""Size limit of names in ``staging``, so that the paths of downloads do not get longer than those in the store."""
 
 Fill = Callable[[Path], Mapping[str, Any]]
 """Fills an empty folder, and returns the facts for its manifest."""
@@ -67,6 +73,8 @@ class Store:
         Raises:
             ModelError: the artifact is damaged.
         """
+        if model not in self._names("artifacts"):
+            return None
         folder = self._artifact_folder(model, key)
         content = read_whole(folder, removal_hint(model, key.backend, key.precision))
         if content is None:
@@ -79,20 +87,27 @@ class Store:
         Raises:
             ModelError: the weights are damaged.
         """
+        if model not in self._names("sources"):
+            return None
         folder = self.root / "sources" / model
         content = read_whole(folder, removal_hint(model))
         return None if content is None else Source(path=folder, model=model, revision=content.get("revision"))
 
     def source_digest(self, model: str) -> str:
         """Return the digest of original weights, even damaged ones; empty if they are not in the store."""
+        if model not in self._names("sources"):
+            return ""
         content = paths.read_json(self.root / "sources" / model / manifest.NAME)
         return str(content.get("digest", "")) if isinstance(content, dict) else ""
 
     def knows(self, model: str) -> bool:
-        """Return whether the store has a model of this name."""
-        if not model or {"/", "\\"} & set(model) or model.startswith("."):
-            return False
-        return (self.root / "artifacts" / model).is_dir() or (self.root / "sources" / model).is_dir()
+        """Return whether the store has a model of exactly this name."""
+        return model in self._names("artifacts", "sources")
+
+    def known_variant(self, model: str) -> str | None:
+        """Return the name of a model in the store that is one name with ``model`` on some system, or None."""
+        found = (name for name in self._names("artifacts", "sources") if names.key(name) == names.key(model))
+        return min(found, key=lambda name: name != model, default=None)
 
     def entries(self) -> list[Entry]:
         """Return all artifacts and sources, sorted by model, backend and precision."""
@@ -114,9 +129,10 @@ class Store:
         """Return an artifact, made by ``fill`` unless the store has a ``wanted`` one. Locked across processes.
 
         Raises:
-            ModelError: the existing artifact is damaged.
-            StoreError: the store cannot be written.
+            ModelError: the existing artifact is damaged, or the model's name cannot be stored.
+            StoreError: the store cannot be written, or the artifact to be replaced is in use.
         """
+        self._check_name(model)
         folder = self._artifact_folder(model, key)
         facts = {"model": model, "backend": key.backend, "precision": key.precision, "layout": key.layout}
         hint = removal_hint(model, key.backend, key.precision)
@@ -128,6 +144,7 @@ class Store:
 
         Raises as :meth:`make_artifact`.
         """
+        self._check_name(model)
         folder = self.root / "sources" / model
         facts, hint = {"model": model}, removal_hint(model)
         content = self._make(folder, facts, fill, lambda found: found["digest"] != old, hint=hint)
@@ -154,7 +171,7 @@ class Store:
             folders = self.packages()
             freed = sum(map(folder_bytes, folders))
             for folder in folders:
-                _remove(folder)
+                self._discard(folder, folder.name)
         return freed
 
     def derive(self, digest: str, name: str, fill: Fill) -> Path:
@@ -170,23 +187,25 @@ class Store:
 
         ``hint`` is the hint of the error if the folder is damaged; without a hint it is made again.
         """
-        staging = self.root / "staging" / "-".join(folder.relative_to(self.root).parts)
+        staging = self.root / "staging" / _staging_name(folder.relative_to(self.root).parts)
         waiting = "%s that makes %s"
         with store_errors(self.root), locked(staging, lambda words: logger.info(waiting, words, staging.name)):
             content = self._found(folder, hint)
             if content is not None and wanted(content):
                 return content
             old = content
+            if old is not None:
+                self._check_unused(folder, old["digest"])  # before the work, which may take hours
             self._sweep()
             _clear(staging)
             staging.mkdir(exist_ok=True)
             try:
                 content = manifest.make(staging, {**facts, **fill(staging)})
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                _remove(staging / PARTIAL)
                 if old is not None:
                     self._discard(folder, old["digest"])
-                staging.replace(folder)
+                files.remove_tree(staging / PARTIAL)
+                files.replace(staging, folder, limit_s=files.PUBLISH_LIMIT_S)
             except BaseException:
                 _clear(staging)
                 raise
@@ -199,7 +218,7 @@ class Store:
         except ModelError:
             if hint:
                 raise
-        _remove(folder)
+        files.remove_tree(folder)
         return None
 
     def _sweep(self) -> None:
@@ -208,7 +227,7 @@ class Store:
 
         for folder in [path for path in (self.root / "staging").iterdir() if path.is_dir()]:
             if folder.name.startswith(_REMOVED):
-                shutil.rmtree(folder, ignore_errors=True)
+                files.discard_tree(folder)
                 continue
             with contextlib.suppress(filelock.Timeout), filelock.FileLock(f"{folder}.lock", timeout=0):
                 _clear(folder)
@@ -220,29 +239,77 @@ class Store:
         return free_bytes(self.root)
 
     def remove(self, entry: Entry) -> None:
-        """Remove an entry, which disappears at once, and the data that backends derived from it."""
+        """Remove an entry, which disappears at once, and the data that backends derived from it.
+
+        Raises:
+            StoreError: the entry is in use, on Windows; nothing of it is removed.
+        """
         with store_errors(self.root):
             self._discard(entry.path, entry.manifest["digest"])
             with contextlib.suppress(OSError):
                 entry.path.parent.rmdir()  # the model's folder, if it is empty now
 
     def _discard(self, folder: Path, digest: str) -> None:
-        trash = self.root / "staging" / f"{_REMOVED}{digest[:16]}-{os.getpid()}"
-        trash.parent.mkdir(parents=True, exist_ok=True)
-        folder.replace(trash)
-        shutil.rmtree(trash, ignore_errors=True)  # what cannot be deleted now is deleted by _sweep
-        shutil.rmtree(self.root / "engines" / digest[:16], ignore_errors=True)
+        """Rename a folder and its derived data, so that they disappear whole or stay whole, and delete them."""
+        self._check_unused(folder, digest)
+        staging = self.root / "staging"
+        staging.mkdir(parents=True, exist_ok=True)
+        derived = self.root / "engines" / digest[:16]
+        trash = [staging / f"{_REMOVED}{kind}{digest[:16]}-{os.getpid()}" for kind in ("", "derived-")]
+        for left in trash:
+            files.discard_tree(left)
+        has_derived = derived.exists()
+        if has_derived:  # first, because programs can do without it
+            files.replace(derived, trash[1])
+        try:
+            files.replace(folder, trash[0])
+        except OSError:
+            if has_derived:
+                with contextlib.suppress(OSError):
+                    trash[1].replace(derived)
+            raise
+        for left in trash:  # what cannot be deleted now is deleted by _sweep
+            files.discard_tree(left)
+
+    def _check_unused(self, folder: Path, digest: str) -> None:
+        for each in (folder, self.root / "engines" / digest[:16]):
+            if file := files.first_in_use(each):
+                raise StoreError(f"{folder} is in use by another program, which has {file} open", hint=IN_USE_HINT)
+
+    # --- names --------------------------------------------------------------------------------------------------
+
+    def _names(self, *rooms: str) -> set[str]:
+        """Return the names of the folders in ``artifacts`` or ``sources``, as they are written there."""
+        found: set[str] = set()
+        for room in rooms:
+            with contextlib.suppress(OSError), os.scandir(self.root / room) as entries:
+                found.update(entry.name for entry in entries if entry.is_dir())
+        return found
+
+    def _check_name(self, model: str) -> None:
+        """Raise :class:`ModelError` if a model of this name cannot be stored on every system."""
+        if why := names.problem(model):
+            raise ModelError(f"a model cannot be stored as {model!r}: {why}", hint="rename the folder or file")
+        if (other := self.known_variant(model)) not in {None, model}:
+            raise ModelError(
+                f"a model cannot be stored as {model!r}: the store has {other!r}, which some systems do not tell apart",
+                hint=f"phi3 models rm {other}, or rename the folder or file",
+            )
 
     def _artifact_folder(self, model: str, key: ArtifactKey) -> Path:
         return self.root / "artifacts" / model / key.folder
 
 
+def _staging_name(parts: tuple[str, ...]) -> str:
+    """Return the name in ``staging`` for a folder of the store; with a digest if it is shortened."""
+    name = "-".join(parts)
+    if len(name.encode()) <= _LONGEST_STAGING:
+        return name
+    digest = hashlib.sha256("/".join(parts).encode()).hexdigest()[:12]
+    return f"{names.storable(name, longest=_LONGEST_STAGING - 13)}-{digest}"
+
+
 def _clear(staging: Path) -> None:
     """Delete unfinished work, unless it is a download that can be resumed."""
     if not (staging / PARTIAL).is_dir():
-        _remove(staging)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+        files.remove_tree(staging)

@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -29,7 +28,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from phi3_core import paths
+from phi3_core import files, paths
 from phi3_core.disk import check_free
 from phi3_core.errors import ModelError, StoreError
 from phi3_core.store.locking import store_errors
@@ -147,7 +146,7 @@ def remove() -> list[Tools]:
                 tools = _read(folder)
                 _discard(folder)
                 removed += [tools] if tools else []
-        shutil.rmtree(_root() / "logs", ignore_errors=True)
+        files.discard_tree(_root() / "logs")
     return removed
 
 
@@ -162,7 +161,7 @@ def _install(toolchain: Toolchain, progress: Progress) -> Tools:
             toolchain.name, toolchain.requirements, toolchain.left_out, folder=folder, log=log, progress=progress
         )
     except ModelError:
-        shutil.rmtree(folder, ignore_errors=True)
+        files.discard_tree(folder)
         raise
     content = {
         "name": toolchain.name,
@@ -180,8 +179,8 @@ def _install(toolchain: Toolchain, progress: Progress) -> Tools:
 
 
 def _discard(folder: Path) -> None:
-    (folder / MARKER).unlink(missing_ok=True)  # removed first, so that a partial toolchain is not used
-    shutil.rmtree(folder)
+    files.unlink(folder / MARKER)  # removed first, so that a partial toolchain is not used
+    files.remove_tree(folder)
 
 
 def _root() -> Path:

@@ -6,7 +6,7 @@ without accessing the system.
 
 from __future__ import annotations
 
-import platform
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -259,6 +259,7 @@ def _cpu(machine: Machine, found: Flavours, name: str) -> Offer:
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Return the name of the processor; empty if unknown."""
+    # Not platform.processor(): on Windows it asks WMI, which may hang, and elsewhere it starts a process.
     if sys.platform == "win32":
         import winreg
 
@@ -267,10 +268,10 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
             with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path) as key:
                 return " ".join(str(winreg.QueryValueEx(key, "ProcessorNameString")[0]).split())
         except OSError:
-            return platform.processor()
+            return os.environ.get("PROCESSOR_IDENTIFIER", "")
     try:
         with cpuinfo.open(encoding="utf-8", errors="replace") as stream:
             names = [line.partition(":")[2] for line in stream.read(4096).splitlines() if line.startswith("model name")]
     except OSError:
         names = []
-    return " ".join(names[0].split()) if names else platform.processor()
+    return " ".join(names[0].split()) if names else ""

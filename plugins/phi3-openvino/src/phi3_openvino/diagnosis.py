@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 from collections.abc import Iterator, Mapping
 
 from phi3_core.backend import installed_versions
@@ -47,7 +47,7 @@ def findings(
         failure: why OpenVINO's devices could not be read; empty if they could.
     """
     present = ", ".join(f"{name} {version}" for name, version in installed.items()) or "no OpenVINO"
-    yield Finding(severity="info", message=f"Python {platform.python_version()}; installed: {present}")
+    yield Finding(severity="info", message=f"Python {sys.version.split()[0]}; installed: {present}")
     for name in PACKAGES:
         if name not in installed:
             yield Finding(severity="error", message=f"{name} is not installed", remedy=_INSTALL)

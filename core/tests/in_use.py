@@ -19,8 +19,8 @@ from typing import Any
 SUPPORTED = sys.platform == "linux"
 # Renaming and removing are done for the caller by these.
 _HELPERS = ("contextlib", "os", "pathlib", "pathlib._local", "shutil", "tempfile", "phi3_core.files", __name__)
-# filelock and pytest have ways of their own on Windows.
-_EXEMPT = ("filelock", "_pytest")
+# These have ways of their own on Windows, or pass over what it refuses.
+_EXEMPT = ("filelock", "huggingface_hub", "_pytest")
 
 
 class _Watch:

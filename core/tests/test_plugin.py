@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import phi3_core as phi3
 import pytest
+from phi3_core import plugin, windows
 from phi3_core.hookspecs import CONTRACT
+from phi3_core.machine import this_machine
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,23 @@ def test_a_plugin_for_this_contract_works_and_so_does_one_that_states_none(plugi
     found = phi3.survey()
     assert found.broken == ()
     assert [str(offer.device) for offer in found.offers] == ["parrot:CPU"]
+
+
+def test_a_runtime_without_microsofts_cpp_runtime_is_refused_with_its_remedy(plugins, monkeypatch):
+    changes = """
+        @hookimpl
+        def detect(machine):
+            raise ImportError("DLL load failed while importing _parrot")
+    """
+    plugins.add("parrot", changes=changes)
+    (backend,) = plugin.installed()[0]
+    hooks = plugin.PluginHooks(backend)
+    with pytest.raises(ImportError, match="_parrot"):
+        hooks.detect(this_machine())
+    monkeypatch.setattr(windows, "has_cpp_runtime", lambda: False)
+    (refusal,) = hooks.detect(this_machine())
+    assert refusal.reason == "Microsoft's C++ runtime is not installed: DLL load failed while importing _parrot"
+    assert "Redistributable" in refusal.remedy
 
 
 def test_the_number_is_public():

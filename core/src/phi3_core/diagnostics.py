@@ -28,6 +28,8 @@ from .values import Finding, Progress, to_plain
 from .worker.pool import WorkerPool
 
 PROMPT = "What is the capital of France?"
+_DEEPEST = 150
+"""About as many characters the longest names in the store have below its folder; those of toolchains may be longer."""
 _SEVEREST_FIRST = ("error", "warning", "info")
 
 
@@ -81,6 +83,7 @@ def run_diagnostics(progress: Progress, *, generate: str | None = None, offline:
     progress("asking the backends")
     found = survey(refresh=True)
     diagnoses, broken = _diagnose(found)
+    diagnoses = (*_of_this_system(), *diagnoses)
     return Diagnostics(
         system=system_version(),
         python=_python(),
@@ -91,6 +94,19 @@ def run_diagnostics(progress: Progress, *, generate: str | None = None, offline:
         broken=broken,
         trials=tuple(_try_all(found, generate, progress, offline=offline)) if generate else (),
     )
+
+
+def _of_this_system() -> Iterator[Diagnosis]:
+    """Yield findings about Windows that concern the store and every backend."""
+    from . import windows  # start-up: ctypes
+
+    if not windows.has_cpp_runtime():
+        finding = Finding(severity="error", message=windows.CPP_RUNTIME_MISSING, remedy=windows.CPP_RUNTIME_REMEDY)
+        yield Diagnosis(backend="core", finding=finding)
+    if windows.is_too_long(paths.home(), below=_DEEPEST):
+        words = f"paths have at most {windows.LONGEST_PATH} characters here, and the store {paths.home()} may need more"
+        finding = Finding(severity="warning", message=words, remedy=windows.LONG_PATHS_HINT)
+        yield Diagnosis(backend="core", finding=finding)
 
 
 def _python() -> str:

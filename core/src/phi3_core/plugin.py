@@ -130,8 +130,18 @@ class PluginHooks:
         return items
 
     def detect(self, machine: Machine) -> list[Offer | Refusal]:
-        """Call ``detect``, and check that every device belongs to this backend and is offered once."""
-        answers: list[Offer | Refusal] = self._many("detect", (Offer, Refusal), machine=machine)
+        """Call ``detect``, and check that every device belongs to this backend and is offered once.
+
+        A runtime that cannot be imported because Windows lacks the C++ runtime is a refusal.
+        """
+        try:
+            answers: list[Offer | Refusal] = self._many("detect", (Offer, Refusal), machine=machine)
+        except ImportError as error:
+            from . import windows  # start-up: ctypes, which only a failure needs
+
+            if windows.has_cpp_runtime():
+                raise
+            return [Refusal(reason=f"{windows.CPP_RUNTIME_MISSING}: {error}", remedy=windows.CPP_RUNTIME_REMEDY)]
         devices = [answer.device for answer in answers if isinstance(answer, Offer)]
         for device in devices:
             if device.backend != self.backend.name:

@@ -26,6 +26,9 @@ LOCATE_NORMAL = 0
 SUCCESS, BUFFER_SMALL = 0x00, 0x1A
 DELETE, NOT_SHARED, OPEN_EXISTING = 0x10000, 0, 3
 _SYSTEM32_ONLY = 0x800  # LOAD_LIBRARY_SEARCH_SYSTEM32
+_DEFAULT_FOLDERS = 0x1000  # LOAD_LIBRARY_SEARCH_DEFAULT_DIRS: the program's folder and the system's
+CPP_RUNTIME_MISSING = "Microsoft's C++ runtime is not installed"
+CPP_RUNTIME_REMEDY = "install the newest Microsoft Visual C++ Redistributable for this processor"
 
 
 class Guid(ctypes.Structure):
@@ -75,6 +78,20 @@ def system_library(name: str, *, last_error: bool = False) -> Any:
     # WinDLL and its argument winmode exist on Windows only.
     load = getattr(ctypes, "WinDLL")  # noqa: B009
     return load(name, winmode=_SYSTEM32_ONLY, use_last_error=last_error)
+
+
+def has_cpp_runtime() -> bool:
+    """Return whether Microsoft's C++ runtime can be loaded; true on other systems.
+
+    The engines' libraries need ``msvcp140.dll``. Python brings only the part for C.
+    """
+    if sys.platform != "win32":
+        return True
+    try:
+        ctypes.WinDLL("msvcp140.dll", winmode=_DEFAULT_FOLDERS)
+    except OSError:
+        return False
+    return True
 
 
 def open_exclusively(file: Path) -> None:

@@ -116,7 +116,8 @@ def test_a_program_that_soon_closes_a_file_is_waited_for(tmp_path, change):
     held.write_bytes(b"old")
     (tmp_path / "new").write_bytes(b"new")
     program = hold(held)
-    threading.Timer(0.7, program.stdin.close).start()
+    end = threading.Timer(0.7, program.communicate)
+    end.start()
     started = time.monotonic()
     if change == "replace":
         files.replace(tmp_path / "new", held)
@@ -126,7 +127,7 @@ def test_a_program_that_soon_closes_a_file_is_waited_for(tmp_path, change):
         files.remove_tree(held.parent)
     assert time.monotonic() - started > 0.5
     assert not held.exists() or held.read_bytes() == b"new"
-    program.wait()
+    end.join()
 
 
 def test_a_file_in_use_is_named_on_windows_and_no_matter_elsewhere(tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ def test_files_are_replaced_and_deleted(tmp_path):
     new, old = tmp_path / "new", tmp_path / "old"
     new.write_bytes(b"new")
     old.write_bytes(b"old")
-    files.replace(new, old)
+    files.replace_path(new, old)
     assert old.read_bytes() == b"new"
     files.unlink(old)
     files.unlink(old)
@@ -120,7 +120,7 @@ def test_a_program_that_soon_closes_a_file_is_waited_for(tmp_path, change):
     end.start()
     started = time.monotonic()
     if change == "replace":
-        files.replace(tmp_path / "new", held)
+        files.replace_path(tmp_path / "new", held)
     elif change == "unlink":
         files.unlink(held)
     else:

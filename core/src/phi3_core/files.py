@@ -61,7 +61,7 @@ def retry(action: Callable[[], T], *, limit_s: float | None = None) -> T:
         pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
-def replace(source: Path, target: Path, *, limit_s: float | None = None) -> None:
+def replace_path(source: Path, target: Path, *, limit_s: float | None = None) -> None:
     """Rename a file or folder; an existing file ``target`` is replaced. Raises as :func:`retry`."""
     retry(lambda: source.replace(target), limit_s=limit_s)
 

@@ -10,6 +10,7 @@ from .errors import DiskFullError, StoreError
 from .units import format_bytes
 
 STORE_HINT = "free some space, or set PHI3_HOME to a folder on another disk"
+LONG_PATHS_HINT = "set PHI3_HOME to a short path such as C:\\phi3, or let an administrator enable long paths"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _WINDOWS_FULL = {39, 112}  # ERROR_HANDLE_DISK_FULL and ERROR_DISK_FULL
 

@@ -35,16 +35,17 @@ _ACCESS_DENIED = 5
 T = TypeVar("T")
 
 
-def retry(action: Callable[[], T], *, limit_s: float = LIMIT_S) -> T:
+def retry(action: Callable[[], T], *, limit_s: float | None = None) -> T:
     """Return the result of ``action``, which is called again while Windows says that a file is in use.
 
     Args:
         action: renames or deletes something, and can be repeated after it failed.
-        limit_s: seconds after which the error is raised.
+        limit_s: seconds after which the error is raised; :data:`LIMIT_S` by default.
 
     Raises:
         OSError: the last error; on other systems than Windows, the first one.
     """
+    limit_s = LIMIT_S if limit_s is None else limit_s
     started, pause, said = time.monotonic(), _FIRST_PAUSE_S, False
     while True:
         try:
@@ -60,7 +61,7 @@ def retry(action: Callable[[], T], *, limit_s: float = LIMIT_S) -> T:
         pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
-def replace(source: Path, target: Path, *, limit_s: float = LIMIT_S) -> None:
+def replace_path(source: Path, target: Path, *, limit_s: float | None = None) -> None:
     """Rename a file or folder; an existing file ``target`` is replaced. Raises as :func:`retry`."""
     retry(lambda: source.replace(target), limit_s=limit_s)
 

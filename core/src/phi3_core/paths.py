@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
-from .files import replace
+from .files import replace_path
 
 LARGEST_JSON = 128 * 2**20
 """Size limit of JSON files in bytes."""
@@ -57,7 +57,7 @@ def write_json(path: Path, content: Any) -> None:
         with new.open("x", encoding="utf-8", newline="\n") as stream:
             json.dump(content, stream, indent=1, ensure_ascii=False)
             stream.write("\n")
-        replace(new, path)
+        replace_path(new, path)
     except BaseException:
         with contextlib.suppress(OSError):
             new.unlink()

@@ -16,8 +16,6 @@ from typing import Any
 LONGEST_PATH = 259
 """``MAX_PATH`` without the null at the end: the longest path in characters, unless long paths are enabled."""
 
-LONG_PATHS_HINT = "set PHI3_HOME to a short path such as C:\\phi3, or let an administrator enable long paths"
-
 COMPUTE_ACCELERATOR = "{F01A9D53-3FF6-48D2-9F97-C8A7004BE10C}"
 """The device class of NPUs."""
 FILTER_ENUMERATOR, FILTER_PRESENT, FILTER_CLASS = 0x1, 0x100, 0x200

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from phi3_core.errors import ModelError
+from phi3_core.models.local import import_into_store
 from phi3_core.models.ref import look_up
+from phi3_core.models.request import ResolvedModel
 from phi3_core.store.entry import ArtifactKey
 from phi3_core.store.store import Store
+from phi3_core.values import Artifact
 
 
 def test_a_name_of_the_catalogue_wins_over_a_folder(home, tmp_path, monkeypatch):
@@ -73,3 +77,115 @@ def test_what_is_no_model_is_refused_by_name(home, tmp_path):
     (llama / "model.safetensors").rename(llama / "openvino_model.bin")
     with pytest.raises(ModelError, match="'llama', not of the Phi-3 family"):
         look_up(str(llama), Store())
+
+
+ODD = (
+    "SAMPLE",
+    "Mine",
+    "sample.",
+    "sample ",
+    "sample:x",
+    "C:sample",
+    "D:x",
+    "nul",
+    "con",
+    "aux.txt",
+    "com1",
+    "LPT9.a.b",
+)
+ODD += (
+    ".",
+    "...",
+    "a<b",
+    'say"',
+    "what?",
+    "*",
+    "a|b",
+    "tab\t",
+    "line\n",
+    "null\0",
+    "Mode\u0300le",
+    "MODÈLE",
+    "~nobody-here",
+)
+ODD += (r"..\artifacts\mine", "../artifacts/mine", "mine/", "mine\\", "./mine")
+
+
+@pytest.mark.parametrize("word", ODD)
+def test_what_is_not_exactly_a_name_of_the_store_is_refused_in_one_line(home, tmp_path, monkeypatch, run_main, word):
+    for name in ("mine", "Modèle", "sample"):
+        Store().make_artifact(name, ArtifactKey(backend="acme", precision="int4"), lambda _: {})
+    empty = tmp_path / "elsewhere"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    for command in (("show", word), ("rm", word), ("verify", word), ("pull", word, "--source")):
+        code, out, err = run_main("models", *command)
+        assert (code, out) == (4, ""), command
+        assert "unexpected" not in err
+        (line,) = err.split("\n")[:-1]
+        assert line.endswith(")")
+    assert [entry.model for entry in Store().entries()] == ["Modèle", "mine", "sample"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a path that exists on Windows is a device there")
+def test_what_is_neither_a_file_nor_a_folder_is_refused(home):
+    with pytest.raises(ModelError, match="neither a file nor a folder"):
+        look_up(os.devnull, Store())
+
+
+def test_a_repository_has_the_name_that_the_store_has_it_under(home):
+    assert look_up("Owner/Name", Store()).store_name == "Owner--Name"
+    Store().make_source("owner--name", lambda _: {})
+    found = look_up("Owner/Name", Store())
+    assert (found.store_name, found.repository) == ("owner--name", "Owner/Name")
+
+
+@pytest.mark.parametrize(
+    "word", ["owner/name.", "owner/name-", "ow--ner/name", "owner/na--me", "owner/a..b", "a/" + "b" * 95]
+)
+def test_names_that_no_repository_has_are_refused(home, word):
+    with pytest.raises(ModelError, match="no file or folder"):
+        look_up(word, Store())
+
+
+@pytest.mark.parametrize("name", ["mine", "Mode\u0300le", "x" * 100, "nul.d" if os.name != "nt" else "nil.d"])
+def test_a_path_has_a_store_name_that_every_system_can_store(home, tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "openvino_model.xml").write_text("", encoding="utf-8")
+    found = look_up(str(folder), Store())
+    assert len(found.store_name.encode()) <= 60
+    made = Store().make_artifact(found.store_name, ArtifactKey(backend="acme", precision="int4"), lambda _: {})
+    assert Store().artifact(found.store_name, ArtifactKey(backend="acme", precision="int4")) == made
+
+
+def imported(folder, name):
+    folder.mkdir(exist_ok=True)
+    (folder / "weights.bin").write_bytes(b"w")
+    artifact = Artifact(path=folder, backend="acme", precision="int4", manifest={})
+    return import_into_store(name, ResolvedModel(artifact=artifact, tokenizer_dir=folder, origin=""), Store())
+
+
+def test_what_is_pulled_from_a_folder_has_a_name_that_means_one_model_everywhere(home, tmp_path):
+    assert imported(tmp_path / "a", "Mode\u0300le").path.parent.name == "Modèle"
+    assert look_up("Modèle", Store()).form == "named"
+    imported(tmp_path / "a", "Modèle")
+    for name, words in (
+        ("MODÈLE", "the store has 'Modèle'"),
+        ("Phi-4", "the catalogue has 'phi-4'"),
+        ("nul.gguf", "devices"),
+        ("a:b", "no names with :"),
+        ("x" * 250, "longer than"),
+    ):
+        with pytest.raises(ModelError, match=words) as caught:
+            imported(tmp_path / "a", name)
+        assert "rename" in caught.value.hint
+    assert [entry.model for entry in Store().entries()] == ["Modèle"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_settings_written_by_editors_of_windows_are_read(home, tmp_path, encoding):
+    text = ("\ufeff" if encoding == "utf-16-be" else "") + json.dumps({"model_type": "phi3"}, indent=1)
+    (tmp_path / "config.json").write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert look_up(str(tmp_path), Store()).form == "source"

@@ -9,11 +9,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from phi3_core import paths
+from phi3_core import files, paths, windows
 from phi3_core.errors import DiskFullError, ModelError, StoreError, UsageError
 from phi3_core.store import export, manifest
 from phi3_core.store.entry import ArtifactKey
+from phi3_core.store.locking import store_errors
 from phi3_core.store.store import PARTIAL, Store
+from phi3_core.toolchains import toolchain
+from system_errors import windows_error
 
 INT4 = ArtifactKey(backend="acme", precision="int4")
 
@@ -172,6 +175,106 @@ def test_removing_takes_what_was_derived_along(home):
     Store().remove(entry)
     assert not derived.exists()
     assert not artifact.path.parent.exists()
+
+
+@pytest.mark.parametrize("name", ["../m", "M", "m.", "m ", "C:m", "nul", "a/b", "..", ""])
+def test_only_names_that_mean_one_model_on_every_system_are_written(home, name):
+    make(Store())
+    with pytest.raises(ModelError, match="cannot be stored as"):
+        Store().make_artifact(name, INT4, fill)
+    with pytest.raises(ModelError, match="cannot be stored as"):
+        Store().make_source(name, fill)
+    assert Store().artifact(name, INT4) is None
+    assert Store().source(name) is None
+    assert Store().source_digest(name) == ""
+    assert not Store().knows(name)
+    assert [entry.model for entry in Store().entries()] == ["m"]
+
+
+def test_long_names_are_short_while_in_the_making(home):
+    names = []
+
+    def note(folder: Path):
+        names.append(folder.name)
+        return fill(folder)
+
+    for last in "ab":
+        Store().make_artifact("x" * 150 + last, INT4, note)
+    assert max(map(len, names)) <= 80
+    assert len(set(names)) == 2
+
+
+HOLD = "import sys; stream = open(sys.argv[1], 'rb'); print('ready', flush=True); sys.stdin.read()"
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="other systems remove open files")
+@pytest.mark.parametrize("what", ["the weights", "derived data"])
+def test_a_model_in_use_is_said_to_be_in_use_and_stays_whole(home, run_main, monkeypatch, what):
+    monkeypatch.setattr(files, "LIMIT_S", 0.2)
+    artifact = make(Store())
+    derived = Store().derive(artifact.manifest["digest"], "acme-x", fill)
+    held = (artifact.path if what == "the weights" else derived) / "weights.bin"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(held)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as program:
+        program.stdout.readline()
+        code, _, err = run_main("models", "rm", "m")
+        assert code == 4
+        (line,) = err.splitlines()
+        assert f"is in use by another program, which has {held} open (end the program" in line
+        with pytest.raises(StoreError, match="in use by another program"):  # before the work
+            Store().make_artifact("m", INT4, lambda _: pytest.fail("made"), wanted=lambda _: False)
+        assert run_main("models", "verify", "m")[0] == 0
+        assert manifest.damaged(derived, manifest.read(derived)) == {}
+        program.stdin.close()
+    assert run_main("models", "rm", "m")[0] == 0
+    assert Store().entries() == []
+    assert not derived.exists()
+
+
+def test_what_cannot_be_renamed_stays_with_its_derived_data(home, monkeypatch):
+    artifact = make(Store())
+    derived = Store().derive(artifact.manifest["digest"], "acme-x", fill)
+    rename = Path.replace
+
+    def refuse(path, target):
+        if path == artifact.path:
+            raise windows_error(5, str(path), str(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(files, "LIMIT_S", 0.2)
+    (entry,) = Store().entries()
+    with pytest.raises(StoreError, match="acme-int4 is in use by another program") as caught:
+        Store().remove(entry)
+    assert "end the program" in caught.value.hint
+    assert Store().artifact("m", INT4) == artifact
+    assert manifest.damaged(derived, manifest.read(derived)) == {}
+    assert [path for path in (home / "staging").iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="other systems allow paths of thousands of characters")
+def test_a_path_that_is_too_long_is_said_to_be_too_long(home, monkeypatch):
+    if windows.long_paths_enabled():
+        pytest.skip("long paths are enabled")
+    assert windows.is_too_long(home, 250)
+    assert not windows.is_too_long(Path("C:/x"), 255)
+    assert not windows.is_too_long(Path("//?/C:/x"), 300)
+    long = home / ("x" * 200) / ("y" * 50)
+    words = f"has {len(str(long))} characters, and Windows is set to allow 259"
+    with pytest.raises(StoreError, match=words), store_errors(home):
+        raise windows_error(3, str(long))
+    monkeypatch.setenv("PHI3_HOME", str(home / ("x" * 100)))
+    assert "paths of up to" in toolchain.path_problem()
+
+
+def test_a_home_of_a_user_that_does_not_exist_is_one_line(monkeypatch, run_main):
+    if sys.platform == "win32":
+        pytest.skip("Windows does not know which users exist")
+    monkeypatch.setenv("PHI3_HOME", "~nobody-of-this-name/x")
+    code, _, err = run_main("models", "list")
+    assert code == 2
+    assert "PHI3_HOME is '~nobody-of-this-name/x'" in err
 
 
 def test_a_home_that_is_a_file_is_one_line_with_a_hint(home):

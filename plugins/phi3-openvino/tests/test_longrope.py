@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,31 @@ def test_the_constants_are_shared_as_far_as_the_system_can(artifact, tmp_path, m
     assert (tmp_path / constants).is_symlink() == (linked and lacking == ("hardlink_to",))
     assert (tmp_path / constants).samefile(artifact.path / constants) == linked
     longrope.make_long(artifact.path / weights.IR, tmp_path)
+
+
+def test_several_processes_may_need_it_at_once(artifact, tmp_path):
+    start = threading.Barrier(4)
+    failed = []
+
+    def make():
+        start.wait()
+        try:
+            longrope.make_long(artifact.path / weights.IR, tmp_path)
+        except OSError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "openvino_model.bin",
+        "openvino_model.xml",
+    ]
+    assert (tmp_path / "openvino_model.bin").read_bytes() == (artifact.path / "openvino_model.bin").read_bytes()
 
 
 def test_the_npu_is_not_told_to_go_beyond(artifact):

@@ -187,7 +187,7 @@ class Transfer:
         with self._running(job):
             if right:
                 job.path.parent.mkdir(parents=True, exist_ok=True)
-                files.replace(job.partial, job.path)
+                files.replace_path(job.partial, job.path)
             else:
                 files.unlink(job.partial)
         if not right:

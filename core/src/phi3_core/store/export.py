@@ -55,7 +55,7 @@ def copy(path: Path, target: Path) -> None:
         try:
             _fill(folder, path)
             if not there:
-                files.replace(folder, target, limit_s=files.PUBLISH_LIMIT_S)
+                files.replace_path(folder, target, limit_s=files.PUBLISH_LIMIT_S)
         except BaseException:
             _clear(folder)
             if not there:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from phi3_core import files
-from phi3_core.disk import missing_drive, raise_if_full, reason
+from phi3_core.disk import LONG_PATHS_HINT, missing_drive, raise_if_full, reason
 from phi3_core.errors import StoreError
 
 IN_USE_HINT = "end the program that uses it, such as another phi3, then run this again"
@@ -45,11 +45,11 @@ def store_errors(root: Path) -> Iterator[None]:
             raise StoreError(f"{where} is in use by another program", hint=IN_USE_HINT) from error
         if drive := missing_drive(root):
             raise StoreError(f"the store {root} cannot be written: {drive} does not exist", hint=hint) from error
-        raise_if_too_long(error)
+        _raise_if_too_long(error)
         raise StoreError(f"the store {root} cannot be written: {reason(error)}: {where}", hint=hint) from error
 
 
-def raise_if_too_long(error: OSError) -> None:
+def _raise_if_too_long(error: OSError) -> None:
     """Raise :class:`StoreError` if an error means that a path is too long for Windows.
 
     Windows says of such a path that it is not found, or that it has a syntax error.
@@ -63,5 +63,5 @@ def raise_if_too_long(error: OSError) -> None:
     if windows.is_too_long(Path(longest)):
         raise StoreError(
             f"the path {longest} has {len(longest)} characters, and Windows is set to allow {windows.LONGEST_PATH}",
-            hint=windows.LONG_PATHS_HINT,
+            hint=LONG_PATHS_HINT,
         ) from error

@@ -205,7 +205,7 @@ class Store:
                 if old is not None:
                     self._discard(folder, old["digest"])
                 files.remove_tree(staging / PARTIAL)
-                files.replace(staging, folder, limit_s=files.PUBLISH_LIMIT_S)
+                files.replace_path(staging, folder, limit_s=files.PUBLISH_LIMIT_S)
             except BaseException:
                 _clear(staging)
                 raise
@@ -260,9 +260,9 @@ class Store:
             files.discard_tree(left)
         has_derived = derived.exists()
         if has_derived:  # first, because programs can do without it
-            files.replace(derived, trash[1])
+            files.replace_path(derived, trash[1])
         try:
-            files.replace(folder, trash[0])
+            files.replace_path(folder, trash[0])
         except OSError:
             if has_derived:
                 with contextlib.suppress(OSError):

@@ -29,7 +29,7 @@ from typing import Any
 from attrs import field, frozen
 
 from phi3_core import files, paths
-from phi3_core.disk import check_free
+from phi3_core.disk import LONG_PATHS_HINT, check_free
 from phi3_core.errors import ModelError, StoreError
 from phi3_core.store.locking import store_errors
 from phi3_core.values import Progress
@@ -39,6 +39,10 @@ from . import install, process
 MARKER = "phi3-toolchain.json"
 _LOGS = 12
 _WAIT_S = 5.0
+_LONGEST_FOLDER = 34
+"""Characters of the longest name of a toolchain's folder."""
+_LONGEST_BELOW = 140
+"""Characters of the longest path in a toolchain, as measured: a licence file of PyTorch 2.14 for Windows."""
 # A progress bar's label and percentage.
 _PERCENT = re.compile(r"(?P<what>[A-Z][A-Za-z ]{2,40}?)[^A-Za-z0-9%]+(?P<done>\d{1,3}) ?%")
 
@@ -130,6 +134,23 @@ def prepare_toolchain(toolchain: Toolchain, progress: Progress) -> Tools:
     return tools
 
 
+def path_problem(folder: Path | None = None) -> str:
+    """Return why toolchains cannot be installed in the store, if their paths are too long for Windows; else "".
+
+    Args:
+        folder: the folder of one toolchain; by default the longest that there can be.
+    """
+    from phi3_core import windows  # start-up: ctypes, needed only to install
+
+    folder = folder or _root() / ("x" * _LONGEST_FOLDER)
+    if not windows.is_too_long(folder, _LONGEST_BELOW):
+        return ""
+    return (
+        f"exporters installed in {_root()} have paths of up to {len(str(folder)) + _LONGEST_BELOW} characters, "
+        f"and Windows is set to allow {windows.LONGEST_PATH}"
+    )
+
+
 def installed() -> list[Tools]:
     """Return all complete toolchains."""
     return [tools for folder in sorted(_root().glob("*")) if (tools := _read(folder)) is not None]
@@ -154,6 +175,8 @@ def _install(toolchain: Toolchain, progress: Progress) -> Tools:
     folder = toolchain.folder
     if folder.exists():  # an interrupted installation, or its base Python was removed
         _discard(folder)
+    if problem := path_problem(folder):
+        raise StoreError(problem, hint=LONG_PATHS_HINT)
     check_free(_root(), toolchain.size_bytes, toolchain.name)
     log = _log(toolchain.name, "install")
     try:

@@ -19,6 +19,7 @@ from phi3_core.errors import BackendError, ModelError, UsageError
 from phi3_core.values import Artifact, Device
 
 from . import longrope, weights
+from .derived import publish
 from .opening import Opening
 
 logger = logging.getLogger("phi3_core.openvino")
@@ -126,22 +127,39 @@ def loadable(file: Path, artifact: Artifact) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as staging:
         gguf = _writable(file, Path(staging))
-        if folder is None:
-            yield gguf
-            return
-        try:
-            openvino_genai.LLMPipeline(gguf, "CPU", ATTENTION_BACKEND="SDPA", enable_save_ov_model=True)
-        except RuntimeError as error:
-            raise ModelError(f"OpenVINO GenAI cannot read {file}: {clean(error)}") from error
-        # The .xml last: its presence marks the folder as complete.
-        for name in (Path(weights.IR).with_suffix(".bin").name, weights.IR):
-            gguf.with_name(name).replace(folder / name)
+        with _with_plain_path(gguf) as plain:
+            if folder is None:
+                yield plain
+                return
+            try:
+                openvino_genai.LLMPipeline(plain, "CPU", ATTENTION_BACKEND="SDPA", enable_save_ov_model=True)
+            except RuntimeError as error:
+                raise ModelError(f"OpenVINO GenAI cannot read {file}: {clean(error)}") from error
+        publish(gguf.parent, folder, (Path(weights.IR).with_suffix(".bin").name, weights.IR))
     yield folder
+
+
+@contextlib.contextmanager
+def _with_plain_path(file: Path) -> Iterator[Path]:
+    """Provide a path of ASCII characters for a file with such a name; meanwhile its folder may be the current one.
+
+    On Windows, OpenVINO GenAI opens GGUF files by their path in the system's code page, which lacks most of the world's
+    letters. IRs and caches have no such limit.
+    """
+    if str(file).isascii():
+        yield file
+        return
+    before = Path.cwd()
+    os.chdir(file.parent)
+    try:
+        yield Path(file.name)
+    finally:
+        os.chdir(before)
 
 
 def _writable(file: Path, folder: Path) -> Path:
     """Link or copy a file into ``folder``: OpenVINO GenAI opens a GGUF file for writing and saves the IR beside it."""
-    here = folder / file.name
+    here = folder / "model.gguf"
     try:
         if os.access(file, os.W_OK):
             here.symlink_to(file.resolve())

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from . import weights
+from .derived import publish
 
 CHOICE = "longrope/factors"
 """Name of the node that selects the factors: a Select of condition, long factors and short factors."""
@@ -40,23 +42,19 @@ def make_long(xml: Path, folder: Path) -> None:
     edges = {edge.get("to-port"): edge for edge in graph.iterfind("edges/edge") if edge.get("to-layer") == choice}
     for end in ("from-layer", "from-port"):
         edges["2"].set(end, edges["1"].get(end, ""))
-    _share(xml.with_suffix(".bin"), changed.with_suffix(".bin"))
-    shutil.copyfile(xml.with_name("config.json"), changed.with_name("config.json"))
-    # Last, because its presence marks the folder as complete.
-    partial = changed.with_suffix(".partial")
-    graph.write(partial, encoding="utf-8", xml_declaration=True)
-    partial.replace(changed)
+    binary = xml.with_suffix(".bin")
+    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:
+        staging = Path(scratch)
+        _share(binary, staging / binary.name)
+        shutil.copyfile(xml.with_name("config.json"), staging / "config.json")
+        graph.write(staging / weights.IR, encoding="utf-8", xml_declaration=True)
+        publish(staging, folder, (binary.name, "config.json", weights.IR))
 
 
 def _share(file: Path, other: Path) -> None:
     """Link a file to another name, or copy it where links are not supported or the volumes differ."""
-    if other.exists() and other.samefile(file):
-        return
     for way in (other.hardlink_to, other.symlink_to):
         with contextlib.suppress(OSError, NotImplementedError):
-            other.unlink(missing_ok=True)
             way(file.resolve())
             return
-    partial = other.with_suffix(".copy")
-    shutil.copyfile(file, partial)
-    partial.replace(other)
+    shutil.copyfile(file, other)

@@ -1,0 +1,100 @@
+"""Files derived from an artifact, when several processes make them at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from phi3_core.values import Artifact
+from phi3_openvino import loading
+from phi3_openvino.derived import publish
+
+NAMES = ("model.bin", "model.xml")
+HOLD = "import sys; stream = open(sys.argv[1], 'rb'); print('ready', flush=True); sys.stdin.read()"
+
+
+@pytest.fixture
+def staging(tmp_path):
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    for name in NAMES:
+        (staging / name).write_text("new", encoding="utf-8")
+    return staging
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    return folder
+
+
+def contents(folder):
+    return {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("before", [{}, {"model.bin": "of a killed process"}])
+def test_what_is_not_complete_is_published(staging, folder, before):
+    for name, text in before.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    publish(staging, folder, NAMES)
+    assert contents(folder) == dict.fromkeys(NAMES, "new")
+
+
+def test_what_another_process_published_stays(staging, folder):
+    for name in NAMES:
+        (folder / name).write_text("theirs", encoding="utf-8")
+    publish(staging, folder, NAMES)
+    assert contents(folder) == dict.fromkeys(NAMES, "theirs")
+
+
+def refuse(path, target):
+    raise PermissionError(13, "Access is denied", str(path), 5, str(target))
+
+
+def test_what_another_process_publishes_meanwhile_and_has_loaded_will_do(staging, folder, monkeypatch):
+    def meanwhile(path, target):
+        for name in NAMES:
+            (folder / name).write_text("theirs", encoding="utf-8")
+        refuse(path, target)
+
+    monkeypatch.setattr(Path, "replace", meanwhile)
+    publish(staging, folder, NAMES)
+    assert contents(folder) == dict.fromkeys(NAMES, "theirs")
+
+
+def test_a_folder_that_may_not_be_written_is_an_error(staging, folder, monkeypatch):
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(PermissionError):
+        publish(staging, folder, NAMES)
+
+
+@pytest.mark.skipif(os.name != "nt", reason="other systems replace open files")
+def test_a_process_that_has_loaded_what_it_published_is_no_obstacle_on_windows(staging, folder):
+    held = folder / NAMES[0]
+    held.write_text("theirs", encoding="utf-8")
+    command = [sys.executable, "-c", HOLD, str(held)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        program.stdout.readline()
+        complete = threading.Timer(0.5, (folder / NAMES[1]).write_text, ["theirs", "utf-8"])
+        complete.start()
+        publish(staging, folder, NAMES)
+        complete.join()
+        program.stdin.close()
+    assert contents(folder) == dict.fromkeys(NAMES, "theirs")
+
+
+def test_a_gguf_file_in_a_folder_of_another_script_is_converted(sample_store, model, tmp_path, monkeypatch):
+    """OpenVINO GenAI opens it by a relative path, since Windows' code pages have not all letters."""
+    (file,) = (sample_store / "artifacts" / "sample" / "openvino-int4").glob("*.gguf")
+    monkeypatch.setenv("PHI3_HOME", str(tmp_path / "王小明" / "мой"))
+    before = Path.cwd()
+    artifact = Artifact(path=file, backend="openvino", precision="int4", manifest={"digest": "0123456789abcdef"})
+    with loading.loadable(file, artifact) as source:
+        assert sorted(path.name for path in source.iterdir()) == ["openvino_model.bin", "openvino_model.xml"]
+        assert not str(source).isascii()
+    assert Path.cwd() == before

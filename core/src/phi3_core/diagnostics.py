@@ -19,17 +19,17 @@ from attrs import frozen
 
 from . import api, paths
 from .config import time_limit
+from .disk import LONG_PATHS_HINT
 from .distributions import canonical_name
 from .errors import Phi3Error
 from .machine import system_version
 from .plugin import Broken
 from .surveys import Answer, Survey, survey
+from .toolchains.toolchain import path_problem
 from .values import Finding, Progress, to_plain
 from .worker.pool import WorkerPool
 
 PROMPT = "What is the capital of France?"
-_DEEPEST = 150
-"""About as many characters the longest names in the store have below its folder; those of toolchains may be longer."""
 _SEVEREST_FIRST = ("error", "warning", "info")
 
 
@@ -103,10 +103,8 @@ def _of_this_system() -> Iterator[Diagnosis]:
     if not windows.has_cpp_runtime():
         finding = Finding(severity="error", message=windows.CPP_RUNTIME_MISSING, remedy=windows.CPP_RUNTIME_REMEDY)
         yield Diagnosis(backend="core", finding=finding)
-    if windows.is_too_long(paths.home(), below=_DEEPEST):
-        words = f"paths have at most {windows.LONGEST_PATH} characters here, and the store {paths.home()} may need more"
-        finding = Finding(severity="warning", message=words, remedy=windows.LONG_PATHS_HINT)
-        yield Diagnosis(backend="core", finding=finding)
+    if problem := path_problem():
+        yield Diagnosis(backend="core", finding=Finding(severity="warning", message=problem, remedy=LONG_PATHS_HINT))
 
 
 def _python() -> str:

@@ -86,11 +86,14 @@ def test_one_that_has_to_be_downloaded_is_not_unless_it_is_allowed(providers, re
         ("QNNExecutionProvider", "QNNExecutionProvider is downloaded now: a Windows package, which"),
     ],
 )
-def test_what_is_downloaded_is_said_first(providers, registered, caplog, name, said):
+def test_what_is_downloaded_is_said_first(providers, registered, name, said):
     chosen, before = named(providers, name), []
-    handler = logging.Handler()
-    handler.emit = lambda record: before.append((record.getMessage(), chosen.downloads))
-    logger = logging.getLogger("phi3_core.dml")
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            before.append((record.getMessage(), chosen.downloads))
+
+    handler, logger = Handler(), logging.getLogger("phi3_core.dml")
     logger.addHandler(handler)
     try:
         catalogue.prepare(providers, ProviderRequest(name=name, download=True), registered.__setitem__)

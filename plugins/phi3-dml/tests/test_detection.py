@@ -219,7 +219,7 @@ def test_windows_on_arm_without_it_names_the_way_to_it():
     ],
 )
 def test_what_to_install_is_what_there_are_wheels_of(machine, python, remedy):
-    (refusal,) = detection.judge(machine, NONE, Reading(), "", python=python)
+    _, (refusal,) = split(detection.judge(machine, NONE, Reading(), "", python=python))
     assert refusal.remedy == remedy
 
 
@@ -233,7 +233,8 @@ def test_windows_ml_without_directml_offers_its_cpu_provider_only():
 
 def test_windows_ml_that_cannot_be_imported_offers_nothing():
     failed = Reported(failure="ImportError: DLL load failed")
-    (refusal,) = detection.judge(WINDOWS, WINML, reading("one gpu"), "", reported=failed)
+    offers, (refusal,) = split(detection.judge(WINDOWS, WINML, reading("one gpu"), "", reported=failed))
+    assert offers == {}
     assert refusal.reason == "onnxruntime-genai-winml 0.18.0 cannot be imported: ImportError: DLL load failed"
     assert "vc_redist" in refusal.remedy
 

@@ -147,5 +147,5 @@ def test_every_attribute_of_the_catalogue_is_in_windowsml(download):
     names = used("catalogue.py", PROVIDERS)
     assert {"name", "version", "package_family_name", "library_path", "ready_state", "ensure_ready"} <= names
     assert names <= methods["ExecutionProvider"] | methods["EpCatalog"]
-    members = [node.targets[0].id for node in classes["EpReadyState"].body if isinstance(node, ast.Assign)]
+    members = [ast.unparse(node.targets[0]) for node in classes["EpReadyState"].body if isinstance(node, ast.Assign)]
     assert members == ["Ready", "NotReady", catalogue.NOT_PRESENT]

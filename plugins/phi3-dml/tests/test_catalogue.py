@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from attrs import define
 from phi3_core.errors import BackendError, UsageError
+from phi3_core.values import Device
 from phi3_dml import catalogue, opening
 from phi3_dml.catalogue import Entry, ProviderRequest
+from phi3_dml.opening import Opening, Provider
 
 RECORDED = json.loads(Path(__file__).with_name("recordings").joinpath("catalogue.json").read_text(encoding="utf-8"))
 LIBRARY = "C:\\library.dll"
@@ -160,6 +162,13 @@ def test_without_the_package_the_catalogue_cannot_be_loaded(registered):
 def test_options_that_cannot_be_followed(options, flavour, message):
     with pytest.raises(UsageError, match=message):
         opening.requested_provider(options, flavour)
+
+
+def test_a_registered_provider_takes_the_place_of_the_devices_own():
+    own = opening.provider_of(Device(backend="dml", id="0", kind="gpu", name="A GPU"))
+    opened = opening.with_provider(Opening(provider=own, context=16, original=None, vocabulary=8), "QNN")
+    assert opened.provider == Provider(name="QNN", options={}, rewinds=False, float16=True)
+    assert (opened.context, opened.vocabulary) == (16, 8)
 
 
 def test_options():

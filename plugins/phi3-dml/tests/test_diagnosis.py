@@ -88,9 +88,14 @@ def test_a_remote_session_is_told():
     assert "Windows build 22631, in a remote session" in [one.message for one in found("remote session")["info"]]
 
 
-def test_a_missing_directml_is_an_error():
-    (error,) = found("one gpu", directml=None)["error"]
-    assert "DirectML.dll is missing" in error.message
+@pytest.mark.parametrize(
+    ("installed", "runtime"),
+    [(DIRECTML, "onnxruntime-directml==1.24.4"), (WINML, "onnxruntime-windowsml==1.27.1.202607110137")],
+)
+def test_a_missing_directml_is_an_error(installed, runtime):
+    (error,) = found("one gpu", installed=installed, reported=Reported(), directml=None)["error"]
+    assert error.message == f"DirectML.dll is missing from the installed {runtime.partition('==')[0]}"
+    assert error.remedy == f"pip install --force-reinstall --no-deps {runtime}"
 
 
 def test_flavours_in_conflict_are_an_error():

@@ -98,7 +98,7 @@ def findings(
         return
     yield _windows(reading)
     if found.flavour in detection.DIRECTX:
-        yield _directml(directml)
+        yield _directml(found, directml)
     yield from (Finding(severity="warning", message=f"could not be read: {failure}") for failure in reading.failures)
     yield from _adapters(reading)
 
@@ -150,12 +150,13 @@ def _windows(reading: Reading) -> Finding:
     return Finding(severity="info", message=f"Windows build {reading.build}{session}")
 
 
-def _directml(version: str | None) -> Finding:
+def _directml(found: Flavours, version: str | None) -> Finding:
     if version is None:
+        runtime = found.runtimes[0]
         return Finding(
             severity="error",
-            message="DirectML.dll is missing from the installed onnxruntime-directml",
-            remedy="pip install --force-reinstall --no-deps onnxruntime-directml",
+            message=f"DirectML.dll is missing from the installed {runtime.name}",
+            remedy=f"pip install --force-reinstall --no-deps {runtime.name}=={runtime.version}",
         )
     return Finding(severity="info", message=f"DirectML {version}")
 

@@ -27,7 +27,7 @@ def _runtime() -> dict[str, Any]:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime_genai as og
 
-    return {"package": og.__id__, "version": og.__version__, "directml": bool(og.is_dml_available())}
+    return {"package": getattr(og, "__id__", ""), "version": og.__version__, "directml": bool(og.is_dml_available())}
 
 
 if __name__ == "__main__":

@@ -66,12 +66,18 @@ RUNTIMES: dict[str, dict[str, tuple[str, ...]]] = {
         "0.13.1": ("onnxruntime-genai==0.13.1", "onnxruntime==1.24.4"),
     },
 }
-# What has to resolve for Windows x64, on which CPythons. Resolving downloads metadata only.
+# What has to resolve for Windows x64 and for Windows ARM64, on which CPythons. Resolving downloads metadata only.
 RESOLVED: dict[str, tuple[str, tuple[str, ...]]] = {
     "core": ("3.10 3.11 3.12 3.13 3.14", ("core",)),
     "core and all extras": ("3.10 3.11 3.12 3.13 3.14", (CORE,)),
     "dml": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml")),
-    "dml, which has no runtime for 3.10": ("3.10", ("core", "plugins/phi3-dml[cpu]")),
+    "dml, which has no runtime for 3.10": ("3.10", ("core", "plugins/phi3-dml[cpu,winml]")),
+    "dml, where extras add no other flavour": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml[cpu,winml]")),
+    # What has to be installed by name on x64, beside which pip installs no phi3-dml without DirectML's flavour.
+    "winml": (
+        "3.11 3.12 3.13 3.14",
+        ("core", "onnxruntime-genai-winml==0.18.0", "windowsml[with-ort]==2.4.89"),
+    ),
     "openvino": ("3.10 3.11 3.12 3.13 3.14", ("core", "plugins/phi3-openvino")),
     "npu": ("3.10 3.11 3.12", ("core", "plugins/phi3-npu")),
     "npu, whose library ends at 3.12": ("3.13 3.14", ("core", "plugins/phi3-npu")),
@@ -96,6 +102,15 @@ WINDOWS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ),
     ("all", ("--screen",), ("tests/wine",)),
 )
+# CPython has been published for it since 3.11.
+RESOLVED_ARM64: dict[str, tuple[str, tuple[str, ...]]] = {
+    "core": ("3.11 3.12 3.13 3.14", ("core",)),
+    "dml, without a runtime": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml")),
+    "dml on the CPU": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml[cpu]")),
+    "winml": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml[winml]")),
+}
+# What has no wheel there, and an sdist that needs no compiler.
+SDISTS = {("aarch64", "3.11"): ("pyyaml",)}
 FOLDERS = {name: f"plugins/phi3-{name}" for name in PLUGINS}
 # phi3-npu has sessions of its own: it needs PyTorch, and on Linux a library that is built here.
 NPU = "plugins/phi3-npu"
@@ -190,34 +205,37 @@ def quality(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def resolve(session: nox.Session) -> None:
-    """Resolve what people will install for Windows x64 and each supported CPython, from wheels only."""
+    """Resolve what people will install for Windows and each supported CPython, from wheels only."""
     session.install(UV)
     folder = Path(session.create_tmp())
-    for title, (pythons, targets) in RESOLVED.items():
-        requirements = folder / "requirements.in"
-        places = (f"./{target}" if Path(target.partition("[")[0]).is_dir() else target for target in targets)
-        requirements.write_text("\n".join(places), encoding="utf-8")
-        for python in pythons.split():
-            found = session.run(
-                *("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--only-binary", ":all:"),
-                *(
-                    part
-                    for target in ("core", *FOLDERS.values(), NPU)
-                    for part in ("--no-binary", _distribution(target))
-                ),
-                *("--python-platform", "x86_64-pc-windows-msvc", "--python-version", python, str(requirements)),
-                env={"UV_PYTHON_DOWNLOADS": "never"},  # it would fetch one for each version, and build nothing with it
-                silent=True,
-            )
-            versions = dict(line.split("==") for line in str(found).split() if "==" in line)
-            flavours = sorted(name for name in versions if name.startswith("onnxruntime"))
-            session.log(
-                f"{title}, CPython {python}: {', '.join(f'{name} {versions[name]}' for name in flavours) or 'fine'}"
-            )
-            if ("intel-npu-acceleration-library" in versions) != (title.startswith("npu") and python <= "3.12"):
-                session.error(f"{title}, CPython {python}: the NPU library is missing, or where it cannot work")
-            if len([name for name in flavours if "genai" not in name]) > 1:
-                session.error(f"{title}, CPython {python}: two flavours of ONNX Runtime would meet")
+    for platform_name, resolved in (("x86_64", RESOLVED), ("aarch64", RESOLVED_ARM64)):
+        for title, (pythons, targets) in resolved.items():
+            requirements = folder / "requirements.in"
+            places = (f"./{target}" if Path(target.partition("[")[0]).is_dir() else target for target in targets)
+            requirements.write_text("\n".join(places), encoding="utf-8")
+            for python in pythons.split():
+                _resolve(session, f"{title} on {platform_name}, CPython {python}", platform_name, python, requirements)
+
+
+def _resolve(session: nox.Session, title: str, platform_name: str, python: str, requirements: Path) -> None:
+    built = (*map(_distribution, ("core", *FOLDERS.values(), NPU)), *SDISTS.get((platform_name, python), ()))
+    found = session.run(
+        *("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--only-binary", ":all:"),
+        *(part for name in built for part in ("--no-binary", name)),
+        *("--python-platform", f"{platform_name}-pc-windows-msvc", "--python-version", python, str(requirements)),
+        env={"UV_PYTHON_DOWNLOADS": "never"},  # it would fetch one for each version, and build nothing with it
+        silent=True,
+    )
+    versions = dict(line.split("==") for line in str(found).split() if "==" in line)
+    flavours = sorted(name for name in versions if name.startswith("onnxruntime"))
+    session.log(f"{title}: {', '.join(f'{name} {versions[name]}' for name in flavours) or 'fine'}")
+    if ("intel-npu-acceleration-library" in versions) != (title.startswith("npu") and python <= "3.12"):
+        session.error(f"{title}: the NPU library is missing, or where it cannot work")
+    if ("onnxruntime-genai-winml" in versions) != title.startswith("winml"):
+        session.error(f"{title}: Windows ML's flavour is missing, or where it was not asked for")
+    for genai in (True, False):
+        if len([name for name in flavours if ("genai" in name) is genai]) > 1:
+            session.error(f"{title}: two flavours of ONNX Runtime would meet")
 
 
 @nox.session
@@ -354,7 +372,7 @@ def references_dml(session: nox.Session) -> None:
     runtime = (*RUNTIMES["dml"]["0.13.1"], "onnx_ir", TORCH, "transformers>=4.51,<5")
     session.install(*TESTING, *PLUGINS["dml"], *runtime, *_editable(CORE, FOLDERS["dml"]))
     folder = Path(FOLDERS["dml"], "tests")
-    tests = ("test_graph_builder.py", "test_directml_wheel.py")
+    tests = ("test_graph_builder.py", "test_directml_wheel.py", "test_winml_wheel.py")
     _test(session, *(str(folder / test) for test in tests), "--run-slow")
 
 

@@ -10,19 +10,27 @@ import os
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from phi3_core.machine import this_machine
 from phi3_core.values import Device, Machine, Offer, Refusal
 from phi3_dml import detection
 from phi3_dml.adapters.records import Reading
 from phi3_dml.flavours import Flavours, Installed
+from phi3_dml.runtime import Reported
 
 RECORDED = json.loads(Path(__file__).with_name("recordings").joinpath("windows.json").read_text(encoding="utf-8"))
 WINDOWS = Machine(os="windows", architecture="x86_64", memory_bytes=32 * 2**30)
+ARM = Machine(os="windows", architecture="arm64", memory_bytes=2**34)
 LINUX = Machine(os="linux", architecture="x86_64", memory_bytes=16 * 2**30)
 DIRECTML = Flavours(
     genai=(Installed(name="onnxruntime-genai-directml", version="0.13.1"),),
     runtimes=(Installed(name="onnxruntime-directml", version="1.24.4"),),
 )
+WINML = Flavours(
+    genai=(Installed(name="onnxruntime-genai-winml", version="0.18.0"),),
+    runtimes=(Installed(name="onnxruntime-windowsml", version="1.27.1.202607110137"),),
+)
+WITH_DIRECTML = Reported(package="onnxruntime-genai-winml", version="0.18.0", directml=True)
 CPU = Flavours(
     genai=(Installed(name="onnxruntime-genai", version="0.13.1"),),
     runtimes=(Installed(name="onnxruntime", version="1.24.4"),),
@@ -184,12 +192,56 @@ def test_the_cpu_flavour_on_windows_names_the_way_to_the_gpu():
     )
 
 
-def test_windows_on_arm_needs_an_emulated_python():
-    machine = Machine(os="windows", architecture="arm64", memory_bytes=2**34)
-    offers, (refusal,) = split(detection.judge(machine, CPU, Reading(), ""))
+def test_windows_on_arm_has_windows_ml():
+    """The DirectML flavour has no wheels for it; whether its GPU computes right is unknown."""
+    offers, refusals = split(detection.judge(ARM, WINML, reading("snapdragon"), "", reported=WITH_DIRECTML))
+    assert facts(offers["dml:0"])[:2] == ("Qualcomm(R) Adreno(TM) X1-85 GPU", "gpu")
+    assert offers["dml:CPU"].automatic is False
+    assert ["Hexagon" in refusal.reason for refusal in refusals] == [True]
+
+
+def test_windows_on_arm_without_it_names_the_way_to_it():
+    offers, (refusal,) = split(detection.judge(ARM, CPU, Reading(), ""))
+    assert offers["dml:CPU"].notes == "ONNX Runtime on the CPU; for DirectX GPUs, install Windows ML's flavour"
+    assert refusal.remedy == ('pip uninstall -y onnxruntime-genai onnxruntime, then pip install "phi3-dml[winml]"')
+
+
+@pytest.mark.parametrize(
+    ("machine", "python", "remedy"),
+    [
+        (WINDOWS, (3, 11), "pip install onnxruntime-genai-directml==0.13.1"),
+        (WINDOWS, (3, 14), "pip install onnxruntime-genai-directml==0.13.1"),
+        (WINDOWS, (3, 15), 'pip install "phi3-dml[winml]"'),
+        (ARM, (3, 11), 'pip install "phi3-dml[winml]"'),
+        (ARM, (3, 10), "install Python 3.11 to 3.14 (64-bit)"),
+        (WINDOWS, (3, 10), "install Python 3.11 to 3.14 (64-bit)"),
+        (evolve(WINDOWS, architecture="x86"), (3, 12), "install Python 3.11 to 3.14 (64-bit)"),
+    ],
+)
+def test_what_to_install_is_what_there_are_wheels_of(machine, python, remedy):
+    _, (refusal,) = split(detection.judge(machine, NONE, Reading(), "", python=python))
+    assert refusal.remedy == remedy
+
+
+def test_windows_ml_without_directml_offers_its_cpu_provider_only():
+    offers, (refusal,) = split(
+        detection.judge(WINDOWS, WINML, reading("one gpu"), "", reported=evolve(WITH_DIRECTML, directml=False))
+    )
     assert list(offers) == ["dml:CPU"]
-    assert "not published for Python on arm64" in refusal.reason
-    assert "x86-64" in refusal.remedy
+    assert refusal.reason == "onnxruntime-genai-winml 0.18.0 reports that it has no DirectML"
+
+
+def test_windows_ml_that_cannot_be_imported_offers_nothing():
+    failed = Reported(failure="ImportError: DLL load failed")
+    offers, (refusal,) = split(detection.judge(WINDOWS, WINML, reading("one gpu"), "", reported=failed))
+    assert offers == {}
+    assert refusal.reason == "onnxruntime-genai-winml 0.18.0 cannot be imported: ImportError: DLL load failed"
+    assert "vc_redist" in refusal.remedy
+
+
+def test_windows_ml_that_did_not_answer_in_time_is_believed():
+    offers, _ = split(detection.judge(WINDOWS, WINML, reading("one gpu"), "", reported=Reported()))
+    assert list(offers) == ["dml:0", "dml:CPU"]
 
 
 @pytest.mark.parametrize("machine", [WINDOWS, LINUX])

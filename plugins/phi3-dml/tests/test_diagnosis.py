@@ -12,6 +12,7 @@ from phi3_core.values import Machine
 from phi3_dml import diagnosis
 from phi3_dml.adapters.records import Reading
 from phi3_dml.flavours import Flavours, Installed
+from phi3_dml.runtime import Reported
 
 RECORDED = json.loads(Path(__file__).with_name("recordings").joinpath("windows.json").read_text(encoding="utf-8"))
 WINDOWS = Machine(os="windows", architecture="x86_64", memory_bytes=2**35)
@@ -19,14 +20,19 @@ LINUX = Machine(os="linux", architecture="x86_64", memory_bytes=2**35)
 GENAI = Installed(name="onnxruntime-genai-directml", version="0.13.1")
 RUNTIME = Installed(name="onnxruntime-directml", version="1.24.4")
 DIRECTML = Flavours(genai=(GENAI,), runtimes=(RUNTIME,))
+REPORTED = Reported(package=GENAI.name, version=GENAI.version, directml=True)
+WINML = Flavours(
+    genai=(Installed(name="onnxruntime-genai-winml", version="0.18.0"),),
+    runtimes=(Installed(name="onnxruntime-windowsml", version="1.27.1.202607110137"),),
+)
 
 
 def reading(name, **changes):
     return Reading(**{**{key: value for key, value in RECORDED[name].items() if key != "about"}, **changes})
 
 
-def found(name, machine=WINDOWS, installed=DIRECTML, directml="1.15.4.0", **changes):
-    findings = list(diagnosis.findings(machine, installed, reading(name, **changes), directml))
+def found(name, machine=WINDOWS, installed=DIRECTML, directml="1.15.4.0", reported=REPORTED, **changes):
+    findings = list(diagnosis.findings(machine, installed, reading(name, **changes), directml, reported))
     return {
         severity: [one for one in findings if one.severity == severity] for severity in ("info", "warning", "error")
     }
@@ -36,6 +42,7 @@ def test_versions_and_drivers():
     told = found("one gpu")
     assert [one.message for one in told["info"]] == [
         "installed: onnxruntime-genai-directml 0.13.1, onnxruntime-directml 1.24.4",
+        "the module reports onnxruntime-genai-directml 0.13.1, built with DirectML",
         "Windows build 22631",
         "DirectML 1.15.4.0",
         "dml:0: NVIDIA GeForce RTX 4070, driver 32.0.15.6094 (NVIDIA's 560.94)",
@@ -81,9 +88,14 @@ def test_a_remote_session_is_told():
     assert "Windows build 22631, in a remote session" in [one.message for one in found("remote session")["info"]]
 
 
-def test_a_missing_directml_is_an_error():
-    (error,) = found("one gpu", directml=None)["error"]
-    assert "DirectML.dll is missing" in error.message
+@pytest.mark.parametrize(
+    ("installed", "runtime"),
+    [(DIRECTML, "onnxruntime-directml==1.24.4"), (WINML, "onnxruntime-windowsml==1.27.1.202607110137")],
+)
+def test_a_missing_directml_is_an_error(installed, runtime):
+    (error,) = found("one gpu", installed=installed, reported=Reported(), directml=None)["error"]
+    assert error.message == f"DirectML.dll is missing from the installed {runtime.partition('==')[0]}"
+    assert error.remedy == f"pip install --force-reinstall --no-deps {runtime}"
 
 
 def test_flavours_in_conflict_are_an_error():
@@ -92,19 +104,55 @@ def test_flavours_in_conflict_are_an_error():
     assert "pip uninstall" in error.remedy
 
 
+def test_a_module_of_another_flavour_than_the_installed_one_is_an_error():
+    """What is left after one of two flavours was removed, or after a copy by hand."""
+    (error,) = found("one gpu", reported=Reported(package="onnxruntime-genai", version="0.18.0", directml=False))[
+        "error"
+    ]
+    assert error.message == "the files of onnxruntime-genai-directml are those of onnxruntime-genai"
+    assert error.remedy == "pip install --force-reinstall --no-deps onnxruntime-genai-directml==0.13.1"
+
+
+def test_a_module_that_cannot_be_imported_is_an_error():
+    (error,) = found("one gpu", reported=Reported(failure="ImportError: DLL load failed"))["error"]
+    assert error.message == "ONNX Runtime GenAI cannot be imported: ImportError: DLL load failed"
+
+
+def test_windows_mls_catalogue_is_told():
+    reported = Reported(
+        package="onnxruntime-genai-winml",
+        version="0.18.0",
+        directml=True,
+        catalogue=[{"name": "QNNExecutionProvider", "version": "2.2451.48.0"}],
+    )
+    told = [one.message for one in found("snapdragon", installed=WINML, reported=reported)["info"]]
+    assert "installed: onnxruntime-genai-winml 0.18.0, onnxruntime-windowsml 1.27.1.202607110137" in told
+    assert (
+        "execution providers of Windows ML: QNNExecutionProvider 2.2451.48.0 (not downloaded); none is used unless "
+        "--option execution_provider=NAME asks for it"
+    ) in told
+    failed = Reported(
+        package="onnxruntime-genai-winml", version="0.18.0", directml=True, catalogue_failure="OSError: no"
+    )
+    told = [one.message for one in found("snapdragon", installed=WINML, reported=failed)["info"]]
+    assert "Windows ML's catalogue of execution providers cannot be read: OSError: no" in told
+
+
 def test_elsewhere_there_is_no_directx():
     cpu = Flavours(
         genai=(Installed(name="onnxruntime-genai", version="0.18.0"),),
         runtimes=(Installed(name="onnxruntime", version="1.24.4"),),
     )
-    told = list(diagnosis.findings(LINUX, cpu, Reading(), None))
+    told = list(diagnosis.findings(LINUX, cpu, Reading(), None, Reported()))
     assert [one.severity for one in told] == ["info", "info"]
     assert "Windows API" in told[-1].message
 
 
 def test_nothing_installed_is_an_error():
     (error,) = [
-        one for one in diagnosis.findings(LINUX, Flavours(genai=(), runtimes=()), Reading(), None) if one.remedy
+        one
+        for one in diagnosis.findings(LINUX, Flavours(genai=(), runtimes=()), Reading(), None, Reported())
+        if one.remedy
     ]
     assert (error.severity, error.message) == ("error", "ONNX Runtime GenAI is not installed")
 

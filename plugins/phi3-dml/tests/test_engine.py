@@ -7,6 +7,7 @@ import json
 import phi3_core as phi3
 import pytest
 from phi3_core.errors import PromptTooLongError, UsageError
+from phi3_dml import flavours
 
 pytestmark = pytest.mark.runs
 FRANCE = "What is the capital of France?"
@@ -73,6 +74,13 @@ def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(model):
 def test_an_option_that_is_not_known_is_a_usage_error(sample_store, model):
     with pytest.raises(UsageError, match="dml has no option FOO"):
         phi3.load("sample", device="dml:CPU", precision="fp16", options={"FOO": "1"})
+
+
+def test_an_execution_provider_of_windows_ml_needs_its_flavour(sample_store, model):
+    if flavours.installed().flavour == "winml":
+        pytest.skip("it is installed")
+    with pytest.raises(UsageError, match="needs Windows ML's flavour"):
+        phi3.load("sample", device="dml:CPU", precision="fp16", options={"execution_provider": "QNN"})
 
 
 SCHEMA = {

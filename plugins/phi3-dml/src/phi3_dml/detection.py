@@ -14,10 +14,14 @@ from pathlib import Path
 from phi3_core.errors import BackendError
 from phi3_core.values import Device, Machine, Offer, Refusal
 
-from . import flavours
+from . import flavours, runtime
 from .adapters.records import INTEL, NVIDIA, QUALCOMM, VENDORS, Adapter, Core, Reading, Trial
 from .flavours import Flavours
+from .runtime import Reported
 
+PYTHON = sys.version_info[:2]
+FIRST_PYTHON, LAST_PYTHON = (3, 11), (3, 14)
+"""The first version of CPython with wheels of ONNX Runtime GenAI, and the last with one of the DirectML flavour."""
 DIRECTX = ("directml", "winml")
 """The flavours of ONNX Runtime GenAI that support DirectX 12 devices."""
 DML_PRECISIONS = ("int4", "fp16")
@@ -36,13 +40,16 @@ _ANY_DRIVER = "install the newest driver of its maker"
 
 
 def detect(machine: Machine) -> list[Offer | Refusal]:
-    """Return offers and refusals for this machine, without importing ONNX Runtime.
+    """Return offers and refusals for this machine, without importing ONNX Runtime into this process.
 
-    Takes some tenths of a second on Windows, mostly for a child process.
+    Takes some tenths of a second on Windows, mostly for child processes.
     """
     found = flavours.installed()
-    wanted = machine.os == "windows" and found.flavour in DIRECTX
-    return judge(machine, found, read() if wanted else Reading(), cpu_name())
+    if machine.os != "windows" or found.flavour not in DIRECTX:
+        return judge(machine, found, Reading(), cpu_name())
+    # The DirectML flavour says by its name what it was built with; Windows ML's has to be asked.
+    reported = runtime.read() if found.flavour == "winml" else Reported()
+    return judge(machine, found, read(), cpu_name(), reported=reported)
 
 
 def read() -> Reading:
@@ -73,7 +80,15 @@ def confirm(device: Device) -> None:
         raise BackendError(f"{device} was {device.name} and is {now} now", hint="phi3 devices --refresh")
 
 
-def judge(machine: Machine, found: Flavours, reading: Reading, cpu: str) -> list[Offer | Refusal]:
+def judge(
+    machine: Machine,
+    found: Flavours,
+    reading: Reading,
+    cpu: str,
+    *,
+    reported: Reported | None = None,
+    python: tuple[int, int] = PYTHON,
+) -> list[Offer | Refusal]:
     """Return offers for usable devices and refusals for the others.
 
     Args:
@@ -81,6 +96,8 @@ def judge(machine: Machine, found: Flavours, reading: Reading, cpu: str) -> list
         found: the installed flavours of ONNX Runtime.
         reading: all adapters, as reported by Windows.
         cpu: the name of the processor.
+        reported: what the installed ONNX Runtime GenAI reports, if it was asked.
+        python: major and minor version of Python.
     """
     conflicts = [Refusal(reason=conflict.message, remedy=conflict.remedy) for conflict in found.conflicts()]
     if conflicts:
@@ -88,10 +105,15 @@ def judge(machine: Machine, found: Flavours, reading: Reading, cpu: str) -> list
     answers: list[Offer | Refusal] = []
     if machine.os != "windows":
         answers.append(Refusal(reason="DirectX 12 is a Windows API, and this is not Windows"))
-    elif found.flavour in DIRECTX:
-        answers += directx(reading)
+    elif found.flavour not in DIRECTX:
+        answers.append(_without_directml(machine, found, python))
+    elif reported is not None and reported.failure:
+        # Without the module there is no CPU provider either.
+        return [_not_importable(found, reported)]
+    elif reported is not None and reported.directml is False:
+        answers.append(Refusal(reason=f"{found.genai[0].name} {found.version} reports that it has no DirectML"))
     else:
-        answers.append(_without_directml(machine, found))
+        answers += directx(reading)
     if found.flavour is not None:
         answers.append(_cpu(machine, found, cpu))
     elif machine.os != "windows":
@@ -218,28 +240,41 @@ def _nothing(reading: Reading) -> Refusal:
     )
 
 
-def _without_directml(machine: Machine, found: Flavours) -> Refusal:
-    if machine.architecture != "x86_64":
+def _not_importable(found: Flavours, reported: Reported) -> Refusal:
+    return Refusal(
+        reason=f"{found.genai[0].name} {found.version} cannot be imported: {reported.failure}",
+        remedy="install the newest Visual C++ Redistributable (https://aka.ms/vc14/vc_redist.x64.exe, or .arm64.exe)",
+    )
+
+
+def _without_directml(machine: Machine, found: Flavours, python: tuple[int, int]) -> Refusal:
+    version = ".".join(map(str, python))
+    install = ""
+    if python >= FIRST_PYTHON and machine.architecture == "x86_64" and python <= LAST_PYTHON:
+        install = f"pip install {flavours.DIRECTML}"
+    elif python >= FIRST_PYTHON and machine.architecture in {"x86_64", "arm64"}:
+        install = flavours.INSTALL_WINML
+    if not install:
         return Refusal(
-            reason=f"ONNX Runtime GenAI with DirectML is not published for Python on {machine.architecture}",
-            remedy="install Python for x86-64 (64-bit), which Windows runs emulated",
+            reason=f"ONNX Runtime GenAI with DirectML is not published for Python {version} on {machine.architecture}",
+            remedy="install Python 3.11 to 3.14 (64-bit)",
         )
     present = " ".join(one.name for one in (*found.genai, *found.runtimes))
     if not present:
-        return Refusal(
-            reason="ONNX Runtime GenAI is not installed", remedy="pip install onnxruntime-genai-directml==0.13.1"
-        )
-    return Refusal(
-        reason=f"the installed ONNX Runtime GenAI ({found.flavour}) cannot use DirectX GPUs",
-        remedy=f"pip uninstall -y {present}, then pip install onnxruntime-genai-directml==0.13.1",
-    )
+        return Refusal(reason="ONNX Runtime GenAI is not installed", remedy=install)
+    if found.flavour is None:
+        reason = "ONNX Runtime GenAI is not installed"
+    else:
+        reason = f"the installed ONNX Runtime GenAI ({found.flavour}) cannot use DirectX GPUs"
+    return Refusal(reason=reason, remedy=f"pip uninstall -y {present}, then {install}")
 
 
 def _cpu(machine: Machine, found: Flavours, name: str) -> Offer:
     chosen = found.flavour == "cpu"
     notes = "ONNX Runtime on the CPU"
     if machine.os == "windows" and chosen:
-        notes += "; for DirectX GPUs, install the DirectML flavour"
+        flavour = "Windows ML's" if machine.architecture == "arm64" else "the DirectML"
+        notes += f"; for DirectX GPUs, install {flavour} flavour"
     elif machine.os != "windows":
         notes += "; for DirectX GPUs, install phi3-dml on Windows"
     return Offer(

@@ -12,9 +12,10 @@ from pathlib import Path
 from attrs import frozen
 from phi3_core.values import Finding, Machine, Offer
 
-from . import detection, flavours
+from . import catalogue, detection, flavours, runtime
 from .adapters.records import NVIDIA, VENDORS, Adapter, Reading
 from .flavours import Flavours
+from .runtime import Reported
 
 LEAST_BUILD = 18362
 """Build of Windows 10 version 1903, the first with DirectML."""
@@ -71,12 +72,16 @@ REPORTS = (
 
 
 def diagnose(machine: Machine) -> list[Finding]:
-    """Return findings about this machine, without importing ONNX Runtime."""
+    """Return findings about this machine, without importing ONNX Runtime into this process."""
+    found = flavours.installed()
     reading = detection.read() if machine.os == "windows" else Reading()
-    return list(findings(machine, flavours.installed(), reading, directml_version()))
+    reported = runtime.read(catalogue=found.flavour == "winml") if found.flavour is not None else Reported()
+    return list(findings(machine, found, reading, directml_version(), reported))
 
 
-def findings(machine: Machine, found: Flavours, reading: Reading, directml: str | None) -> Iterator[Finding]:
+def findings(
+    machine: Machine, found: Flavours, reading: Reading, directml: str | None, reported: Reported
+) -> Iterator[Finding]:
     """Yield findings about the given state.
 
     Args:
@@ -84,14 +89,16 @@ def findings(machine: Machine, found: Flavours, reading: Reading, directml: str 
         found: the installed flavours of ONNX Runtime.
         reading: all adapters, as reported by Windows.
         directml: the version of the installed DirectML, or None.
+        reported: what the installed ONNX Runtime GenAI reports.
     """
     yield from _flavours(found)
+    yield from _reported(found, reported)
     if machine.os != "windows":
         yield Finding(severity="info", message="DirectX 12 is a Windows API: here ONNX Runtime runs on the CPU only")
         return
     yield _windows(reading)
     if found.flavour in detection.DIRECTX:
-        yield _directml(directml)
+        yield _directml(found, directml)
     yield from (Finding(severity="warning", message=f"could not be read: {failure}") for failure in reading.failures)
     yield from _adapters(reading)
 
@@ -106,6 +113,32 @@ def _flavours(found: Flavours) -> Iterator[Finding]:
         yield Finding(severity="error", message="ONNX Runtime GenAI is not installed", remedy="phi3 devices says how")
 
 
+def _reported(found: Flavours, reported: Reported) -> Iterator[Finding]:
+    if reported.failure:
+        yield Finding(severity="error", message=f"ONNX Runtime GenAI cannot be imported: {reported.failure}")
+    elif reported.package:
+        built = "with" if reported.directml else "without"
+        message = f"the module reports {reported.package} {reported.version}, built {built} DirectML"
+        yield Finding(severity="info", message=message)
+    if found.flavour is not None and reported.package not in {"", found.genai[0].name}:
+        yield Finding(
+            severity="error",
+            message=f"the files of {found.genai[0].name} are those of {reported.package}",
+            remedy=f"pip install --force-reinstall --no-deps {found.genai[0].name}=={found.genai[0].version}",
+        )
+    if reported.catalogue:
+        yield Finding(
+            severity="info",
+            message=f"execution providers of Windows ML: {catalogue.listed(reported.catalogue)}; none is used unless "
+            f"--option {catalogue.PROVIDER_OPTION}=NAME asks for it",
+        )
+    if reported.catalogue_failure:
+        yield Finding(
+            severity="info",
+            message=f"Windows ML's catalogue of execution providers cannot be read: {reported.catalogue_failure}",
+        )
+
+
 def _windows(reading: Reading) -> Finding:
     if 0 < reading.build < LEAST_BUILD:
         return Finding(
@@ -117,12 +150,13 @@ def _windows(reading: Reading) -> Finding:
     return Finding(severity="info", message=f"Windows build {reading.build}{session}")
 
 
-def _directml(version: str | None) -> Finding:
+def _directml(found: Flavours, version: str | None) -> Finding:
     if version is None:
+        runtime = found.runtimes[0]
         return Finding(
             severity="error",
-            message="DirectML.dll is missing from the installed onnxruntime-directml",
-            remedy="pip install --force-reinstall --no-deps onnxruntime-directml",
+            message=f"DirectML.dll is missing from the installed {runtime.name}",
+            remedy=f"pip install --force-reinstall --no-deps {runtime.name}=={runtime.version}",
         )
     return Finding(severity="info", message=f"DirectML {version}")
 

@@ -17,7 +17,7 @@ from phi3_core.backend import Sampler
 from phi3_core.errors import BackendError, PromptTooLongError, UsageError
 from phi3_core.values import Artifact, Device, GenerationRequest
 
-from . import opening
+from . import catalogue, opening
 from .opening import Opening
 
 # Disables telemetry; read when the library is loaded.
@@ -34,7 +34,7 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
     Args:
         artifact: a folder with ``genai_config.json``.
         device: the device to load it on.
-        options: ONNX Runtime session options.
+        options: ONNX Runtime session options, and an execution provider of Windows ML's catalogue.
         purpose: ``answer``, ``conversation`` or ``evaluation``.
 
     Raises:
@@ -43,6 +43,9 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
         UsageError: an option is unknown or invalid.
     """
     opened = opening.check(artifact, device, options)
+    if opened.requested is not None:
+        name = catalogue.register(opened.requested, og.register_execution_provider_library)
+        opened = opening.with_provider(opened, name)
     return OnnxEngine(_open(artifact, opened), opened, roomy=purpose == "conversation")
 
 

@@ -19,17 +19,23 @@ _GENAI = {
     "onnxruntime-genai-cuda": "cuda",
 }
 _RUNTIMES = {
-    "cpu": ("onnxruntime",),
-    "directml": ("onnxruntime-directml",),
-    "winml": ("onnxruntime-winml", "onnxruntime-windowsml", "windowsml"),
-    "cuda": ("onnxruntime-gpu",),
+    "cpu": "onnxruntime",
+    "directml": "onnxruntime-directml",
+    "winml": "onnxruntime-windowsml",
+    "cuda": "onnxruntime-gpu",
 }
-"""The distributions of onnxruntime that each flavour of onnxruntime-genai requires, any one of them."""
+"""The distribution of onnxruntime that each flavour of onnxruntime-genai requires."""
 _PREFERRED = ("directml", "winml", "cuda", "cpu")
 _ALL_RUNTIMES = frozenset(
-    {name for names in _RUNTIMES.values() for name in names}
-    | {"onnxruntime-openvino", "onnxruntime-qnn", "onnxruntime-training", "onnxruntime-rocm", "onnxruntime-migraphx"}
+    {*_RUNTIMES.values(), "onnxruntime-openvino", "onnxruntime-qnn", "onnxruntime-training"}
+    | {"onnxruntime-rocm", "onnxruntime-migraphx"}
 )
+DIRECTML = "onnxruntime-genai-directml==0.13.1"
+WINML = "onnxruntime-genai-winml==0.18.0"
+WINDOWSML = '"windowsml[with-ort]==2.4.89"'
+"""What Windows ML's flavour needs besides, although its metadata does not say so: it brings onnxruntime-windowsml."""
+INSTALL_WINML = 'pip install "phi3-dml[winml]"'
+"""Installs Windows ML's flavour where phi3-dml does not require DirectML's."""
 
 
 @frozen(kw_only=True)
@@ -80,20 +86,21 @@ class Flavours:
         if not present:
             return
         wanted = next(flavour for flavour in _PREFERRED if flavour in present)
-        kept, fitting = present[wanted], _RUNTIMES[wanted]
+        kept, needed = present[wanted], _RUNTIMES[wanted]
         if len(self.genai) > 1:
             yield _overwritten("onnxruntime_genai", self.genai, kept, self.runtimes)
         elif len(self.runtimes) > 1:
             yield _overwritten("onnxruntime", self.runtimes, kept, self.runtimes)
-        elif self.runtimes and self.runtimes[0].name not in fitting:
+        elif self.runtimes and self.runtimes[0].name != needed:
             yield Conflict(
-                message=f"{kept.name} {kept.version} needs {fitting[0]}, but {self.runtimes[0].name} is installed",
+                message=f"{kept.name} {kept.version} needs {needed}, but {self.runtimes[0].name} is installed",
                 commands=_reinstall(kept, self.runtimes),
             )
-        elif not self.runtimes and wanted != "winml":
+        elif not self.runtimes:
+            again = WINDOWSML if wanted == "winml" else f"--force-reinstall {kept.name}=={kept.version}"
             yield Conflict(
-                message=f"{kept.name} {kept.version} is installed without {fitting[0]}",
-                commands=(f"pip install --force-reinstall {kept.name}=={kept.version}",),
+                message=f"{kept.name} {kept.version} is installed without {needed}",
+                commands=(f"pip install {again}",),
             )
 
 
@@ -124,4 +131,5 @@ def _overwritten(module: str, twice: Sequence[Installed], kept: Installed, runti
 def _reinstall(kept: Installed, others: Sequence[Installed]) -> tuple[str, ...]:
     """Return commands that uninstall all distributions that share files, and reinstall the one to keep."""
     names = " ".join(dict.fromkeys([kept.name, *(one.name for one in others)]))
-    return f"pip uninstall -y {names}", f"pip install {kept.name}=={kept.version}"
+    also = f" {WINDOWSML}" if _GENAI[kept.name] == "winml" else ""
+    return f"pip uninstall -y {names}", f"pip install {kept.name}=={kept.version}{also}"

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from phi3_core.backend import read_limits
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.values import Artifact, Device
 
-from . import configuration, detection
+from . import configuration, detection, flavours
+from .catalogue import DOWNLOAD_OPTION, PROVIDER_OPTION, ProviderRequest
 from .onnx import writer
 
 logger = logging.getLogger("phi3_core.dml")
 
-_OPTIONS = ("intra_op_num_threads", "inter_op_num_threads")
+_THREADS = ("intra_op_num_threads", "inter_op_num_threads")
+_OPTIONS = (*_THREADS, PROVIDER_OPTION, DOWNLOAD_OPTION)
 
 
 @frozen(kw_only=True)
@@ -44,6 +46,8 @@ class Opening:
     vocabulary: int
     session: Mapping[str, int] = field(factory=dict)
     """ONNX Runtime session options."""
+    requested: ProviderRequest | None = None
+    """The execution provider of Windows ML's catalogue to use instead of :attr:`provider`."""
 
 
 def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Opening:
@@ -52,12 +56,12 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
     Args:
         artifact: a folder with ``genai_config.json``.
         device: the device to load it on.
-        options: ONNX Runtime session options.
+        options: options of the engine.
 
     Raises:
         BackendError: the device's index belongs to another adapter.
         ModelError: the folder is damaged, is not for this device, or contains settings that are not allowed.
-        UsageError: the device does not exist, or an option is unknown or invalid.
+        UsageError: the device does not exist, or an option is unknown, invalid, or not for the installed flavour.
     """
     content = configuration.read(artifact.path)
     graph, found = configuration.check_files(artifact.path, content)
@@ -79,6 +83,7 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
         original=limits.longrope_limit,
         vocabulary=content["model"]["vocab_size"],
         session=_session(options),
+        requested=requested_provider(options, flavours.installed().flavour),
     )
 
 
@@ -97,10 +102,43 @@ def provider_of(device: Device) -> Provider:
     raise UsageError(f"there is no device {device}", hint="phi3 devices")
 
 
+def with_provider(opened: Opening, name: str) -> Opening:
+    """Return ``opened`` with a registered execution provider of Windows ML's catalogue in place of the device's own."""
+    # Whether such a provider can truncate a filled KV cache is unknown.
+    return evolve(opened, provider=evolve(opened.provider, name=name, options={}, rewinds=False))
+
+
 def _session(options: Mapping[str, str]) -> dict[str, int]:
     for key, value in options.items():
         if key not in _OPTIONS:
-            raise UsageError(f"dml has no option {key}", hint=f"there is {' and '.join(_OPTIONS)}")
-        if not (value.isascii() and value.isdigit() and int(value) < 1024):
+            raise UsageError(f"dml has no option {key}", hint=f"there are {', '.join(_OPTIONS)}")
+        if key in _THREADS and not (value.isascii() and value.isdigit() and int(value) < 1024):
             raise UsageError(f"the option {key} is a number of threads, not {value!r}")
-    return {key: int(value) for key, value in options.items()}
+    return {key: int(value) for key, value in options.items() if key in _THREADS}
+
+
+def requested_provider(options: Mapping[str, str], flavour: str | None) -> ProviderRequest | None:
+    """Return the execution provider of Windows ML's catalogue that the options ask for, if they do.
+
+    Args:
+        options: options of the engine.
+        flavour: the installed flavour of ONNX Runtime GenAI.
+
+    Raises:
+        UsageError: an option is invalid, or the flavour is not Windows ML's.
+    """
+    name, download = options.get(PROVIDER_OPTION), options.get(DOWNLOAD_OPTION, "no")
+    if download not in {"yes", "no"}:
+        raise UsageError(f"the option {DOWNLOAD_OPTION} is yes or no, not {download!r}")
+    if name is None:
+        if DOWNLOAD_OPTION in options:
+            raise UsageError(f"the option {DOWNLOAD_OPTION} needs the option {PROVIDER_OPTION}")
+        return None
+    if not name:
+        raise UsageError(f"the option {PROVIDER_OPTION} is the name of an execution provider")
+    if flavour != "winml":
+        raise UsageError(
+            f"the option {PROVIDER_OPTION} needs Windows ML's flavour of ONNX Runtime GenAI",
+            hint="the README of phi3-dml says how to install it",
+        )
+    return ProviderRequest(name=name, download=download == "yes")

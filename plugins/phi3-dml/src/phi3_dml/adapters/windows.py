@@ -21,8 +21,11 @@ STEP_LIMIT_S = 6.0
 """Time limit of one child in seconds; usually it takes some tenths of a second."""
 LIMIT_S = 14.0
 """Time limit of all children in seconds; the survey's limit is 20 s."""
+TIMED_OUT = "did not answer within"
+"""How the failure of a step that hangs begins."""
 # -P excludes the current folder from sys.path; Python 3.10 does not have it.
-COMMAND = (sys.executable, *(("-P",) if sys.version_info >= (3, 11) else ()), "-m", "phi3_dml.adapters.windows_probe")
+PYTHON = (sys.executable, *(("-P",) if sys.version_info >= (3, 11) else ()))
+COMMAND = (*PYTHON, "-m", "phi3_dml.adapters.windows_probe")
 
 
 def read(command: Sequence[str] = COMMAND, *, step_limit_s: float = STEP_LIMIT_S, limit_s: float = LIMIT_S) -> Reading:
@@ -61,7 +64,7 @@ def ask(command: Sequence[str], step_limit_s: float, limit_s: float) -> tuple[di
     """Run the child process until all steps have succeeded or failed, or the time is up.
 
     Args:
-        command: the command that runs :mod:`phi3_dml.adapters.windows_probe`.
+        command: the command that runs :mod:`phi3_dml.adapters.windows_probe`, or another probe made like it.
         step_limit_s: time limit of one child in seconds.
         limit_s: time limit of all children in seconds.
 
@@ -106,7 +109,7 @@ def _run(command: Sequence[str], limit_s: float) -> tuple[list[Mapping[str, Any]
         except subprocess.TimeoutExpired:
             process.kill()
             output, _ = process.communicate()
-            ended = f"did not answer within {limit_s:.0f} s"
+            ended = f"{TIMED_OUT} {limit_s:.0f} s"
     if not ended and process.returncode:
         ended = f"crashed ({_code(process.returncode)})"
     return list(_lines(output.decode("utf-8", "replace"))), ended

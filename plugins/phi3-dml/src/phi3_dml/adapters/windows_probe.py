@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from phi3_core.backend import system_library
@@ -51,11 +51,11 @@ def say(**facts: Any) -> None:
     print(f"\n{MARK}{json.dumps(facts)}", flush=True)
 
 
-def main(passed_over: list[str]) -> None:
-    """Execute all steps except those in ``passed_over``."""
+def execute(steps: Iterable[tuple[str, Callable[[], Any]]], passed_over: Collection[str]) -> None:
+    """Execute all steps except those in ``passed_over``, and print their results or failures."""
     with contextlib.suppress(AttributeError):  # not on Windows: each step will report its failure
         getattr(ctypes, "WinDLL")("kernel32.dll").SetErrorMode(_NO_DIALOGS)  # noqa: B009
-    for step, act in steps():
+    for step, act in steps:
         if step in passed_over:
             continue
         say(step=step)
@@ -68,4 +68,4 @@ def main(passed_over: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    execute(steps(), sys.argv[1:])

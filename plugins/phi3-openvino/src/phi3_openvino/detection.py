@@ -10,14 +10,18 @@ from typing import Any
 from phi3_core.backend import installed_versions
 from phi3_core.values import Device, Machine, Offer, Refusal
 
+from . import npu
+
 PROPERTIES = (
     "FULL_DEVICE_NAME",
     "DEVICE_TYPE",
     "GPU_DEVICE_TOTAL_MEM_SIZE",
     "NPU_DEVICE_TOTAL_MEM_SIZE",
     "NPU_DRIVER_VERSION",
+    "NPU_COMPILER_VERSION",
 )
 UNTRIED = "this project has not been run on such a device yet"
+ON_CPU = "for trying and testing the NPU pipeline without an NPU"
 _INTEL = "0x8086"
 _GENAI = "openvino-genai"
 _GPU_DRIVER = {
@@ -36,7 +40,12 @@ def detect(machine: Machine) -> list[Offer | Refusal]:
         return [Refusal(reason=f"{_GENAI} is not installed", remedy=f"pip install {_GENAI}")]
     import openvino
 
-    return judge(machine, read(openvino.Core()), intel_hardware())
+    core = openvino.Core()
+    devices = read(core)
+    answers = judge(machine, devices, intel_hardware())
+    if has_npu_plugin(core):
+        answers.append(offer_npu_on_cpu(machine, devices))
+    return answers
 
 
 def read(core: Any) -> dict[str, dict[str, str]]:
@@ -54,6 +63,18 @@ def read(core: Any) -> dict[str, dict[str, str]]:
                 value = core.get_property(name, key)
                 devices[name][key] = str(getattr(value, "name", value))
     return devices
+
+
+def has_npu_plugin(core: Any) -> bool:
+    """Return whether OpenVINO's NPU plugin is installed, as it is on x86-64.
+
+    Args:
+        core: an ``openvino.Core``.
+    """
+    try:
+        return bool(core.get_versions(npu.DEVICE))
+    except RuntimeError:
+        return False
 
 
 def intel_hardware(root: Path = Path("/sys/class")) -> frozenset[str]:
@@ -102,14 +123,53 @@ def judge(
     return answers
 
 
+def offer_npu_on_cpu(machine: Machine, devices: Mapping[str, Mapping[str, str]]) -> Offer:
+    """Return the offer of the NPU pipeline on the CPU, which is used only when named.
+
+    Args:
+        machine: this machine.
+        devices: properties of the devices, as returned by :func:`read`.
+    """
+    return Offer(
+        device=Device(
+            backend="openvino",
+            id=npu.NPU_CPU,
+            kind="cpu",
+            name=f"{_name('CPU', devices.get('CPU', {}))} (OpenVINO's NPU pipeline)",
+            memory_bytes=machine.memory_bytes,
+        ),
+        # As on the NPU, and the precision at which its ids can be held against the CPU's.
+        precisions=("int4", "fp16"),
+        notes=ON_CPU,
+        automatic=False,
+        layout="npu",
+    )
+
+
+def describe_npu_driver(properties: Mapping[str, str]) -> str | None:
+    """Return the versions of an NPU's driver and compiler, on which compiled models depend; None if both are unknown.
+
+    Args:
+        properties: properties of the NPU, as returned by :func:`read`.
+    """
+    driver, compiler = properties.get("NPU_DRIVER_VERSION"), properties.get("NPU_COMPILER_VERSION", "")
+    if compiler.isdecimal():  # as in Level Zero, the upper 16 bits are the major version
+        compiler = f"{int(compiler) >> 16}.{int(compiler) & 0xFFFF}"
+    return ", ".join(filter(None, [driver, f"compiler {compiler}" if compiler else ""])) or None
+
+
+def _name(device: str, properties: Mapping[str, str]) -> str:
+    return " ".join(properties.get("FULL_DEVICE_NAME", device).split()) or device
+
+
 def _offer(name: str, kind: str, properties: Mapping[str, str], memory_bytes: int | None) -> Offer:
     device = Device(
         backend="openvino",
         id=name,
         kind=kind,
-        name=" ".join(properties.get("FULL_DEVICE_NAME", name).split()) or name,
+        name=_name(name, properties),
         memory_bytes=memory_bytes,
-        driver=properties.get("NPU_DRIVER_VERSION"),
+        driver=describe_npu_driver(properties),
     )
     # The NPU's compiler supports symmetric int4 weights, per channel or in groups of 128.
     precisions: Sequence[str] = ("int4",) if kind == "npu" else ("int4", "int8", "fp16")

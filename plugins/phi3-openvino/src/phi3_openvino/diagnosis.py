@@ -12,8 +12,6 @@ from . import detection
 
 PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers")
 _INSTALL = "pip install --upgrade openvino openvino-genai"
-# Properties of OpenVINO's GPU and NPU plugins that describe the drivers.
-_DRIVER_PROPERTIES = ("NPU_DRIVER_VERSION", "NPU_COMPILER_VERSION", "GPU_DEVICE_TOTAL_MEM_SIZE")
 
 
 def diagnose(machine: Machine) -> list[Finding]:
@@ -61,7 +59,9 @@ def findings(
         yield Finding(severity="error", message=f"OpenVINO does not start: {failure}", remedy=_remedy(machine))
         return
     for name, properties in devices.items():
-        facts = [f"{key} {properties[key]}" for key in _DRIVER_PROPERTIES if key in properties]
+        driver, memory = detection.describe_npu_driver(properties), "GPU_DEVICE_TOTAL_MEM_SIZE"
+        facts = [f"driver {driver}"] if driver else []
+        facts += [f"{memory} {properties[memory]}"] if memory in properties else []
         title = " ".join(properties.get("FULL_DEVICE_NAME", name).split())
         yield Finding(severity="info", message=": ".join([f"{name} ({title})", *filter(None, [", ".join(facts)])]))
     for answer in detection.judge(machine, devices, hardware):

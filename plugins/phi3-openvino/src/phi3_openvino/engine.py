@@ -14,10 +14,10 @@ import numpy as np
 import openvino
 import openvino_genai
 from attrs import evolve
-from phi3_core.errors import BackendError, PromptTooLongError
+from phi3_core.errors import BackendError
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
 
-from . import loading, opening, weights
+from . import loading, npu, opening, weights
 
 _END = object()
 logger = logging.getLogger("phi3_core.openvino")
@@ -37,12 +37,16 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
         ModelError: there are no weights that OpenVINO GenAI supports.
         UsageError: OpenVINO does not accept an option.
     """
-    opened = opening.check(artifact, device, options)
+    opened = opening.check(artifact, device, options, purpose)
     with loading.loadable(opened.file, artifact) as source:
         loader = loading.Loader(artifact=artifact, device=device, opening=opened, purpose=purpose, source=source)
+        engine = OpenVinoEngine(loader)
         # Logits need no pipeline, which would double the memory and the loading time; only the pipeline checks options.
-        wanted = purpose != "evaluation" or options
-        return OpenVinoEngine(loader, loader.pipeline() if wanted else None)
+        # On the NPU the first prompt decides about the shape, if it is to be the only one: see docs/decisions/0020.
+        wanted = purpose == "conversation" if opened.shapes else purpose != "evaluation" or options
+        if wanted:
+            engine.load("short" if opened.shapes is None else opened.shapes.smallest())
+        return engine
 
 
 class OpenVinoEngine:
@@ -51,12 +55,23 @@ class OpenVinoEngine:
     max_concurrency = 1
     capabilities: frozenset[str] = frozenset({"logits"})
 
-    def __init__(self, loader: loading.Loader, pipeline: Any) -> None:
+    def __init__(self, loader: loading.Loader) -> None:
         self.context_length = loader.opening.context
         self._loader = loader
-        self._pipeline = pipeline
-        self._long = False
-        """Whether the pipeline runs the long form of the graph (``longrope.py``)."""
+        self._pipeline: Any = None
+        self._form: loading.Form | None = None
+        """The form of the graph that the pipeline runs, or ran last; None before the first."""
+
+    def load(self, form: loading.Form) -> None:
+        """Load the pipeline for a form of the graph, after freeing the other one to save memory.
+
+        Raises:
+            BackendError: OpenVINO failed.
+            UsageError: OpenVINO does not accept an option.
+        """
+        self._pipeline = None
+        self._pipeline = self._loader.pipeline(form)
+        self._form = form
 
     def close(self) -> None:
         """Free the model."""
@@ -73,7 +88,7 @@ class OpenVinoEngine:
         graph = self._loader.source / weights.IR
         if not graph.is_file():
             raise BackendError("logits need a store that can be written, to keep the graph of a GGUF file in")
-        compiled = openvino.Core().compile_model(graph, self._loader.device.id, self._loader.graph_properties)
+        compiled = self._loader.compiled(len(ids))
         row = np.array([ids], dtype=np.int64)
         inputs = {
             "input_ids": row,
@@ -84,25 +99,20 @@ class OpenVinoEngine:
         known = {name for port in compiled.inputs for name in port.get_names()}
         found = compiled.create_infer_request().infer({name: inputs[name] for name in inputs if name in known})
         rows: np.ndarray = np.asarray(found["logits"], dtype=np.float32)[0]
-        return rows
+        return rows[-len(ids) :]  # the NPU's graph has rows for padding on the left
 
     def generate(self, request: GenerationRequest) -> Iterator[int]:
         """Yield generated token ids. Closing the iterator stops the generation.
 
         When a sequence exceeds LongRoPE's original context, the long form of the graph processes it from the start.
+        On the NPU, a graph of another shape is loaded for a request that does not fit the present one.
 
         Raises:
             BackendError: OpenVINO failed, or the engine was loaded for an evaluation.
-            PromptTooLongError: the prompt is longer than the NPU's graph supports.
+            PromptTooLongError: the prompt is longer than the user's number for the NPU's graph.
         """
         if self._loader.purpose == "evaluation":
             raise BackendError("it was loaded for an evaluation: there is no pipeline to generate with")
-        longest = self._loader.opening.longest_prompt
-        if longest is not None and len(request.prompt_ids) > longest:
-            raise PromptTooLongError(
-                f"the prompt has {len(request.prompt_ids)} tokens, and the NPU was loaded for {longest}",
-                hint=f"--option MAX_PROMPT_LEN={len(request.prompt_ids)}",
-            )
         longrope_limit = self._loader.opening.longrope_limit
         ids = list(request.prompt_ids)
         end = len(ids) + request.max_new_tokens
@@ -119,7 +129,7 @@ class OpenVinoEngine:
 
     def _stream(self, request: GenerationRequest, *, done: int) -> Generator[int, None, None]:
         """Run the pipeline, which releases the GIL, in a separate thread and yield the ids that it streams."""
-        self._take_form(len(request.prompt_ids))
+        self._take_form(len(request.prompt_ids), request.max_new_tokens)
         streamer = _Streamer(frozenset(request.stop_ids))
         config = _config(request, done)
         arguments = (request.prompt_ids, config, streamer)
@@ -134,16 +144,26 @@ class OpenVinoEngine:
             streamer.wanted = False
             thread.join()
 
-    def _take_form(self, length: int) -> None:
-        """Load the pipeline for a sequence of ``length`` tokens after freeing the other, to save memory."""
-        longrope_limit = self._loader.opening.longrope_limit
-        long = longrope_limit is not None and length > longrope_limit
-        if long == self._long and self._pipeline is not None:
+    def _take_form(self, length: int, new: int) -> None:
+        """Load the form of the graph for ``length`` tokens and up to ``new`` more, unless it is loaded."""
+        form = self._fitting_form(length, new)
+        if form == self._form and self._pipeline is not None:
             return
-        logger.warning("%d tokens of text: loading the model's form for %s ones", length, "long" if long else "short")
-        self._pipeline = None
-        self._pipeline = self._loader.pipeline(long=long)
-        self._long = long
+        if isinstance(form, npu.Shape):
+            if self._form is not None:
+                words = "%d tokens of text, and up to %d more: loading the model for prompts of %d and answers of %d"
+                logger.warning(words, length, new, form.prompt, form.answer)
+        else:
+            logger.warning("%d tokens of text: loading the model's form for %s ones", length, form)
+        self.load(form)
+
+    def _fitting_form(self, length: int, new: int) -> loading.Form:
+        opened = self._loader.opening
+        if opened.shapes is None:
+            return "long" if opened.longrope_limit is not None and length > opened.longrope_limit else "short"
+        if isinstance(self._form, npu.Shape) and self._form.holds(length, new):
+            return self._form
+        return opened.shapes.fitting(length, new)
 
     def _run(self, prompt_ids: Sequence[int], config: Any, streamer: _Streamer) -> None:
         try:

@@ -22,7 +22,7 @@ from openvino import opset13 as ops
 from phi3_core.backend import Architecture, Checkpoint, Floats, Layer, Rotary, RoundingPlan, Weight
 
 from . import ir, longrope
-from .graph_weights import CompressedWeights
+from .graph_weights import CompressedWeights, compression_info
 
 HIDDEN = np.float32(-65504.0)
 """Attention mask value of hidden keys: the lowest finite float16 number, which all devices can represent."""
@@ -41,7 +41,10 @@ def write(
     """
     with path.with_suffix(".bin").open("wb") as file:
         constants = ir.Constants(file)
-        ir.save(build(checkpoint, CompressedWeights(plan, constants, stored)), constants, path)
+        model = build(checkpoint, CompressedWeights(plan, constants, stored))
+        for key, value in compression_info(tuple(checkpoint.linear), plan).items():
+            model.set_rt_info(value, ["nncf", "weight_compression", key])
+        ir.save(model, constants, path)
 
 
 class Weights(Protocol):
@@ -119,24 +122,33 @@ def _length(node: ov.Node, axis: int) -> ov.Node:
 
 
 class _Rotary:
-    """The rotary embedding: cosine and sine of every position, ``[batch, 1, tokens, size]``."""
+    """The rotary embedding: cosine and sine of every position, ``[batch, 1, tokens, size]``.
+
+    The operations and their order are those that OpenVINO's NPU plugin recognizes in models of the transformers
+    library: it then replaces sine and cosine by tables in float32, since the NPU computes in float16, which does not
+    hold all positions above 2048 (``npuw/partitioning/patterns/pre_compute.cpp``).
+    """
 
     def __init__(self, rotary: Rotary, positions: ov.Node) -> None:
         self.size = rotary.size
-        frequencies: ov.Node = ops.constant(rotary.short.reshape(1, 1, 1, -1))
+        frequencies: ov.Node = ops.constant(rotary.short.reshape(1, -1, 1))
         if rotary.long is not None:
             # As in transformers, the long factors apply to all positions as soon as one exceeds the original context.
             last = ops.reduce_max(positions, _list(0, 1), keep_dims=False)
-            beyond = ops.greater_equal(last, _whole(rotary.original_context))
-            frequencies = ops.select(beyond, ops.constant(rotary.long.reshape(1, 1, 1, -1)), frequencies)
+            fits = ops.less_equal(ops.add(last, _whole(1)), _whole(rotary.original_context))
+            frequencies = ops.select(fits, frequencies, ops.constant(rotary.long.reshape(1, -1, 1)))
             frequencies.set_friendly_name(longrope.CHOICE)
-        places = ops.unsqueeze(ops.convert(positions, np.float32), _list(1, 3))
-        angles = ops.multiply(places, frequencies)
+        rows = ops.gather(ops.shape_of(positions), _list(0), _whole(0))
+        column = ops.broadcast(frequencies, ops.concat([rows, _list(self.size // 2), _list(1)], 0))
+        places = ops.convert(ops.unsqueeze(positions, _whole(1)), np.float32)
+        angles = ops.transpose(ops.matmul(column, places, transpose_a=False, transpose_b=False), _list(0, 2, 1))
         angles = ops.concat([angles, angles], -1)
-        self.cosine, self.sine = ops.cos(angles), ops.sin(angles)
-        if rotary.scale != 1:
-            scale = ops.constant(np.float32(rotary.scale))
-            self.cosine, self.sine = ops.multiply(self.cosine, scale), ops.multiply(self.sine, scale)
+        self.cosine, self.sine = (self._scaled(turned, rotary.scale) for turned in (ops.cos(angles), ops.sin(angles)))
+
+    @staticmethod
+    def _scaled(turned: ov.Node, scale: float) -> ov.Node:
+        scaled = turned if scale == 1 else ops.multiply(turned, ops.constant(np.float32(scale)))
+        return ops.unsqueeze(scaled, _whole(1))
 
     def __call__(self, heads: ov.Node, head_size: int) -> ov.Node:
         """Rotate the first ``size`` dimensions of ``[batch, heads, tokens, head size]``; the others stay unchanged."""

@@ -125,6 +125,28 @@ def _pack(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return pack_nibbles(padded).reshape(-1)
 
 
+def compression_info(linear: Sequence[Weight], plan: RoundingPlan) -> dict[str, str]:
+    """Return how the linear layers were rounded, in the words in which NNCF notes it in a model; empty for float16.
+
+    OpenVINO's NPU plugin quantizes activations, too, if the group size is -1, which is one scale per channel.
+
+    Args:
+        linear: the weights of the linear layers.
+        plan: how they were rounded.
+    """
+    schemes = {weight.name: plan.schemes[weight.name] for weight in linear if weight.name in plan.schemes}
+    if not schemes:
+        return {}
+    low = min(schemes.values(), key=lambda scheme: scheme.bits)
+    sizes = {weight.name: math.prod(weight.shape) for weight in linear}
+    share = sum(sizes[name] for name, scheme in schemes.items() if scheme.bits == low.bits) / sum(sizes.values())
+    return {
+        "mode": f"int{low.bits}_{'sym' if low.symmetric else 'asym'}",
+        "group_size": str(low.group_size),
+        "ratio": f"{share:.4g}",
+    }
+
+
 def stored_bytes(weight: Weight, scheme: Scheme | None) -> int:
     """Return the size of a weight in the artifact, in bytes."""
     if scheme is None:

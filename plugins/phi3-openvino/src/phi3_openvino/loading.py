@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openvino
 import openvino_genai
@@ -18,14 +20,18 @@ from phi3_core.backend import artifact_folder, compiled_folder
 from phi3_core.errors import BackendError, ModelError, UsageError
 from phi3_core.values import Artifact, Device
 
-from . import longrope, weights
+from . import longrope, npu, weights
 from .derived import publish
 from .opening import Opening
 
 logger = logging.getLogger("phi3_core.openvino")
-_OF_PIPELINES = {"ATTENTION_BACKEND", "MAX_PROMPT_LEN", "MIN_RESPONSE_LEN"}
+_OF_PIPELINES = {"ATTENTION_BACKEND", "GENERATE_HINT", "PREFILL_HINT", npu.PROMPT, npu.ANSWER}
 # Release and build, without the commit.
 _VERSION = "-".join(openvino.__version__.split("-")[:2])
+
+
+Form = Literal["short", "long"] | npu.Shape
+"""The form of a graph: the original one, the long one (``longrope.py``), or a shape on the NPU."""
 
 
 @frozen(kw_only=True)
@@ -39,27 +45,61 @@ class Loader:
     source: Path
     """The folder of an IR, or a GGUF file if the store is not writable."""
 
-    def pipeline(self, *, long: bool = False) -> Any:
+    def pipeline(self, form: Form) -> Any:
         """Return a new pipeline.
 
         Args:
-            long: whether to load the long form of the graph (``longrope.py``).
+            form: the form of the graph.
 
         Raises:
             BackendError: OpenVINO failed, or the store is not writable and the long form is needed.
             UsageError: OpenVINO does not accept an option.
         """
-        source = self._long_form() if long else self.source
+        source = self._long_form() if form == "long" else self.source
+        properties = self._properties(form)
+        cache = self._cache_folder(properties, form)
+        if cache is None:
+            return self._load(source, properties)
+        properties["CACHE_DIR"] = str(cache)
+        kept = _modified(cache)
         try:
-            return openvino_genai.LLMPipeline(source, self.device.id, **self._properties(long=long))
+            pipeline = self._load(source, properties)
+        except BackendError as error:
+            if not kept:
+                raise
+            # A driver may refuse what an earlier one compiled, whatever the versions say.
+            logger.warning("the compiled model that was kept does not load, and is compiled again: %s", error)
+            _empty(cache)
+            return self._load(source, properties)
+        found = _modified(cache)
+        if any(found.get(name) != time for name, time in kept.items()):
+            logger.warning("the compiled model that was kept was damaged, and was compiled again")
+        return pipeline
+
+    def compiled(self, tokens: int) -> Any:
+        """Return the graph, compiled without a pipeline, for ``tokens`` tokens at once.
+
+        Raises:
+            BackendError: OpenVINO failed.
+            UsageError: OpenVINO does not accept an option.
+        """
+        given = {key: value for key, value in self.opening.properties.items() if key not in _OF_PIPELINES}
+        defaults = npu.logits_properties(self.device, tokens) if self.opening.shapes else self._precision()
+        try:
+            return openvino.Core().compile_model(self.source / weights.IR, self._target, defaults | given)
         except RuntimeError as error:
-            raise _loading_error(error, self.opening.properties) from error
+            raise _loading_error(error, given) from error
 
     @property
-    def graph_properties(self) -> dict[str, Any]:
-        """The properties for compiling the graph without a pipeline."""
-        given = {key: value for key, value in self.opening.properties.items() if key not in _OF_PIPELINES}
-        return self._precision() | given
+    def _target(self) -> str:
+        """OpenVINO's name of the device."""
+        return npu.DEVICE if self.opening.shapes else self.device.id
+
+    def _load(self, source: Path, properties: Mapping[str, Any]) -> Any:
+        try:
+            return openvino_genai.LLMPipeline(source, self._target, **properties)
+        except RuntimeError as error:
+            raise _loading_error(error, self.opening.properties) from error
 
     def _precision(self) -> dict[str, Any]:
         """Return the default properties for the precision of activations.
@@ -84,25 +124,45 @@ class Loader:
         longrope.make_long(self.source / weights.IR, folder)
         return folder
 
-    def _properties(self, *, long: bool) -> dict[str, Any]:
-        given = self.opening.properties
+    def _properties(self, form: Form) -> dict[str, Any]:
+        if isinstance(form, npu.Shape) and self.opening.shapes is not None:
+            return npu.pipeline_properties(self.device, self.opening.shapes, form) | dict(self.opening.properties)
         properties = self._precision()
-        if self.device.kind != "npu" and self.purpose != "conversation" and not long:
+        if self.purpose != "conversation" and form != "long":
             # SDPA starts in a third of the time, and its compiled model can be cached. Paged attention is better for
             # conversations, because its prefix cache covers most of the next prompt, and for long prompts, because its
             # memory does not grow with the square of the length.
             properties["ATTENTION_BACKEND"] = "SDPA"
-        properties |= given
-        paged = properties.get("ATTENTION_BACKEND") != "SDPA"
-        if "CACHE_DIR" not in given and not (self.device.kind == "cpu" and paged):
-            # On the CPU, paged attention models are compiled again regardless of the cache, so writing it wastes time.
-            variant = "long" if long else ""
-            cache = compiled_folder(self.artifact, self.device, _VERSION, variant=variant, discard_older=True)
-            if cache is None:
-                logger.warning("the store cannot be written: the compiled model is not kept, the next start is as slow")
-            else:
-                properties["CACHE_DIR"] = str(cache)
-        return properties
+        return properties | dict(self.opening.properties)
+
+    def _cache_folder(self, properties: Mapping[str, Any], form: Form) -> Path | None:
+        """Return the folder for the compiled model; None if it is not kept, or the user named a folder."""
+        paged = self.opening.shapes is None and properties.get("ATTENTION_BACKEND") != "SDPA"
+        # On the CPU, paged attention models are compiled again regardless of the cache, so writing it wastes time.
+        if "CACHE_DIR" in properties or (self.device.kind == "cpu" and paged):
+            return None
+        # OpenVINO's own key has few of the properties: a model compiled with other ones would be taken.
+        differing = properties if isinstance(form, npu.Shape) else self.opening.properties
+        text = json.dumps({key: str(value) for key, value in differing.items()}, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8] if differing else ""
+        variant = ".".join(filter(None, ["long" if form == "long" else "", digest]))
+        folder = compiled_folder(self.artifact, self.device, _VERSION, variant=variant, discard_older=True)
+        if folder is None:
+            logger.warning("the store cannot be written: the compiled model is not kept, the next start is as slow")
+        return folder
+
+
+def _modified(folder: Path) -> dict[str, int]:
+    """Return the time at which each file in a folder was written, in nanoseconds."""
+    return {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+
+
+def _empty(folder: Path) -> None:
+    """Remove the files in a folder. OpenVINO makes them read-only, which Windows does not remove."""
+    for file in folder.iterdir():
+        with contextlib.suppress(OSError):
+            file.chmod(0o600)
+            file.unlink()
 
 
 @contextlib.contextmanager

@@ -19,7 +19,11 @@ from . import weights
 from .derived import publish
 
 CHOICE = "longrope/factors"
-"""Name of the node that selects the factors: a Select of condition, long factors and short factors."""
+"""Name of the node that selects the factors.
+
+A Select of condition, short factors and long factors; the condition is that all positions fit the original context.
+Artifacts of earlier versions have the reverse condition, and the two lists in the other order.
+"""
 
 
 def chooses(xml: Path) -> bool:
@@ -40,8 +44,11 @@ def make_long(xml: Path, folder: Path) -> None:
     graph = ET.parse(xml)  # noqa: S314 - OpenVINO has parsed this file already
     (choice,) = (layer.get("id") for layer in graph.iterfind("layers/layer") if layer.get("name") == CHOICE)
     edges = {edge.get("to-port"): edge for edge in graph.iterfind("edges/edge") if edge.get("to-layer") == choice}
+    condition = edges["0"].get("from-layer")
+    (kind,) = (layer.get("type") for layer in graph.iterfind("layers/layer") if layer.get("id") == condition)
+    short_factors, long_factors = ("1", "2") if kind == "LessEqual" else ("2", "1")
     for end in ("from-layer", "from-port"):
-        edges["2"].set(end, edges["1"].get(end, ""))
+        edges[short_factors].set(end, edges[long_factors].get(end, ""))
     binary = xml.with_suffix(".bin")
     with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as scratch:
         staging = Path(scratch)

@@ -12,10 +12,8 @@ from phi3_core.backend import read_limits
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.values import Artifact, Device
 
-from . import longrope, weights
+from . import longrope, npu, weights
 
-# OpenVINO GenAI's defaults for the NPU, whose graphs have fixed shapes.
-_NPU_PROMPT, _NPU_ANSWER = 1024, 128
 logger = logging.getLogger("phi3_core.openvino")
 
 
@@ -27,25 +25,26 @@ class Opening:
     """An IR's ``.xml`` file, or a GGUF file."""
     context: int
     """Tokens of prompt and answer together."""
-    longest_prompt: int | None
-    """Longest prompt of the NPU's graph, in tokens; None on other devices."""
+    shapes: npu.Shapes | None
+    """Chooses the shape of the NPU's graph; None on other devices."""
     longrope_limit: int | None
     """Longer sequences need the long form of the graph (``longrope.py``); None if there is only one form."""
     properties: Mapping[str, Any]
     """The user's options, converted to OpenVINO's types."""
 
 
-def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Opening:
+def check(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> Opening:
     """Return how to load an artifact.
 
     Args:
         artifact: the artifact.
         device: the device to load it on.
         options: properties of OpenVINO or of the pipeline.
+        purpose: ``answer``, ``conversation`` or ``evaluation``.
 
     Raises:
         ModelError: there are no weights that OpenVINO GenAI supports, or their context length is unknown.
-        UsageError: an option is not a number as required, or the NPU's context exceeds LongRoPE's original context.
+        UsageError: an option is not a number as required, or exceeds the context.
     """
     file = weights.find(artifact.path)
     if file is None:
@@ -53,17 +52,23 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
     properties: dict[str, Any] = dict(options)
     limits = read_limits(artifact)
     context, original = limits.require_context_length(), limits.longrope_limit
-    longest = changes_at = None
-    if device.kind == "npu":
-        # OpenVINO GenAI requires numbers for these two.
-        properties |= {key: _number(options, key) for key in ("MAX_PROMPT_LEN", "MIN_RESPONSE_LEN") if key in options}
-        longest = properties.get("MAX_PROMPT_LEN", _NPU_PROMPT)
-        context = longest + properties.get("MIN_RESPONSE_LEN", _NPU_ANSWER)
-        if original is not None and context > original:
+    shapes = changes_at = None
+    if npu.runs_on(device):
+        if original is not None and original < context:
+            # The NPU pipeline takes the factors by the last position of each pass, and keeps the keys of earlier ones.
+            logger.warning("the context is limited to %d tokens: the NPU has one form of this model's graph", original)
+            context = original
+        given = npu.numbers(options)
+        properties |= given
+        if sum(given.values()) > context and original is not None:
             raise UsageError(
-                f"on the NPU prompt and answer of this model have to fit into {original} tokens, not {context}",
-                hint="give --option MAX_PROMPT_LEN a smaller number",
+                f"on the NPU prompt and answer of this model have to fit into {context} tokens, not "
+                f"{sum(given.values())}",
+                hint=f"give {' and '.join(f'--option {key}' for key in given)} a smaller number, or leave it out",
             )
+        numbers = {"prompt": given.get(npu.PROMPT), "answer": given.get(npu.ANSWER)}
+        shapes = npu.Shapes(context=context, purpose=purpose, **numbers)
+        context = shapes.longest
     elif original is not None:
         if file.name == weights.IR and longrope.chooses(file):
             changes_at = original
@@ -72,11 +77,4 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
             words = "the context is limited to %d tokens: beyond, only what phi3 quantize makes is known to be right"
             logger.warning(words, original)
             context = original
-    return Opening(file=file, context=context, longest_prompt=longest, longrope_limit=changes_at, properties=properties)
-
-
-def _number(options: Mapping[str, str], key: str) -> int:
-    try:
-        return int(options[key])
-    except ValueError:
-        raise UsageError(f"the option {key} is a number, not {options[key]!r}") from None
+    return Opening(file=file, context=context, shapes=shapes, longrope_limit=changes_at, properties=properties)

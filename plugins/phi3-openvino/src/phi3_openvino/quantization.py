@@ -23,7 +23,7 @@ from phi3_core.backend import (
 from phi3_core.errors import UsageError
 from phi3_core.values import Device, Progress, Recipe, Source
 
-from . import graph, graph_weights
+from . import graph, graph_weights, npu
 
 MODEL = "openvino_model.xml"
 _BYTE_SCHEME = Scheme(bits=8)
@@ -72,7 +72,7 @@ def _check(device: Device, recipe: Recipe) -> None:
     """
     check_extra("openvino", recipe)
     check_recipe(recipe, grouped=("int4",))
-    if device.kind == "npu":
+    if npu.runs_on(device):
         _check_npu(device, recipe)
 
 
@@ -82,12 +82,12 @@ def _decide(checkpoint: Checkpoint, device: Device, recipe: Recipe) -> RoundingS
     Raises:
         UsageError: the recipe does not fit the checkpoint.
     """
-    npu = device.kind == "npu"
+    on_npu = npu.runs_on(device)
     linear = None
     if recipe.precision == "int8":
         linear = Scheme(bits=8, symmetric=recipe.symmetric is not False)
     elif recipe.precision == "int4":
-        size = recipe.group_size or _group_size(checkpoint, npu=npu)
+        size = recipe.group_size or _group_size(checkpoint, on_npu=on_npu)
         linear = Scheme(bits=4, symmetric=recipe.symmetric is not False, group_size=size)
         for weight in checkpoint.linear:
             check_group_size(weight, linear)
@@ -105,10 +105,10 @@ def _check_npu(device: Device, recipe: Recipe) -> None:
         raise UsageError(f"{device} takes no groups of {recipe.group_size}", hint="use a group size of 128 or -1")
 
 
-def _group_size(checkpoint: Checkpoint, *, npu: bool) -> int:
-    if npu and checkpoint.parameters > _LARGE:
+def _group_size(checkpoint: Checkpoint, *, on_npu: bool) -> int:
+    if on_npu and checkpoint.parameters > _LARGE:
         return -1
-    return fitting_group_size(checkpoint.linear, (128,) if npu else (128, 64, 32)) or -1
+    return fitting_group_size(checkpoint.linear, (128,) if on_npu else (128, 64, 32)) or -1
 
 
 def _check_resources(checkpoint: Checkpoint, settings: RoundingSettings, output: Path) -> None:

@@ -16,7 +16,7 @@ from phi3_core.backend import Toolchain, check_resources_for_reference, copy_sid
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.values import Device, Progress, Recipe, Source
 
-from . import weights
+from . import npu, weights
 
 logger = logging.getLogger("phi3_core.openvino")
 
@@ -96,7 +96,7 @@ def _command(source: Source, device: Device, recipe: Recipe, result: Path) -> It
     if recipe.precision == "int4":
         yield from ("--ratio", str(recipe.ratio), "--group-size", str(recipe.group_size or 128))
         # The NPU supports groups of 128 or one scale per channel only.
-        free = recipe.group_size is None and device.kind != "npu"
+        free = recipe.group_size is None and not npu.runs_on(device)
         yield from ("--group-size-fallback", "adjust" if free else "error")
     yield result
 

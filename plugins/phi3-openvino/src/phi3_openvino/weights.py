@@ -9,6 +9,8 @@ from pathlib import Path
 from phi3_core.errors import ModelError
 from phi3_core.values import Device, Published
 
+from . import npu
+
 IR = "openvino_model.xml"
 # The element type, offset and size of a constant in an IR. The order of the attributes depends on the version.
 _DATA = re.compile(r"<data ([^>]*\boffset=[^>]*)>")
@@ -92,8 +94,8 @@ def _constants(text: str) -> Iterator[tuple[str, int, int]]:
 
 def published(model: str, device: Device, precision: str) -> Published | None:
     """Return the repository with published weights, or None. Those of ``sample`` are in a Python package."""
-    if model == "sample" and precision == "int4" and device.kind != "npu":
+    if model == "sample" and precision == "int4" and not npu.runs_on(device):
         return _SAMPLE
-    known = _NPU_REPOSITORIES if device.kind == "npu" else _REPOSITORIES
+    known = _NPU_REPOSITORIES if npu.runs_on(device) else _REPOSITORIES
     repository = known.get((model, precision))
     return None if repository is None else Published(repository=repository)

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from pathlib import Path, PureWindowsPath
+from typing import cast
 
 import pytest
 from phi3_core import disk
@@ -80,8 +81,8 @@ class Unreachable(PureWindowsPath):
     ],
 )
 def test_the_way_up_ends_at_a_root_that_does_not_exist(path, root):
-    assert str(disk.existing_parent(Unreachable(path))) == root
-    assert disk.missing_drive(Unreachable(path)) == root
+    assert str(disk.existing_parent(cast("Path", Unreachable(path)))) == root
+    assert disk.missing_drive(cast("Path", Unreachable(path))) == root
 
 
 def test_no_drive_is_missing_under_a_folder_that_exists(tmp_path):

@@ -7,13 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import in_use
 import pytest
 
 pytestmark = pytest.mark.skipif(not in_use.SUPPORTED, reason="only Linux shows what is open")
 
-CHANGES = {
+CHANGES: dict[str, Callable[[Path], object]] = {
     "rename the folder": lambda folder: folder.rename(folder.with_name("other")),
     "remove the folder": shutil.rmtree,
     "rename the file": lambda folder: (folder / "file").rename(folder / "other"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import json
 import os
@@ -11,6 +10,7 @@ from typing import Any
 
 from .errors import UsageError
 from .files import replace_path
+from .textfiles import encoding_of
 
 LARGEST_JSON = 128 * 2**20
 """Size limit of JSON files in bytes."""
@@ -42,8 +42,8 @@ def read_json(path: Path) -> Any:
         if path.stat().st_size > LARGEST_JSON:
             return None
         data = path.read_bytes()
-        is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return json.loads(data.decode("utf-16" if is_utf16 else "utf-8-sig"))
+        encoding, mark = encoding_of(data)
+        return json.loads(data[mark:].decode(encoding))
     except (OSError, ValueError, RecursionError):
         return None
 

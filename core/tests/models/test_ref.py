@@ -79,36 +79,24 @@ def test_what_is_no_model_is_refused_by_name(home, tmp_path):
         look_up(str(llama), Store())
 
 
-ODD = (
-    "SAMPLE",
-    "Mine",
-    "sample.",
-    "sample ",
-    "sample:x",
-    "C:sample",
-    "D:x",
-    "nul",
-    "con",
-    "aux.txt",
-    "com1",
-    "LPT9.a.b",
-)
-ODD += (
-    ".",
-    "...",
-    "a<b",
-    'say"',
-    "what?",
-    "*",
-    "a|b",
-    "tab\t",
-    "line\n",
-    "null\0",
-    "Mode\u0300le",
-    "MODÈLE",
-    "~nobody-here",
-)
-ODD += (r"..\artifacts\mine", "../artifacts/mine", "mine/", "mine\\", "./mine")
+ODD = [
+    *(
+        "SAMPLE",
+        "Mine",
+        "sample.",
+        "sample ",
+        "sample:x",
+        "C:sample",
+        "D:x",
+        "nul",
+        "con",
+        "aux.txt",
+        "com1",
+        "LPT9.a.b",
+    ),
+    *(".", "...", "a<b", 'say"', "what?", "*", "a|b", "tab\t", "line\n", "null\0", "Mode\u0300le", "MODÈLE"),
+    *("~nobody-here", r"..\artifacts\mine", "../artifacts/mine", "mine/", "mine\\", "./mine"),
+]
 
 
 @pytest.mark.parametrize("word", ODD)
@@ -183,7 +171,7 @@ def test_what_is_pulled_from_a_folder_has_a_name_that_means_one_model_everywhere
     assert [entry.model for entry in Store().entries()] == ["Modèle"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_settings_written_by_editors_of_windows_are_read(home, tmp_path, encoding):
     text = ("\ufeff" if encoding == "utf-16-be" else "") + json.dumps({"model_type": "phi3"}, indent=1)
     (tmp_path / "config.json").write_bytes(text.replace("\n", "\r\n").encode(encoding))

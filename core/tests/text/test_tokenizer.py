@@ -313,3 +313,15 @@ def test_tokenizer_cut_short(phi3_folder, tmp_path):
         (folder / "tokenizer.json").write_text(text[:length], encoding="utf-8")
         with pytest.raises(ModelError):
             Tokenizer.from_folder(folder)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_files_that_an_editor_on_windows_has_saved_are_read(make_folder, byte_level_tokenizer, encoding):
+    folder = make_folder(byte_level_tokenizer, tokenizer_config={"eos_token": "<|im_end|>"})
+    template = "{% for message in messages %}\n<é>{{ message.content }}\n{% endfor %}"
+    (folder / "chat_template.jinja").write_bytes(template.replace("\n", "\r\n").encode(encoding))
+    config = folder / "tokenizer_config.json"
+    config.write_bytes(config.read_text(encoding="utf-8").replace("\n", "\r\n").encode(encoding))
+    tokenizer = Tokenizer.from_folder(folder)
+    ids = tokenizer.encode_chat([{"role": "user", "content": "Hello"}])
+    assert byte_level_tokenizer.decode(ids) == "<é>Hello\n"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from phi3_core.errors import ModelError, NotOnHubError
 from phi3_core.files import discard_tree, unlink
+from phi3_core.paths import read_json
 from phi3_core.store import manifest
 from phi3_core.store.entry import Entry, removal_hint
 from phi3_core.store.store import PARTIAL
@@ -72,9 +72,8 @@ def model_type(snapshot: Snapshot, *, offline: bool) -> str:
     folder = Path(tempfile.mkdtemp(prefix="phi3-"))
     try:
         download.download(snapshot, config, folder, lambda *_: None, offline=offline)
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return str(said["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str(read_json(folder / "config.json")["model_type"])
+    except (KeyError, TypeError) as error:
         hint = "use another repository"
         raise NotOnHubError(f"{snapshot.repository} does not say what kind of model it holds", hint=hint) from error
     finally:

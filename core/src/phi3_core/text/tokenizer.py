@@ -10,6 +10,7 @@ from typing import Any
 import tokenizers
 
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.textfiles import encoding_of
 
 from .decoder import Pieces, decode
 from .guard import Guard
@@ -120,9 +121,14 @@ def _read_tokenizer(path: Path) -> tokenizers.Tokenizer:
 
 
 def _read_text(path: Path) -> str | None:
-    """Return the content of a file, or None if it does not exist."""
+    """Return the content of a file with line feeds as line ends, or None if it does not exist.
+
+    Editors on Windows write UTF-8 with a byte-order mark, or UTF-16.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+        encoding, mark = encoding_of(data)
+        return data[mark:].decode(encoding).replace("\r\n", "\n")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

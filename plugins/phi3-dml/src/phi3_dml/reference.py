@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from phi3_core.backend import Toolchain, check_resources_for_reference, prepare_toolchain
+from phi3_core.backend import Toolchain, check_resources_for_reference, prepare_toolchain, replace_path
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.values import Device, Progress, Recipe, Source
 
@@ -63,7 +63,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
         if found != recipe.precision:
             raise ModelError(f"the builder was asked for {recipe.precision} and wrote {found or 'nothing'}")
         for name in (configuration.NAME, configuration.MODEL, configuration.DATA):
-            (result / name).replace(output / name)
+            replace_path(result / name, output / name)
     return {name: tools.versions[name] for name in _RECORDED}
 
 

@@ -12,7 +12,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from phi3_core.backend import Toolchain, check_resources_for_reference, copy_sidecars, prepare_toolchain, read_config
+from phi3_core.backend import (
+    Toolchain,
+    check_resources_for_reference,
+    copy_sidecars,
+    prepare_toolchain,
+    read_config,
+    replace_path,
+)
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.values import Device, Progress, Recipe, Source
 
@@ -78,7 +85,7 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
         told = tools.run(list(_command(source, device, recipe, result)), folder=Path(scratch), progress=progress)
         _check(result, recipe, told)
         for file in result.glob("openvino_*"):
-            file.replace(output / file.name)
+            replace_path(file, output / file.name)
         if not (source.path / "tokenizer.json").is_file():
             # The source's own files first: those that transformers saves again may differ.
             copy_sidecars(source.path, output)

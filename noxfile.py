@@ -137,8 +137,9 @@ def types(session: nox.Session) -> None:
     # files of the same name, and so a run of their own.
     session.install(*TESTING, "nox", *(need for needs in PLUGINS.values() for need in needs))
     folders = ("core/tests", *(f"{folder}/tests" for folder in (*FOLDERS.values(), NPU)), "tests", "benchmarks")
+    path = os.pathsep.join(("core/tests", "tests/wine", "benchmarks"))
     for folder in (*folders, "conftest.py"):
-        session.run("mypy", *TEST_TYPES, folder, env={"MYPYPATH": os.pathsep.join(("core/tests", "benchmarks"))})
+        session.run("mypy", *TEST_TYPES, folder, env={"MYPYPATH": path})
     session.run("mypy", "noxfile.py")
 
 

@@ -7,6 +7,7 @@ import pytest
 from phi3_core import plugin, windows
 from phi3_core.hookspecs import CONTRACT
 from phi3_core.machine import this_machine
+from phi3_core.values import Refusal
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,7 @@ def test_a_runtime_without_microsofts_cpp_runtime_is_refused_with_its_remedy(plu
         hooks.detect(this_machine())
     monkeypatch.setattr(windows, "has_cpp_runtime", lambda: False)
     (refusal,) = hooks.detect(this_machine())
+    assert isinstance(refusal, Refusal)
     assert refusal.reason == "Microsoft's C++ runtime is not installed: DLL load failed while importing _parrot"
     assert "Redistributable" in refusal.remedy
 

@@ -92,7 +92,7 @@ worker.close()
 
 def in_console(script: str) -> subprocess.CompletedProcess[bytes]:
     """Run a script in a console of its own."""
-    console = subprocess.CREATE_NEW_CONSOLE
+    console = 0x10  # CREATE_NEW_CONSOLE, which subprocess has on Windows only
     arguments = [sys.executable, "-c", f"import ctypes, subprocess, sys\nkernel = ctypes.windll.kernel32\n{script}"]
     return subprocess.run(arguments, capture_output=True, check=False, timeout=120, creationflags=console)
 

@@ -156,8 +156,8 @@ def test_text_on_stdin_is_added_to_the_prompt(phi3, plugins, source):
 
 def test_waiting_for_stdin_is_said(phi3, plugins, source):
     arguments = command("run", "Hello", "-m", source)
-    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(arguments, **streams) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(arguments, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         assert b"from stdin until it is closed" in process.stderr.readline()
         out, err = process.communicate(b"world", timeout=60)
     assert out.split() == [b"Hello", b"world"]

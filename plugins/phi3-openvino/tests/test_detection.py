@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import openvino
 import pytest
 from phi3_core.machine import this_machine
 from phi3_core.values import Machine, Offer, Refusal
@@ -42,10 +43,20 @@ def answers(name, machine=LINUX, hardware=NOTHING):
 def test_this_machine_offers_its_cpu():
     machine = this_machine()
     offers = [answer for answer in detection.detect(machine) if isinstance(answer, Offer)]
-    (cpu,) = [offer for offer in offers if offer.device.kind == "cpu"]
-    assert str(cpu.device) == "openvino:CPU"
+    (cpu,) = [offer for offer in offers if str(offer.device) == "openvino:CPU"]
     assert cpu.device.memory_bytes == machine.memory_bytes
     assert cpu.precisions == ("int4", "int8", "fp16")
+    assert cpu.automatic
+
+
+def test_the_npu_pipeline_on_the_cpu_is_offered_where_openvino_has_it_and_used_when_named():
+    machine = this_machine()
+    offers = {str(answer.device): answer for answer in detection.detect(machine) if isinstance(answer, Offer)}
+    has_it = detection.has_npu_plugin(openvino.Core())
+    assert ("openvino:NPU-CPU" in offers) == has_it == (machine.architecture == "x86_64" and machine.os != "macos")
+    offer = detection.offer_npu_on_cpu(machine, {"CPU": {"FULL_DEVICE_NAME": " A  processor "}})
+    assert (offer.device.kind, offer.device.name) == ("cpu", "A processor (OpenVINO's NPU pipeline)")
+    assert (offer.automatic, offer.layout, offer.precisions) == (False, "npu", ("int4", "fp16"))
 
 
 def test_a_single_gpu_is_the_first_of_its_kind():
@@ -54,7 +65,7 @@ def test_a_single_gpu_is_the_first_of_its_kind():
     gpu = offers["openvino:GPU.0"].device
     assert (gpu.kind, gpu.name, gpu.memory_bytes) == ("gpu", "Intel(R) Arc(TM) Graphics (iGPU)", 15505166336)
     npu = offers["openvino:NPU"]
-    assert (npu.device.kind, npu.device.driver, npu.precisions) == ("npu", "1688", ("int4",))
+    assert (npu.device.kind, npu.device.driver, npu.precisions) == ("npu", "1688, compiler 7.28", ("int4",))
     assert npu.notes == detection.UNTRIED
     assert refusals == []
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from attrs import evolve
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import logits
-from phi3_core.errors import BackendError, UsageError
+from phi3_core.errors import BackendError
 from phi3_core.quantization.bit_allocation import RoundingPlan
 from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
@@ -18,7 +21,6 @@ from phi3_openvino import engine, graph, longrope, opening, weights
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 CPU = Device(backend="openvino", id="CPU", kind="cpu", name="x")
-NPU = Device(backend="openvino", id="NPU", kind="npu", name="x")
 ORIGINAL = 270
 """More than the 256 tokens that the paged backend reads at a time."""
 IDS = [int(token) for token in np.random.default_rng(1).integers(3, 320, 600)]
@@ -38,6 +40,25 @@ def artifact(checkpoint, tmp_path_factory):
     (folder / "config.json").write_bytes((checkpoint.path / "config.json").read_bytes())
     digest = checkpoint.path.name
     return Artifact(path=folder, backend="openvino", precision="fp16", manifest={"digest": digest, "recipe": {}})
+
+
+@pytest.fixture(scope="module")
+def earlier(artifact, tmp_path_factory):
+    """The artifact as earlier versions wrote it: the condition reversed, the long factors first."""
+    folder = tmp_path_factory.mktemp("earlier")
+    for file in artifact.path.iterdir():
+        shutil.copyfile(file, folder / file.name)
+    tree = ET.parse(folder / weights.IR)
+    layers = {layer.get("id"): layer for layer in tree.iterfind("layers/layer")}
+    (choice,) = (key for key, layer in layers.items() if layer.get("name") == longrope.CHOICE)
+    edges = {edge.get("to-port"): edge for edge in tree.iterfind("edges/edge") if edge.get("to-layer") == choice}
+    edges["1"].set("to-port", "2")
+    edges["2"].set("to-port", "1")
+    condition = layers[edges["0"].get("from-layer")]
+    assert condition.get("type") == "LessEqual"
+    condition.set("type", "Greater")
+    tree.write(folder / weights.IR)
+    return evolve(artifact, path=folder)
 
 
 def asked(tokens, new, **sampling):
@@ -64,6 +85,13 @@ def test_below_across_and_beyond_it_is_the_reference(checkpoint, artifact, home,
         f"{length} tokens of text" for length in (ORIGINAL + 1, ORIGINAL, ORIGINAL + 1, ORIGINAL - 1, 300)
     ]
     loaded.close()
+
+
+def test_an_artifact_of_an_earlier_version_is_right_below_and_beyond(checkpoint, earlier, home):
+    loaded = engine.load(earlier, CPU, EXACT, "answer")
+    assert loaded.context_length == 1024
+    for tokens, new in ((20, 4), (ORIGINAL - 3, 8), (400, 4)):
+        assert list(loaded.generate(asked(tokens, new))) == expected(checkpoint, tokens, new), tokens
 
 
 def test_an_answer_that_ends_before_does_not_go_on(checkpoint, artifact, home):
@@ -143,12 +171,6 @@ def test_several_processes_may_need_it_at_once(artifact, tmp_path):
     assert (tmp_path / "openvino_model.bin").read_bytes() == (artifact.path / "openvino_model.bin").read_bytes()
 
 
-def test_the_npu_is_not_told_to_go_beyond(artifact):
-    assert opening.check(artifact, NPU, {"MAX_PROMPT_LEN": "100"}).context == 228
-    with pytest.raises(UsageError, match=f"have to fit into {ORIGINAL} tokens, not 1152"):
-        opening.check(artifact, NPU, {})
-
-
 @pytest.mark.parametrize("manifest", [{"recipe": {"precision": "int4"}}, {}], ids=["the other exporter", "published"])
 def test_other_graphs_stop_where_they_go_wrong(tmp_path, caplog, manifest):
     sizes = {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
@@ -156,5 +178,5 @@ def test_other_graphs_stop_where_they_go_wrong(tmp_path, caplog, manifest):
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (tmp_path / weights.IR).write_text("<net/>", encoding="utf-8")
     artifact = Artifact(path=tmp_path, backend="openvino", precision="int4", manifest=manifest)
-    assert opening.check(artifact, CPU, {}).context == 4096
+    assert opening.check(artifact, CPU, {}, "answer").context == 4096
     assert "limited to 4096 tokens" in caplog.text

@@ -125,8 +125,8 @@ class _Rotary:
     """The rotary embedding: cosine and sine of every position, ``[batch, 1, tokens, size]``.
 
     The operations and their order are those that OpenVINO's NPU plugin recognizes in models of the transformers
-    library: it then replaces sine and cosine by tables in float32, since the NPU computes in float16, which does not
-    hold all positions above 2048 (``npuw/partitioning/patterns/pre_compute.cpp``).
+    library. It replaces sine and cosine by tables that it computes in float32, since the NPU computes in float16, which
+    does not have all whole numbers above 2048 (``npuw/partitioning/patterns/pre_compute.cpp``).
     """
 
     def __init__(self, rotary: Rotary, positions: ov.Node) -> None:

@@ -235,6 +235,37 @@ def test_the_worker_is_the_process_that_was_started(plugins, tmp_path):
     worker.close()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="its processes inherit no handle by default")
+def test_the_death_of_a_worker_is_noticed_while_a_child_of_it_lives(plugins):
+    changes = """
+        import os, time
+        if not os.fork():
+            time.sleep(60)
+        os._exit(7)
+    """
+    plugins.add("parent", changes=changes)
+    worker = start("parent")
+    begun = time.monotonic()
+    with pytest.raises(BackendDiedError, match="exit code 7"):
+        worker.call("detect", limit_s=LIMIT_S, machine=this_machine())
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="handles of Windows are not numbered")
+def test_a_host_without_standard_streams_has_an_answer(plugins, tmp_path):
+    plugins.add("parrot")
+    script = f"""
+from phi3_core.plugin import installed
+from phi3_core.worker.host import Worker
+worker = Worker().open(installed()[0][0])
+with open({str(tmp_path / "hooks")!r}, "w") as file:
+    file.write(" ".join(worker.hooks))
+worker.close()
+"""
+    subprocess.run(["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, script], check=True, timeout=60)
+    assert (tmp_path / "hooks").read_text(encoding="utf-8") == "detect generate load quantize"
+
+
 HOST = """
 import sys, time
 from phi3_core.plugin import installed

@@ -18,7 +18,7 @@ from phi3_core.config import time_limit
 from phi3_core.errors import BackendDiedError, BackendError, from_wire
 
 from .lifetime import tie_to_host
-from .process import end_process, exit_words, start_process
+from .process import end_process, exit_words, reserve_standard_streams, start_process
 from .protocol import Channel
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Worker:
         self._hooks: tuple[str, ...] | None = None
         self._pending: collections.deque[str] = collections.deque()
         self._last_lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
+        reserve_standard_streams()
         ours, theirs = connections.Pipe()
         with theirs:
             self._process = start_process(theirs.fileno())
@@ -125,6 +126,9 @@ class Worker:
             try:
                 # Waits in short steps, because on Windows Ctrl-C does not interrupt every wait.
                 if not self._channel.waiting(_TICK_S):
+                    # A child of a dead worker may keep the pipe open.
+                    if self._process.poll() is not None and not self._channel.waiting():
+                        raise self._died()
                     if time.monotonic() > deadline:
                         verb = self._pending[0]
                         self.kill()

@@ -13,6 +13,15 @@ from typing import Any
 from .lifetime import Tie, handle_of_this_process
 
 
+def reserve_standard_streams() -> None:
+    """Open the null device as each standard stream that is closed, as in a daemon; else a pipe would become one."""
+    if sys.platform == "win32":
+        return  # its handles are not numbered
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
 def start_process(handle: int) -> subprocess.Popen[bytes]:
     """Start the worker, which inherits only ``handle``, and receives no signals from the console."""
     return _start_on_windows(handle) if sys.platform == "win32" else _start(handle)

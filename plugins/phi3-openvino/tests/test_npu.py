@@ -6,6 +6,7 @@ import re
 from collections.abc import Generator
 
 import numpy as np
+import openvino
 import openvino_genai
 import pytest
 from hypothesis import given
@@ -18,6 +19,9 @@ from phi3_core.quantization.scales import Scheme
 from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
 from phi3_openvino import engine, graph, npu, opening, weights
+from phi3_openvino.detection import has_npu_plugin
+
+pytestmark = pytest.mark.skipif(not has_npu_plugin(openvino.Core()), reason="OpenVINO has no NPU plugin here")
 
 CPU = Device(backend="openvino", id="CPU", kind="cpu", name="x")
 NPU = Device(backend="openvino", id="NPU", kind="npu", name="x")

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import _common
 import numpy as np
@@ -66,8 +67,9 @@ def measure(name: str, artifact: Path, rounds: int, tokens: int) -> None:
         graph = re.sub(r"<nncf>.*?</nncf>", "", graph, flags=re.DOTALL)
         (without / "openvino_model.xml").write_text(graph, encoding="utf-8")
         (without / "config.json").write_bytes((artifact / "config.json").read_bytes())
-        known = genai.LLMPipeline(artifact, "NPU", **ON_CPU, **SHAPE)
-        unknown = genai.LLMPipeline(without, "NPU", **ON_CPU, **SHAPE, NPUW_LLM_CACHE_ROPE="NO")
+        options: dict[str, Any] = {**ON_CPU, **SHAPE}
+        known = genai.LLMPipeline(artifact, "NPU", **options)
+        unknown = genai.LLMPipeline(without, "NPU", **options, NPUW_LLM_CACHE_ROPE="NO")
     pairs = []
     for number in range(rounds + 1):
         pair = one(known, tokens), one(unknown, tokens)

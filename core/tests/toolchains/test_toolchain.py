@@ -16,7 +16,7 @@ import psutil
 import pytest
 from phi3_core.cli import main
 from phi3_core.errors import DiskFullError, ModelError
-from phi3_core.toolchains import install, toolchain
+from phi3_core.toolchains import install, process, toolchain
 from phi3_core.toolchains.process import Outcome
 from phi3_core.toolchains.toolchain import Toolchain
 
@@ -302,6 +302,17 @@ error: Request failed after 3 retries in 10.8s
   cause: Failed to fetch: http://127.0.0.1:9/simple/foo/
   cause: Connection refused (os error 111)
 """
+
+
+@pytest.mark.parametrize("end", ["\\n", "\\r\\n", "\\r"], ids=["unix", "windows", "progress bar"])
+def test_each_line_of_a_program_ends_once(tmp_path, end):
+    said: list[str] = []
+    script = f"import sys; sys.stdout.buffer.write('one{end}two{end}'.encode())"
+    outcome = process.run(
+        [sys.executable, "-c", script], log=tmp_path / "log", environment=os.environ, folder=None, tell=said.append
+    )
+    assert (outcome.code, outcome.text) == (0, "one\ntwo\n")
+    assert said == ["one", "two"]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class Streamer(genai.StreamerBase):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=900, help="of the prompt")
     parser.add_argument("--precision", nargs="*", default=["fp16", "int4"], choices=["fp16", "int4"])
     parser.add_argument("--folder", type=Path, help="an artifact to measure instead of the sample model's")
@@ -72,7 +72,10 @@ def measure(name: str, artifact: Path, rounds: int, tokens: int) -> None:
         unknown = genai.LLMPipeline(without, "NPU", **options, NPUW_LLM_CACHE_ROPE="NO")
     pairs = []
     for number in range(rounds + 1):
-        pair = one(known, tokens), one(unknown, tokens)
+        # In turns, and in each round another one first.
+        order = (known, unknown) if number % 2 else (unknown, known)
+        measured = [one(pipeline, tokens) for pipeline in order]
+        pair = tuple(measured if number % 2 else measured[::-1])
         print(f"  {name}: {pair}", file=sys.stderr)
         if number:  # the first one warms up
             pairs.append(pair)

@@ -70,6 +70,14 @@ def test_a_single_gpu_is_the_first_of_its_kind():
     assert refusals == []
 
 
+def test_an_npus_driver_has_its_compiler_if_it_tells_one():
+    assert detection.describe_npu_driver({"NPU_DRIVER_VERSION": "1688"}) == "1688"
+    assert detection.describe_npu_driver({"NPU_DRIVER_VERSION": "1688", "NPU_COMPILER_VERSION": "new"}) == (
+        "1688, compiler new"
+    )
+    assert detection.describe_npu_driver({}) is None
+
+
 def test_integrated_and_discrete_are_told_apart():
     offers, refusals = answers("two gpus")
     assert {name: offer.device.kind for name, offer in offers.items()} == {

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import _common
 import numpy as np
@@ -67,9 +66,8 @@ def measure(name: str, artifact: Path, rounds: int, tokens: int) -> None:
         graph = re.sub(r"<nncf>.*?</nncf>", "", graph, flags=re.DOTALL)
         (without / "openvino_model.xml").write_text(graph, encoding="utf-8")
         (without / "config.json").write_bytes((artifact / "config.json").read_bytes())
-        options: dict[str, Any] = {**ON_CPU, **SHAPE}
-        known = genai.LLMPipeline(artifact, "NPU", **options)
-        unknown = genai.LLMPipeline(without, "NPU", **options, NPUW_LLM_CACHE_ROPE="NO")
+        known = genai.LLMPipeline(artifact, "NPU", {**ON_CPU, **SHAPE})
+        unknown = genai.LLMPipeline(without, "NPU", {**ON_CPU, **SHAPE, "NPUW_LLM_CACHE_ROPE": "NO"})
     pairs = []
     for number in range(rounds + 1):
         # In turns, and in each round another one first.

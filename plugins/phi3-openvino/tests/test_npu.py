@@ -29,8 +29,13 @@ NPU = Device(backend="openvino", id="NPU", kind="npu", name="x")
 NPU_CPU = Device(backend="openvino", id="NPU-CPU", kind="cpu", name="x")
 CONTEXT, ORIGINAL = 2500, 1500
 IDS = [int(token) for token in np.random.default_rng(1).integers(3, 320, CONTEXT)]
-LIMITS = {"max_position_embeddings": CONTEXT, "original_max_position_embeddings": CONTEXT}
-EXACT_CPU = {"KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+SIZE = {
+    "max_position_embeddings": CONTEXT,
+    "original_max_position_embeddings": CONTEXT,
+    # With fewer than 5, the pipeline does not find the layers that repeat, and some numbers of them do not compile.
+    "num_hidden_layers": 5,
+}
+EXACT = {"KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 EXACT_NPU = {"KV_CACHE_PRECISION": "f32", "NPUW_LLM_CACHE_ROPE": "NO"}
 """The pipeline's own tables of sine and cosine are in float16, and so is its KV cache."""
 LONGROPE = [name for name in TINY if "rope_scaling" in TINY[name]]
@@ -38,8 +43,8 @@ LONGROPE = [name for name in TINY if "rope_scaling" in TINY[name]]
 
 def write(folder, name, **plan):
     """An artifact of one shape of the family."""
-    limits = LIMITS | ({"original_max_position_embeddings": ORIGINAL} if name in LONGROPE else {})
-    source = write_random(folder / "source", {**TINY[name], **limits})
+    sizes = SIZE | ({"original_max_position_embeddings": ORIGINAL} if name in LONGROPE else {})
+    source = write_random(folder / "source", {**TINY[name], **sizes})
     checkpoint = Checkpoint.open(source)
     schemes = {weight.name: scheme for weight in checkpoint.linear for scheme in plan.values()}
     artifact = folder / "artifact"
@@ -81,12 +86,23 @@ def said(caplog):
 
 @pytest.mark.parametrize("name", TINY)
 def test_its_ids_are_those_of_the_cpu(artifacts, home, name):
-    """In two prompt lengths, past the window, and up to the end of longrope's original context."""
-    ours = engine.load(artifacts[name], NPU_CPU, EXACT_NPU, "conversation")
-    cpu = engine.load(artifacts[name], CPU, EXACT_CPU, "conversation")
+    """Past the window, and where a prompt nearly fills its shape."""
+    ours, cpu = (
+        engine.load(artifacts[name], device, options, "answer")
+        for device, options in ((NPU_CPU, EXACT_NPU), (CPU, EXACT))
+    )
+    for tokens, new in ((20, 12), (1022, 6)):
+        assert list(ours.generate(asked(tokens, new))) == list(cpu.generate(asked(tokens, new))), (tokens, new)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_its_ids_are_those_of_the_cpu_in_chunks(artifacts, home, name):
+    """To the end of the context. Prompts in chunks need a KV cache in float16, which the CPU has here, too."""
+    ours = engine.load(artifacts[name], NPU_CPU, {"NPUW_LLM_CACHE_ROPE": "NO"}, "conversation")
+    cpu = engine.load(artifacts[name], CPU, EXACT | {"KV_CACHE_PRECISION": "f16"}, "conversation")
     end = ours.context_length
     assert end == (ORIGINAL if name in LONGROPE else CONTEXT)
-    for tokens, new in ((20, 12), (1022, 6), (end - 8, 8), (40, 6)):
+    for tokens, new in ((end - 4, 4), (40, 4)):
         assert list(ours.generate(asked(tokens, new))) == list(cpu.generate(asked(tokens, new))), (tokens, new)
 
 
@@ -131,8 +147,8 @@ def test_a_conversation_that_grows_takes_the_next_shape_with_a_sentence(artifact
 
 
 def test_a_kept_prefix_changes_nothing(artifact, home):
-    with_cache, without = (engine.load(artifact, NPU_CPU, EXACT_NPU, purpose) for purpose in ("conversation", "answer"))
-    for tokens in (2060, 2100, 1500, 2200):
+    with_cache, without = (engine.load(artifact, NPU_CPU, {}, purpose) for purpose in ("conversation", "answer"))
+    for tokens in (2060, 2100, 1500):
         assert list(with_cache.generate(asked(tokens, 5))) == list(without.generate(asked(tokens, 5))), tokens
 
 
@@ -280,13 +296,12 @@ def test_a_compiled_model_is_kept_for_the_same_options_only(artifact, home, capl
 
 
 @pytest.mark.parametrize("device", [NPU_CPU, CPU], ids=str)
-@pytest.mark.parametrize("harm", ["cut", "empty"])
-def test_a_damaged_compiled_model_is_replaced_with_a_sentence(artifact, home, caplog, device, harm):
+def test_a_damaged_compiled_model_is_replaced_with_a_sentence(artifact, home, caplog, device):
     expected = answer(artifact, device, {}, "answer")
     (blob,) = blobs(home)
     whole = blob.read_bytes()
     blob.chmod(0o600)
-    blob.write_bytes(whole[: len(whole) // 2] if harm == "cut" else b"")
+    blob.write_bytes(whole[: len(whole) // 2])
     assert answer(artifact, device, {}, "answer") == expected
     assert said(caplog) == ["the compiled model that was kept was damaged, and was compiled again"]
     (blob,) = blobs(home)

@@ -142,3 +142,14 @@ def test_a_file_in_use_is_named_on_windows_and_no_matter_elsewhere(tmp_path, mon
     assert found == (held if os.name == "nt" else None)
     assert files.first_in_use(tmp_path) is None
     assert files.first_in_use(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("remove", [files.remove_tree, files.discard_tree])
+def test_read_only_files_are_removed_too(tmp_path, remove):
+    folder = tmp_path / "models"
+    (folder / "inner").mkdir(parents=True)
+    for file in (folder / "model.blob", folder / "inner" / "model.blob"):
+        file.touch()
+        file.chmod(0o400)
+    remove(folder)
+    assert not folder.exists()

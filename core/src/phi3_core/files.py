@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +77,7 @@ def remove_tree(folder: Path) -> None:
 
     def remove() -> None:
         if folder.exists():
-            shutil.rmtree(folder)
+            _delete(folder)
 
     retry(remove)
 
@@ -84,9 +85,21 @@ def remove_tree(folder: Path) -> None:
 def discard_tree(folder: Path) -> None:
     """Delete as much of a folder as possible. For what may be left over, because nobody sees it any more."""
     try:
-        retry(lambda: shutil.rmtree(folder), limit_s=TRASH_LIMIT_S)
+        retry(lambda: _delete(folder), limit_s=TRASH_LIMIT_S)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _delete(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        if os.name != "nt":
+            raise
+        # Windows does not delete read-only files, such as OpenVINO's compiled models.
+        for path in folder.rglob("*"):
+            path.chmod(stat.S_IWRITE | stat.S_IREAD)
+        shutil.rmtree(folder)
 
 
 def is_in_use(error: OSError) -> bool:

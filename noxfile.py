@@ -332,6 +332,8 @@ def windows(session: nox.Session) -> None:
     shutil.rmtree(cache, ignore_errors=True)
     cache.mkdir()
     pytest = ("-m", "pytest", "-q", "-n", str(PROCESSES), "--dist", "worksteal", "-p", "no:cacheprovider", "--color=no")
+    # Wine fails now and then by itself. What was run again is listed.
+    pytest += ("--reruns", "2", "-raR")
     for site, options, tests in WINDOWS:
         command = ("python", "tests/wine/run.py", *options, str(folder), site, *pytest, *tests, *session.posargs)
         session.run(*command, env={"PHI3_TEST_CACHE": str(cache)})

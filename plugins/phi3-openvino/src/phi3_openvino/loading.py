@@ -28,6 +28,7 @@ logger = logging.getLogger("phi3_core.openvino")
 _OF_PIPELINES = {"ATTENTION_BACKEND", "GENERATE_HINT", "PREFILL_HINT", npu.PROMPT, npu.ANSWER}
 # Release and build, without the commit.
 _VERSION = "-".join(openvino.__version__.split("-")[:2])
+_MAX_PATH = 260
 
 
 Form = Literal["short", "long"] | npu.Shape
@@ -201,12 +202,12 @@ def loadable(file: Path, artifact: Artifact) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _with_plain_path(file: Path) -> Iterator[Path]:
-    """Provide a path of ASCII characters for a file with such a name; meanwhile its folder may be the current one.
+    """Provide a short path of ASCII characters for a file with such a name; its folder may be the current one then.
 
     On Windows, OpenVINO GenAI opens GGUF files by their path in the system's code page, which lacks most of the world's
-    letters. IRs and caches have no such limit.
+    letters, and of fewer than 260 characters. IRs and caches have no such limits.
     """
-    if str(file).isascii():
+    if str(file).isascii() and len(str(file)) < _MAX_PATH:
         yield file
         return
     before = Path.cwd()

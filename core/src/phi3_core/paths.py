@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import UsageError
 from .files import replace_path
-from .textfiles import encoding_of
+from .textfiles import decode_marked
 
 LARGEST_JSON = 128 * 2**20
 """Size limit of JSON files in bytes."""
@@ -41,9 +41,7 @@ def read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > LARGEST_JSON:
             return None
-        data = path.read_bytes()
-        encoding, mark = encoding_of(data)
-        return json.loads(data[mark:].decode(encoding))
+        return json.loads(decode_marked(path.read_bytes()))
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -35,6 +35,12 @@ def encoding_of(data: bytes) -> tuple[str, int]:
     return "utf-8", 0
 
 
+def decode_marked(data: bytes) -> str:
+    """Return a text in the encoding of :func:`encoding_of`, without the mark. Raises UnicodeDecodeError."""
+    encoding, mark = encoding_of(data)
+    return data[mark:].decode(encoding)
+
+
 def decode(data: bytes, what: str, *, fallback: str | None = None) -> str:
     """Return a text with line feeds as line ends.
 
@@ -46,10 +52,10 @@ def decode(data: bytes, what: str, *, fallback: str | None = None) -> str:
     Raises:
         UsageError: the encoding is another one, or the data are not text.
     """
-    encoding, mark = encoding_of(data)
     try:
-        text = data[mark:].decode(encoding)
+        text = decode_marked(data)
     except UnicodeDecodeError as error:
+        encoding, _ = encoding_of(data)
         if fallback is None or encoding != "utf-8" or b"\0" in data:
             raise UsageError(f"{what} is not {encoding.upper()}: {error.reason}", hint="save it as UTF-8") from error
         text = data.decode(fallback, "replace")

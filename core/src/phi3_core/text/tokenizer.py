@@ -10,7 +10,7 @@ from typing import Any
 import tokenizers
 
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.textfiles import encoding_of
+from phi3_core.textfiles import decode_marked
 
 from .decoder import Pieces, decode
 from .guard import Guard
@@ -126,9 +126,7 @@ def _read_text(path: Path) -> str | None:
     Editors on Windows write UTF-8 with a byte-order mark, or UTF-16.
     """
     try:
-        data = path.read_bytes()
-        encoding, mark = encoding_of(data)
-        return data[mark:].decode(encoding).replace("\r\n", "\n")
+        return decode_marked(path.read_bytes()).replace("\r\n", "\n")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

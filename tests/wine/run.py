@@ -62,6 +62,8 @@ def wine(folder: Path, *command: str, screen: bool = False, seconds: float = 600
         finally:
             subprocess.run(["wineserver", "-k"], env=settings, check=False)
             process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # the next one needs a server of its own
+                subprocess.run(["wineserver", "-w"], env=settings, check=False, timeout=30)
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ LAYERS = (
     ("worker",),
     ("plugin",),
     ("replies",),
+    ("turns",),
     ("machine", "sampling", "text"),
     ("config", "distributions", "paths"),
     ("textfiles",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import threading
+import os
 import time
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from types import TracebackType
@@ -15,17 +15,20 @@ from .replies import Attempt, GenerationOptions, GenerationSettings, Message, Re
 from .session import EngineSession
 from .text.decoder import Decoder
 from .text.stops import StopStrings
+from .turns import Turn, Turns
 from .values import GenerationRequest
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from typing_extensions import Self, Unpack
 
 
 class Model:
     """A loaded model, as :func:`phi3_core.load` returns it.
 
-    One answer is generated at a time; calls from other threads wait. If an engine fails, the next device that matches
-    the request continues the answer.
+    One answer is generated at a time; others wait until they are read, in threads and tasks alike, in the order of
+    arrival. If an engine fails, the next device that matches the request continues the answer.
     """
 
     def __init__(self, session: EngineSession) -> None:
@@ -33,8 +36,9 @@ class Model:
         self._session = session
         self._tokenizer = engine.tokenizer
         self._context_length = engine.context_length
-        self._turn = threading.Lock()
-        self._owner: int | None = None
+        self._turns = Turns()
+        self._process = os.getpid()
+        self._executor: Executor | None = None
 
     # --- properties -------------------------------------------------------------------------------------------------
 
@@ -106,7 +110,17 @@ class Model:
 
     def answer(self, messages: Sequence[Message], settings: GenerationSettings) -> Stream:
         """Answer a conversation as :meth:`stream_chat` does, with validated settings."""
-        return self._stream(messages, settings, owner=threading.get_ident())
+        if self._session.closed:
+            raise UsageError("the model is closed")
+        if os.getpid() != self._process:
+            raise UsageError(
+                "the model was loaded by the process that this one was forked from",
+                hint="load it in this process, or start processes with multiprocessing's method spawn",
+            )
+        started = time.perf_counter()
+        request = self._request(messages, settings)
+        turn = Turn(self._turns)
+        return Stream(self._chunks(request, StopStrings(settings.stop), started, turn), turn)
 
     async def astream(
         self, prompt: str, *, system: str | None = None, **options: Unpack[GenerationOptions]
@@ -118,12 +132,13 @@ class Model:
         import asyncio  # start-up: a quarter of this module's import time
 
         messages, settings = _messages(prompt, system), GenerationSettings.of(options)
-        stream = await asyncio.to_thread(self._stream, messages, settings, owner=None)
-        end = object()
+        stream = await asyncio.to_thread(self.answer, messages, settings)
+        loop, executor, end = asyncio.get_running_loop(), self._threads(), object()
         waiting = None
         try:
+            await asyncio.wrap_future(stream.turn.request())
             while True:
-                waiting = asyncio.ensure_future(asyncio.to_thread(next, stream, end))
+                waiting = loop.run_in_executor(executor, next, stream, end)
                 chunk = await asyncio.shield(waiting)
                 if chunk is end:
                     return
@@ -132,7 +147,9 @@ class Model:
             # The thread of a cancelled task is still waiting for a token: closing has to wait for it.
             if waiting is not None and not waiting.done():
                 await asyncio.wait([waiting])
-            await asyncio.to_thread(stream.close)
+            stream.turn.leave()
+            if waiting is not None:
+                await loop.run_in_executor(executor, stream.close)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return the number of tokens of a conversation, chat template included."""
@@ -171,33 +188,33 @@ class Model:
             json_schema=settings.json_schema,
         )
 
-    def _stream(self, messages: Sequence[Message], settings: GenerationSettings, *, owner: int | None) -> Stream:
-        if self._session.closed:
-            raise UsageError("the model is closed")
-        started = time.perf_counter()
-        request = self._request(messages, settings)
-        return Stream(self._chunks(request, StopStrings(settings.stop), started, owner))
+    def _threads(self) -> Executor:
+        """Return the threads that read answers for tasks: as many as answers are generated at once.
+
+        Threads of asyncio's own may all be waiting for their turns.
+        """
+        if self._executor is None:
+            from concurrent.futures import ThreadPoolExecutor  # start-up: as asyncio
+
+            self._executor = ThreadPoolExecutor(self._turns.places, thread_name_prefix="phi3-stream")
+        return self._executor
 
     @contextlib.contextmanager
-    def _in_turn(self, owner: int | None) -> Iterator[None]:
-        """Wait for other threads' answers to end. ``owner`` is this thread's id, or None for :meth:`astream`."""
-        if owner is not None and owner == self._owner:
-            raise UsageError("another answer of this model is still being streamed", hint="finish it, or close() it")
-        with self._turn:
-            self._owner = owner
+    def _answering(self, turn: Turn) -> Iterator[None]:
+        """Wait for the turn, and end it."""
+        with turn:
             try:
                 yield
             finally:
-                self._owner = None
                 self._session.forget_attempts()
 
     def _chunks(
-        self, request: GenerationRequest, stops: StopStrings, started: float, owner: int | None
+        self, request: GenerationRequest, stops: StopStrings, started: float, turn: Turn
     ) -> Generator[str | Reply, None, None]:
         decoder = Decoder(self._tokenizer)
         text: list[str] = []
         count, first, last, stopped = 0, 0.0, 0.0, False
-        with self._in_turn(owner):
+        with self._answering(turn):
             with contextlib.closing(generate(self._session, request)) as ids:
                 for token in ids:
                     last = time.perf_counter()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from attrs import field, frozen, validators
 
 from .errors import UsageError, as_usage_error
 from .text.stops import StopStrings
+from .turns import Turn
 from .values import Sampling
 
 if TYPE_CHECKING:
@@ -109,23 +112,42 @@ class Reply:
 class Stream:
     """An iterator over the chunks of an answer's text. ``reply`` is available at its end.
 
-    Closing a stream early stops the engine. A ``with`` statement closes it on exit.
+    Any thread may read the next chunk. Closing a stream early stops the engine; a ``with`` statement closes it on exit.
     """
 
-    def __init__(self, chunks: Generator[str | Reply, None, None]) -> None:
+    def __init__(self, chunks: Generator[str | Reply, None, None], turn: Turn) -> None:
         self._chunks = chunks
+        self._turn = turn
+        self._reading = threading.Lock()
+        self._closed = False
         self._reply: Reply | None = None
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> str:
-        chunk = next(self._chunks)
-        if isinstance(chunk, Reply):
-            self._reply = chunk
-            self.close()
-            raise StopIteration
-        return chunk
+        with self._reading:
+            if self._closed:
+                raise StopIteration
+            self._turn.begin_read()
+            try:
+                chunk = next(self._chunks)
+            except CancelledError:  # closed by another thread while this one waited
+                raise StopIteration from None
+            finally:
+                self._turn.end_read()
+                if self._closed:
+                    self._chunks.close()
+            if isinstance(chunk, Reply):
+                self._reply = chunk
+                self._chunks.close()
+                raise StopIteration
+            return chunk
+
+    @property
+    def turn(self) -> Turn:
+        """The answer's turn at the engine."""
+        return self._turn
 
     @property
     def reply(self) -> Reply:
@@ -139,8 +161,14 @@ class Stream:
         return self._reply
 
     def close(self) -> None:
-        """Stop the engine if it is still generating."""
-        self._chunks.close()
+        """Stop the engine if it is still generating. A thread that is reading gets the chunk that it waits for."""
+        self._closed = True
+        self._turn.cancel()
+        if self._reading.acquire(blocking=False):
+            try:
+                self._chunks.close()
+            finally:
+                self._reading.release()
 
     def __enter__(self) -> Self:
         return self

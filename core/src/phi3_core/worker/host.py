@@ -46,6 +46,7 @@ class Worker:
     backend: Backend
 
     def __init__(self) -> None:
+        self._host = os.getpid()
         self._disposable = False
         self._hooks: tuple[str, ...] | None = None
         self._pending: collections.deque[str] = collections.deque()
@@ -59,7 +60,7 @@ class Worker:
         self._reader.start()
         # Kills the process if the host ends or does not close this object.
         self._finalizer = weakref.finalize(
-            self, end_process, self._process, ours, tie_to_host(self._process), os.getpid()
+            self, end_process, self._process, ours, tie_to_host(self._process), self._host
         )
 
     def open(self, backend: Backend, *, disposable: bool = False) -> Worker:
@@ -198,8 +199,8 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process is running."""
-        return self._finalizer.alive and self._process.poll() is None
+        """Whether the process is running, and belongs to this process and not to the one that it was forked from."""
+        return self._finalizer.alive and os.getpid() == self._host and self._process.poll() is None
 
     @property
     def last_lines(self) -> tuple[str, ...]:

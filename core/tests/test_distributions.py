@@ -6,7 +6,9 @@ import importlib.metadata
 import sys
 
 import pytest
-from phi3_core.distributions import canonical_name, installed_versions
+from phi3_core import diagnostics
+from phi3_core.distributions import canonical_name, distributions, installed_versions
+from phi3_core.plugin import installed
 
 
 def test_what_the_environment_has_is_what_metadata_tells():
@@ -40,3 +42,53 @@ def test_names_are_compared_as_indexes_spell_them(name):
 
 def test_by_default_it_looks_where_modules_are_imported_from():
     assert installed_versions(["pytest"]) == installed_versions(["pytest"], sys.path)
+
+
+DAMAGED = {
+    "a line that is no entry point": {"entry_points.txt": b"[console_scripts]\nthis line is no entry point\n"},
+    "bytes that are not UTF-8": {"entry_points.txt": b"[x]\na = b:c\xfc\n"},
+    "a backend among them": {"entry_points.txt": b"[phi3]\nacme = acme\n[scripts]\nthis line is no entry point\n"},
+    "no file at all": {},
+    "no name": {"METADATA": b"Metadata-Version: 2.1\nVersion: 1.0\n"},
+    "bytes in the metadata": {"METADATA": b"Metadata-Version: 2.1\nName: other\nVersion: 1.0\nAuthor: J\xfcrgen\n"},
+}
+
+
+@pytest.fixture
+def damaged(tmp_path, monkeypatch):
+    """Puts a damaged distribution on the path, and returns its folder."""
+
+    def make(name, title="other-1.0.dist-info"):
+        folder = tmp_path / "damaged" / title
+        folder.mkdir(parents=True)
+        files = {"METADATA": b"Metadata-Version: 2.1\nName: other\nVersion: 1.0\n"} if DAMAGED[name] else {}
+        for file, content in (files | DAMAGED[name]).items():
+            (folder / file).write_bytes(content)
+        monkeypatch.syspath_prepend(folder.parent)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("title", ["other-1.0.dist-info", "~ther-1.0.dist-info"])
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_metadata_of_others_costs_nothing(plugins, damaged, name, title):
+    plugins.add("parrot")
+    folder = damaged(name, title)
+    found, unreadable = distributions("phi3", all_of_them=True)
+    assert {"phi3-parrot", "phi3-core", "pytest"} <= {canonical_name(each.name) for each in found}
+    if name != "bytes in the metadata":
+        assert [each.path for each in unreadable] == [str(folder)]
+    backends, broken = installed()
+    assert [backend.name for backend in backends] == ["parrot"]
+    assert [each.distribution for each in broken] == ([str(folder)] if name == "a backend among them" else [])
+    diagnostics.packages()
+    assert installed_versions(["phi3-core", "other", "no-such-thing"])["phi3-core"]
+
+
+def test_the_doctor_names_what_cannot_be_read(plugins, damaged):
+    plugins.add("parrot")
+    folder = damaged("a line that is no entry point")
+    found = diagnostics.run_diagnostics(lambda *_: None)
+    messages = [each.finding.message for each in found.diagnoses if each.backend == "core"]
+    assert any(str(folder) in message for message in messages)

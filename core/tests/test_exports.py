@@ -46,7 +46,7 @@ def test_the_public_names_are_these():
     assert set(phi3_core.__all__) == {
         *("CONTRACT", "__version__", "hookimpl", "load", "survey", "Message", "Model", "Reply", "Stream", "Survey"),
         *("Artifact", "Device", "Engine", "Finding", "GenerationRequest", "Machine", "Offer", "Progress", "Published"),
-        *("Recipe", "Refusal", "Sampling", "Source"),
+        *("Recipe", "Refusal", "Sampling", "Source", "freeze_support"),
         *("BackendDiedError", "BackendError", "DiskFullError", "ModelError", "NoArtifactError", "NoDeviceError"),
         *("NotOnHubError", "Phi3Error", "PromptTooLongError", "StoreError", "TooLargeError", "UsageError"),
     }

@@ -42,7 +42,7 @@ LAYERS = (
     ("textfiles",),
     ("disk",),
     ("files",),
-    ("names", "windows"),
+    ("interpreter", "names", "windows"),
     ("units",),
     ("hookspecs",),
     ("values",),

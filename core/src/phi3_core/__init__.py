@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .errors import UsageError as UsageError
     from .hookspecs import CONTRACT as CONTRACT
     from .hookspecs import hookimpl as hookimpl
+    from .interpreter import freeze_support as freeze_support
     from .model import Model as Model
     from .replies import Message as Message
     from .replies import Reply as Reply
@@ -61,6 +62,7 @@ _HOMES = {
         *("NotOnHubError", "Phi3Error", "PromptTooLongError", "StoreError", "TooLargeError", "UsageError"),
     ),
     "hookspecs": ("CONTRACT", "hookimpl"),
+    "interpreter": ("freeze_support",),
     "model": ("Model",),
     "surveys": ("Survey", "survey"),
     "values": (

@@ -14,6 +14,7 @@ quantizing                      :func:`check_extra`, :func:`check_recipe`, :func
                                 :func:`round_blocks`, :func:`pack_nibbles`, :func:`to_float16`,
                                 :class:`SafetensorsWriter`
 running external exporters      :class:`Toolchain`, :func:`prepare_toolchain`, :func:`copy_sidecars`
+running child processes         :func:`module_command`
 caching compiled models         :func:`compiled_folder`, :func:`artifact_folder`, :func:`replace_path`
 sampling                        :class:`Sampler`
 converting values from JSON     :func:`values_of`
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .checkpoint.safetensors_writer import TensorSpec as TensorSpec
     from .distributions import installed_versions as installed_versions
     from .files import replace_path as replace_path
+    from .interpreter import module_command as module_command
     from .machine import driver_fingerprint as driver_fingerprint
     from .machine import this_machine as this_machine
     from .paths import read_json as read_json
@@ -115,6 +117,7 @@ _HOMES = {
     ),
     "distributions": ("installed_versions",),
     "files": ("replace_path",),
+    "interpreter": ("module_command",),
     "machine": (
         "driver_fingerprint",
         "this_machine",

@@ -6,7 +6,6 @@ Each backend is called in its own process, with a time limit (``PHI3_DIAGNOSE_LI
 from __future__ import annotations
 
 import getpass
-import importlib.metadata
 import os
 import re
 import sys
@@ -20,10 +19,10 @@ from attrs import frozen
 from . import api, paths
 from .config import time_limit
 from .disk import LONG_PATHS_HINT
-from .distributions import canonical_name
+from .distributions import Distribution, canonical_name, distributions
 from .errors import Phi3Error
 from .machine import system_version
-from .plugin import Broken
+from .plugin import ENTRY_POINT_GROUP, Broken
 from .surveys import Answer, Survey, survey
 from .toolchains.toolchain import path_problem
 from .values import Finding, Progress, to_plain
@@ -83,7 +82,7 @@ def run_diagnostics(progress: Progress, *, generate: str | None = None, offline:
     progress("asking the backends")
     found = survey(refresh=True)
     diagnoses, broken = _diagnose(found)
-    diagnoses = (*_of_this_system(), *diagnoses)
+    diagnoses = (*_of_this_system(), *_of_metadata(), *diagnoses)
     return Diagnostics(
         system=system_version(),
         python=_python(),
@@ -107,6 +106,14 @@ def _of_this_system() -> Iterator[Diagnosis]:
         yield Diagnosis(backend="core", finding=Finding(severity="warning", message=problem, remedy=LONG_PATHS_HINT))
 
 
+def _of_metadata() -> Iterator[Diagnosis]:
+    """Yield the distributions whose metadata cannot be read. Those that may be backends are broken in the survey."""
+    for each in distributions(ENTRY_POINT_GROUP, all_of_them=True)[1]:
+        message = f"the metadata of an installed package cannot be read: {each.path} ({each.error})"
+        finding = Finding(severity="warning", message=message, remedy="remove it, or install the package again")
+        yield Diagnosis(backend="core", finding=finding)
+
+
 def _python() -> str:
     """Return this Python's implementation, version and pointer size."""
     version = sys.version.split(maxsplit=1)[0]
@@ -115,22 +122,20 @@ def _python() -> str:
 
 def packages() -> dict[str, str]:
     """Return the versions of phi3's distributions, then those of their direct and indirect installed requirements."""
-    installed: dict[str, importlib.metadata.Distribution] = {}
-    for distribution in importlib.metadata.distributions():
-        installed.setdefault(_canonical(distribution.metadata["Name"] or ""), distribution)
+    installed: dict[str, Distribution] = {}
+    for distribution in distributions(ENTRY_POINT_GROUP, all_of_them=True)[0]:
+        installed.setdefault(canonical_name(distribution.name), distribution)
     ours = sorted(
-        name
-        for name, distribution in installed.items()
-        if name.startswith("phi3-") or any(point.group == "phi3" for point in distribution.entry_points)
+        name for name, distribution in installed.items() if name.startswith("phi3-") or distribution.entry_points
     )
     # Requirements of our own extras are included; those of other distributions' extras may be installed by chance.
-    waiting = [_canonical(text) for name in ours for text in installed[name].requires or ()]
+    waiting = [_canonical(text) for name in ours for text in installed[name].requires]
     needed: set[str] = set()
     while waiting:
         name = waiting.pop()
         if name in installed and name not in needed and name not in ours:
             needed.add(name)
-            waiting += [_canonical(text) for text in installed[name].requires or () if "extra ==" not in text]
+            waiting += [_canonical(text) for text in installed[name].requires if "extra ==" not in text]
     return {name: installed[name].version for name in (*ours, *sorted(needed))}
 
 

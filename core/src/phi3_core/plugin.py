@@ -61,14 +61,20 @@ class Broken:
 
 def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
     """Return the installed backends, and as broken those whose name another distribution has already registered."""
-    import importlib.metadata  # start-up: worker processes need no metadata
+    from .distributions import distributions  # start-up: worker processes need no metadata
 
+    registered, unreadable = distributions(ENTRY_POINT_GROUP)
     backends: dict[str, Backend] = {}
-    broken: list[Broken] = []
-    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        # For type checkers: an entry point that was found always has a distribution.
-        name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
-        found = Backend(name=point.name, target=point.value, distribution=name, version=version)
+    broken = [
+        Broken(plugin=Path(each.path).stem, distribution=each.path, error=f"its metadata cannot be read: {each.error}")
+        for each in unreadable
+        if each.in_group
+    ]
+    for found in (
+        Backend(name=name, target=target, distribution=each.name, version=each.version)
+        for each in registered
+        for name, target in each.entry_points
+    ):
         known = backends.setdefault(found.name, found)
         # A distribution may be found twice: an editable install that is also on PYTHONPATH.
         if (known.distribution, known.target) != (found.distribution, found.target):

@@ -141,4 +141,3 @@ class Turn:
     def leave(self) -> None:
         """End the turn, or stop waiting for it. May be called more than once."""
         self._turns.leave(self)
-

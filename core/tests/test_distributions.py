@@ -7,7 +7,8 @@ import sys
 
 import pytest
 from phi3_core import diagnostics
-from phi3_core.distributions import canonical_name, distributions, installed_versions
+from phi3_core.distributions import canonical_name, installed_versions
+from phi3_core.metadata import distributions
 from phi3_core.plugin import installed
 
 

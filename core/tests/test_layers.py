@@ -38,7 +38,7 @@ LAYERS = (
     ("replies",),
     ("turns",),
     ("machine", "sampling", "text"),
-    ("config", "distributions", "paths"),
+    ("config", "distributions", "metadata", "paths"),
     ("textfiles",),
     ("disk",),
     ("files",),

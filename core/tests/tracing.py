@@ -87,10 +87,8 @@ def _calls(log: Path) -> list[tuple[str, str]]:
         if half := _UNFINISHED.match(line):
             begun[half["pid"]] = half["start"]
             continue
-        if half := _RESUMED.match(line):
-            whole = f"{half['pid']} {begun.pop(half['pid'], '')}{half['rest']}"
-        else:
-            whole = line
+        half = _RESUMED.match(line)
+        whole = f"{half['pid']} {begun.pop(half['pid'], '')}{half['rest']}" if half else line
         if (call := _CALL.match(whole)) and (call["name"] in _NETWORK or not call["result"].startswith("-")):
             calls.append((call["name"], call["arguments"]))
     return calls

@@ -19,9 +19,10 @@ from attrs import frozen
 from . import api, paths
 from .config import time_limit
 from .disk import LONG_PATHS_HINT
-from .distributions import Distribution, canonical_name, distributions
+from .distributions import canonical_name
 from .errors import Phi3Error
 from .machine import system_version
+from .metadata import Distribution, distributions
 from .plugin import ENTRY_POINT_GROUP, Broken
 from .surveys import Answer, Survey, survey
 from .toolchains.toolchain import path_problem

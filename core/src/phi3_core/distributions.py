@@ -13,79 +13,12 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from attrs import frozen
-
-TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
-if TYPE_CHECKING:
-    import importlib.metadata
-
 _SUFFIX = ".dist-info"
 
 
 def canonical_name(name: str) -> str:
     """Return the canonical name of a distribution, as package indexes write it: ``phi3-core`` for ``Phi3_Core``."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-@frozen(kw_only=True)
-class Distribution:
-    """What an installed distribution's metadata tells."""
-
-    name: str
-    version: str
-    entry_points: tuple[tuple[str, str], ...] = ()
-    """Names and values of its entry points of the group that was asked for."""
-    requires: tuple[str, ...] = ()
-
-
-@frozen(kw_only=True)
-class UnreadableMetadata:
-    """A distribution whose metadata cannot be read: half removed, or written wrongly."""
-
-    path: str
-    """The folder or file with the metadata."""
-    error: str
-    in_group: bool
-    """Whether it has entry points of the group that was asked for."""
-
-
-def distributions(group: str, *, all_of_them: bool = False) -> tuple[list[Distribution], list[UnreadableMetadata]]:
-    """Return the installed distributions with entry points of a group, and those whose metadata cannot be read.
-
-    Unlike ``importlib.metadata.entry_points``, it goes on after a distribution whose metadata is damaged.
-
-    Args:
-        group: the group of entry points.
-        all_of_them: also return the distributions without such entry points.
-    """
-    import importlib.metadata  # start-up: a large module, which worker processes do not need
-
-    found: list[Distribution] = []
-    unreadable: list[UnreadableMetadata] = []
-    for distribution in importlib.metadata.distributions():
-        in_group = False
-        try:
-            in_group = f"[{group}]" in (distribution.read_text("entry_points.txt") or "")
-            if in_group or all_of_them:
-                found.append(_read(distribution, group))
-        except Exception as error:  # each parser of these files raises errors of its own
-            path = str(getattr(distribution, "_path", "an installed distribution"))
-            words = " ".join(str(error).split()) or type(error).__name__
-            unreadable.append(UnreadableMetadata(path=path, error=words, in_group=in_group))
-    return found, unreadable
-
-
-def _read(distribution: importlib.metadata.Distribution, group: str) -> Distribution:
-    points = distribution.entry_points.select(group=group)
-    name, version = distribution.metadata["Name"], distribution.metadata["Version"]
-    if not name or not version:
-        raise ValueError("it states no name or no version")
-    return Distribution(
-        name=name,
-        version=version,
-        entry_points=tuple((point.name, point.value) for point in points),
-        requires=tuple(distribution.requires or ()),
-    )
 
 
 def installed_versions(names: Iterable[str], path: Sequence[str] | None = None) -> Mapping[str, str]:

@@ -61,7 +61,7 @@ class Broken:
 
 def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
     """Return the installed backends, and as broken those whose name another distribution has already registered."""
-    from .distributions import distributions  # start-up: worker processes need no metadata
+    from .metadata import distributions  # start-up: worker processes need no metadata
 
     registered, unreadable = distributions(ENTRY_POINT_GROUP)
     backends: dict[str, Backend] = {}

@@ -12,7 +12,7 @@ import threading
 
 import phi3_core as phi3
 import pytest
-from phi3_core.errors import BackendError, ModelError, NoDeviceError, PromptTooLongError, UsageError
+from phi3_core.errors import BackendError, DiskFullError, ModelError, NoDeviceError, PromptTooLongError, UsageError
 
 # What the parrot has heard when somebody says "Hello world" to it.
 HEARD = "Hello world"
@@ -291,7 +291,7 @@ def test_a_quantizer_that_fails_leaves_nothing(plugins, source, home):
         "parrot",
         changes="@hookimpl\ndef quantize(output):\n    (output / 'x').touch()\n    raise OSError(28, 'No space')\n",
     )
-    with pytest.raises(BackendError, match="No space"):
+    with pytest.raises(DiskFullError, match="no space is left"):
         phi3.load(source, device="parrot")
     assert not list(home.glob("artifacts/*/*"))
     assert [path for path in (home / "staging").iterdir() if path.is_dir()] == []

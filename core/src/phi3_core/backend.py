@@ -15,7 +15,8 @@ quantizing                      :func:`check_extra`, :func:`check_recipe`, :func
                                 :class:`SafetensorsWriter`
 running external exporters      :class:`Toolchain`, :func:`prepare_toolchain`, :func:`copy_sidecars`
 running child processes         :func:`module_command`
-caching compiled models         :func:`compiled_folder`, :func:`artifact_folder`, :func:`replace_path`
+caching compiled models         :func:`compiled_folder`, :func:`artifact_folder`, :func:`replace_path`,
+                                :func:`write_problem`
 sampling                        :class:`Sampler`
 converting values from JSON     :func:`values_of`
 ==============================  ======================================================================================
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .checkpoint.safetensors import to_float16 as to_float16
     from .checkpoint.safetensors_writer import SafetensorsWriter as SafetensorsWriter
     from .checkpoint.safetensors_writer import TensorSpec as TensorSpec
+    from .disk import write_problem as write_problem
     from .distributions import installed_versions as installed_versions
     from .files import replace_path as replace_path
     from .interpreter import module_command as module_command
@@ -116,6 +118,7 @@ _HOMES = {
         "TensorSpec",
     ),
     "distributions": ("installed_versions",),
+    "disk": ("write_problem",),
     "files": ("replace_path",),
     "interpreter": ("module_command",),
     "machine": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import tempfile
 from pathlib import Path
 
 from .errors import DiskFullError, StoreError
@@ -11,6 +12,7 @@ from .units import format_bytes
 
 STORE_HINT = "free some space, or set PHI3_HOME to a folder on another disk"
 LONG_PATHS_HINT = "set PHI3_HOME to a short path such as C:\\phi3, or let an administrator enable long paths"
+_BLOCK = 2**20
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _WINDOWS_FULL = {39, 112}  # ERROR_HANDLE_DISK_FULL and ERROR_DISK_FULL
 
@@ -26,9 +28,28 @@ def is_full(error: OSError) -> bool:
 
 
 def raise_if_full(error: OSError, folder: Path, *, hint: str = STORE_HINT) -> None:
-    """Raise :class:`DiskFullError` if ``error`` means that the disk of ``folder`` is full."""
+    """Raise :class:`DiskFullError` if ``error`` means that the disk of ``folder`` is full, or holds no such large file."""
+    if error.errno == errno.EFBIG:
+        raise DiskFullError(
+            f"a file is too large for the disk of {folder}, or for a limit on files", hint=hint
+        ) from error
     if is_full(error):
         raise DiskFullError(f"no space is left on the disk of {folder}", hint=hint) from error
+
+
+def write_problem(folder: Path, size: int) -> str:
+    """Return why a file of ``size`` bytes cannot be written to a folder; an empty string if it can.
+
+    Runtimes write files of their own and do not tell why they failed. This writes such a file and removes it.
+    """
+    block = bytes(min(size, _BLOCK))
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for _ in range(-(-size // _BLOCK)):
+                file.write(block)
+    except OSError as error:
+        return f"no file of {format_bytes(size)} can be written to {folder}: {reason(error)}"
+    return ""
 
 
 def existing_parent(folder: Path) -> Path:

@@ -98,3 +98,30 @@ def test_a_gguf_file_in_a_folder_of_another_script_is_converted(sample_store, mo
         assert sorted(path.name for path in source.iterdir()) == ["openvino_model.bin", "openvino_model.xml"]
         assert not str(source).isascii()
     assert Path.cwd() == before
+
+
+@pytest.mark.skipif(
+    os.name != "posix", reason="needs a limit on the size of files, which ends a write as a full disk does"
+)
+def test_a_full_disk_costs_what_would_be_kept_and_not_the_answer(sample_needed, home):
+    import resource
+
+    command = [sys.executable, "-m", "phi3_core", "run", "-m", "sample", "-d", "openvino:CPU", "--max-new-tokens", "8"]
+
+    def run(limit):
+        return subprocess.run(
+            [*command, "What is the capital of France?"],
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    full = run(40_000_000)
+    assert (full.returncode, full.stdout) == (0, "The capital of France is Paris.\n"), full.stderr
+    assert "file too large: the converted model is not kept" in full.stderr
+    assert not list(home.rglob("openvino_model.xml"))
+    again = run(resource.RLIM_INFINITY)
+    assert (again.returncode, again.stdout) == (0, "The capital of France is Paris.\n"), again.stderr
+    assert list(home.rglob("openvino_model.xml"))

@@ -17,7 +17,7 @@ from phi3_openvino import detection
 
 RECORDED = json.loads(Path(__file__).with_name("recorded_devices.json").read_text(encoding="utf-8"))
 LINUX = Machine(os="linux", architecture="x86_64", memory_bytes=16 * 2**30)
-NOTHING: frozenset[str] = frozenset()
+NOTHING: dict[str, detection.Obstacle | None] = {}
 
 
 class RecordedCore:
@@ -110,8 +110,11 @@ def test_hardware_that_the_system_sees_and_openvino_does_not_is_said_to_be_there
     for folder, vendor in (("drm/card0", "0x8086"), ("accel/accel0", "0x8086"), ("drm/card1", "0x10de")):
         (tmp_path / folder / "device").mkdir(parents=True)
         (tmp_path / folder / "device" / "vendor").write_text(f"{vendor}\n", encoding="ascii")
-    hardware = detection.intel_hardware(tmp_path)
-    assert hardware == {"gpu", "npu"}
+    for node in ("dri/renderD128", "accel/accel0"):
+        (tmp_path / "dev" / node).parent.mkdir(parents=True)
+        (tmp_path / "dev" / node).touch()
+    hardware = detection.intel_hardware(tmp_path, tmp_path / "dev")
+    assert hardware == {"gpu": None, "npu": None}
     _, refusals = answers("cpu only", hardware=hardware)
     assert [refusal.reason for refusal in refusals] == [
         "an Intel GPU is here, but OpenVINO cannot use it",
@@ -121,7 +124,27 @@ def test_hardware_that_the_system_sees_and_openvino_does_not_is_said_to_be_there
     assert detection.intel_hardware(tmp_path / "nowhere") == NOTHING
 
 
+def test_in_a_container_without_the_device_the_remedy_is_to_pass_it_on(tmp_path, monkeypatch):
+    (tmp_path / "drm/card0/device").mkdir(parents=True)
+    (tmp_path / "drm/card0/device/vendor").write_text("0x8086\n", encoding="ascii")
+    devices = tmp_path / "dev"
+    _, (gpu, _) = answers("cpu only", hardware=detection.intel_hardware(tmp_path, devices))
+    assert gpu.reason == f"an Intel GPU is here, but {devices / 'dri'} is not"
+    assert f"--device {devices / 'dri'}" in gpu.remedy
+    node = devices / "dri" / "renderD128"
+    node.parent.mkdir(parents=True)
+    node.touch()
+    monkeypatch.setattr(detection.os, "access", lambda path, mode: False)  # root may open everything
+    _, (gpu, _) = answers("cpu only", hardware=detection.intel_hardware(tmp_path, devices))
+    assert gpu.reason == f"an Intel GPU is here, but this user may not open {node}"
+    assert "join the group" in gpu.remedy
+
+
 def test_without_openvino_genai_the_devices_are_refused_with_the_remedy(monkeypatch):
     monkeypatch.setattr(detection, "installed_versions", lambda names: {})
     (refusal,) = detection.detect(Machine(os="linux", architecture="x86_64", memory_bytes=2**34))
     assert refusal == Refusal(reason="openvino-genai is not installed", remedy="pip install openvino-genai")
+    monkeypatch.undo()
+    monkeypatch.setattr(detection.importlib.util, "find_spec", lambda name: None)
+    (refusal,) = detection.detect(Machine(os="linux", architecture="x86_64", memory_bytes=2**34))
+    assert refusal.reason == "the files of openvino-genai are missing, although it is installed"

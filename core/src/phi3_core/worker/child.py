@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from phi3_core.disk import raise_if_full
 from phi3_core.errors import BackendError, Phi3Error
 from phi3_core.plugin import Backend, PluginHooks
 from phi3_core.values import (
@@ -131,7 +132,12 @@ class Server:
         self, source: Mapping[str, Any], device: Mapping[str, Any], recipe: Mapping[str, Any], output: str
     ) -> Mapping[str, str] | None:
         """Call ``quantize``, and send its progress."""
-        return self._hooks.quantize(Source(**source), Device(**device), Recipe(**recipe), Path(output), self._progress)
+        folder = Path(output)
+        try:
+            return self._hooks.quantize(Source(**source), Device(**device), Recipe(**recipe), folder, self._progress)
+        except OSError as error:
+            raise_if_full(error, folder)
+            raise
 
     def do_load(
         self, artifact: Mapping[str, Any], device: Mapping[str, Any], options: Mapping[str, str], purpose: str

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attrs import frozen
 from phi3_core.backend import installed_versions
 from phi3_core.values import Device, Machine, Offer, Refusal
 
@@ -24,6 +27,11 @@ UNTRIED = "this project has not been run on such a device yet"
 ON_CPU = "for trying and testing the NPU pipeline without an NPU"
 _INTEL = "0x8086"
 _GENAI = "openvino-genai"
+# Where Linux describes a kind of device, and the folder and names of what is opened.
+_NODES = {
+    "gpu": ("drm/card*/device/vendor", "dri", "renderD*"),
+    "npu": ("accel/accel*/device/vendor", "accel", "accel*"),
+}
 _GPU_DRIVER = {
     "linux": "install Intel's compute runtime (on Debian: intel-opencl-icd) and join the group render",
     "windows": "install the newest Intel graphics driver",
@@ -34,10 +42,21 @@ _NPU_DRIVER = {
 }
 
 
+@frozen(kw_only=True)
+class Obstacle:
+    """What keeps a process from opening a device that the system has."""
+
+    reason: str
+    remedy: str
+
+
 def detect(machine: Machine) -> list[Offer | Refusal]:
     """Return offers and refusals for this machine. Takes about half a second, mostly for importing OpenVINO."""
     if not installed_versions([_GENAI]):
         return [Refusal(reason=f"{_GENAI} is not installed", remedy=f"pip install {_GENAI}")]
+    if importlib.util.find_spec("openvino_genai") is None:
+        reason = f"the files of {_GENAI} are missing, although it is installed"
+        return [Refusal(reason=reason, remedy=f"pip install --force-reinstall --no-deps {_GENAI}")]
     import openvino
 
     core = openvino.Core()
@@ -77,26 +96,44 @@ def has_npu_plugin(core: Any) -> bool:
         return False
 
 
-def intel_hardware(root: Path = Path("/sys/class")) -> frozenset[str]:
-    """Return the kinds of Intel devices that Linux reports, usable or not: ``gpu``, ``npu``. Empty on other systems."""
-    found = set()
-    for kind, pattern in (("gpu", "drm/card*/device/vendor"), ("npu", "accel/accel*/device/vendor")):
+def intel_hardware(root: Path = Path("/sys/class"), devices: Path = Path("/dev")) -> Mapping[str, Obstacle | None]:
+    """Return the Intel devices that Linux reports, usable or not, and what keeps this process from opening them.
+
+    Args:
+        root: where Linux describes devices.
+        devices: where they are opened.
+
+    Returns:
+        The obstacle, if any, by kind: ``gpu``, ``npu``. Empty on other systems.
+    """
+    found: dict[str, Obstacle | None] = {}
+    for kind, (pattern, folder, nodes) in _NODES.items():
         for file in root.glob(pattern):
             with contextlib.suppress(OSError):
                 if file.read_text(encoding="ascii").strip() == _INTEL:
-                    found.add(kind)
-    return frozenset(found)
+                    found[kind] = _obstacle(devices / folder, nodes)
+    return found
+
+
+def _obstacle(folder: Path, pattern: str) -> Obstacle | None:
+    nodes = sorted(folder.glob(pattern))
+    if not nodes:
+        return Obstacle(reason=f"{folder} is not", remedy=f"start the container with --device {folder}, if this is one")
+    if not any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
+        remedy = "join the group that owns it (render or video), and log in again"
+        return Obstacle(reason=f"this user may not open {nodes[0]}", remedy=remedy)
+    return None
 
 
 def judge(
-    machine: Machine, devices: Mapping[str, Mapping[str, str]], hardware: frozenset[str]
+    machine: Machine, devices: Mapping[str, Mapping[str, str]], hardware: Mapping[str, Obstacle | None]
 ) -> list[Offer | Refusal]:
     """Return offers for OpenVINO's devices, and refusals for missing or unusable ones.
 
     Args:
         machine: this machine.
         devices: properties of the devices, as returned by :func:`read`.
-        hardware: kinds of devices that are present, as returned by :func:`intel_hardware`.
+        hardware: the devices that are present, as returned by :func:`intel_hardware`.
     """
     answers: list[Offer | Refusal] = []
     for name, properties in devices.items():
@@ -117,9 +154,9 @@ def judge(
                 )
     families = {name.partition(".")[0] for name in devices}
     if "GPU" not in families:
-        answers.append(_missing("GPU", "gpu" in hardware, _GPU_DRIVER.get(machine.os, "")))
+        answers.append(_missing("GPU", hardware, _GPU_DRIVER.get(machine.os, "")))
     if "NPU" not in families:
-        answers.append(_missing("NPU", "npu" in hardware, _NPU_DRIVER.get(machine.os, "")))
+        answers.append(_missing("NPU", hardware, _NPU_DRIVER.get(machine.os, "")))
     return answers
 
 
@@ -182,7 +219,9 @@ def _bytes(properties: Mapping[str, str], key: str) -> int | None:
     return int(text) if text.isdigit() and int(text) > 0 else None
 
 
-def _missing(family: str, present: bool, remedy: str) -> Refusal:
-    if present:
+def _missing(family: str, hardware: Mapping[str, Obstacle | None], remedy: str) -> Refusal:
+    if family.lower() in hardware:
+        if obstacle := hardware[family.lower()]:
+            return Refusal(reason=f"an Intel {family} is here, but {obstacle.reason}", remedy=obstacle.remedy)
         return Refusal(reason=f"an Intel {family} is here, but OpenVINO cannot use it", remedy=remedy)
     return Refusal(reason=f"OpenVINO finds no Intel {family}", remedy=f"if there is one, {remedy}" if remedy else "")

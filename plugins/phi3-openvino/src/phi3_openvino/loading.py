@@ -16,7 +16,7 @@ from typing import Any, Literal
 import openvino
 import openvino_genai
 from attrs import frozen
-from phi3_core.backend import artifact_folder, compiled_folder
+from phi3_core.backend import artifact_folder, compiled_folder, write_problem
 from phi3_core.errors import BackendError, ModelError, UsageError
 from phi3_core.values import Artifact, Device
 
@@ -66,6 +66,10 @@ class Loader:
         try:
             pipeline = self._load(source, properties)
         except BackendError as error:
+            if problem := write_problem(cache, _compiled_bytes(source)):
+                logger.warning("%s: the compiled model is not kept, the next start is as slow", problem)
+                _empty(cache)
+                return self._load(source, {key: properties[key] for key in properties if key != "CACHE_DIR"})
             if not kept:
                 raise
             # A driver may refuse what an earlier one compiled, whatever the versions say.
@@ -158,6 +162,11 @@ def _modified(folder: Path) -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
 
 
+def _compiled_bytes(source: Path) -> int:
+    """Return about how large a compiled model is: as large as the weights."""
+    return (source if source.is_file() else (source / weights.IR).with_suffix(".bin")).stat().st_size
+
+
 def _empty(folder: Path) -> None:
     """Remove the files in a folder. OpenVINO makes them read-only, which Windows does not remove."""
     for file in folder.iterdir():
@@ -195,7 +204,12 @@ def loadable(file: Path, artifact: Artifact) -> Iterator[Path]:
             try:
                 openvino_genai.LLMPipeline(plain, "CPU", ATTENTION_BACKEND="SDPA", enable_save_ov_model=True)
             except RuntimeError as error:
-                raise ModelError(f"OpenVINO GenAI cannot read {file}: {clean(error)}") from error
+                problem = write_problem(folder, file.stat().st_size)
+                if not problem:
+                    raise ModelError(f"OpenVINO GenAI cannot read {file}: {clean(error)}") from error
+                logger.warning("%s: the converted model is not kept, the next start is as slow", problem)
+                yield plain
+                return
         publish(gguf.parent, folder, (Path(weights.IR).with_suffix(".bin").name, weights.IR))
     yield folder
 

@@ -28,11 +28,10 @@ def is_full(error: OSError) -> bool:
 
 
 def raise_if_full(error: OSError, folder: Path, *, hint: str = STORE_HINT) -> None:
-    """Raise :class:`DiskFullError` if ``error`` means that the disk of ``folder`` is full, or holds no such large file."""
+    """Raise :class:`DiskFullError` if ``error`` means that the disk of ``folder`` is full, or allows no larger file."""
     if error.errno == errno.EFBIG:
-        raise DiskFullError(
-            f"a file is too large for the disk of {folder}, or for a limit on files", hint=hint
-        ) from error
+        message = f"a file is too large for the disk of {folder}, or for a limit on files"
+        raise DiskFullError(message, hint=hint) from error
     if is_full(error):
         raise DiskFullError(f"no space is left on the disk of {folder}", hint=hint) from error
 

@@ -100,9 +100,7 @@ def test_a_gguf_file_in_a_folder_of_another_script_is_converted(sample_store, mo
     assert Path.cwd() == before
 
 
-@pytest.mark.skipif(
-    os.name != "posix", reason="needs a limit on the size of files, which ends a write as a full disk does"
-)
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX's limit on the size of files")
 def test_a_full_disk_costs_what_would_be_kept_and_not_the_answer(sample_needed, home):
     import resource
 

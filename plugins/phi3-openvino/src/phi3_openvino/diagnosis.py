@@ -32,7 +32,7 @@ def findings(
     machine: Machine,
     installed: Mapping[str, str],
     devices: Mapping[str, Mapping[str, str]],
-    hardware: frozenset[str],
+    hardware: Mapping[str, detection.Obstacle | None],
     failure: str = "",
 ) -> Iterator[Finding]:
     """Yield findings about the given state.
@@ -41,7 +41,7 @@ def findings(
         machine: this machine.
         installed: installed versions of :data:`PACKAGES` by name.
         devices: properties of the devices, as returned by :func:`detection.read`.
-        hardware: kinds of devices that are present, as returned by :func:`detection.intel_hardware`.
+        hardware: the devices that are present, as returned by :func:`detection.intel_hardware`.
         failure: why OpenVINO's devices could not be read; empty if they could.
     """
     present = ", ".join(f"{name} {version}" for name, version in installed.items()) or "no OpenVINO"

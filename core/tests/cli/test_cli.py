@@ -318,7 +318,7 @@ def test_ctrl_c_ends_it_and_leaves_no_process(phi3, plugins, source, place):
         workers = host.children(recursive=True)
         process.send_signal(signal.SIGINT)
         code = process.wait(60)
-        assert code == 130
+        assert code == 130, process.stderr.read()
         assert process.stderr.read() == b""
         assert workers
         _, alive = psutil.wait_procs(workers, timeout=20)
@@ -336,3 +336,55 @@ def test_what_is_quantized_can_be_copied_to_a_folder_of_ones_own_and_run_there(p
     code, _, err = phi3("run", "Hello world", "-m", tmp_path / "out", "-d", "parrot", "-q")
     assert code == 4
     assert "phi3.json is damaged: its source makes no sense" in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX's terminals")
+@pytest.mark.parametrize("columns", [20, 40, 200])
+def test_tables_and_the_progress_line_fit_the_terminal(plugins, source, columns):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    plugins.add("parrot")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+
+    def lines(*arguments):
+        with subprocess.Popen(
+            command(*arguments), stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=environment
+        ) as process:
+            assert process.wait(60) == 0
+        return os.read(ours, 2**16).decode().replace("\r\n", "\n").split("\n")
+
+    shown = lines("devices")
+    assert ("device: parrot:CPU" in shown) == (columns < 72)
+    shown = lines("models", "pull", source, "-d", "parrot")
+    drawn = [part.rstrip() for line in shown if "\r" in line for part in line.split("\r") if part.startswith("phi3: ")]
+    assert drawn
+    assert max(map(len, drawn)) < columns
+    os.close(theirs)
+    os.close(ours)
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from phi3_core.cli import main
+sys.exit(main(["devices"]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends itself a signal of POSIX")
+@pytest.mark.parametrize("module", ["phi3_core.cli.command", "phi3_core.errors", "argparse", "phi3_core.cli.output"])
+def test_ctrl_c_during_the_first_imports_leaves_no_traceback(home, module):
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, module]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from phi3_core.values import Machine
-from phi3_openvino import diagnosis
+from phi3_openvino import detection, diagnosis
 
 RECORDED = json.loads(Path(__file__).with_name("recorded_devices.json").read_text(encoding="utf-8"))
 FITTING = {"openvino": "2026.4.1", "openvino-genai": "2026.4.1.0", "openvino-tokenizers": "2026.4.1.0"}
+NOTHING: dict[str, detection.Obstacle | None] = {}
 CPU = {"CPU": {"FULL_DEVICE_NAME": "A processor", "DEVICE_TYPE": "INTEGRATED"}}
 
 
@@ -18,7 +19,7 @@ def machine(system="linux"):
     return Machine(os=system, architecture="x86_64", memory_bytes=16 * 2**30)
 
 
-def found(installed=FITTING, devices=CPU, hardware=frozenset(), failure="", system="linux"):
+def found(installed=FITTING, devices=CPU, hardware=NOTHING, failure="", system="linux"):
     return list(diagnosis.findings(machine(system), installed, devices, hardware, failure))
 
 
@@ -53,7 +54,7 @@ def test_an_openvino_that_does_not_start_is_an_error_with_windows_usual_cause():
 
 
 def test_hardware_without_a_driver_is_an_error_and_missing_hardware_is_not():
-    (error,) = errors(found(hardware=frozenset({"gpu"})))
+    (error,) = errors(found(hardware={"gpu": None}))
     assert "GPU" in error.message
     assert "compute runtime" in error.remedy
     assert errors(found()) == []

@@ -5,12 +5,7 @@ Each command imports what it needs when it runs, so that ``phi3 --help`` and lig
 
 from __future__ import annotations
 
-import sys
-
-from phi3_core.errors import Phi3Error
-
-from . import streams
-from .parser import parser
+import signal
 
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
@@ -18,28 +13,27 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code. All errors are printed here."""
-    streams.prepare()
-    given = parser().parse_args(arguments)
-    from . import output
+    """Run a command and return its exit code.
 
-    output.prepare(quiet=getattr(given, "quiet", True))
+    While it imports what it needs, Ctrl-C ends the process without a traceback.
+    """
+    end_at_once = signal.getsignal(signal.SIGINT) is signal.default_int_handler and _is_main_thread()
+    if end_at_once:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def begin() -> None:
+        if end_at_once:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
     try:
-        code: int = given.call(given)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 130
-    except Phi3Error as error:
-        output.print_error(error, traceback=given.traceback)
-        return error.exit_code
-    except Exception as error:
-        if isinstance(error, OSError) and streams.is_reader_gone(error):
-            streams.discard_output()
-            return 0
-        if isinstance(error, OSError) and streams.is_not_written(error):
-            streams.discard_output()
-            output.logger.error("the output cannot be written: %s", error.strerror)
-            return 1
-        output.print_unexpected(error, traceback=given.traceback)
-        return 1
-    return code
+        from .command import run
+
+        return run(arguments, begin)
+    finally:
+        begin()
+
+
+def _is_main_thread() -> bool:
+    import threading
+
+    return threading.current_thread() is threading.main_thread()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,9 @@ from phi3_core.units import format_bytes
 from phi3_core.values import to_plain
 
 logger = logging.getLogger("phi3_core")
+
+NARROW = 72
+"""The width of a terminal, in columns, below which tables are not folded to fit."""
 
 
 class Handler(logging.Handler):
@@ -78,19 +82,30 @@ def _finite(value: Any) -> Any:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table to stdout, as wide as the terminal; 250 columns if there is none."""
+    """Print a table to stdout, as wide as the terminal; 250 columns if there is none.
+
+    On a terminal that is narrower than the table and than :data:`NARROW` columns, each cell gets a line.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    rows = list(rows)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    width = None if sys.stdout.isatty() else 250
-    Console(width=width, highlight=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)
+    if console.width >= min(NARROW, console.measure(table, options=console.options.update(width=250)).maximum):
+        console.print(table)
+        return
+    for row in rows:
+        for heading, cell in zip(headings, row, strict=True):
+            if str(cell) and not (heading and str(cell) == "-"):
+                print(f"{heading}: {cell}" if heading else cell)
+        print()
 
 
 def print_quality(report: Mapping[str, Any]) -> None:
@@ -108,6 +123,14 @@ def print_quality(report: Mapping[str, Any]) -> None:
             )
         ],
     )
+
+
+def _columns() -> int:
+    """Return the width of the terminal behind stderr; 80 if it tells none."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 class Progress:
@@ -153,6 +176,8 @@ class Progress:
         return f"{text}, {format_bytes(int(speed))}/s, {(total - done) / speed:.0f} s left"
 
     def _draw(self, text: str) -> None:
+        # A line that is wrapped could not be overwritten.
+        text = text[: _columns() - 1]
         sys.stderr.write("\r" + text.ljust(self._width))
         sys.stderr.flush()
         self._width = len(text)

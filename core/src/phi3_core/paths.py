@@ -20,17 +20,32 @@ def home() -> Path:
     """Return the store's root folder, which need not exist yet.
 
     Raises:
-        UsageError: ``PHI3_HOME`` is the home folder of a user that does not exist.
+        UsageError: ``PHI3_HOME`` is relative to a folder that does not exist: see :func:`absolute`.
     """
     given = os.environ.get("PHI3_HOME")
     if given:
         try:
-            return Path(given).expanduser().absolute()
-        except RuntimeError as error:
-            raise UsageError(f"PHI3_HOME is {given!r}: {error}", hint="set it to the path of a folder") from error
+            return absolute(given)
+        except UsageError as error:
+            raise UsageError(f"PHI3_HOME is {error.message}", hint="set it to the path of a folder") from error
     import platformdirs  # start-up: not needed if PHI3_HOME is set
 
     return Path(platformdirs.user_cache_dir("phi3", appauthor=False))
+
+
+def absolute(path: str | Path) -> Path:
+    """Return the absolute path of a path that a user has given, which may begin with ``~``.
+
+    Raises:
+        UsageError: the path is relative to a current folder that has been removed, or to an unknown user's home folder.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise UsageError(f"{str(path)!r}: {error}", hint="give a path without ~") from error
+    except OSError as error:
+        message = f"{str(path)!r}: the current folder does not exist any more"
+        raise UsageError(message, hint="change to another folder") from error
 
 
 def read_json(path: Path) -> Any:

@@ -105,21 +105,23 @@ class Conversation:
 
     def _save(self, name: str) -> None:
         import json
-        from pathlib import Path
 
         from phi3_core.disk import raise_if_full, reason
+        from phi3_core.paths import absolute
 
         if not name:
             raise UsageError("/save needs a file's name", hint="/save talk.json")
-        path = Path(name).expanduser().absolute()
-        if path.exists() and path not in self._saved:
-            raise UsageError(f"{path} exists already", hint="choose another name")
+        path = absolute(name)
         text = json.dumps({"model": self._model.name, "messages": self._messages()}, indent=2, ensure_ascii=False)
         try:
+            if path.exists() and path not in self._saved:
+                raise UsageError(f"{path} exists already", hint="choose another name")
             path.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise_if_full(error, path, hint="/save FILE names another place")
             raise UsageError(f"{path} cannot be written: {reason(error)}", hint="choose another place") from error
+        except ValueError as error:  # such as a null character
+            raise UsageError(f"{name!r} cannot be the name of a file: {error}", hint="choose another name") from error
         self._saved.add(path)
         _tell(f"saved to {path}")
 

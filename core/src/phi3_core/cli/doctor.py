@@ -36,14 +36,13 @@ def add(commands: Any) -> None:
 
 def call(given: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from pathlib import Path
-
     from phi3_core import diagnostics, paths
     from phi3_core.disk import raise_if_full, reason
     from phi3_core.errors import UsageError
 
     from . import output
 
+    report = paths.absolute(given.report) if given.report else None
     progress = output.Progress()
     found = diagnostics.run_diagnostics(progress, generate=given.generate, offline=given.offline)
     progress.clear()
@@ -52,12 +51,14 @@ def call(given: argparse.Namespace) -> int:
         output.print_json(document)
     else:
         _print(found)
-    if given.report:
+    if report:
+        hint = "--report FILE names another place"
         try:
-            paths.write_json(Path(given.report).absolute(), document)
+            paths.write_json(report, document)
+        except ValueError as error:  # such as a null character
+            raise UsageError(f"{given.report!r} cannot be the name of a file: {error}", hint=hint) from error
         except OSError as error:
-            hint = "--report FILE names another place"
-            raise_if_full(error, Path(given.report).absolute(), hint=hint)
+            raise_if_full(error, report, hint=hint)
             raise UsageError(f"the report cannot be written: {reason(error)}: {given.report}", hint=hint) from error
         output.logger.info("the report is in %s", given.report)
     return 0

@@ -43,8 +43,7 @@ def add(commands: Any) -> None:
 
 def call(given: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from pathlib import Path
-
+    from phi3_core.paths import absolute
     from phi3_core.pipeline import fetch
     from phi3_core.store import export
     from phi3_core.values import Recipe
@@ -54,14 +53,12 @@ def call(given: argparse.Namespace) -> int:
 
     if given.precision is None:
         raise UsageError("--precision is required", hint=f"phi3 quantize {given.model} --precision int4")
-    target = Path(given.output).absolute() if given.output else None
+    target = absolute(given.output) if given.output else None
     if target is not None:
         export.check(target)
     extra = {} if given.exporter == "builtin" else {"exporter": given.exporter}
     if given.calibration:
-        extra["calibration"] = (
-            given.calibration if given.calibration == "none" else str(Path(given.calibration).absolute())
-        )
+        extra["calibration"] = given.calibration if given.calibration == "none" else str(absolute(given.calibration))
     with as_usage_error(hint="phi3 quantize --help"):
         recipe = Recipe(
             precision=given.precision,

@@ -84,8 +84,12 @@ def input_lines() -> Iterator[str]:
         for line in stream:
             yield decode(line, "a line on stdin", fallback=_console_encoding()).rstrip("\n")
     else:
-        for text in io.TextIOWrapper(stream, encoding, errors="replace"):
-            yield text.rstrip("\n")
+        text = io.TextIOWrapper(stream, encoding, errors="replace")
+        try:
+            for line in text:
+                yield line.rstrip("\n")
+        finally:
+            text.detach()  # or it would close stdin
 
 
 def _console_encoding() -> str | None:

@@ -64,10 +64,13 @@ def _environment() -> dict[str, str]:
 
     What libraries and drivers keep for themselves goes into the store; those that heed it report nothing to anybody.
     """
-    path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+    path = []
+    for entry in sys.path:
+        with contextlib.suppress(OSError):  # the current folder has been removed
+            path.append(str(Path(entry).absolute()))
     return {
         **os.environ,
-        "PYTHONPATH": path,
+        "PYTHONPATH": os.pathsep.join(path),
         "PYTHONIOENCODING": "utf-8:backslashreplace",
         "XDG_CACHE_HOME": str(home() / "libraries"),
         "DO_NOT_TRACK": "1",

@@ -29,10 +29,12 @@ _OF_PIPELINES = {"ATTENTION_BACKEND", "GENERATE_HINT", "PREFILL_HINT", npu.PROMP
 # Release and build, without the commit.
 _VERSION = "-".join(openvino.__version__.split("-")[:2])
 _MAX_PATH = 260
+_LONG = 1024
+"""From this number of tokens on, a single prompt is read with paged attention on CPUs. See docs/decisions/0028."""
 
-
-Form = Literal["short", "long"] | npu.Shape
-"""The form of a graph: the original one, the long one (``longrope.py``), or a shape on the NPU."""
+Form = Literal["short", "paged", "long"] | npu.Shape
+"""The form of a graph: the original one, the same with paged attention whatever the purpose, the long one
+(``longrope.py``), or a shape on the NPU."""
 
 
 @frozen(kw_only=True)
@@ -76,6 +78,11 @@ class Loader:
         if any(found.get(name) != time for name, time in kept.items()):
             logger.warning("the compiled model that was kept was damaged, and was compiled again")
         return pipeline
+
+    def prefers_paged(self, tokens: int) -> bool:
+        """Return whether paged attention is better than SDPA for an engine whose only prompt has ``tokens`` tokens."""
+        chosen = "ATTENTION_BACKEND" in self.opening.properties
+        return self.purpose == "answer" and self.device.kind == "cpu" and not chosen and tokens >= _LONG
 
     def compiled(self, tokens: int) -> Any:
         """Return the graph, compiled without a pipeline, for ``tokens`` tokens at once.
@@ -129,10 +136,10 @@ class Loader:
         if isinstance(form, npu.Shape) and self.opening.shapes is not None:
             return npu.pipeline_properties(self.device, self.opening.shapes, form) | dict(self.opening.properties)
         properties = self._precision()
-        if self.purpose != "conversation" and form != "long":
+        if self.purpose != "conversation" and form == "short":
             # SDPA starts in a third of the time, and its compiled model can be cached. Paged attention is better for
             # conversations, because its prefix cache covers most of the next prompt, and for long prompts, because its
-            # memory does not grow with the square of the length.
+            # time and memory do not grow as much with the length.
             properties["ATTENTION_BACKEND"] = "SDPA"
         return properties | dict(self.opening.properties)
 

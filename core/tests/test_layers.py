@@ -41,7 +41,7 @@ LAYERS = (
     ("textfiles",),
     ("disk",),
     ("files",),
-    ("names", "windows"),
+    ("cgroups", "names", "windows"),
     ("units",),
     ("hookspecs",),
     ("values",),

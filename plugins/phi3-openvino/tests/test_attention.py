@@ -1,4 +1,4 @@
-"""Which attention an engine reads its prompts with: SDPA starts faster, paged attention is faster from some length on."""
+"""Which attention an engine reads its prompts with: SDPA starts faster, paged attention reads long ones faster."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from phi3_core.checkpoint.forward import logits
 from phi3_core.errors import ModelError, PromptTooLongError, UsageError
 from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
-from phi3_dml import layouts
+from phi3_dml import idle, layouts
 
 pytestmark = pytest.mark.runs
 CPU = Device(backend="dml", id="CPU", kind="cpu", name="CPU")
@@ -71,7 +71,8 @@ def test_whole_chunks_of_a_prompt_are_kept_and_the_rest_is_read_again(checkpoint
         original(generator, given)
 
     monkeypatch.setattr(module, "_append", append)
-    engine = load(write_graph(checkpoints["phi-4"], layouts.CPU))
+    engine = load(write_graph(checkpoints["phi-4"], layouts.CPU), "answer")
+    engine._capacity, engine._generator = 64, engine._make(64)
     answer = ask(engine, ids[:40], 3)
     assert appended == [32, 8, 1, 1]  # the third id of the answer is not fed
     appended.clear()
@@ -80,6 +81,33 @@ def test_whole_chunks_of_a_prompt_are_kept_and_the_rest_is_read_again(checkpoint
     appended.clear()
     ask(engine, ids[:32], 1)
     assert appended == [32]
+
+
+def test_an_answer_is_read_again_while_nothing_is_asked(checkpoints, write_graph, ids, monkeypatch):
+    from phi3_dml import engine as module
+
+    engine = load(write_graph(checkpoints["phi-4"], layouts.CPU))
+    answer = ask(engine, ids[:60], 12)
+    assert engine._read == [tuple(ids[:32]), tuple(ids[32:60])]
+    engine._idle.wait()
+    whole = [*ids[:60], *answer]
+    assert engine._read == [tuple(whole[:32]), tuple(whole[32:64])]
+    appended = []
+    original = module._append
+    monkeypatch.setattr(
+        module, "_append", lambda generator, given: (appended.append(len(given)), original(generator, given))
+    )
+    ask(engine, [*whole, 7, 8], 1)
+    assert appended == [10]
+
+
+def test_requests_that_follow_each_other_do_not_wait(checkpoints, write_graph, ids, monkeypatch):
+    monkeypatch.setattr(idle, "DELAY_S", 600.0)
+    engine = load(write_graph(checkpoints["phi-4"], layouts.CPU))
+    for _ in range(3):
+        ask(engine, ids[:60], 12)
+        assert engine._read == [tuple(ids[:32]), tuple(ids[32:60])]
+    engine.close()
 
 
 @pytest.mark.parametrize("limit", [None, 24, 32, 64])
@@ -123,6 +151,7 @@ def test_logits_do_not_depend_on_earlier_requests(checkpoints, wide, write_graph
         seen.clear()
         return ask(engine, prompt, count), list(seen)
 
+    monkeypatch.setattr(idle, "DELAY_S", 0.0)
     used, random = load(folder, purpose), Random(seed)
     stories = [[random.randrange(3, 320) for _ in range(random.randrange(1, 60))] for _ in range(3)]
     asked = []
@@ -134,12 +163,15 @@ def test_logits_do_not_depend_on_earlier_requests(checkpoints, wide, write_graph
             next(stream)
             stream.close()
             continue
+        if random.random() < 0.4:
+            used._idle.wait()
         found = bits(used, prompt, count)
         asked.append((prompt, count, found))
         if len(prompt) < 60:
             stories.append([*prompt, *found[0], *(random.randrange(3, 320) for _ in range(5))])
     fresh = load(folder, purpose)
     for prompt, count, found in asked:
+        fresh._idle.stop()
         fresh._forget()
         assert bits(fresh, prompt, count) == found, (len(prompt), count)
 

@@ -18,6 +18,7 @@ from phi3_core.errors import BackendError, PromptTooLongError, UsageError
 from phi3_core.values import Artifact, Device, GenerationRequest
 
 from . import catalogue, opening
+from .idle import IdleWork
 from .opening import Opening
 
 # Disables telemetry; read when the library is loaded.
@@ -97,9 +98,11 @@ class OnnxEngine:
         self._chunk = _CHUNK_ON_GPUS if opened.provider.float16 else CHUNK
         self._read: list[tuple[int, ...]] = []
         """The chunks of the prompt that are in the KV cache of the generator."""
+        self._idle = IdleWork()
 
     def close(self) -> None:
         """Free the model."""
+        self._idle.stop()
         self._forget()
         self._model = None
 
@@ -109,6 +112,7 @@ class OnnxEngine:
         Raises:
             BackendError: the graph returns logits of the last position only, or there is too little memory.
         """
+        self._idle.stop()
         self._forget()
         generator = self._make(len(ids) + 1)
         _append(generator, ids)
@@ -126,6 +130,7 @@ class OnnxEngine:
             UsageError: the request contains unknown token ids, or its JSON schema is invalid or not supported.
         """
         self._check(request)
+        self._idle.stop()
         stops = frozenset(request.stop_ids)
         tokens = (
             self._sample_here(request)
@@ -182,6 +187,9 @@ class OnnxEngine:
         except RuntimeError as error:
             self._forget()
             raise BackendError(_line(error)) from error
+        finally:
+            if self._roomy and self._generator is not None:
+                self._idle.start(self._read_ahead(ids))
 
     def _prefill(self, ids: Sequence[int]) -> None:
         """Fill the KV cache with exactly ``ids``, reusing the chunks of an earlier prompt that are the same.
@@ -190,14 +198,36 @@ class OnnxEngine:
         round differently for other numbers of rows, and the output must not depend on earlier requests.
         """
         plan = chunks(ids, self._chunk, self._original)
+        # The last one is always read, for its logits.
+        for _ in self._fill(plan, min(self._kept(plan), len(plan) - 1)):
+            pass
+
+    def _read_ahead(self, ids: Sequence[int]) -> Iterator[None]:
+        """Read the whole chunks of a prompt and its answer, with which the next prompt of a conversation begins."""
+        plan = chunks(ids, self._chunk, self._original)[:-1]
+        kept = self._kept(plan)
+        # Not after a change of longrope's factors, which would read everything anew.
+        if kept < len(plan) and (kept or len(plan[0]) == self._chunk):
+            try:
+                yield from self._fill(plan, kept)
+            except RuntimeError:  # the next request meets it again, and says so
+                self._forget()
+
+    def _kept(self, plan: Sequence[tuple[int, ...]]) -> int:
+        """Return the number of chunks with which ``plan`` begins that are in the KV cache."""
         same = 0
-        while same < min(len(plan) - 1, len(self._read)) and plan[same] == self._read[same]:
+        while same < min(len(plan), len(self._read)) and plan[same] == self._read[same]:
             same += 1
-        self._read = plan[:same]
+        return same
+
+    def _fill(self, plan: Sequence[tuple[int, ...]], kept: int) -> Iterator[None]:
+        """Read the chunks of ``plan`` after the first ``kept``, one a step."""
+        self._read = list(plan[:kept])
         self._generator.rewind_to(sum(map(len, self._read)))
-        for chunk in plan[same:]:
+        for chunk in plan[kept:]:
             _append(self._generator, chunk)
             self._read.append(chunk)
+            yield
 
     def _crosses_longrope_limit(self, cached: int, length: int) -> bool:
         """Return whether a cached sequence and its continuation use different LongRoPE factors."""

@@ -42,7 +42,7 @@ LAYERS = (
     ("textfiles",),
     ("disk",),
     ("files",),
-    ("interpreter", "names", "windows"),
+    ("cgroups", "interpreter", "names", "windows"),
     ("units",),
     ("hookspecs",),
     ("values",),

@@ -5,6 +5,7 @@ Task                            Names
 ==============================  ======================================================================================
 detecting devices               :func:`installed_versions`, :func:`this_machine`, :func:`driver_fingerprint`; on
                                 Windows :class:`DeviceManager`, :func:`system_library`, :class:`Guid`
+limits of containers            :func:`thread_limit`
 reading model files             :func:`read_limits`, :func:`read_config`, :func:`read_json`, :func:`read_header`,
                                 :func:`describe_gguf`
 reading original weights        :class:`Checkpoint`, :class:`Architecture`, :class:`Layer`, :class:`Weight` and
@@ -31,6 +32,7 @@ TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from typing import Any
 
+    from .cgroups import thread_limit as thread_limit
     from .checkpoint.architecture import Architecture as Architecture
     from .checkpoint.checkpoint import Checkpoint as Checkpoint
     from .checkpoint.checkpoint import Layer as Layer
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
     from .windows import system_library as system_library
 
 _HOMES = {
+    "cgroups": ("thread_limit",),
     "checkpoint.architecture": ("Architecture",),
     "checkpoint.checkpoint": (
         "Checkpoint",

@@ -91,7 +91,9 @@ def quantize(
 
 
 @hookspec(firstresult=True)
-def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> Engine:
+def load(
+    artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str, prompt_tokens: int | None
+) -> Engine:
     """Load an artifact on a device.
 
     Args:
@@ -100,6 +102,7 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
         options: the user's options for the runtime (``--option KEY=VALUE``).
         purpose: ``answer`` (one prompt: start fast), ``conversation`` (prompts that share a prefix: reuse its KV
             cache) or ``evaluation`` (only :func:`logits` is called).
+        prompt_tokens: the approximate length of the prompt in tokens, estimated from its text; None if it is unknown.
 
     Returns:
         The engine, which core passes to :func:`generate` and :func:`logits` in the same process.

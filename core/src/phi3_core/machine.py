@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from .cgroups import memory_limit
 from .values import Machine
 
 # The module platform is not used: on Windows it asks WMI since Python 3.12, which takes seconds, hangs or crashes
@@ -28,7 +29,10 @@ _WINDOWS_CLASSES = ("{4d36e968-e325-11ce-bfc1-08002be10318}", "{f01a9d53-3ff6-48
 
 
 def this_machine() -> Machine:
-    """Return the properties of this machine. The first call takes tens of milliseconds to import psutil."""
+    """Return the properties of this machine. The first call takes tens of milliseconds to import psutil.
+
+    In a container or another control group of Linux, the memory is what the group may use.
+    """
     import psutil  # start-up: most of this function's time
 
     battery = None
@@ -39,7 +43,7 @@ def this_machine() -> Machine:
     return Machine(
         os=_SYSTEMS.get(sys.platform, sys.platform),
         architecture=_ARCHITECTURES.get(architecture, architecture or "unknown"),
-        memory_bytes=psutil.virtual_memory().total,
+        memory_bytes=min(psutil.virtual_memory().total, memory_limit() or sys.maxsize),
         on_battery=battery is not None and battery.power_plugged is False,
     )
 

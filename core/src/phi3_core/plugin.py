@@ -176,11 +176,19 @@ class PluginHooks:
         tools: Mapping[str, str] | None = self._one("quantize", kinds, **given)
         return tools
 
-    def load(self, artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> Engine:
+    def load(
+        self,
+        artifact: Artifact,
+        device: Device,
+        options: Mapping[str, str],
+        purpose: str,
+        prompt_tokens: int | None = None,
+    ) -> Engine:
         """Call ``load``."""
         # mypy does not accept a protocol as type[T], although it is `runtime_checkable`
         kind: Any = Engine
-        engine: Engine = self._one("load", kind, artifact=artifact, device=device, options=options, purpose=purpose)
+        given = {"artifact": artifact, "device": device, "options": options, "purpose": purpose}
+        engine: Engine = self._one("load", kind, **given, prompt_tokens=prompt_tokens)
         return engine
 
     def generate(self, engine: Engine, request: GenerationRequest) -> Iterator[int]:

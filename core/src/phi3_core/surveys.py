@@ -95,7 +95,7 @@ def survey(*, refresh: bool = False) -> Survey:
         refresh: ask again instead of using cached answers.
     """
     here = machine.this_machine()
-    key = _key()
+    key = _key(here)
     file = paths.home() / "survey.json"
     if not refresh and (cached := _cached(file, key, here)):
         return cached
@@ -126,9 +126,10 @@ def _cached(file: Path, key: str, here: Machine) -> Survey | None:
         return None
 
 
-def _key() -> str:
+def _key(here: Machine) -> str:
     """Return a key that changes when a distribution or a driver is installed, updated or removed."""
     facts = [__version__, sys.executable, sys.version, *machine.driver_fingerprint()]
+    facts.append(str(here.memory_bytes))  # devices are offered with it; a container may be given another limit
     for folder in sys.path:
         with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
             facts += sorted(

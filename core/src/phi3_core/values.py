@@ -63,7 +63,7 @@ class Machine:
     architecture: str = field(validator=_text)
     """``x86_64`` or ``arm64``; anything else as the system names it."""
     memory_bytes: int = field(validator=_count)
-    """Total main memory in bytes."""
+    """Total main memory in bytes, or what a control group of Linux allows of it."""
     on_battery: bool = field(default=False, validator=_truth)
     """Whether the machine runs on battery power."""
 

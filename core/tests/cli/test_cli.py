@@ -164,6 +164,30 @@ def test_waiting_for_stdin_is_said(phi3, plugins, source):
     assert b"added 5 characters from stdin" in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("run", "word " * 1000), "1250"),
+        (("run", "字" * 30, "--system", "four"), "31"),
+        (("chat",), "None"),
+    ],
+)
+def test_a_backend_is_told_about_how_long_the_prompt_is(phi3, plugins, source, arguments, expected):
+    """When it loads the model, before the prompt is tokenized."""
+    plugins.add(
+        "eager",
+        changes="""
+            from phi3_core.errors import BackendError
+
+            @hookimpl
+            def load(artifact, prompt_tokens):
+                raise BackendError(f"a prompt of {prompt_tokens} tokens")
+        """,
+    )
+    _, _, err = phi3(*arguments, "-m", source, "-d", "eager")
+    assert f"a prompt of {expected} tokens" in err
+
+
 @pytest.mark.parametrize("missing", ["stdin", "stdin, sys.stdout", "stdin, sys.stdout, sys.stderr"])
 def test_a_process_without_standard_streams_answers(plugins, source, missing):
     plugins.add("parrot")

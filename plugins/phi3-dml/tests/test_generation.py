@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from random import Random
 
 import pytest
+from phi3_core.backend import Sampler, Scheme
+from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import logits
 from phi3_core.errors import ModelError, PromptTooLongError, UsageError
-from phi3_core.testing.checkpoints import TINY
+from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
-from phi3_dml import layouts
+from phi3_dml import idle, layouts
 
 pytestmark = pytest.mark.runs
 CPU = Device(backend="dml", id="CPU", kind="cpu", name="CPU")
@@ -20,6 +23,13 @@ def load(folder, purpose="conversation", device=CPU, **options):
 
     artifact = Artifact(path=folder, backend="dml", precision="fp16", manifest={"digest": "x"})
     return engine.load(artifact, device, options, purpose)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """Wide enough for the kernels of full-size models, which treat the last of an odd number of rows differently."""
+    sizes = {"hidden_size": 1024, "intermediate_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 16}
+    return Checkpoint.open(write_random(tmp_path_factory.mktemp("wide"), sizes))
 
 
 def greedy(checkpoint, prompt, count):
@@ -50,7 +60,7 @@ def test_what_is_kept_changes_nothing(checkpoints, write_graph, ids, name):
         assert ask(engine, prompt, 8) == greedy(checkpoint, prompt, 8), len(prompt)
 
 
-def test_a_kept_prefix_is_not_computed_again(checkpoints, write_graph, ids, monkeypatch):
+def test_whole_chunks_of_a_prompt_are_kept_and_the_rest_is_read_again(checkpoints, write_graph, ids, monkeypatch):
     from phi3_dml import engine as module
 
     appended = []
@@ -61,11 +71,109 @@ def test_a_kept_prefix_is_not_computed_again(checkpoints, write_graph, ids, monk
         original(generator, given)
 
     monkeypatch.setattr(module, "_append", append)
+    engine = load(write_graph(checkpoints["phi-4"], layouts.CPU), "answer")
+    engine._capacity, engine._generator = 64, engine._make(64)
+    answer = ask(engine, ids[:40], 3)
+    assert appended == [32, 8, 1, 1]  # the third id of the answer is not fed
+    appended.clear()
+    ask(engine, [*ids[:40], *answer, 7, 8], 2)
+    assert appended == [13, 1]
+    appended.clear()
+    ask(engine, ids[:32], 1)
+    assert appended == [32]
+
+
+def test_an_answer_is_read_again_while_nothing_is_asked(checkpoints, write_graph, ids, monkeypatch):
+    from phi3_dml import engine as module
+
     engine = load(write_graph(checkpoints["phi-4"], layouts.CPU))
-    answer = ask(engine, ids[:10], 3)
-    ask(engine, [*ids[:10], *answer, 7, 8], 2)
-    # The third id of the answer was never fed.
-    assert appended == [10, 1, 1, 3, 1]
+    answer = ask(engine, ids[:60], 12)
+    assert engine._read == [tuple(ids[:32]), tuple(ids[32:60])]
+    engine._idle.wait()
+    whole = [*ids[:60], *answer]
+    assert engine._read == [tuple(whole[:32]), tuple(whole[32:64])]
+    appended = []
+    original = module._append
+    monkeypatch.setattr(
+        module, "_append", lambda generator, given: (appended.append(len(given)), original(generator, given))
+    )
+    ask(engine, [*whole, 7, 8], 1)
+    assert appended == [10]
+
+
+def test_requests_that_follow_each_other_do_not_wait(checkpoints, write_graph, ids, monkeypatch):
+    monkeypatch.setattr(idle, "DELAY_S", 600.0)
+    engine = load(write_graph(checkpoints["phi-4"], layouts.CPU))
+    for _ in range(3):
+        ask(engine, ids[:60], 12)
+        assert engine._read == [tuple(ids[:32]), tuple(ids[32:60])]
+    engine.close()
+
+
+@pytest.mark.parametrize("limit", [None, 24, 32, 64])
+def test_chunks(limit):
+    from phi3_dml.engine import chunks
+
+    for length in range(1, 200):
+        ids = list(range(length))
+        found = chunks(ids, 32, limit)
+        sizes = [len(chunk) for chunk in found]
+        assert [token for chunk in found for token in chunk] == ids
+        assert all(size == 32 for size in sizes[1:-1])
+        if limit is not None and length > limit:
+            assert min(length, limit + 1) <= sizes[0] <= limit + 32  # read with the long factors
+        else:
+            assert sizes[0] == min(length, 32)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("purpose", ["answer", "conversation"])
+@pytest.mark.parametrize("shape", ["phi-3-mini-128k", "phi-3-medium", "wide int4"])
+def test_logits_do_not_depend_on_earlier_requests(checkpoints, wide, write_graph, monkeypatch, shape, purpose, seed):
+    """Bit for bit: after conversations that grow, fork and start over, and answers that were closed."""
+    from phi3_dml import engine as module
+
+    if shape in TINY:
+        folder = write_graph(checkpoints[shape], layouts.CPU)
+    else:
+        scheme = Scheme(bits=4, group_size=32)
+        folder = write_graph(wide, layouts.CPU, schemes={weight.name: scheme for weight in wide.linear})
+    seen: list[bytes] = []
+
+    class Recording(Sampler):
+        def pick(self, logits):
+            seen.append(logits.tobytes())
+            return super().pick(logits)
+
+    monkeypatch.setattr(module, "Sampler", Recording)
+
+    def bits(engine, prompt, count):
+        seen.clear()
+        return ask(engine, prompt, count), list(seen)
+
+    monkeypatch.setattr(idle, "DELAY_S", 0.0)
+    used, random = load(folder, purpose), Random(seed)
+    stories = [[random.randrange(3, 320) for _ in range(random.randrange(1, 60))] for _ in range(3)]
+    asked = []
+    for _ in range(25):
+        story = random.choice(stories)
+        prompt, count = story[: random.randrange(1, len(story) + 1)], random.randrange(1, 12)
+        if random.random() < 0.2:
+            stream = used.generate(GenerationRequest(prompt_ids=prompt, max_new_tokens=count))
+            next(stream)
+            stream.close()
+            continue
+        if random.random() < 0.4:
+            used._idle.wait()
+        found = bits(used, prompt, count)
+        asked.append((prompt, count, found))
+        if len(prompt) < 60:
+            stories.append([*prompt, *found[0], *(random.randrange(3, 320) for _ in range(5))])
+    fresh = load(folder, purpose)
+    for prompt, count, found in asked:
+        fresh._idle.stop()
+        fresh._forget()
+        assert bits(fresh, prompt, count) == found, (len(prompt), count)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -73,7 +181,7 @@ def test_the_way_for_providers_that_cannot_rewind(checkpoints, write_graph, ids,
     """DirectML's way, on the CPU: generators are never added to, and onnxruntime-genai chooses."""
     engine = load(write_graph(checkpoints[name], layouts.CPU))
     monkeypatch.setattr(engine, "_rewinds", False)
-    monkeypatch.setattr(engine, "_extend", None)
+    monkeypatch.setattr(engine, "_prefill", None)
     for prompt in (ids[:5], ids[:20], ids[:30]):
         assert ask(engine, prompt, 16) == greedy(checkpoints[name], prompt, 16)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import threadpoolctl
 
+from phi3_core.cgroups import processors
+
 from .safetensors import Floats, Weight
 from .scratch import scratch_buffer
 
 _AT_ONCE = 1 << 20
-_THREADS = os.cpu_count() or 1
+_THREADS = processors()
 _LIMITED = threading.RLock()
 
 

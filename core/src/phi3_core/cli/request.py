@@ -19,6 +19,7 @@ def model_request(
     progress: Progress,
     *,
     purpose: str = "conversation",
+    prompt_tokens: int | None = None,
     update: bool = False,
     recipe: Recipe | None = None,
     check_quality: bool = True,
@@ -32,6 +33,7 @@ def model_request(
         device=DeviceRequest(device=given.device, precision=given.precision, policy=given.policy),
         options=dict(getattr(given, "option", ())),
         purpose=purpose,
+        prompt_tokens=prompt_tokens,
         progress=progress,
         refresh=given.refresh,
         offline=given.offline,
@@ -41,8 +43,8 @@ def model_request(
     )
 
 
-def open_model(given: argparse.Namespace, purpose: str) -> tuple[Model, GenerationSettings]:
-    """Validate the generation flags, load the model, and return both."""
+def open_model(given: argparse.Namespace, purpose: str, prompt: str | None = None) -> tuple[Model, GenerationSettings]:
+    """Validate the generation flags, load the model, and return both. The model is loaded for ``prompt``, if given."""
     from phi3_core.worker.pool import WorkerPool
 
     with WorkerPool().prestart() as pool:
@@ -53,7 +55,15 @@ def open_model(given: argparse.Namespace, purpose: str) -> tuple[Model, Generati
 
         settings = GenerationSettings.of(options.generation(given))
         progress = output.Progress()
+        tokens = None if prompt is None else _estimated_tokens(prompt)
         try:
-            return Model(open_session(model_request(given, progress, purpose=purpose), pool)), settings
+            request = model_request(given, progress, purpose=purpose, prompt_tokens=tokens)
+            return Model(open_session(request, pool)), settings
         finally:
             progress.clear()
+
+
+def _estimated_tokens(text: str) -> int:
+    """Return about how many tokens a text has: one for four ASCII characters, and one for each other character."""
+    ascii_characters = len(text.encode("ascii", "ignore"))
+    return ascii_characters // 4 + len(text) - ascii_characters

@@ -37,7 +37,7 @@ def call(given: argparse.Namespace) -> int:
     from .request import open_model
 
     prompt = _prompt(given.prompt)
-    opened, settings = open_model(given, "answer")
+    opened, settings = open_model(given, "answer", (given.system or "") + prompt)
     with opened as model:
         system = [{"role": "system", "content": given.system}] if given.system else []
         with model.answer([*system, {"role": "user", "content": prompt}], settings) as stream:

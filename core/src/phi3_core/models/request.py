@@ -30,6 +30,8 @@ class ModelRequest:
     options: Mapping[str, str] = field(factory=dict)
     """Runtime options, passed to the engine unchanged."""
     purpose: str = field(default="conversation", validator=validators.in_(PURPOSES))
+    prompt_tokens: int | None = None
+    """The approximate length of the prompt in tokens, if it is known already."""
     progress: Progress = no_progress
     refresh: bool = False
     """Whether to ask the backends again instead of using their cached answers."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 
+from phi3_core.cgroups import memory_available, memory_limit
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.disk import check_free
 from phi3_core.errors import ModelError
@@ -59,7 +60,9 @@ def check_resources_for_reference(source: Source, output: Path, *, disk: float, 
 
 
 def _check_memory(needed: float, what: str, *, hint: str) -> None:
-    available = psutil.virtual_memory().available
+    available, left = psutil.virtual_memory().available, memory_available()
+    if left is not None and left < available:
+        available, hint = left, f"the control group (container) allows {format_bytes(memory_limit() or 0)}: raise it"
     if available < needed:
         raise ModelError(
             f"{what} takes about {format_bytes(needed)} of memory; {format_bytes(available)} are available", hint=hint

@@ -7,7 +7,6 @@ of earlier groups are compensated in later ones (``importance.py``). Rows are pr
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from attrs import evolve, frozen
 
+from phi3_core.cgroups import processors
 from phi3_core.checkpoint.safetensors import Floats, Weight
 from phi3_core.checkpoint.scratch import scratch_buffer
 from phi3_core.errors import UsageError
@@ -92,7 +92,7 @@ def round_blocks(
         UsageError: the group size does not divide the number of inputs.
     """
     check_group_size(weight, scheme)
-    workers = workers or min(8, os.cpu_count() or 1)
+    workers = workers or min(8, processors())
     rounder = _Rounder(scheme, weight.shape[1], importance)
 
     def work(rows: slice) -> Rounded:

@@ -140,10 +140,15 @@ class Server:
             raise
 
     def do_load(
-        self, artifact: Mapping[str, Any], device: Mapping[str, Any], options: Mapping[str, str], purpose: str
+        self,
+        artifact: Mapping[str, Any],
+        device: Mapping[str, Any],
+        options: Mapping[str, str],
+        purpose: str,
+        prompt_tokens: int | None = None,
     ) -> dict[str, Any]:
         """Call ``load``, keep the engine, and return its properties."""
-        engine = self._hooks.load(Artifact(**artifact), Device(**device), options, purpose)
+        engine = self._hooks.load(Artifact(**artifact), Device(**device), options, purpose, prompt_tokens)
         self._engine = engine
         return {
             "context_length": engine.context_length,

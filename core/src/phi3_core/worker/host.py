@@ -18,7 +18,7 @@ from phi3_core.config import time_limit
 from phi3_core.errors import BackendDiedError, BackendError, from_wire
 
 from .lifetime import tie_to_host
-from .process import end_process, exit_words, reserve_standard_streams, start_process
+from .process import end_process, exit_hint, exit_words, reserve_standard_streams, start_process
 from .protocol import Channel
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class Worker:
         code = self._process.poll()
         self.kill()
         during = f" during {self._pending[0]}" if self._pending else ""
-        error = BackendDiedError(f"its process died{during} ({exit_words(code)})")
+        error = BackendDiedError(f"its process died{during} ({exit_words(code)})", hint=exit_hint(code))
         error.last_lines = self.last_lines
         return error
 

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from phi3_core.cgroups import memory_limit
 from phi3_core.interpreter import module_command
 from phi3_core.paths import home
+from phi3_core.units import format_bytes
 
 from .lifetime import Tie, handle_of_this_process
 
@@ -99,5 +101,19 @@ def exit_words(code: int | None) -> str:
         return "its end of the pipe is closed"
     if code < 0:
         with contextlib.suppress(ValueError):
-            return signal.Signals(-code).name
+            name = signal.Signals(-code).name
+            limit = _limit_of_killed(code)
+            return name if limit is None else f"{name}; its memory is limited to {format_bytes(limit)}"
     return f"exit code {code}" if code < 2**16 else f"exit code 0x{code & 0xFFFFFFFF:08X}"
+
+
+def exit_hint(code: int | None) -> str | None:
+    """Return what can be done about an exit code; None if its cause is unknown."""
+    if _limit_of_killed(code) is None:
+        return None
+    return "it may have needed more: raise the limit of the container, or choose a smaller model or --precision int4"
+
+
+def _limit_of_killed(code: int | None) -> int | None:
+    """Return the limit of memory, in bytes, if there is one and the process was killed, as the system does at it."""
+    return memory_limit() if sys.platform != "win32" and code == -signal.SIGKILL else None

@@ -2,7 +2,7 @@
 
 onnxruntime-genai allocates a generator's KV cache for ``max_length`` tokens, never releases the GIL, and on DirectML
 cannot extend a filled cache. A generator is therefore created for the length that a request needs. It is reused for the
-next request if the execution provider can rewind it.
+next request if the execution provider can rewind it; prompts are then read in chunks, of which whole ones are kept.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from phi3_core.errors import BackendError, PromptTooLongError, UsageError
 from phi3_core.values import Artifact, Device, GenerationRequest
 
 from . import catalogue, opening
+from .idle import IdleWork
 from .opening import Opening
 
 # Disables telemetry; read when the library is loaded.
@@ -26,6 +27,10 @@ import onnxruntime_genai as og
 
 _ROOM = 512
 """The KV cache of a conversation is a multiple of this many tokens, so that several turns fit."""
+CHUNK = 32
+"""Tokens of a prompt that are read at a time on CPUs. See docs/decisions/0028."""
+_CHUNK_ON_GPUS = 512
+"""The same on GPUs, which more rows at a time keep busy."""
 
 
 def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> OnnxEngine:
@@ -90,11 +95,14 @@ class OnnxEngine:
         self._roomy = roomy
         self._generator: Any = None
         self._capacity = 0
-        self._cached: list[int] = []
-        """The token ids in the KV cache of the generator."""
+        self._chunk = _CHUNK_ON_GPUS if opened.provider.float16 else CHUNK
+        self._read: list[tuple[int, ...]] = []
+        """The chunks of the prompt that are in the KV cache of the generator."""
+        self._idle = IdleWork()
 
     def close(self) -> None:
         """Free the model."""
+        self._idle.stop()
         self._forget()
         self._model = None
 
@@ -104,6 +112,7 @@ class OnnxEngine:
         Raises:
             BackendError: the graph returns logits of the last position only, or there is too little memory.
         """
+        self._idle.stop()
         self._forget()
         generator = self._make(len(ids) + 1)
         _append(generator, ids)
@@ -121,6 +130,7 @@ class OnnxEngine:
             UsageError: the request contains unknown token ids, or its JSON schema is invalid or not supported.
         """
         self._check(request)
+        self._idle.stop()
         stops = frozenset(request.stop_ids)
         tokens = (
             self._sample_here(request)
@@ -158,43 +168,66 @@ class OnnxEngine:
         """
         ids, sampler = list(request.prompt_ids), Sampler(request.sampling, request.prompt_ids)
         limit = len(ids) + request.max_new_tokens
-        self._fit(ids, limit)
-        while True:
-            try:
-                token = sampler.pick(self._generator.get_logits().reshape(-1)[-self._vocabulary :])
-                yield token
-                ids.append(token)
-                if len(ids) < limit:
-                    self._extend(ids)
-            except RuntimeError as error:
-                self._forget()
-                raise BackendError(_line(error)) from error
-
-    def _fit(self, ids: Sequence[int], limit: int) -> None:
-        """Bring the KV cache to exactly ``ids``, with capacity for ``limit`` tokens, reusing as much as possible."""
-        kept = _common(self._cached, ids[:-1]) if limit <= self._capacity else 0
-        if self._crosses_longrope_limit(len(self._cached), len(ids)):
-            kept = 0
         try:
             if self._generator is None or limit > self._capacity:
                 self._forget()
                 self._capacity = self._room(limit)
                 self._generator = self._make(self._capacity)
-            elif kept < len(self._cached):
-                self._generator.rewind_to(kept)
-            self._cached = self._cached[:kept]
-            self._extend(ids)
+            self._prefill(ids)
+            while True:
+                token = sampler.pick(self._generator.get_logits().reshape(-1)[-self._vocabulary :])
+                yield token
+                ids.append(token)
+                if len(ids) == limit:
+                    return
+                if self._crosses_longrope_limit(len(ids) - 1, len(ids)):
+                    self._prefill(ids)
+                else:
+                    _append(self._generator, [token])
         except RuntimeError as error:
             self._forget()
             raise BackendError(_line(error)) from error
+        finally:
+            if self._roomy and self._generator is not None:
+                self._idle.start(self._read_ahead(ids))
 
-    def _extend(self, ids: Sequence[int]) -> None:
-        """Extend the KV cache to ``ids``, or recompute it if the sequence crosses the LongRoPE limit."""
-        if self._crosses_longrope_limit(len(self._cached), len(ids)):
-            self._generator.rewind_to(0)
-            self._cached = []
-        _append(self._generator, ids[len(self._cached) :])
-        self._cached = list(ids) if len(ids) - len(self._cached) > 1 else [*self._cached, ids[-1]]
+    def _prefill(self, ids: Sequence[int]) -> None:
+        """Fill the KV cache with exactly ``ids``, reusing the chunks of an earlier prompt that are the same.
+
+        From the first different chunk on, chunks are read as without a cache, an earlier answer included: kernels
+        round differently for other numbers of rows, and the output must not depend on earlier requests.
+        """
+        plan = chunks(ids, self._chunk, self._original)
+        # The last one is always read, for its logits.
+        for _ in self._fill(plan, min(self._kept(plan), len(plan) - 1)):
+            pass
+
+    def _read_ahead(self, ids: Sequence[int]) -> Iterator[None]:
+        """Read the whole chunks of a prompt and its answer, with which the next prompt of a conversation begins."""
+        plan = chunks(ids, self._chunk, self._original)[:-1]
+        kept = self._kept(plan)
+        # Not after a change of longrope's factors, which would read everything anew.
+        if kept < len(plan) and (kept or len(plan[0]) == self._chunk):
+            try:
+                yield from self._fill(plan, kept)
+            except RuntimeError:  # the next request meets it again, and says so
+                self._forget()
+
+    def _kept(self, plan: Sequence[tuple[int, ...]]) -> int:
+        """Return the number of chunks with which ``plan`` begins that are in the KV cache."""
+        same = 0
+        while same < min(len(plan), len(self._read)) and plan[same] == self._read[same]:
+            same += 1
+        return same
+
+    def _fill(self, plan: Sequence[tuple[int, ...]], kept: int) -> Iterator[None]:
+        """Read the chunks of ``plan`` after the first ``kept``, one a step."""
+        self._read = list(plan[:kept])
+        self._generator.rewind_to(sum(map(len, self._read)))
+        for chunk in plan[kept:]:
+            _append(self._generator, chunk)
+            self._read.append(chunk)
+            yield
 
     def _crosses_longrope_limit(self, cached: int, length: int) -> bool:
         """Return whether a cached sequence and its continuation use different LongRoPE factors."""
@@ -240,21 +273,26 @@ class OnnxEngine:
             raise BackendError(f"no room for {length} tokens: {_line(error)}") from error
 
     def _forget(self) -> None:
-        self._generator, self._cached, self._capacity = None, [], 0
+        self._generator, self._read, self._capacity = None, [], 0
+
+
+def chunks(ids: Sequence[int], size: int, longrope_limit: int | None) -> list[tuple[int, ...]]:
+    """Divide ``ids`` into the chunks of the prefill.
+
+    Args:
+        ids: at least one token id.
+        size: the number of tokens in every chunk but the last, and but the first of a long sequence.
+        longrope_limit: the longest sequence that uses LongRoPE's short factors. The first chunk of a longer sequence
+            exceeds it, so that all chunks are read with the long factors.
+    """
+    long = longrope_limit is not None and len(ids) > longrope_limit
+    first = (longrope_limit // size + 1) * size if longrope_limit is not None and long else size
+    ends = [*range(first, len(ids), size), len(ids)]
+    return [tuple(ids[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _append(generator: Any, ids: Sequence[int]) -> None:
     generator.append_tokens(np.array(ids, np.int32))
-
-
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return the length of the common prefix of two sequences."""
-    place = 0
-    for ours, theirs in zip(first, second, strict=False):
-        if ours != theirs:
-            break
-        place += 1
-    return place
 
 
 def _search(request: GenerationRequest | None, done: int) -> dict[str, Any]:

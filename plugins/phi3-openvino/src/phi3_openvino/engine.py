@@ -20,10 +20,17 @@ from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
 from . import loading, npu, opening, weights
 
 _END = object()
+_FOR = {"short": "short", "paged": "longer", "long": "long"}
 logger = logging.getLogger("phi3_core.openvino")
 
 
-def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> OpenVinoEngine:
+def load(
+    artifact: Artifact,
+    device: Device,
+    options: Mapping[str, str],
+    purpose: str,
+    prompt_tokens: int | None = None,
+) -> OpenVinoEngine:
     """Load an artifact.
 
     Args:
@@ -31,6 +38,7 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
         device: the device to load it on.
         options: properties of OpenVINO or of the pipeline.
         purpose: ``answer``, ``conversation`` or ``evaluation``.
+        prompt_tokens: about how long the prompt will be, if that is known.
 
     Raises:
         BackendError: OpenVINO cannot load the weights.
@@ -43,9 +51,11 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
         engine = OpenVinoEngine(loader)
         # Logits need no pipeline, which would double the memory and the loading time; only the pipeline checks options.
         # On the NPU the first prompt decides about the shape, if it is to be the only one: see docs/decisions/0020.
-        wanted = purpose == "conversation" if opened.shapes else purpose != "evaluation" or options
-        if wanted:
-            engine.load("short" if opened.shapes is None else opened.shapes.smallest())
+        if opened.shapes is not None:
+            if purpose == "conversation":
+                engine.load(opened.shapes.smallest())
+        elif purpose != "evaluation" or options:
+            engine.load("paged" if loader.prefers_paged(prompt_tokens or 0) else "short")
         return engine
 
 
@@ -154,13 +164,16 @@ class OpenVinoEngine:
                 words = "%d tokens of text, and up to %d more: loading the model for prompts of %d and answers of %d"
                 logger.warning(words, length, new, form.prompt, form.answer)
         else:
-            logger.warning("%d tokens of text: loading the model's form for %s ones", length, form)
+            logger.warning("%d tokens of text: loading the model's form for %s ones", length, _FOR[form])
         self.load(form)
 
     def _fitting_form(self, length: int, new: int) -> loading.Form:
         opened = self._loader.opening
         if opened.shapes is None:
-            return "long" if opened.longrope_limit is not None and length > opened.longrope_limit else "short"
+            if opened.longrope_limit is not None and length > opened.longrope_limit:
+                return "long"
+            # Loading again takes about as long as it saves for a prompt of this length.
+            return "paged" if self._form == "paged" or self._loader.prefers_paged(length // 2) else "short"
         if isinstance(self._form, npu.Shape) and self._form.holds(length, new):
             return self._form
         return opened.shapes.fitting(length, new)

@@ -65,10 +65,12 @@ def logits(engine: OpenVinoEngine, ids: Sequence[int]) -> np.ndarray:
 
 
 @hookimpl
-def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> OpenVinoEngine:
+def load(
+    artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str, prompt_tokens: int | None
+) -> OpenVinoEngine:
     from . import engine
 
-    return engine.load(artifact, device, options, purpose)
+    return engine.load(artifact, device, options, purpose, prompt_tokens)
 
 
 @hookimpl

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import openvino
 import openvino_genai
 from attrs import frozen
-from phi3_core.backend import artifact_folder, compiled_folder, write_problem
+from phi3_core.backend import artifact_folder, compiled_folder, thread_limit, write_problem
 from phi3_core.errors import BackendError, ModelError, UsageError
 from phi3_core.values import Artifact, Device
 
@@ -25,14 +25,17 @@ from .derived import publish
 from .opening import Opening
 
 logger = logging.getLogger("phi3_core.openvino")
+_NUM_THREADS = "INFERENCE_NUM_THREADS"
 _OF_PIPELINES = {"ATTENTION_BACKEND", "GENERATE_HINT", "PREFILL_HINT", npu.PROMPT, npu.ANSWER}
 # Release and build, without the commit.
 _VERSION = "-".join(openvino.__version__.split("-")[:2])
 _MAX_PATH = 260
+_LONG = 1024
+"""From this number of tokens on, a single prompt is read with paged attention on CPUs. See docs/decisions/0028."""
 
-
-Form = Literal["short", "long"] | npu.Shape
-"""The form of a graph: the original one, the long one (``longrope.py``), or a shape on the NPU."""
+Form = Literal["short", "paged", "long"] | npu.Shape
+"""The form of a graph: the original one, the same with paged attention whatever the purpose, the long one
+(``longrope.py``), or a shape on the NPU."""
 
 
 @frozen(kw_only=True)
@@ -81,6 +84,11 @@ class Loader:
             logger.warning("the compiled model that was kept was damaged, and was compiled again")
         return pipeline
 
+    def prefers_paged(self, tokens: int) -> bool:
+        """Return whether paged attention is better than SDPA for an engine whose only prompt has ``tokens`` tokens."""
+        chosen = "ATTENTION_BACKEND" in self.opening.properties
+        return self.purpose == "answer" and self.device.kind == "cpu" and not chosen and tokens >= _LONG
+
     def compiled(self, tokens: int) -> Any:
         """Return the graph, compiled without a pipeline, for ``tokens`` tokens at once.
 
@@ -89,7 +97,7 @@ class Loader:
             UsageError: OpenVINO does not accept an option.
         """
         given = {key: value for key, value in self.opening.properties.items() if key not in _OF_PIPELINES}
-        defaults = npu.logits_properties(self.device, tokens) if self.opening.shapes else self._precision()
+        defaults = npu.logits_properties(self.device, tokens) if self.opening.shapes else self._cpu_properties()
         try:
             return openvino.Core().compile_model(self.source / weights.IR, self._target, defaults | given)
         except RuntimeError as error:
@@ -106,15 +114,18 @@ class Loader:
         except RuntimeError as error:
             raise _loading_error(error, self.opening.properties) from error
 
-    def _precision(self) -> dict[str, Any]:
-        """Return the default properties for the precision of activations.
+    def _cpu_properties(self) -> dict[str, Any]:
+        """Return the default properties for CPUs: the precision of activations, and the number of threads.
 
         On CPUs with bfloat16 instructions OpenVINO's default is bfloat16. Answers would then depend on the processor,
         and fp16 weights would agree with the original weights at 98 % of the positions instead of all.
         """
         if self.device.kind != "cpu":
             return {}
-        exact = {"INFERENCE_PRECISION_HINT": "f32"}
+        exact: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+        # OpenVINO does not know the quota of a container, and more threads than that wait for each other.
+        if (threads := thread_limit()) is not None:
+            exact[_NUM_THREADS] = threads
         # An evaluation measures the weights and must not depend on the processor: it disables the quantization of
         # activations to 8 bits, which OpenVINO uses on some processors. See docs/decisions/0017.
         return exact | ({"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"} if self.purpose == "evaluation" else {})
@@ -132,11 +143,11 @@ class Loader:
     def _properties(self, form: Form) -> dict[str, Any]:
         if isinstance(form, npu.Shape) and self.opening.shapes is not None:
             return npu.pipeline_properties(self.device, self.opening.shapes, form) | dict(self.opening.properties)
-        properties = self._precision()
-        if self.purpose != "conversation" and form != "long":
+        properties = self._cpu_properties()
+        if self.purpose != "conversation" and form == "short":
             # SDPA starts in a third of the time, and its compiled model can be cached. Paged attention is better for
             # conversations, because its prefix cache covers most of the next prompt, and for long prompts, because its
-            # memory does not grow with the square of the length.
+            # time and memory do not grow as much with the length.
             properties["ATTENTION_BACKEND"] = "SDPA"
         return properties | dict(self.opening.properties)
 
@@ -147,7 +158,12 @@ class Loader:
         if "CACHE_DIR" in properties or (self.device.kind == "cpu" and paged):
             return None
         # OpenVINO's own key has few of the properties: a model compiled with other ones would be taken.
-        differing = properties if isinstance(form, npu.Shape) else self.opening.properties
+        given = (*self.opening.properties, _NUM_THREADS)
+        differing = {
+            name: properties[name]
+            for name in (properties if isinstance(form, npu.Shape) else given)
+            if name in properties
+        }
         text = json.dumps({key: str(value) for key, value in differing.items()}, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8] if differing else ""
         variant = ".".join(filter(None, ["long" if form == "long" else "", digest]))

@@ -6,7 +6,7 @@ Task                            Names
 detecting devices               :func:`installed_versions`, :func:`this_machine`, :func:`driver_fingerprint`; on
                                 Windows :class:`DeviceManager`, :func:`system_library`, :class:`Guid`
 reading model files             :func:`read_limits`, :func:`read_config`, :func:`read_json`, :func:`read_header`,
-                                :func:`describe_gguf`
+                                :func:`describe_gguf`, :func:`is_gguf`
 reading original weights        :class:`Checkpoint`, :class:`Architecture`, :class:`Layer`, :class:`Weight` and
                                 :class:`Rotary`
 quantizing                      :func:`check_extra`, :func:`check_recipe`, :func:`check_resources`,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .checkpoint.checkpoint import Layer as Layer
     from .checkpoint.gguf import GgufDescription as GgufDescription
     from .checkpoint.gguf import describe_gguf as describe_gguf
+    from .checkpoint.gguf_parts import is_gguf as is_gguf
     from .checkpoint.limits import PositionLimits as PositionLimits
     from .checkpoint.limits import read_config as read_config
     from .checkpoint.limits import read_limits as read_limits
@@ -97,6 +98,7 @@ _HOMES = {
         "GgufDescription",
         "describe_gguf",
     ),
+    "checkpoint.gguf_parts": ("is_gguf",),
     "checkpoint.limits": (
         "PositionLimits",
         "read_config",

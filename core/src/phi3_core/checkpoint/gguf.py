@@ -41,6 +41,8 @@ class GgufDescription:
     stop_ids: tuple[int, ...]
     bos_id: int | None
     eos_id: int | None
+    tokenizer: str = ""
+    """The kind of the tokenizer and of the expression that splits text, such as ``gpt2/smollm``."""
     tensor_types: tuple[str, ...] = ()
     """Names of the types of the tensors, the one with most weights first."""
     parts: int = 1
@@ -169,6 +171,7 @@ class Gguf:
             stop_ids=self.stop_ids,
             bos_id=self.token_id("bos"),
             eos_id=self.token_id("eos"),
+            tokenizer="/".join(str(self.metadata.get(f"tokenizer.ggml.{key}", "")) for key in ("model", "pre")),
             tensor_types=tuple(TYPES[kind].name for kind, _ in self._weights().most_common()),
             parts=len(self.parts),
         )

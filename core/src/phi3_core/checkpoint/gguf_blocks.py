@@ -68,13 +68,13 @@ def _fifth_bits(packed: Bytes) -> Bytes:
 
 
 def _q4_0(blocks: Bytes) -> Floats:
-    values = (_nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8)).astype(np.float32)
+    values: Floats = (_nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8)).astype(np.float32)
     values *= _halves(blocks, 0)
     return values
 
 
 def _q4_1(blocks: Bytes) -> Floats:
-    values = _nibbles(blocks[:, 4:]).astype(np.float32)
+    values: Floats = _nibbles(blocks[:, 4:]).astype(np.float32)
     values *= _halves(blocks, 0)
     values += _halves(blocks, 2)
     return values
@@ -82,21 +82,21 @@ def _q4_1(blocks: Bytes) -> Floats:
 
 def _q5_0(blocks: Bytes) -> Floats:
     integers = _nibbles(blocks[:, 6:]) | _fifth_bits(blocks[:, 2:6])
-    values = (integers.view(np.int8) - np.int8(16)).astype(np.float32)
+    values: Floats = (integers.view(np.int8) - np.int8(16)).astype(np.float32)
     values *= _halves(blocks, 0)
     return values
 
 
 def _q5_1(blocks: Bytes) -> Floats:
     integers = _nibbles(blocks[:, 8:]) | _fifth_bits(blocks[:, 4:8])
-    values = integers.astype(np.float32)
+    values: Floats = integers.astype(np.float32)
     values *= _halves(blocks, 0)
     values += _halves(blocks, 2)
     return values
 
 
 def _q8_0(blocks: Bytes) -> Floats:
-    values = np.ascontiguousarray(blocks[:, 2:]).view(np.int8).astype(np.float32)
+    values: Floats = np.ascontiguousarray(blocks[:, 2:]).view(np.int8).astype(np.float32)
     values *= _halves(blocks, 0)
     return values
 

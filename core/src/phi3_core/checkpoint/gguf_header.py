@@ -22,6 +22,7 @@ from phi3_core.errors import ModelError
 from .gguf_types import TYPES
 
 MAGIC = b"GGUF"
+_POINTER = b"version https://git-lfs"
 _VERSIONS = (2, 3)
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
@@ -77,15 +78,7 @@ class _Header:
     metadata: dict[str, Any] = field(factory=dict)
 
     def read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        if self.size == 0:
-            self.fault("is empty")
-        if self.file.read(4) != MAGIC:
-            self.fault("is not a GGUF file")
-        self.left -= 4
-        if (version := self.number("I")) not in _VERSIONS:
-            if int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS:
-                self.fault("is a GGUF file for big-endian processors", hint="use the file for little-endian ones")
-            self.fault(f"has GGUF version {version}; only 2 and 3 are known", hint="use a newer file of this model")
+        self.check_beginning()
         tensors, entries = self.number("Q"), self.number("Q")
         self.room(tensors * _LEAST_TENSOR + entries * _LEAST_ENTRY)
         if max(tensors, entries) > _MOST_ENTRIES:
@@ -102,6 +95,21 @@ class _Header:
                 self.fault(f"has the tensor {name!r} twice")
             found[name] = self.tensor(name)
         return self.metadata, self.placed(found)
+
+    def check_beginning(self) -> None:
+        """Check that the file is a GGUF file of a known version."""
+        if self.size == 0:
+            self.fault("is empty")
+        if (first := self.file.read(4)) != MAGIC:
+            if first + self.file.read(len(_POINTER) - len(first)) == _POINTER:
+                self.fault("is a Git LFS pointer, not the file", hint="run git lfs pull, or download the file itself")
+            self.fault("is not a GGUF file")
+        self.left -= 4
+        if (version := self.number("I")) not in _VERSIONS:
+            if int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS:
+                self.fault("is a GGUF file for big-endian processors", hint="use the file for little-endian ones")
+            hint = "use a newer file of this model" if version < min(_VERSIONS) else _HINT
+            self.fault(f"has GGUF version {version}; only 2 and 3 are known", hint=hint)
 
     def tensor(self, name: str) -> Tensor:
         """Read one tensor description; its offset is relative to the start of the data."""

@@ -93,7 +93,7 @@ def _existing_path(word: str) -> Path | None:
         path = Path(word).expanduser()
         if not path.exists():
             return None
-        # A link to a file keeps its name: the file itself has no suffix in the hub's cache, and no other parts beside it.
+        # A link to a file keeps its name: in the hub's cache the file has no suffix, and no other parts beside it.
         return path.resolve() if path.is_dir() else path.parent.resolve() / path.name
     except (OSError, RuntimeError, ValueError) as error:  # no such user, a loop of links, a null character
         why = reason(error) if isinstance(error, OSError) else str(error)

@@ -23,7 +23,7 @@ PHI3_ENDS = ["<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|
 
 def sentencepiece(words: Sequence[str] = (), size: int | None = None) -> dict[str, Any]:
     """The metadata of a tokenizer like Phi-3's: bytes, words by falling score, characters, control tokens."""
-    single = ["▁", *map(chr, range(33, 127))]
+    single = ["▁", *"abcdefghijklmnopqrstuvwxyz0123456789"]
     tokens = ["<unk>", "<s>", "</s>", *BYTES, *words, *single, *PHI3_ENDS]
     plain = len(words) + len(single)
     types = [2, 3, 4, *[6] * 256, *[1] * plain, *[3] * len(PHI3_ENDS)]

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from .quantization.recipes import check_extra as check_extra
     from .quantization.recipes import check_recipe as check_recipe
     from .quantization.recipes import fitting_group_size as fitting_group_size
+    from .quantization.recipes import own_group_size as own_group_size
     from .quantization.recipes import wants_reference as wants_reference
     from .quantization.resources import check_resources as check_resources
     from .quantization.resources import check_resources_for_reference as check_resources_for_reference
@@ -134,6 +135,7 @@ _HOMES = {
         "check_extra",
         "check_recipe",
         "fitting_group_size",
+        "own_group_size",
         "wants_reference",
     ),
     "quantization.resources": (

@@ -160,6 +160,12 @@ def test_a_llama_with_more_than_phi3_is_refused(tmp_path):
         layout_of(tmp_path, architecture="llama", tensors=scaled)
 
 
+def test_tokens_beyond_the_embedding_are_refused(tmp_path):
+    tokens = [*gguf_files.sentencepiece(size=320)["tokenizer.ggml.tokens"], "more"]
+    with pytest.raises(ModelError, match="has 321 tokens, and an embedding of 320 rows"):
+        layout_of(tmp_path, **{"tokenizer.ggml.tokens": tokens})
+
+
 def test_a_vocabulary_alone_is_named(tmp_path):
     path = gguf_files.write(tmp_path / "v.gguf", "phi3", gguf_files.sentencepiece(), {})
     with pytest.raises(ModelError, match="has a vocabulary and no weights"):

@@ -117,7 +117,8 @@ def test_the_precision_is_that_of_the_file(phi3, tiny, tmp_path, kind, precision
     _, manifest = artifact()
     assert manifest["precision"] == precision
     assert manifest["source"].get("gguf_types") == (None if kind == "F16" else [kind])
-    assert (f"is quantized already ({kind}) and is rounded again, to {precision}" in err) == (kind != "F16")
+    assert (f"is quantized already ({kind})" in err) == (kind != "F16")
+    assert (f"{kind} is kept where the engine holds it" in err) == (kind in {"Q4_0", "Q8_0"})
 
 
 def test_a_precision_that_is_asked_for(phi3, tiny, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .gguf_types import TYPES
+from .safetensors import Grid
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -20,6 +21,7 @@ Floats = npt.NDArray[np.float32]
 _HALF = np.dtype("<f2")
 _PAIR = np.array([0, 4], np.uint8)
 """Shifts to the low and the high half of a byte."""
+_GRIDS = {"Q4_0": Grid(bits=4, group_size=32), "Q8_0": Grid(bits=8, group_size=32)}
 _FIELDS = np.array([0, 2, 4, 6], np.uint8)
 
 
@@ -36,6 +38,23 @@ def values_of(kind: int, rows: Bytes) -> Floats:
     blocks = rows.reshape(-1, known.size)
     values = _DEQUANTIZERS[known.name](blocks)
     return values.reshape(len(rows), -1)
+
+
+def grid_of(kind: int) -> Grid | None:
+    """Return the grid that the values of a type lie on, or None."""
+    return _GRIDS.get(TYPES[kind].name)
+
+
+def on_grid(kind: int, rows: Bytes) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
+    """Return the integers, ``[rows, columns]``, and the scales, ``[rows, blocks]``, of a type with a grid."""
+    known = TYPES[kind]
+    blocks = rows.reshape(-1, known.size)
+    scales: npt.NDArray[np.float16] = np.ascontiguousarray(blocks[:, :2]).view(_HALF)
+    if known.name == "Q4_0":
+        integers = _nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8)
+    else:
+        integers = np.ascontiguousarray(blocks[:, 2:]).view(np.int8)
+    return integers.reshape(len(rows), -1), scales.reshape(len(rows), -1)
 
 
 def _plain(name: str, rows: Bytes) -> Floats:

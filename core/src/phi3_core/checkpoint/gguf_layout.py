@@ -241,6 +241,8 @@ def _check_shapes(gguf: Gguf, config: Mapping[str, Any], weights: Mapping[str, S
         "ffn_down": (hidden, inner),
         "output": (words, hidden),
     }
+    if len(gguf.tokens) > words:
+        raise ModelError(f"{gguf.path} has {len(gguf.tokens)} tokens, and an embedding of {words} rows")
     for part in (part for made_of in weights.values() for part in made_of):
         shape = gguf.tensors[part.name].shape
         if shape != (expected := shapes.get(part.name.split(".")[-2], (hidden,))):

@@ -7,7 +7,7 @@ The folder of such a checkpoint has the ``config.json`` and the tokenizer that w
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from attrs import field, frozen
 from phi3_core.errors import ModelError
 
 from .gguf import Gguf
-from .gguf_blocks import values_of
+from .gguf_blocks import grid_of, on_grid, values_of
 from .gguf_header import Tensor
 from .gguf_layout import Part, read_layout
-from .safetensors import Floats, Weight, to_float16
+from .safetensors import Floats, Grid, Weight, to_float16
 
 _HINT = "download or copy the file again"
 
@@ -38,9 +38,9 @@ class _Rows:
     order: npt.NDArray[np.int64] | None
     """The row of the file for each row of the weight; None if they are the same."""
 
-    def take(self, rows: slice) -> Floats:
-        part = self.raw[rows] if self.order is None else self.raw[self.order[rows]]
-        return values_of(self.type, part)
+    def take(self, rows: slice) -> Bytes:
+        """Return the bytes of some rows, in the weight's order."""
+        return self.raw[rows] if self.order is None else self.raw[self.order[rows]]
 
 
 @frozen(kw_only=True, eq=False)
@@ -57,18 +57,39 @@ class GgufWeight(Weight):
         chosen = range(*rows.indices(self.shape[0]))
         shape = (len(chosen), *self.shape[1:])
         values = np.empty(shape, np.float32) if out is None else out.reshape(shape)
-        done = start = 0
-        for part in self.stacked:
-            end = start + len(part.raw)
-            inside = range(chosen.start + done * chosen.step, min(end, chosen.stop), chosen.step)
-            if inside:
-                found = part.take(slice(inside.start - start, inside.stop - start, inside.step))
-                values[done : done + len(inside)] = found.reshape(len(inside), *self.shape[1:])
-                done += len(inside)
-            start = end
+        done = 0
+        for kind, rows_of_part in self._taken(chosen):
+            values[done : done + len(rows_of_part)] = values_of(kind, rows_of_part).reshape(-1, *self.shape[1:])
+            done += len(rows_of_part)
         if check and not np.isfinite(values).all():
             self._fail()
         return values
+
+    def _taken(self, chosen: range) -> Iterator[tuple[int, Bytes]]:
+        """Yield the type and the bytes of the chosen rows, tensor by tensor."""
+        done = start = 0
+        for part in self.stacked:
+            end = start + len(part.raw)
+            # Rows are chosen in steps, so those of one tensor are a slice again.
+            inside = range(chosen.start + done * chosen.step, min(end, chosen.stop), chosen.step)
+            if inside:
+                yield part.type, part.take(slice(inside.start - start, inside.stop - start, inside.step))
+            done += len(inside)
+            start = end
+
+    @property
+    def grid(self) -> Grid | None:
+        """The grid that all values lie on: that of Q4_0 or Q8_0, if all tensors are of that type."""
+        first, *others = {grid_of(part.type) for part in self.stacked}
+        return None if others else first
+
+    def on_grid(self, rows: slice) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
+        """Return the integers and scales of some rows as the file has them; see :meth:`Weight.on_grid`."""
+        found = [on_grid(kind, taken) for kind, taken in self._taken(range(*rows.indices(self.shape[0])))]
+        integers, scales = (np.concatenate(each) for each in zip(*found, strict=True))
+        if not np.isfinite(scales).all():
+            self._fail()
+        return integers, scales
 
     def float16(self, rows: slice = slice(None)) -> npt.NDArray[np.float16]:
         """Return some rows in float16, clipped by :func:`to_float16`."""

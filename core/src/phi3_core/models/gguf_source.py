@@ -27,6 +27,8 @@ _TEMPLATE = "chat_template.jinja"
 _FORM = "core-checkpoint-1"
 """The name of the folder; the number changes when it is made in another way."""
 _PLAIN = {"F32", "F16", "BF16"}
+_HELD = {"int4": "Q4_0", "int8": "Q8_0"}
+"""The type whose integers and scales are those of symmetric groups of 32, by precision."""
 
 
 def find(path: Path) -> Path | None:
@@ -127,7 +129,10 @@ def describe_rounding(folder: Path, recipe: Recipe) -> str:
     name, kinds = Path(said["file"]).name, said.get("types")
     if not kinds or recipe.precision == "fp16":
         return f"{name} is read as original weights"
-    return f"{name} is quantized already ({', '.join(kinds)}) and is rounded again, to {recipe.precision}"
+    known = f"{name} is quantized already ({', '.join(kinds)})"
+    if _HELD.get(recipe.precision) in kinds:
+        return f"{known}: {_HELD[recipe.precision]} is kept where the engine holds it, the rest is rounded again"
+    return f"{known} and is rounded again, to {recipe.precision}"
 
 
 def _copy_template(file: Path, folder: Path) -> None:

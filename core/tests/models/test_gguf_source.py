@@ -222,6 +222,13 @@ def test_the_reference_exporter_reads_no_gguf(phi3, file):
 def test_what_a_file_is_said_to_be(phi3, file):
     _, out, _ = phi3("models", "show", file, "--json")
     assert (json.loads(out)["model"], json.loads(out)["form"]) == ("tiny", "source")
+    assert (json.loads(out)["gguf"]["architecture"], json.loads(out)["gguf"]["tensor_types"]) == ("phi3", ["F32"])
+    assert phi3("run", "-m", file, "Hi")[0] == 0
+    _, out, _ = phi3("models", "show", file)
+    assert "GGUF, architecture phi3, F32, context of 96 tokens" in out
+    assert "echo fp16, " in out, "what was made of it"
+    code, _, err = phi3("models", "show", gguf_files.write(file.parent / "a.gguf", "qwen2", {}, {}))
+    assert (code, "has the architecture 'qwen2'" in err) == (4, True)
     code, out, _ = phi3("models", "pull", "--source", file, "--json")
     assert code == 0
     assert Checkpoint.open(json.loads(out)["path"]).architecture.layers == 2

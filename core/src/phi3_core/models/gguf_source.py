@@ -11,7 +11,7 @@ from typing import Any
 from attrs import evolve
 
 from phi3_core.checkpoint import gguf_parts
-from phi3_core.checkpoint.gguf import Gguf, write_json
+from phi3_core.checkpoint.gguf import Gguf, GgufDescription, write_json
 from phi3_core.checkpoint.gguf_layout import read_layout
 from phi3_core.checkpoint.gguf_tokenizer import PHI3_TURNS, write_tokenizer
 from phi3_core.errors import ModelError
@@ -40,6 +40,17 @@ def find(path: Path) -> Path | None:
     if path.is_dir():
         return gguf_parts.only_model_in(path)
     return path if gguf_parts.is_gguf(path) else None
+
+
+def describe(file: Path) -> GgufDescription:
+    """Return the description of the model in a GGUF file.
+
+    Raises:
+        ModelError: the file is damaged, incomplete, or not of the Phi-3 family.
+    """
+    gguf = Gguf.open(file)
+    read_layout(gguf)
+    return gguf.describe()
 
 
 def as_source(file: Path, source: Source, store: Store) -> Source:

@@ -11,7 +11,11 @@ from typing import Any
 import gguf
 import numpy as np
 from numpy.typing import NDArray
+from phi3_core.checkpoint import gguf_parts
 from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.gguf import Gguf
+from phi3_core.checkpoint.gguf_layout import read_layout
+from phi3_core.checkpoint.gguf_tokenizer import write_tokenizer
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 TEMPLATE = (
@@ -184,3 +188,13 @@ def convert(folder: Path, path: Path, architecture: str = "phi3", **changes: Any
     words = tensors["token_embd.weight"].shape[0]
     metadata = {**metadata_of(folder, architecture), **sentencepiece(size=words), **changes}
     return write(path, architecture, metadata, tensors)
+
+
+def linked(file: Path, folder: Path) -> Path:
+    """Make the folder that stands for a GGUF file, as core does in the store."""
+    found = Gguf.open(file)
+    folder.mkdir()
+    write_tokenizer(found, folder)
+    (folder / "config.json").write_text(json.dumps(read_layout(found).config), encoding="utf-8")
+    (folder / gguf_parts.LINK).write_text(json.dumps({"file": str(file)}), encoding="utf-8")
+    return folder

@@ -1,7 +1,5 @@
 """GGUF files of the Phi family become the checkpoint that they were made of, and all others are refused by name."""
 
-import json
-
 import numpy as np
 import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
@@ -18,18 +16,14 @@ gguf_files = pytest.importorskip("gguf_files")
 IDS = list(np.random.default_rng(5).integers(3, 320, 40))
 
 
-def opened(folder, gguf):
-    """A checkpoint in a folder that stands for a GGUF file."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(read_layout(Gguf.open(gguf)).config), encoding="utf-8")
-    (folder / "gguf.json").write_text(json.dumps({"file": str(gguf)}), encoding="utf-8")
-    return Checkpoint.open(folder)
+def opened(file):
+    return Checkpoint.open(gguf_files.linked(file, file.parent / "linked"))
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_the_checkpoint_is_the_one_that_the_file_was_made_of(tmp_path, name):
     source = write_random(tmp_path / "source", TINY[name], dtype="F32")
-    original, found = Checkpoint.open(source), opened(tmp_path / "g", gguf_files.convert(source, tmp_path / "m.gguf"))
+    original, found = Checkpoint.open(source), opened(gguf_files.convert(source, tmp_path / "m.gguf"))
     assert np.array_equal(logits(found, IDS), logits(original, IDS)), "beyond LongRoPE's original context too"
     ours, theirs = found.architecture, original.architecture
     for key in ("layers", "heads", "key_value_heads", "head_size", "context", "window", "epsilon", "tied"):
@@ -43,7 +37,7 @@ def test_separate_matrices_are_stacked(tmp_path, architecture, name):
     source = write_random(tmp_path / "source", {**TINY[name], "sliding_window": None}, dtype="F32")
     tensors = gguf_files.tensors_of(source, fused=False, permuted=architecture == "llama")
     metadata = gguf_files.metadata_of(source, architecture) | gguf_files.sentencepiece(size=320)
-    found = opened(tmp_path / "g", gguf_files.write(tmp_path / "m.gguf", architecture, metadata, tensors))
+    found = opened(gguf_files.write(tmp_path / "m.gguf", architecture, metadata, tensors))
     assert np.array_equal(logits(found, IDS), logits(Checkpoint.open(source), IDS))
 
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
-from phi3_core.checkpoint.gguf import Gguf
-from phi3_core.checkpoint.gguf_layout import read_layout
-from phi3_core.checkpoint.gguf_tokenizer import write_tokenizer
 from phi3_core.errors import ModelError
 from phi3_core.quantization.recipes import RoundingSettings, own_group_size
 from phi3_core.quantization.rounding import round_blocks
@@ -32,11 +27,7 @@ def make(tmp_path):
         tensors = gguf_files.tensors_of(source, fused=not llama, permuted=llama, kind=kind)
         metadata = gguf_files.metadata_of(source, architecture) | gguf_files.sentencepiece(size=320)
         file = gguf_files.write(tmp_path / "m.gguf", architecture, metadata, tensors)
-        (folder := tmp_path / "folder").mkdir()
-        write_tokenizer(Gguf.open(file), folder)
-        (folder / "config.json").write_text(json.dumps(read_layout(Gguf.open(file)).config), encoding="utf-8")
-        (folder / "gguf.json").write_text(json.dumps({"file": str(file)}), encoding="utf-8")
-        return Checkpoint.open(folder)
+        return Checkpoint.open(gguf_files.linked(file, tmp_path / "folder"))
 
     return make
 

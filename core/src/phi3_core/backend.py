@@ -7,7 +7,7 @@ detecting devices               :func:`installed_versions`, :func:`this_machine`
                                 Windows :class:`DeviceManager`, :func:`system_library`, :class:`Guid`
 limits of containers            :func:`thread_limit`
 reading model files             :func:`read_limits`, :func:`read_config`, :func:`read_json`, :func:`read_header`,
-                                :func:`describe_gguf`
+                                :func:`describe_gguf`, :func:`is_gguf`
 reading original weights        :class:`Checkpoint`, :class:`Architecture`, :class:`Layer`, :class:`Weight` and
                                 :class:`Rotary`
 quantizing                      :func:`check_extra`, :func:`check_recipe`, :func:`check_resources`,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .checkpoint.checkpoint import Layer as Layer
     from .checkpoint.gguf import GgufDescription as GgufDescription
     from .checkpoint.gguf import describe_gguf as describe_gguf
+    from .checkpoint.gguf_parts import is_gguf as is_gguf
     from .checkpoint.limits import PositionLimits as PositionLimits
     from .checkpoint.limits import read_config as read_config
     from .checkpoint.limits import read_limits as read_limits
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from .quantization.recipes import check_extra as check_extra
     from .quantization.recipes import check_recipe as check_recipe
     from .quantization.recipes import fitting_group_size as fitting_group_size
+    from .quantization.recipes import own_group_size as own_group_size
     from .quantization.recipes import wants_reference as wants_reference
     from .quantization.resources import check_resources as check_resources
     from .quantization.resources import check_resources_for_reference as check_resources_for_reference
@@ -104,6 +106,7 @@ _HOMES = {
         "GgufDescription",
         "describe_gguf",
     ),
+    "checkpoint.gguf_parts": ("is_gguf",),
     "checkpoint.limits": (
         "PositionLimits",
         "read_config",
@@ -141,6 +144,7 @@ _HOMES = {
         "check_extra",
         "check_recipe",
         "fitting_group_size",
+        "own_group_size",
         "wants_reference",
     ),
     "quantization.resources": (

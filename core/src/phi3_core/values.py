@@ -154,10 +154,10 @@ class Recipe:
 
 @frozen(kw_only=True)
 class Source:
-    """Original weights: a Hugging Face checkpoint folder with safetensors and ``model_type: phi3``."""
+    """Original weights: a Hugging Face checkpoint folder with safetensors and ``model_type: phi3``, or a GGUF file."""
 
     path: Path = field(converter=Path)
-    """The folder."""
+    """The folder. That of a GGUF file has no safetensors, but ``gguf.json``; ``Checkpoint.open`` reads both."""
     model: str = field(validator=_text)
     """The name of the model."""
     revision: str | None = field(default=None, validator=_optional_text)

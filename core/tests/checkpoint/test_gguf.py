@@ -3,12 +3,12 @@
 import json
 import random
 import struct
-import sys
 import tracemalloc
 from pathlib import Path
 
 import pytest
-from phi3_core.checkpoint.gguf import Gguf, check, describe_gguf, write_tokenizer
+from phi3_core.checkpoint import gguf_tokenizer
+from phi3_core.checkpoint.gguf import Gguf, check, describe_gguf
 from phi3_core.errors import ModelError, StoreError
 
 gguf = pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
@@ -52,6 +52,10 @@ def write(path: Path, *, pre: str = "smollm", tensors: dict | None = None, **cha
     return path
 
 
+def write_tokenizer(path: Path, folder: Path) -> None:
+    gguf_tokenizer.write_tokenizer(Gguf.open(path), folder)
+
+
 def refused(path: Path) -> str:
     """The one line that a file is refused with. What the file claims to hold is not given memory."""
     tracemalloc.start()
@@ -88,7 +92,16 @@ def test_what_is_not_said_is_none(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "precision"),
-    [("Q4_0", "int4"), ("Q4_1", "int4"), ("Q5_1", "int8"), ("Q8_0", "int8"), ("F16", "fp16"), ("F32", "fp16")],
+    [
+        ("Q4_0", "int4"),
+        ("Q4_1", "int4"),
+        ("Q5_0", "int8"),
+        ("Q4_K", "int4"),
+        ("Q6_K", "int8"),
+        ("Q8_0", "int8"),
+        ("F16", "fp16"),
+        ("F32", "fp16"),
+    ],
 )
 def test_the_precision_is_that_of_most_weights(tmp_path, kind, precision):
     _, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
@@ -103,22 +116,6 @@ def test_the_precision_is_that_of_most_weights(tmp_path, kind, precision):
     writer.write_tensors_to_file()
     writer.close()
     assert describe_gguf(path).precision == precision
-
-
-def test_numbers_are_the_packages_own(tmp_path):
-    given = np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)
-    blocks = gguf.quants.quantize(given, gguf.GGMLQuantizationType.Q8_0)
-    path = tmp_path / "m.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_tensor("w", blocks, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-    writer.add_tensor("n", given[0])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    file = Gguf.open(path)
-    assert np.array_equal(file.values("w"), gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType.Q8_0))
-    assert np.array_equal(file.values("n"), given[0])
 
 
 def test_every_cut_is_noticed(whole, tmp_path):
@@ -143,7 +140,7 @@ def test_a_damaged_byte_does_nothing_worse_than_an_error(whole, tmp_path):
         try:
             file = Gguf.open(path)
             file.describe()
-            file.write_tokenizer(tmp_path)
+            gguf_tokenizer.write_tokenizer(file, tmp_path)
         except ModelError:
             pass
 
@@ -169,8 +166,7 @@ def tensor(*, dims: tuple[int, ...] = (32,), kind: int = 0, offset: int = 0) -> 
         (b"GGUF", "truncated"),
         (random.Random(0).randbytes(100_000), "is not a GGUF file"),
         (header(version=1), "has GGUF version 1"),
-        (header(version=3 << 24), "has GGUF version"),
-        (header(), "holds no tensors"),
+        (header(version=3 << 24), "is a GGUF file for big-endian processors"),
         (header(tensors=HUGE), "truncated or damaged"),
         (header(entries=HUGE), "truncated or damaged"),
         (header(entries=99_999, rest=bytes(2_000_000)), "claims 0 tensors and 99999 entries"),
@@ -239,8 +235,10 @@ def test_the_tokenizer_keeps_the_ids(whole, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"pre": "llama-bpe"}, "tokenizer of an unknown kind: 'gpt2' with 'llama-bpe'"),
-        ({"tokenizer.ggml.model": "llama"}, "tokenizer of an unknown kind: 'llama'"),
+        ({"pre": "qwen2"}, "tokenizer of an unknown kind: 'gpt2' with 'qwen2'"),
+        ({"tokenizer.ggml.model": "llama"}, "tokenizer of an unknown kind: 'llama' with 'smollm'"),
+        ({"tokenizer.ggml.model": "llama", "pre": "default"}, "tokens without a score"),
+        ({"tokenizer.ggml.model": "t5"}, "tokenizer of an unknown kind: 't5'"),
         ({"tokenizer.ggml.model": None}, "no text 'tokenizer.ggml.model'"),
         ({"tokenizer.ggml.merges": ["x y"]}, "damaged tokenizer"),
         ({"tokenizer.ggml.merges": 5}, "damaged tokenizer"),
@@ -258,10 +256,3 @@ def test_a_tokenizer_that_cannot_be_built(tmp_path, changes, problem):
 def test_a_folder_that_cannot_be_written(whole, tmp_path):
     with pytest.raises(StoreError, match="cannot be written"):
         write_tokenizer(whole, tmp_path / "none")
-
-
-def test_a_missing_package_is_named(whole, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(ModelError) as caught:
-        check(whole)
-    assert caught.value.hint == 'pip install "phi3-core[sample]"'

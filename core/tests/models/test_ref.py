@@ -39,7 +39,7 @@ def test_folders_and_files_are_told_apart(home, tmp_path):
     file = tmp_path / "x.GGUF"
     file.write_bytes(b"GGUF")
     found = look_up(str(file), Store())
-    assert (found.form, found.name, found.path) == ("artifact", "x", file)
+    assert (found.form, found.name, found.path) == ("source", "x", file)
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_weights_are_stacked_and_their_rows_put_back(tmp_path):
 @pytest.mark.parametrize(
     ("weights", "changes", "problem"),
     [
-        ({}, {"architecture": "qwen2"}, "only 'llama' has the layout of Phi-3"),
+        ({}, {"architecture": "qwen2"}, "has the architecture 'qwen2', which is not Phi-3's"),
         ({}, {"block_count": 3}, "not have the tensors of 3 layers of Phi-3: see 'blk.2"),
         ({}, {"block_count": 2**31}, "not have the tensors"),
         ({}, {"attention.head_count": 0}, "which do not fit"),

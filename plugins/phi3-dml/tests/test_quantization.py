@@ -160,3 +160,19 @@ def test_too_little_disk_or_memory_is_said_with_the_figures(source, tmp_path, mo
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
     with pytest.raises(ModelError, match=r"about 6\d\d\.\d MB of memory; 1\.0 MB are available"):
         quantization.quantize(source, CPU, Recipe(precision="int4"), tmp_path, lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_gguf_file_gives_what_its_checkpoint_gives(tmp_path, name):
+    pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
+    gguf_files = pytest.importorskip("gguf_files")
+    original = write_random(tmp_path / "original", {**TINY[name], "hidden_size": 128, "intermediate_size": 256})
+    file = gguf_files.convert(original, tmp_path / "m.gguf")
+    linked = gguf_files.linked(file, tmp_path / "linked")
+    shutil.copyfile(linked / "tokenizer.json", original / "tokenizer.json")
+    found = []
+    for folder in (original, linked):
+        (output := tmp_path / f"{folder.name}-output").mkdir()
+        quantization.quantize(Source(path=folder, model="m"), CPU, Recipe(precision="int4"), output, lambda *_: None)
+        found.append((output / "model.onnx.data").read_bytes())
+    assert found[0] == found[1]

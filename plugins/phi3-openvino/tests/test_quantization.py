@@ -183,3 +183,19 @@ def test_damage_is_named_in_every_precision(source, make, precision):
     file.write_bytes(file.read_bytes()[:-2] + b"\xff\x7f")
     with pytest.raises(ModelError, match=r"model\.safetensors is damaged: tensor .* not finite"):
         make(precision=precision)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_gguf_file_gives_what_its_checkpoint_gives(tmp_path, name):
+    pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
+    gguf_files = pytest.importorskip("gguf_files")
+    original = write_random(tmp_path / "original", {**TINY[name], "hidden_size": 128, "intermediate_size": 256})
+    file = gguf_files.convert(original, tmp_path / "m.gguf")
+    linked = gguf_files.linked(file, tmp_path / "linked")
+    shutil.copyfile(linked / "tokenizer.json", original / "tokenizer.json")
+    found = []
+    for folder in (original, linked):
+        (output := tmp_path / f"{folder.name}-output").mkdir()
+        quantization.quantize(Source(path=folder, model="m"), CPU, Recipe(precision="int4"), output, lambda *_: None)
+        found.append((output / "openvino_model.bin").read_bytes())
+    assert found[0] == found[1]

@@ -10,6 +10,9 @@ from attrs import field, frozen
 from phi3_core.errors import ModelError
 
 from .architecture import Architecture, read_architecture
+from .gguf import Gguf
+from .gguf_parts import linked_file
+from .gguf_weights import open_gguf
 from .safetensors import STORED, Weight, open_weights
 
 
@@ -36,7 +39,10 @@ class Layer:
 
 @frozen(kw_only=True, eq=False)
 class Checkpoint:
-    """A checkpoint folder in the layout of ``save_pretrained``. Use :meth:`open` to open one."""
+    """A checkpoint folder in the layout of ``save_pretrained``, or one that stands for a GGUF file.
+
+    Use :meth:`open` to open one.
+    """
 
     path: Path
     architecture: Architecture
@@ -58,7 +64,8 @@ class Checkpoint:
         if not folder.is_dir():
             raise ModelError(f"{folder} is not a folder", hint="give a folder with a Hugging Face checkpoint")
         shape = read_architecture(folder / "config.json")
-        found = _Roles(folder, open_weights(folder))
+        file = linked_file(folder)
+        found = _Roles(folder, open_weights(folder) if file is None else open_gguf(Gguf.open(file)))
         embedding = found.take("model.embed_tokens.weight", shape.vocabulary, shape.hidden)
         return cls(
             path=folder,

@@ -1,28 +1,30 @@
-"""GGUF files: metadata, tensor values, and the embedded tokenizer."""
+"""GGUF files: what their metadata says, and where their tensors are."""
 
 from __future__ import annotations
 
 import json
 import math
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import field, frozen
 
 from phi3_core.disk import raise_if_full, reason
 from phi3_core.errors import ModelError, StoreError
 
-from .gguf_header import Tensor, gguf_package, read_header
+from . import gguf_parts
+from .gguf_header import Tensor, read_header
+from .gguf_types import TYPES
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-_CONTROL, _USER_DEFINED = 3, 4
-_END_TOKENS = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>")
+CONTROL, USER_DEFINED = 3, 4
+"""Types of tokens in the metadata."""
+_MOST_BITS_OF_INT4, _LEAST_BITS_OF_FP16 = 5.0, 12.0
+"""Bits per weight, scales included: 4-bit types have 4.25 to 5, 5-bit ones at least 5.5."""
+END_TOKENS = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>")
 """Control tokens treated as stop tokens even if the metadata does not name them."""
 
 
@@ -34,11 +36,17 @@ class GgufDescription:
     name: str
     context_length: int
     precision: str
-    """``fp16``, ``int8`` or ``int4``, whichever is nearest to the bits per weight of the most common tensor type."""
+    """``fp16``, ``int8`` or ``int4``: the smallest that holds the bits per weight of the most common tensor type."""
     chat_template: str | None
     stop_ids: tuple[int, ...]
     bos_id: int | None
     eos_id: int | None
+    tokenizer: str = ""
+    """The kind of the tokenizer and of the expression that splits text, such as ``gpt2/smollm``."""
+    tensor_types: tuple[str, ...] = ()
+    """Names of the types of the tensors, the one with most weights first."""
+    parts: int = 1
+    """Number of files."""
 
 
 def check(path: Path) -> None:
@@ -61,11 +69,6 @@ def describe_gguf(path: Path) -> GgufDescription:
     return Gguf.open(path).describe()
 
 
-def write_tokenizer(path: Path, folder: Path) -> None:
-    """Write the tokenizer of the GGUF file ``path`` into ``folder``; see :meth:`Gguf.write_tokenizer`."""
-    Gguf.open(path).write_tokenizer(folder)
-
-
 @frozen(kw_only=True)
 class Gguf:
     """A complete GGUF file and the content of its header."""
@@ -74,15 +77,37 @@ class Gguf:
     metadata: Mapping[str, Any] = field(repr=False)
     tensors: Mapping[str, Tensor] = field(repr=False)
 
+    parts: tuple[Path, ...] = ()
+    """All files that it consists of, in order."""
+
     @classmethod
     def open(cls, path: Path) -> Gguf:
-        """Read the header of a GGUF file.
+        """Read the header of a GGUF file, or of all of its parts if ``path`` is one of them.
 
         Raises:
-            ModelError: the file is damaged or truncated.
+            ModelError: a file is damaged or truncated, or a part is missing.
         """
-        metadata, tensors = read_header(path)
-        return cls(path=path, metadata=metadata, tensors=tensors)
+        files = gguf_parts.parts(path)
+        for number, file in enumerate(files, 1):
+            if len(files) > 1 and not file.exists():
+                raise ModelError(
+                    f"{file} is missing: {path.name} is one of {len(files)} parts",
+                    hint=f"download part {number} too, into the same folder",
+                )
+        metadata, tensors = read_header(files[0])
+        _check_part(files, 0, metadata)
+        for index in range(1, len(files)):
+            further, more = read_header(files[index])
+            _check_part(files, index, further)
+            if twice := tensors.keys() & more.keys():
+                raise ModelError(f"{files[index]} has the tensor {min(twice)!r}, which another part has too")
+            tensors |= more
+        return cls(path=path, metadata=metadata, tensors=tensors, parts=tuple(files))
+
+    @property
+    def architecture(self) -> str:
+        """The name of the architecture, which is also the first part of its keys."""
+        return self.text("general.architecture")
 
     def number(self, key: str) -> int:
         """Return an integer from the metadata.
@@ -109,7 +134,13 @@ class Gguf:
     @property
     def tokens(self) -> Sequence[str]:
         """The vocabulary in the order of the token ids."""
-        return self._texts("tokenizer.ggml.tokens")
+        return self.texts("tokenizer.ggml.tokens")
+
+    @property
+    def token_types(self) -> Sequence[int]:
+        """The type of each token."""
+        value = self.metadata.get("tokenizer.ggml.token_type", ())
+        return value if isinstance(value, array) else ()
 
     def token_id(self, role: str) -> int | None:
         """Return the id of the special token with a role such as ``bos``, ``eos`` or ``padding``, or None.
@@ -131,120 +162,59 @@ class Gguf:
         Raises:
             ModelError: the metadata is incomplete.
         """
-        architecture = self.text("general.architecture")
         return GgufDescription(
-            architecture=architecture,
+            architecture=self.architecture,
             name=str(self.metadata.get("general.name") or self.path.stem),
-            context_length=self.number(f"{architecture}.context_length"),
+            context_length=self.number(f"{self.architecture}.context_length"),
             precision=self._precision(),
             chat_template=self.text("tokenizer.chat_template") if "tokenizer.chat_template" in self.metadata else None,
-            stop_ids=self._stop_ids(),
+            stop_ids=self.stop_ids,
             bos_id=self.token_id("bos"),
             eos_id=self.token_id("eos"),
+            tokenizer="/".join(str(self.metadata.get(f"tokenizer.ggml.{key}", "")) for key in ("model", "pre")),
+            tensor_types=tuple(TYPES[kind].name for kind, _ in self._weights().most_common()),
+            parts=len(self.parts),
         )
 
-    def values(self, name: str) -> NDArray[np.float32]:
-        """Return the values of a tensor in float32, dequantized if necessary.
-
-        Raises:
-            ModelError: the tensor cannot be read, or the ``gguf`` package is not installed.
-        """
-        with gguf_package():
-            import numpy as np  # start-up, and part of an extra: reading a header does not need it
-            from gguf import GGMLQuantizationType
-            from gguf.quants import dequantize
-        tensor = self.tensors[name]
-        try:
-            with self.path.open("rb") as file:
-                file.seek(tensor.offset)
-                raw = np.frombuffer(file.read(tensor.size), dtype=np.uint8)
-            numbers = dequantize(raw.reshape(math.prod(tensor.shape[:-1]), -1), GGMLQuantizationType(tensor.type))
-        except OSError as error:
-            raise ModelError(f"{self.path} cannot be read: {error.strerror or error}") from error
-        except (ValueError, NotImplementedError) as error:
-            raise ModelError(f"{self.path} has the tensor {name!r}, which cannot be read: {error}") from error
-        return np.asarray(numbers, dtype=np.float32).reshape(tensor.shape)
-
-    def write_tokenizer(self, folder: Path) -> None:
-        """Write ``tokenizer.json``, ``tokenizer_config.json`` and ``generation_config.json``, with the same token ids.
-
-        Raises:
-            ModelError: the metadata is incomplete, or the tokenizer is of an unsupported type.
-            StoreError: the folder cannot be written.
-        """
-        description = self.describe()
-        names = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
-        ids = {role: given for role, name in names.items() if (given := self.token_id(name)) is not None}
-        settings: dict[str, Any] = {
-            # The original model's class would make transformers replace the pre-tokenizer with its own.
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": False,
-            "model_max_length": description.context_length,
-            **{f"{role}_token": self.tokens[given] for role, given in ids.items()},
-        }
-        if description.chat_template is not None:
-            settings["chat_template"] = description.chat_template
-        generation = {f"{role}_token_id": ids[role] for role in ("bos", "pad") if role in ids}
-        tokenizer = self._tokenizer()
-        with writing(folder):
-            (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8", newline="\n")
-            write_json(folder / "tokenizer_config.json", settings)
-            write_json(folder / "generation_config.json", {**generation, "eos_token_id": list(description.stop_ids)})
-
-    def _tokenizer(self) -> str:
-        from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # start-up
-
-        model, split = (self.text(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
-        if (model, split) != ("gpt2", "smollm"):
-            raise ModelError(
-                f"{self.path} has a tokenizer of an unknown kind: {model!r} with {split!r}",
-                hint="use the model's Hugging Face checkpoint",
-            )
-        pairs = (merge.partition(" ") for merge in self._texts("tokenizer.ggml.merges"))
-        merges = [(left, right) for left, _, right in pairs]
-        vocabulary = {token: index for index, token in enumerate(self.tokens)}
-        if not merges or not len(vocabulary) == len(self.tokens) == len(self._types):
-            raise ModelError(
-                f"{self.path} has a damaged tokenizer: no merges, or tokens that are alike or without a type"
-            )
-        try:
-            tokenizer = Tokenizer(models.BPE(vocabulary, merges))
-        except Exception as error:  # the library raises plain Exception
-            raise ModelError(f"{self.path} has a damaged tokenizer: {error}") from error
-        digits = pre_tokenizers.Digits(individual_digits=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-        tokenizer.decoder = decoders.ByteLevel()
-        added = {
-            token: kind
-            for token, kind in zip(self.tokens, self._types, strict=True)
-            if kind in (_CONTROL, _USER_DEFINED)
-        }
-        for token, kind in added.items():
-            tokenizer.add_tokens([AddedToken(token, special=kind == _CONTROL, normalized=False)])
-        return str(tokenizer.to_str())
-
-    def _texts(self, key: str) -> Sequence[str]:
+    def texts(self, key: str) -> Sequence[str]:
+        """Return a list of strings from the metadata; empty if there is none."""
         value = self.metadata.get(key)
         return value if isinstance(value, list) else []
 
     @property
-    def _types(self) -> Sequence[int]:
-        value = self.metadata.get("tokenizer.ggml.token_type", ())
-        return value if isinstance(value, array) else ()
-
-    def _stop_ids(self) -> tuple[int, ...]:
-        control = {self.tokens[i]: i for i, kind in enumerate(self._types[: len(self.tokens)]) if kind == _CONTROL}
-        found = [self.token_id(role) for role in ("eos", "eot", "eom")] + [control.get(name) for name in _END_TOKENS]
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids of the tokens that end an answer, those that the metadata names first."""
+        marked = (CONTROL, USER_DEFINED)  # converters of early 2024 had all added tokens as user-defined
+        control = {self.tokens[i]: i for i, kind in enumerate(self.token_types[: len(self.tokens)]) if kind in marked}
+        found = [self.token_id(role) for role in ("eos", "eot", "eom")] + [control.get(name) for name in END_TOKENS]
         return tuple(dict.fromkeys(given for given in found if given is not None))
 
-    def _precision(self) -> str:
-        totals: dict[int, list[int]] = {}
+    def _weights(self) -> Counter[int]:
+        """Return the number of weights of each tensor type."""
+        totals: Counter[int] = Counter()
         for tensor in self.tensors.values():
-            total = totals.setdefault(tensor.type, [0, 0])
-            total[0] += math.prod(tensor.shape)
-            total[1] += tensor.size * 8
-        elements, bits = max(totals.values())
-        return "int4" if bits < 6 * elements else "int8" if bits < 12 * elements else "fp16"
+            totals[tensor.type] += math.prod(tensor.shape)
+        return totals
+
+    def _precision(self) -> str:
+        if not self.tensors:
+            return "fp16"
+        _, elements, size, _ = TYPES[self._weights().most_common(1)[0][0]]
+        bits = 8 * size / elements
+        return "int4" if bits <= _MOST_BITS_OF_INT4 else "int8" if bits < _LEAST_BITS_OF_FP16 else "fp16"
+
+
+def _check_part(files: Sequence[Path], index: int, metadata: Mapping[str, Any]) -> None:
+    """Check that a part is the one that its name says."""
+    count, number = metadata.get("split.count") or 1, metadata.get("split.no", 0)
+    if count != len(files):
+        named = f"is one of {len(files)} by its name" if len(files) > 1 else "has not the name of one"
+        raise ModelError(
+            f"{files[index]} is one of {count} parts, but {named}",
+            hint=f"name them as they were published: NAME-00001-of-{count:05}.gguf",
+        )
+    if count > 1 and number != index:
+        raise ModelError(f"{files[index]} is part {number + 1} of {count}, not {index + 1}", hint="download it again")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,25 +1,29 @@
 """A reader of GGUF headers that checks every count and length before it uses it.
 
 Native GGUF readers abort the process on a truncated file. The reader of the ``gguf`` package takes seconds for a
-vocabulary and does not terminate on an absurd count; only the block sizes of the tensor types come from it.
+vocabulary and does not terminate on an absurd count.
 The format is specified in https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import struct
 import sys
 from array import array
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from phi3_core.errors import ModelError
 
+from .gguf_types import TYPES
+
+MAGIC = b"GGUF"
+_POINTER = b"version https://git-lfs"
+_VERSIONS = (2, 3)
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
 _LIMIT = 64 << 20
@@ -27,6 +31,9 @@ _LIMIT = 64 << 20
 _MOST_DIMENSIONS = 4
 _MOST_ENTRIES, _MOST_TEXTS = 1 << 16, 1 << 21
 """Four times the counts of the largest models; a header of this size is still read within seconds."""
+_HINT = "download or copy the file again"
+_CUT = re.compile(r"split-?[a-z]{1,2}$|part-?(\d+of\d+|[a-z]{1,2})$")
+"""How the pieces of a file are called that was cut anywhere, before GGUF had parts of its own."""
 _LEAST_ENTRY, _LEAST_TENSOR = 13, 32
 """Sizes in bytes of the shortest metadata entry and of the shortest tensor description."""
 
@@ -35,7 +42,9 @@ _LEAST_ENTRY, _LEAST_TENSOR = 13, 32
 class Tensor:
     """The type and position of a tensor. ``shape`` is in NumPy's order, ``[rows, columns]``; sizes are in bytes."""
 
+    file: Path
     type: int
+    """The number of one of :data:`~phi3_core.checkpoint.gguf_types.TYPES`."""
     shape: tuple[int, ...]
     offset: int
     size: int
@@ -47,7 +56,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Arrays of strings are returned as ``list``, arrays of numbers as ``array``.
 
     Raises:
-        ModelError: the file is damaged or truncated, or the ``gguf`` package is not installed.
+        ModelError: the file is damaged or truncated.
     """
     try:
         if path.exists() and not path.is_file():  # opening a pipe would block
@@ -57,22 +66,6 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             return _Header(path=path, file=file, size=size, left=min(size, _LIMIT)).read()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-@contextmanager
-def gguf_package() -> Iterator[None]:
-    """Convert an ``ImportError`` in the block into an error that names the extra to install.
-
-    Raises:
-        ModelError: a package is not installed.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise ModelError(
-            f"reading GGUF files takes a package that is not installed: {error.name}",
-            hint='pip install "phi3-core[sample]"',
-        ) from error
 
 
 @define(kw_only=True)
@@ -85,13 +78,7 @@ class _Header:
     metadata: dict[str, Any] = field(factory=dict)
 
     def read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        if self.size == 0:
-            self.fault("is empty")
-        if self.file.read(4) != b"GGUF":
-            self.fault("is not a GGUF file")
-        self.left -= 4
-        if (version := self.number("I")) not in (2, 3):
-            self.fault(f"has GGUF version {version}; only 2 and 3 are known")
+        self.check_beginning()
         tensors, entries = self.number("Q"), self.number("Q")
         self.room(tensors * _LEAST_TENSOR + entries * _LEAST_ENTRY)
         if max(tensors, entries) > _MOST_ENTRIES:
@@ -102,45 +89,57 @@ class _Header:
                 self.fault(f"has {key!r} twice in its metadata")
             self.metadata[key] = self.value(self.number("I"))
         found: dict[str, Tensor] = {}
-        sizes = _block_sizes()
         for _ in range(tensors):
             name = self.text()
             if name in found:
                 self.fault(f"has the tensor {name!r} twice")
-            found[name] = self.tensor(name, sizes)
+            found[name] = self.tensor(name)
         return self.metadata, self.placed(found)
 
-    def tensor(self, name: str, sizes: dict[int, tuple[int, int]]) -> Tensor:
+    def check_beginning(self) -> None:
+        """Check that the file is a GGUF file of a known version."""
+        if self.size == 0:
+            self.fault("is empty")
+        if (first := self.file.read(4)) != MAGIC:
+            if first + self.file.read(len(_POINTER) - len(first)) == _POINTER:
+                self.fault("is a Git LFS pointer, not the file", hint="run git lfs pull, or download the file itself")
+            self.fault("is not a GGUF file")
+        self.left -= 4
+        if (version := self.number("I")) not in _VERSIONS:
+            if int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS:
+                self.fault("is a GGUF file for big-endian processors", hint="use the file for little-endian ones")
+            hint = "use a newer file of this model" if version < min(_VERSIONS) else _HINT
+            self.fault(f"has GGUF version {version}; only 2 and 3 are known", hint=hint)
+
+    def tensor(self, name: str) -> Tensor:
         """Read one tensor description; its offset is relative to the start of the data."""
         if not 1 <= (dimensions := self.number("I")) <= _MOST_DIMENSIONS:
             self.fault(f"has the tensor {name!r} with {dimensions} dimensions")
         shape = tuple(reversed([self.number("Q") for _ in range(dimensions)]))
         kind, offset = self.number("I"), self.number("Q")
-        if kind not in sizes:
+        if kind not in TYPES:
             self.fault(f"has the tensor {name!r} of the unknown type {kind}")
-        elements, size = sizes[kind]
+        _, elements, size, _ = TYPES[kind]
         if not all(shape) or shape[-1] % elements:
             self.fault(f"has the tensor {name!r} of the impossible shape {list(shape)}")
-        return Tensor(type=kind, shape=shape, offset=offset, size=math.prod(shape) // elements * size)
+        size *= math.prod(shape) // elements
+        return Tensor(file=self.path, type=kind, shape=shape, offset=offset, size=size)
 
     def placed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors with offsets from the start of the file, and check that they end within it."""
         alignment = self.metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
             self.fault(f"has the impossible alignment {alignment!r}")
-        if not tensors:
-            self.fault("holds no tensors")
         start = -(-self.file.tell() // alignment) * alignment
         for name, tensor in tensors.items():
             if tensor.offset % alignment:
                 self.fault(f"has the tensor {name!r} at the impossible offset {tensor.offset}")
-        whole = start + max(tensor.offset + tensor.size for tensor in tensors.values())
-        if whole > self.size:
-            self.fault(f"is truncated: {self.size} of {whole} bytes")
-        return {
-            name: Tensor(type=tensor.type, shape=tensor.shape, offset=start + tensor.offset, size=tensor.size)
-            for name, tensor in tensors.items()
-        }
+        whole = start + max((tensor.offset + tensor.size for tensor in tensors.values()), default=0)
+        if tensors and whole > self.size:
+            cut = _CUT.search(self.path.name)
+            hint = "join its parts to one file, in their order" if cut else _HINT
+            self.fault(f"is truncated: {self.size} of {whole} bytes", hint=hint)
+        return {name: evolve(tensor, offset=start + tensor.offset) for name, tensor in tensors.items()}
 
     def value(self, kind: int) -> Any:
         if kind in _SCALARS:
@@ -179,12 +178,5 @@ class _Header:
         if length > self.left:
             self.fault(f"is truncated or damaged: its header asks for more than the file's {self.size} bytes")
 
-    def fault(self, problem: str) -> NoReturn:
-        raise ModelError(f"{self.path} {problem}", hint="download or copy the file again")
-
-
-def _block_sizes() -> dict[int, tuple[int, int]]:
-    """Return the number of elements and of bytes in one block of each tensor type."""
-    with gguf_package():
-        from gguf import GGML_QUANT_SIZES  # start-up, and part of an extra: only GGUF files need it
-    return {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}
+    def fault(self, problem: str, *, hint: str = "") -> NoReturn:
+        raise ModelError(f"{self.path} {problem}", hint=hint or _HINT)

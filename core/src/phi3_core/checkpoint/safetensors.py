@@ -12,7 +12,7 @@ import math
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,14 @@ _LONGEST_HEADER = 100_000_000
 _HINT = "fetch the file again"
 
 
+class Grid(NamedTuple):
+    """Values that are whole multiples of a float16 scale: what weights are that were quantized symmetrically."""
+
+    bits: int
+    group_size: int
+    """Consecutive inputs that share a scale."""
+
+
 @frozen(kw_only=True, eq=False)
 class Weight:
     """One tensor in a memory-mapped file. ``raw`` is a read-only view of the mapping."""
@@ -46,6 +54,15 @@ class Weight:
     def shape(self) -> tuple[int, ...]:
         """The shape of the tensor."""
         return self.raw.shape
+
+    @property
+    def grid(self) -> Grid | None:
+        """The grid that all values lie on; None if they are on none that is known."""
+        return None
+
+    def on_grid(self, rows: slice) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
+        """Return the integers, ``[rows, inputs]``, and the scales, ``[rows, groups]``, of a weight with a grid."""
+        raise NotImplementedError(f"{self.name} is on no grid")
 
     def float32(self, rows: slice = slice(None), out: Floats | None = None, *, check: bool = True) -> Floats:
         """Return a copy of some rows in float32.

@@ -75,6 +75,7 @@ def _quality(report: Any) -> str:
 
 def call_show(given: argparse.Namespace) -> int:
     """Run ``phi3 models show`` and return its exit code."""
+    from phi3_core.models import gguf_source
     from phi3_core.models.catalogue import CATALOGUE
     from phi3_core.models.ref import look_up
     from phi3_core.store.store import Store
@@ -84,12 +85,14 @@ def call_show(given: argparse.Namespace) -> int:
     store = Store()
     reference = look_up(given.model, store)
     known = CATALOGUE.get(reference.name) if reference.form == "named" else None
-    entries = [entry for entry in store.entries() if reference.form == "named" and entry.model == reference.name]
+    entries = [entry for entry in store.entries() if entry.model == reference.store_name]
+    gguf = None if reference.path is None or reference.path.is_dir() else gguf_source.describe(reference.path)
     document: dict[str, Any] = {
         "model": reference.name,
         "form": reference.form,
         "path": reference.path,
         "catalogue": known._asdict() if known else None,
+        "gguf": gguf,
         "entries": [{**describe(entry), "manifest": entry.manifest} for entry in entries],
     }
     if given.json:
@@ -101,10 +104,14 @@ def call_show(given: argparse.Namespace) -> int:
         print(f"  licence {known.licence}" + (f", from {known.repository}" if known.repository else ""))
     if reference.path:
         print(f"  {reference.form} in {reference.path}")
+    if gguf:
+        kinds = ", ".join(gguf.tensor_types)
+        print(f"  GGUF, architecture {gguf.architecture}, {kinds}, context of {gguf.context_length} tokens")
     for entry in entries:
         what = f"{entry.backend} {entry.precision}" if entry.backend else "original weights"
         state = ", damaged" if entry.manifest.get("damaged") else ""
-        print(f"  {what}, {format_bytes(entry.size_bytes)}, {entry.path}{state}")
+        measured = _quality(entry.manifest.get("quality"))
+        print(f"  {what}, {format_bytes(entry.size_bytes)}, {entry.path}{state}{', ' if measured else ''}{measured}")
     if known and not entries:
         print("  not in the store")
     return 0

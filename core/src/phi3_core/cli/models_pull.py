@@ -29,7 +29,7 @@ def call_pull(given: argparse.Namespace) -> int:
     else:
         fetched = pipeline.fetch(model_request(given, progress, update=given.update))
         artifact = fetched.resolved.artifact
-        if fetched.ref.form == "artifact":
+        if not artifact.path.is_relative_to(Store().root):
             artifact = local.import_into_store(fetched.ref.name, fetched.resolved, Store())
         result = {
             "model": fetched.ref.name,

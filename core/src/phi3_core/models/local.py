@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_core import names
-from phi3_core.checkpoint.gguf import Gguf
+from phi3_core.checkpoint import gguf_parts
 from phi3_core.errors import ModelError, NoArtifactError
 from phi3_core.store import manifest
 from phi3_core.store.entry import ArtifactKey
@@ -22,30 +22,27 @@ from .request import ResolvedModel
 
 
 def obtain(
-    path: Path, device: Device, precisions: tuple[str, ...], store: Store, *, recognize: Callable[[Path], str | None]
+    path: Path, device: Device, precisions: tuple[str, ...], *, recognize: Callable[[Path], str | None]
 ) -> ResolvedModel:
-    """Return the artifact in a folder or GGUF file, in place.
+    """Return the artifact in a folder, in place.
 
     Args:
-        path: the folder or file.
+        path: the folder.
         device: the device to load it on.
         precisions: the allowed precisions.
-        store: has the tokenizer that was derived from a GGUF file.
         recognize: calls the backend's hook ``recognize``.
 
     Raises:
         NoArtifactError: the artifact is not for the device's backend, or has none of the precisions.
         ModelError: the artifact is damaged.
     """
-    content = manifest.read(path) if path.is_dir() else None
+    content = manifest.read(path)
     if content is not None and "backend" in content:
         if content["backend"] != device.backend:
             raise NoArtifactError(f"{path} holds weights for {content['backend']}, not for {device.backend}")
         manifest.check_sizes(path, content)
         precision = str(content.get("precision"))
     else:
-        if path.suffix.lower() == ".gguf":
-            Gguf.open(path)  # checked first, because a damaged file can crash a native reader
         found = recognize(path)
         if found is None:
             hint = "phi3 models list shows the available models"
@@ -57,12 +54,8 @@ def obtain(
             f"{path} holds {precision} weights, and {device} is to run {', '.join(precisions)}",
             hint="leave --precision out",
         )
-    tokenizer_dir = path
-    if path.is_file():
-        tokenizer_dir = _gguf_tokenizer(path, content, store)
-        content = {**(manifest.read(tokenizer_dir) or {}), **content}
     artifact = Artifact(path=path, backend=device.backend, precision=precision, manifest=content)
-    return ResolvedModel(artifact=artifact, tokenizer_dir=tokenizer_dir, origin=f"from {path}")
+    return ResolvedModel(artifact=artifact, tokenizer_dir=path, origin=f"from {path}")
 
 
 def import_into_store(name: str, found: ResolvedModel, store: Store) -> Artifact:
@@ -81,23 +74,13 @@ def import_into_store(name: str, found: ResolvedModel, store: Store) -> Artifact
             )
 
     def fill(folder: Path) -> Mapping[str, Any]:
-        sources = [artifact.path] if artifact.path.is_file() else sorted(artifact.path.iterdir())
-        for file in (
-            *sources,
-            *(sorted(found.tokenizer_dir.iterdir()) if found.tokenizer_dir != artifact.path else ()),
-        ):
-            if file.is_file() and file.name != manifest.NAME:
+        if artifact.path.is_file():  # a GGUF file, of which a link into a cache or Ollama's store has no suffix
+            shutil.copyfile(artifact.path, folder / f"{gguf_parts.stem(artifact.path)}{gguf_parts.SUFFIX}")
+        folders = {found.tokenizer_dir, artifact.path} if artifact.path.is_dir() else {found.tokenizer_dir}
+        for file in sorted(file for each in folders for file in each.iterdir()):
+            if file.is_file() and file.name not in {manifest.NAME, gguf_parts.LINK}:
                 shutil.copyfile(file, folder / file.name)
         kept = ("source", "revision", "recipe", "quality", "context_length")
         return {key: artifact.manifest[key] for key in kept if key in artifact.manifest}
 
     return store.make_artifact(name, ArtifactKey(backend=artifact.backend, precision=artifact.precision), fill)
-
-
-def _gguf_tokenizer(file: Path, content: Mapping[str, Any], store: Store) -> Path:
-    def fill(folder: Path) -> Mapping[str, Any]:
-        gguf = Gguf.open(file)
-        gguf.write_tokenizer(folder)
-        return {"context_length": gguf.describe().context_length}
-
-    return store.derive(content["digest"], "core-text", fill)

@@ -13,6 +13,7 @@ from phi3_core.store import manifest, sidecars
 from phi3_core.store.store import Store
 from phi3_core.values import Artifact, Recipe, Source, to_plain
 
+from . import gguf_source
 from .request import ArtifactRequest, BackendCalls, ResolvedModel
 
 logger = logging.getLogger("phi3_core")
@@ -111,7 +112,7 @@ def quantize(
         )
         sidecars.copy_sidecars(source.path, folder)
         return {
-            "source": {"model": source.model, "revision": source.revision},
+            "source": {"model": source.model, "revision": source.revision, **gguf_source.recorded(source.path)},
             "recipe": recorded,
             "tools": {backend.backend.distribution: backend.backend.version, **(tools or {})},
             "quality": _quality(request, source, folder, recipe.precision, backend),

@@ -13,6 +13,7 @@ from typing import Literal
 from attrs import frozen
 
 from phi3_core import names, paths
+from phi3_core.checkpoint import gguf_parts
 from phi3_core.disk import reason
 from phi3_core.errors import ModelError
 from phi3_core.store import manifest
@@ -25,6 +26,8 @@ _HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za
 _LONGEST_HUB_ID = 96
 _LONGEST_STORE_NAME = 48
 """Size limit in bytes of the part of a path's store name that comes from the path."""
+_OTHER_MODELS = ("genai_config.json", "openvino_model.xml")
+"""Files of models that a folder may have besides a GGUF file."""
 HINT = "phi3 models list shows the available models"
 
 
@@ -88,7 +91,10 @@ def _existing_path(word: str) -> Path | None:
         raise ModelError(f"{word!r} is a device of Windows, not a file or folder", hint=HINT)
     try:
         path = Path(word).expanduser()
-        return path.resolve() if path.exists() else None
+        if not path.exists():
+            return None
+        # A link to a file keeps its name: in the hub's cache the file has no suffix, and no other parts beside it.
+        return path.resolve() if path.is_dir() else path.parent.resolve() / path.name
     except (OSError, RuntimeError, ValueError) as error:  # no such user, a loop of links, a null character
         why = reason(error) if isinstance(error, OSError) else str(error)
         raise ModelError(f"{word!r} cannot be read: {why}", hint=HINT) from error
@@ -98,9 +104,9 @@ def _local(path: Path) -> ModelRef:
     if not path.is_file() and not path.is_dir():
         raise ModelError(f"{path} is neither a file nor a folder", hint=HINT)
     if path.is_file():
-        if path.suffix.lower() != ".gguf":
+        if not gguf_parts.is_gguf(path):
             raise ModelError(f"{path} is neither a model folder nor a GGUF file", hint="name the folder it lies in")
-        return ModelRef(name=path.stem, form="artifact", path=path)
+        return ModelRef(name=gguf_parts.stem(path), form="source", path=gguf_parts.parts(path)[0])
     if (path / manifest.NAME).is_file() and not _is_source(path):
         return ModelRef(name=path.name, form="artifact", path=path)
     is_source = any(path.glob("*.safetensors"))
@@ -109,6 +115,8 @@ def _local(path: Path) -> ModelRef:
         return ModelRef(name=path.name, form="source", path=path)
     if not any(path.iterdir()):
         raise ModelError(f"the folder {path} is empty", hint=HINT)
+    if not any((path / name).is_file() for name in _OTHER_MODELS) and (file := gguf_parts.only_model_in(path)):
+        return ModelRef(name=path.name, form="source", path=file)
     return ModelRef(name=path.name, form="artifact", path=path)
 
 
@@ -129,8 +137,8 @@ def _check_family(path: Path, *, needed: bool) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """Return a digest of the names, sizes and times of a file or of the files in a folder, without reading them."""
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if _matters(file))
+    """Return a digest of the names, sizes and times of a file's parts or of a folder's files, without reading them."""
+    files = sorted(file for file in path.iterdir() if _matters(file)) if path.is_dir() else gguf_parts.parts(path)
     digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape"))
     for file in files:
         with contextlib.suppress(OSError):

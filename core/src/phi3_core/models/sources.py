@@ -12,7 +12,7 @@ from phi3_core.errors import ModelError
 from phi3_core.store.store import Store
 from phi3_core.values import Progress, Source
 
-from . import sample, sample_package
+from . import gguf_source, sample, sample_package
 from .catalogue import CATALOGUE
 from .ref import ModelRef, fingerprint
 from .sample_package import obtain_package
@@ -34,9 +34,17 @@ def source_of(
         update: download a newer revision from the hub, if there is one.
 
     Raises:
-        ModelError: the weights are unknown, damaged, or cannot be obtained.
+        ModelError: the weights are unknown, damaged, or cannot be obtained, or a GGUF file is not of the Phi-3 family.
         StoreError: the store cannot be written, or its disk is full.
     """
+    source = _obtain(ref, store, progress, offline=offline, update=update)
+    if source.path.is_dir() and any(source.path.glob("*.safetensors")):
+        return source
+    file = gguf_source.find(source.path)
+    return source if file is None else gguf_source.as_source(file, source, store)
+
+
+def _obtain(ref: ModelRef, store: Store, progress: Progress, *, offline: bool, update: bool) -> Source:
     if ref.path is not None:
         return Source(path=ref.path, model=ref.name, revision=fingerprint(ref.path)[:12])
     known = CATALOGUE.get(ref.name)

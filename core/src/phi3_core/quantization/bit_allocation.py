@@ -90,18 +90,23 @@ def make_plan(checkpoint: Checkpoint, schemes: Mapping[str, Scheme], calibration
     """Return the plan for the given schemes.
 
     With a calibration it contains the importance of all inputs, and 4-bit weights are balanced where dividing their
-    inputs costs nothing: after a norm, and in the down projection.
+    inputs costs nothing: after a norm, and in the down projection. Weights that their schemes hold as they are have
+    neither.
     """
     if calibration is None:
         return RoundingPlan(schemes=schemes)
-    importance = {weight.name: calibration.of(weight) for weight in (*checkpoint.linear, checkpoint.head)}
+    weights = (*checkpoint.linear, checkpoint.head)
+    held = {weight.name for weight in weights if weight.name in schemes and schemes[weight.name].holds(weight)}
+    importance = {weight.name: calibration.of(weight) for weight in weights if weight.name not in held}
     factors: dict[str, Floats] = {}
     for layer in checkpoint.layers:
+        # The balance of down would change the rows of gate and up.
+        fixed = held | ({layer.down.name} if layer.gate_up.name in held else set())
         for weight in (layer.qkv, layer.gate_up, layer.down):
-            if schemes[weight.name].bits == 4:
+            if weight.name not in fixed and schemes[weight.name].bits == 4:
                 importance[weight.name] = importance[weight.name].balanced()
-        balance = importance[layer.down.name].balance
-        if balance is not None:
+        down = importance.get(layer.down.name)
+        if down is not None and (balance := down.balance) is not None:
             # The inputs of down are gate * up, so its balance divides the rows of up; those of gate stay.
             factors[layer.gate_up.name] = np.concatenate([np.ones_like(balance), 1 / balance])
     return RoundingPlan(schemes=schemes, importance=importance, factors=factors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from attrs import frozen
@@ -49,7 +50,8 @@ class RoundingSettings:
         low = self.linear
         if low is None:
             return RoundingPlan()
-        calibration = read_calibration(checkpoint, self.calibration, progress) if low.bits == 4 else None
+        rounded = low.bits == 4 and not all(low.holds(weight) for weight in checkpoint.linear)
+        calibration = read_calibration(checkpoint, self.calibration, progress) if rounded else None
         wide = [*outer]
         if self.ratio < 1:
             wide += layers_kept_at_8_bits(checkpoint, low, self.ratio, calibration, progress)
@@ -111,6 +113,17 @@ def check_even_inputs(weights: Iterable[Weight]) -> None:
     for weight in weights:
         if weight.shape[1] % 2:
             raise UsageError(f"{weight.name} has {weight.shape[1]} inputs; int4 needs an even number")
+
+
+def own_group_size(weights: Iterable[Weight], bits: int) -> int | None:
+    """Return the group size at which most of the weights, by parameters, keep the integers they were quantized to.
+
+    None if they were not quantized to ``bits``, or in a form that no scheme holds.
+    """
+    sizes: Counter[int | None] = Counter()
+    for weight in weights:
+        sizes[weight.grid.group_size if weight.grid and weight.grid.bits == bits else None] += weight.raw.size
+    return sizes.most_common(1)[0][0]
 
 
 def fitting_group_size(weights: Iterable[Weight], sizes: Sequence[int]) -> int | None:

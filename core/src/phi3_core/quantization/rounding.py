@@ -78,6 +78,8 @@ def round_blocks(
 ) -> Iterator[tuple[slice, Rounded]]:
     """Round a weight in parallel, yielding each block of rows in order.
 
+    A weight that was quantized to the scheme already keeps its integers and scales, without importance and factors.
+
     Args:
         weight: ``[outputs, inputs]``.
         scheme: what to round to.
@@ -95,7 +97,13 @@ def round_blocks(
     workers = workers or min(8, processors())
     rounder = _Rounder(scheme, weight.shape[1], importance)
 
+    as_it_is = importance is None and factors is None and scheme.holds(weight)
+
     def work(rows: slice) -> Rounded:
+        if as_it_is:
+            integers, scales = weight.on_grid(rows)
+            kept = Rounded(scheme=scheme, values=integers, scales=scales, zeros=None)
+            return evolve(kept, values=pack_nibbles(integers)) if pack and scheme.bits == 4 else kept
         values = weight.float32(rows, scratch_buffer("rows", weight.raw[rows].size), check=False)
         if factors is not None:
             values *= factors[rows, None]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from attrs import field, frozen, validators
 
-from phi3_core.checkpoint.safetensors import Floats
+from phi3_core.checkpoint.safetensors import Floats, Weight
 from phi3_core.checkpoint.scratch import scratch_buffer
 
 Integers = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
@@ -44,6 +44,10 @@ class Scheme:
     def groups(self, inputs: int) -> int:
         """Return the number of groups in a row of ``inputs`` weights."""
         return 1 if self.group_size == -1 else inputs // self.group_size
+
+    def holds(self, weight: Weight) -> bool:
+        """Return whether rounding to this scheme would keep a weight's values as they are."""
+        return self.symmetric and weight.grid == (self.bits, self.group_size)
 
     @property
     def limits(self) -> tuple[int, int]:

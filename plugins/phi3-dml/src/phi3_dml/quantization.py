@@ -16,6 +16,7 @@ from phi3_core.backend import (
     check_recipe,
     check_resources,
     fitting_group_size,
+    own_group_size,
     rounding_memory,
     stored_counter,
     wants_reference,
@@ -127,7 +128,12 @@ def _check_shape(shape: Architecture) -> None:
 
 
 def _group_size(checkpoint: Checkpoint, layout: Layout, bits: int) -> int:
-    """Return the default group size: 32 for int4 on CPUs, as in published weights, else the largest of 128, 64, 32."""
+    """Return the default group size: 32 for int4 on CPUs, as in published weights, else the largest of 128, 64, 32.
+
+    Weights that were quantized already keep their groups.
+    """
+    if (own := own_group_size(checkpoint.linear, bits)) in _BLOCKS:
+        return own
     wanted = (32,) if not layout.float16 and bits == 4 else (128, 64, 32)
     weights = (*checkpoint.linear, checkpoint.head)
     size = fitting_group_size(weights, wanted)

@@ -204,7 +204,7 @@ def loadable(file: Path, artifact: Artifact) -> Iterator[Path]:
     Raises:
         ModelError: OpenVINO GenAI cannot read the GGUF file.
     """
-    if file.suffix.lower() != ".gguf":
+    if file.name == weights.IR:
         yield file.parent
         return
     folder = artifact_folder(artifact, "ir", _VERSION)

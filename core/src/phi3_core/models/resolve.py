@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from attrs import field, frozen
 
+from phi3_core.checkpoint.contents import weight_files
 from phi3_core.errors import ModelError, NoArtifactError, NotOnHubError
 from phi3_core.store.store import Store
 from phi3_core.values import Artifact, Published, Recipe
@@ -182,7 +183,7 @@ class _Resolver:
         if request.ref.form != "hub":
             self.check_quantizes()
         source = source_of(request.ref, self.store, request.progress, offline=request.offline, update=request.update)
-        if not any(source.path.glob("*.safetensors")):
+        if not weight_files(file.name for file in source.path.iterdir()):
             if request.recipe is not None:
                 raise quantizing.no_original(request)
             return self.local(source.path)

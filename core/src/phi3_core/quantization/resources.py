@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.safetensors import stored_bytes
 from phi3_core.disk import check_free
 from phi3_core.errors import ModelError
 from phi3_core.units import format_bytes
@@ -52,7 +53,7 @@ def check_resources_for_reference(source: Source, output: Path, *, disk: float, 
         DiskFullError: too little of the disk is free.
         ModelError: too little memory is available.
     """
-    size = sum(file.stat().st_size for file in source.path.glob("*.safetensors"))
+    size = stored_bytes(source.path)
     check_free(output, disk * size, "the reference exporter")
     hint = "leave --exporter reference out: the built-in one takes a fraction of it"
     _check_memory((1 << 30) + memory * size, "the reference exporter", hint=hint)

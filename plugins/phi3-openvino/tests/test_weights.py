@@ -29,6 +29,12 @@ def write_ir(folder, constants, size):
         ([("u8", 0, 90), ("f16", 90, 10)], "int8"),
         ([("i4", 0, 10), ("i8", 10, 90)], "int4"),
         ([("nf4", 0, 100)], "int4"),
+        ([("f4e2m1", 0, 60), ("f8e8m0", 60, 4), ("f16", 64, 20)], "int4"),
+        ([("f8e4m3", 0, 60), ("f32", 60, 40)], "int8"),
+        ([("f16", 0, 90), ("u4", 90, 10)], "fp16"),  # an output layer of 4 bits
+        ([("u4", 0, 2), ("u8", 2, 98)], "int8"),  # a single layer
+        ([("u4", 0, 50), ("f32", 50, 50)], "int4"),  # most weights, not most bytes
+        ([("u8", 0, 30), ("i64", 30, 70)], "int8"),
     ],
 )
 def test_the_precision_is_that_of_the_weights(tmp_path, constants, precision):

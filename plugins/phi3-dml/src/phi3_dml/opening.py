@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from attrs import evolve, field, frozen
 from phi3_core.backend import read_limits
@@ -13,6 +14,7 @@ from phi3_core.values import Artifact, Device
 from . import configuration, detection, flavours
 from .catalogue import DOWNLOAD_OPTION, PROVIDER_OPTION, ProviderRequest
 from .onnx import writer
+from .onnx.reader import Content
 
 logger = logging.getLogger("phi3_core.dml")
 
@@ -44,6 +46,8 @@ class Opening:
     original: int | None
     """The longest sequence that uses LongRoPE's short factors; None if there is only one set of factors."""
     vocabulary: int
+    sliding_window: bool = False
+    """Whether the configuration has a window, by which the runtime would cut the KV cache."""
     session: Mapping[str, int] = field(factory=dict)
     """ONNX Runtime session options."""
     requested: ProviderRequest | None = None
@@ -73,18 +77,32 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
     detection.confirm(device)
     limits = read_limits(artifact)
     context: int = content["model"]["context_length"]
-    window = limits.sliding_window
-    if device.id.isdigit() and window is not None and window < context:
-        logger.warning("the context is limited to %d tokens: DirectML's attention has no sliding window", window)
+    sliding = configuration.sliding_window(content)
+    window, why = None, "the graph has no sliding window"
+    if sliding is not None and not _applies(found, sliding):
+        window = sliding["window_size"]
+    if device.id.isdigit():
+        window = limits.sliding_window or (sliding["window_size"] if sliding else None)
+        why = "DirectML's attention has no sliding window"
+    if window is not None and window < context:
+        logger.warning("the context is limited to %d tokens: %s", window, why)
         context = window
     return Opening(
         provider=provider,
         context=context,
+        sliding_window=sliding is not None,
         original=limits.longrope_limit,
         vocabulary=content["model"]["vocab_size"],
         session=_session(options),
         requested=requested_provider(options, flavours.installed().flavour),
     )
+
+
+def _applies(found: Content, sliding: Mapping[str, Any]) -> bool:
+    """Return whether the graph's own attention has the window that its configuration states, in as many layers."""
+    windows = found.windows
+    layers = len(sliding.get("layers", ())) or sum(windows.values())
+    return layers > 0 and windows.get(sliding["window_size"], 0) == layers
 
 
 def provider_of(device: Device) -> Provider:

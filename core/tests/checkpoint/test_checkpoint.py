@@ -100,6 +100,14 @@ def test_shards(tmp_path, folder):
         Checkpoint.open(folder)
 
 
+def test_an_index_with_a_name_that_no_file_can_have(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "other", ignore=shutil.ignore_patterns("*.safetensors"))
+    index = {"weight_map": {"model.norm.weight": "x" * 300}}
+    (tmp_path / "other/model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="xxx is missing"):
+        Checkpoint.open(tmp_path / "other")
+
+
 @pytest.mark.parametrize("name", ["../other.safetensors", "/other.safetensors", "a\\b.safetensors", "C:x.safetensors"])
 def test_an_index_cannot_lead_out_of_its_folder(folder, name):
     (folder / "model.safetensors").unlink()
@@ -150,6 +158,16 @@ def test_a_truncated_file_is_named(folder, kept):
         Checkpoint.open(folder)
     if kept in {5000, -2}:
         assert "tensor " in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [(b"<!DOCTYPE html><html>", "a web page"), (b"PK\3\4", "a pickle of PyTorch"), (b"GGUF\3\0\0\0", "a GGUF file")],
+)
+def test_another_format_under_this_name_is_named(folder, start, words):
+    (folder / "model.safetensors").write_bytes(start + bytes(1000))
+    with pytest.raises(ModelError, match=f"is damaged: it is {words}"):
+        Checkpoint.open(folder)
 
 
 @pytest.mark.parametrize(

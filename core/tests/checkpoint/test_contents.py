@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
 from phi3_core.checkpoint import pointers
-from phi3_core.checkpoint.contents import nested, unusable, weight_files
+from phi3_core.checkpoint.contents import nested, stored_files, unusable, weight_files
 from phi3_core.errors import ModelError
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "a" * 64 + "\nsize 4972489328\n"
@@ -36,6 +37,7 @@ def test_the_files_that_hold_the_weights(names, expected):
         (["adapter_config.json"], "is an adapter", "peft"),
         (["adapters.npz"], "is an adapter", "peft"),
         (["model.safetensors", "adapter_model.safetensors"], "beside its weights", "peft"),
+        (["openvino_model.xml", "openvino_model.bin", "adapter_model.safetensors"], "beside its weights", "peft"),
         (["pytorch_model-00001-of-00002.bin", "config.json"], "pickles of PyTorch", "transformers"),
         (["consolidated.00.pth"], "pickles of PyTorch", "list"),
         (["model.pt"], "pickles", "list"),
@@ -119,6 +121,24 @@ def test_a_link_to_nothing_is_named(tmp_path, target, words):
     (tmp_path / "model.safetensors").symlink_to(target)
     with pytest.raises(ModelError, match=words):
         pointers.check(tmp_path)
+
+
+def test_shards_that_the_index_does_not_name_are_passed_over(tmp_path):
+    for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "model-00001-of-00003.safetensors").write_bytes(LFS.encode())
+    with pytest.raises(ModelError, match="is a Git LFS pointer"):
+        pointers.check(tmp_path)
+    places = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}), encoding="utf-8")
+    assert sorted(places.values()) == list(stored_files(tmp_path))
+    pointers.check(tmp_path)
+
+
+def test_folders_with_the_names_of_files_are_passed_over(tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
+    pointers.check(tmp_path)
+    assert stored_files(tmp_path) == ()
 
 
 def test_pointers_that_nothing_needs_are_passed_over(tmp_path):

@@ -126,7 +126,7 @@ def test_room_for_a_reference_exporter(tmp_path, monkeypatch):
 
 
 def test_a_reference_exporter_gets_no_weights_that_it_passes_over(tmp_path):
-    """The output layer of a checkpoint that says that it has none; biases, which core refuses; what core cannot read."""
+    """An output layer that config.json denies, a further layer, and what core leaves to the exporter."""
     folder = write_random(tmp_path / "tied", {**TINY["phi-4-mini"], "tie_word_embeddings": False})
     source = Source(path=folder, model="tiny")
     resources.check_resources_for_reference(source, tmp_path, disk=0, memory=0)

@@ -115,6 +115,8 @@ SESSION = "model.decoder.session_options"
         ("model.decoder.filename", "C:model.onnx", "filename must be"),
         ("model.decoder.filename", "//host/share/model.onnx", "filename must be"),
         ("model.decoder.filename", "", "filename must be"),
+        ("model.decoder.filename", "x" * 300, "filename must be"),
+        ("model.type", ["phi3"], "model.type must be phi3"),
         ("model.decoder.filename", 5, "filename must be"),
         ("model.decoder.pipeline", [], "pipeline is not allowed"),
         ("model.encoder", {}, "model.encoder is not allowed"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from phi3_core.errors import ModelError
 from phi3_core.values import Device
@@ -45,6 +47,15 @@ def test_the_precision_is_that_of_the_weights(tmp_path, constants, precision):
 def test_constants_that_lie_outside_the_file_are_refused(tmp_path, constants):
     with pytest.raises(ModelError, match=r"openvino_model\.bin is damaged"):
         weights.recognize(write_ir(tmp_path, constants, 104))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_a_file_that_cannot_be_read_is_said(tmp_path):
+    write_ir(tmp_path, [("f16", 0, 104)], 104)
+    (tmp_path / "openvino_model.bin").unlink()
+    (tmp_path / "openvino_model.bin").symlink_to("openvino_model.bin")
+    with pytest.raises(ModelError, match=r"openvino_model\.bin cannot be read"):
+        weights.recognize(tmp_path)
 
 
 def test_what_is_not_openvinos_is_left_to_others(tmp_path):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from phi3_core.paths import read_json
+
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
@@ -61,6 +63,17 @@ def weight_files(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(filter(_SHARD.fullmatch, found)) or tuple(found)
 
 
+def stored_files(folder: Path) -> tuple[str, ...]:
+    """Return the names of the safetensors files that a checkpoint folder is read from. Its index names the shards."""
+    names = [entry.name for entry in folder.iterdir() if not entry.is_dir()]
+    if SINGLE in names:
+        return (SINGLE,)
+    index = read_json(folder / INDEX)
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    named = [name for name in places.values() if isinstance(name, str)] if isinstance(places, dict) else []
+    return tuple(sorted(set(named).intersection(names))) or weight_files(names)
+
+
 def unusable(where: str, names: Iterable[str], *, base: str | None = None, sure: bool = False) -> Unusable | None:
     """Return what the named files are if no backend can load them, or if only a part of them would be used.
 
@@ -77,15 +90,16 @@ def unusable(where: str, names: Iterable[str], *, base: str | None = None, sure:
     names = sorted(name for name in everywhere if "/" not in name)
     weights = weight_files(names)
     adapters = [name for name in names if _matches(name, _ADAPTER)]
-    if adapters or (_ADAPTER_CONFIG in names and not weights):
+    loadable = bool(weights) or any(_matches(name, _GRAPHS) for name in everywhere)
+    if adapters or (_ADAPTER_CONFIG in names and not loadable):
         of = f" for {base}" if base else ""
         words = (
             f"has an adapter{of}, such as LoRA, beside its weights ({adapters[0]}), which would be ignored"
-            if weights
+            if loadable
             else f"is an adapter{of}, such as LoRA, not a model"
         )
         return Unusable(words=words, hint=f"merge it into its base: {_merge(where)}")
-    if weights or any(_matches(name, _GRAPHS) for name in everywhere):
+    if loadable:
         return None
     if set(names) >= _SENTENCES:
         return Unusable(words="is a model of sentence-transformers, which writes no text", hint="phi3 models list")

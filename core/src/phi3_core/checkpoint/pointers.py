@@ -13,7 +13,7 @@ from pathlib import Path
 
 from phi3_core.errors import ModelError
 
-from .contents import weight_files
+from .contents import stored_files
 
 _LONGEST = 1024
 """Pointers of Git LFS are shorter than this many bytes."""
@@ -38,7 +38,7 @@ def check(path: Path) -> None:
         _check_any([path])
         return
     entries = {entry.name: entry for entry in sorted(path.iterdir()) if not entry.is_dir()}
-    for name in weight_files(entries):
+    for name in stored_files(path):
         _check_any([entries[name]])
     for pattern in _TEXT:
         for name in fnmatch.filter(entries, pattern):

@@ -20,7 +20,7 @@ from attrs import field, frozen
 
 from phi3_core.errors import ModelError
 
-from .contents import INDEX, SINGLE, weight_files
+from .contents import INDEX, SINGLE, stored_files, weight_files
 
 Floats = npt.NDArray[np.float32]
 
@@ -156,7 +156,7 @@ def open_weights(folder: Path) -> dict[str, Weight]:
 
 def stored_bytes(folder: Path) -> int:
     """Return the size in bytes of the files that hold the weights of a checkpoint folder."""
-    return sum((folder / name).stat().st_size for name in weight_files(file.name for file in folder.iterdir()))
+    return sum((folder / name).stat().st_size for name in stored_files(folder))
 
 
 def _open_shards(folder: Path, index: Path) -> dict[str, Weight]:
@@ -167,7 +167,8 @@ def _open_shards(folder: Path, index: Path) -> dict[str, Weight]:
     for shard in shards:
         if shard in {".", ".."} or any(letter in shard for letter in '/\\:"\0'):
             raise ModelError(f"{index} names a file outside its folder: {shard!r}")
-    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    there = {entry.name for entry in folder.iterdir() if entry.is_file()}
+    missing = [shard for shard in shards if shard not in there]
     if missing:
         more = f", and so are {len(missing) - 1} more" if missing[1:] else ""
         raise ModelError(f"{folder / missing[0]} is missing{more}, though {index.name} names it", hint=_HINT)
@@ -215,8 +216,20 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     with path.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
-            raise ModelError(f"{path} is damaged: a header of {length} bytes in a file of {size}", hint=_HINT)
+            what = _other_format(path) or f"a header of {length} bytes in a file of {size}"
+            raise ModelError(f"{path} is damaged: {what}", hint=_HINT)
         return _json(path, opened.read(length)), 8 + length
+
+
+def _other_format(path: Path) -> str | None:
+    """Return what a file is that is not a safetensors file, if its first bytes tell."""
+    with path.open("rb") as opened:
+        start = opened.read(64).lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page, such as an error of a server"
+    if start.startswith((b"pk\3\4", b"\x80\2")):
+        return "it is a pickle of PyTorch under another name"
+    return "it is a GGUF file under another name" if start.startswith(b"gguf") else None
 
 
 _Span = tuple[str, tuple[int, ...], int, int]

@@ -100,7 +100,10 @@ def _existing_path(word: str) -> Path | None:
 def _local(path: Path) -> ModelRef:
     if not path.is_file() and not path.is_dir():
         raise ModelError(f"{path} is neither a file nor a folder", hint=HINT)
-    pointers.check(path)
+    try:
+        pointers.check(path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {reason(error)}", hint=HINT) from error
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{path} is neither a model folder nor a GGUF file", hint="name the folder it lies in")

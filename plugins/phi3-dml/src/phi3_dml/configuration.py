@@ -149,7 +149,7 @@ def check_files(folder: Path, content: Mapping[str, Any]) -> tuple[Path, reader.
 
 def is_plain_name(name: str) -> bool:
     """Return whether a name is that of a file directly in the folder on every system."""
-    return bool(name) and name not in {".", ".."} and not any(letter in name for letter in '/\\:\0"<>|?*')
+    return 0 < len(name) < 256 and name not in {".", ".."} and not any(letter in name for letter in '/\\:\0"<>|?*')
 
 
 Rule = Callable[[Path, str, Any], None]
@@ -264,7 +264,7 @@ _TOP: Mapping[str, Rule] = {
     "model": _object(
         {
             "type": _fits(
-                "phi3 or another decoder of its form", lambda value: value in {"phi3", "phi", "llama", "mistral"}
+                "phi3 or another decoder of its form", lambda value: value in ("phi3", "phi", "llama", "mistral")
             ),
             "bos_token_id": _IDS,
             "eos_token_id": _IDS,

@@ -72,6 +72,8 @@ def _ir_precision(xml: Path) -> str:
         constants = list(_constants(xml.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ModelError(f"{binary} is missing") from None
+    except OSError as error:
+        raise ModelError(f"{error.filename or xml} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError:
         raise ModelError(f"{xml} is damaged: it is not text") from None
     needed = max((end for _, _, end in constants), default=0)

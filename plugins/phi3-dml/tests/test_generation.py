@@ -122,6 +122,14 @@ def test_a_window_that_the_graph_does_not_have_limits_the_context(
         ask(engine, ids[:20], 1)
 
 
+def test_a_window_of_the_model_that_the_graph_does_not_have_limits_the_context(checkpoints, write_graph, caplog):
+    folder = write_graph(checkpoints["phi-4"], layouts.CPU)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "sliding_window": 30}))
+    assert load(folder).context_length == 30
+    assert "the context is limited to 30 tokens: the graph has no sliding window" in caplog.text
+
+
 @pytest.mark.parametrize("rewinds", [True, False])
 def test_an_id_ends_an_answer_only_if_the_request_says_so(checkpoints, write_graph, ids, rewinds, monkeypatch):
     """Whatever ``genai_config.json`` says."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from attrs import evolve, field, frozen
 from phi3_core.backend import read_limits
@@ -78,12 +77,12 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
     limits = read_limits(artifact)
     context: int = content["model"]["context_length"]
     sliding = configuration.sliding_window(content)
-    window, why = None, "the graph has no sliding window"
-    if sliding is not None and not _applies(found, sliding):
-        window = sliding["window_size"]
+    window = sliding["window_size"] if sliding else limits.sliding_window
+    why = "the graph has no sliding window"
     if device.id.isdigit():
-        window = limits.sliding_window or (sliding["window_size"] if sliding else None)
-        why = "DirectML's attention has no sliding window"
+        window, why = limits.sliding_window or window, "DirectML's attention has no sliding window"
+    elif window is not None and _applies(found, window, len(sliding.get("layers", ())) if sliding else 0):
+        window = None
     if window is not None and window < context:
         logger.warning("the context is limited to %d tokens: %s", window, why)
         context = window
@@ -98,11 +97,9 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
     )
 
 
-def _applies(found: Content, sliding: Mapping[str, Any]) -> bool:
-    """Return whether the graph's own attention has the window that its configuration states, in as many layers."""
-    windows = found.windows
-    layers = len(sliding.get("layers", ())) or sum(windows.values())
-    return layers > 0 and windows.get(sliding["window_size"], 0) == layers
+def _applies(found: Content, window: int, layers: int) -> bool:
+    """Return whether the graph's own attention has a window, in ``layers`` layers, or in all of them if that is 0."""
+    return found.windows.get(window, 0) == (layers or max(1, sum(found.windows.values())))
 
 
 def provider_of(device: Device) -> Provider:

@@ -7,6 +7,8 @@ from typing import Any
 
 from phi3_core.errors import ModelError
 
+from .quantized import quantization_method
+
 FAMILY = "phi3"
 _HINT = "phi3 models list"
 # Models of similar names with another architecture, by ``model_type``.
@@ -20,15 +22,6 @@ _RELATIVES = {
     "phi4mm": "Phi-4-multimodal, which reads images and sound too",
     "phi4_multimodal": "Phi-4-multimodal, which reads images and sound too",
     "phi4flash": "Phi-4-mini-flash, which has another architecture",
-}
-_METHODS = {
-    "awq": "AWQ",
-    "bitsandbytes": "bitsandbytes",
-    "compressed-tensors": "compressed-tensors",
-    "fbgemm_fp8": "FP8",
-    "fp8": "FP8",
-    "gptq": "GPTQ",
-    "hqq": "HQQ",
 }
 
 
@@ -59,18 +52,6 @@ def check_task(where: str, config: Mapping[str, Any]) -> None:
     for name in named if isinstance(named, list) else ():
         if isinstance(name, str) and name.endswith(("Classification", "QuestionAnswering")):
             raise ModelError(f"{where} is a {name}, which classifies text and writes none", hint=_HINT)
-
-
-def quantization_method(config: Mapping[str, Any]) -> str | None:
-    """Return how the weights that ``config.json`` describes were quantized; None if they were not."""
-    stated = config.get("quantization_config")
-    if stated:
-        method = stated.get("quant_method") if isinstance(stated, Mapping) else None
-        if method is None and isinstance(stated, Mapping) and {"load_in_4bit", "load_in_8bit"} & stated.keys():
-            method = "bitsandbytes"
-        return "an unknown method" if method is None else _METHODS.get(str(method), str(method))
-    own = config.get("quantization")  # of mlx-lm
-    return "MLX" if isinstance(own, Mapping) and "bits" in own else None
 
 
 def check_original(where: str, config: Mapping[str, Any]) -> None:

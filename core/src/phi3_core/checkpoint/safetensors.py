@@ -94,7 +94,8 @@ class Weight:
             ModelError: a value is infinite or NaN.
         """
         # The exponents of infinity and NaN have all bits set.
-        bits = self._bits(rows) & _MAGNITUDE[self.dtype]
+        part = self.raw[rows]
+        bits = part.view(f"<u{part.itemsize}") & _MAGNITUDE[self.dtype]
         if bits.size and bits.max() >= _INFINITY[self.dtype]:
             raise ModelError(f"{self.file} is damaged: tensor {self.name} has values that are not finite", hint=_HINT)
 
@@ -109,13 +110,7 @@ class Weight:
         """Return whether another tensor has the same shape and values, also as another type."""
         if self.shape != other.shape or not {self.dtype, other.dtype} <= STORED.keys():
             return False
-        if self.dtype == other.dtype:
-            return all(np.array_equal(self._bits(rows), other._bits(rows)) for rows in self.blocks(_BLOCK))
         return all(np.array_equal(self.float32(rows), other.float32(rows)) for rows in self.blocks(_BLOCK))
-
-    def _bits(self, rows: slice) -> npt.NDArray[Any]:
-        part = self.raw[rows]
-        return part.view(f"<u{part.itemsize}")
 
     def blocks(self, elements: int) -> Iterator[slice]:
         """Return slices that divide the rows into blocks of about ``elements`` values."""

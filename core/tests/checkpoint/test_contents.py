@@ -46,6 +46,8 @@ def test_the_files_that_hold_the_weights(names, expected):
         (["flax_model.msgpack"], "Flax", "list"),
         (["modules.json", "config_sentence_transformers.json"], "sentence-transformers", "list"),
         (["weights.npz"], "arrays of NumPy", "list"),
+        (["config.json", "model.safetensors.index.json"], "an index alone", "list"),
+        (["config.json", "model.safetensors.part"], "an unfinished download", "list"),
         (["acme.bin"], "pickles", "list"),
     ],
 )

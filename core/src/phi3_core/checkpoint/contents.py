@@ -29,8 +29,10 @@ _FORMATS = (
     (("tf_model*.h5", "saved_model.pb"), "weights of TensorFlow"),
     (("flax_model*.msgpack",), "weights of Flax"),
     (("*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle"), "pickles, which can run code"),
+    ((INDEX,), "an index alone, without its shards"),
 )
 _LIKELY_FORMATS = (
+    (("*.incomplete", "*.part", "*.partial", "*.crdownload", "*.aria2"), "an unfinished download"),
     (("*.bin",), "what may be pickles, which can run code"),
     (("*.npz", "*.npy"), "arrays of NumPy"),
     (("*.h5", "*.keras"), "weights of Keras"),

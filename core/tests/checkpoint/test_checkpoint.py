@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 from attrs import evolve
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import hidden_states, logits
-from phi3_core.checkpoint.safetensors import map_file
+from phi3_core.checkpoint.safetensors import map_file, stored_bytes
+from phi3_core.checkpoint.safetensors_writer import SafetensorsWriter, TensorSpec
 from phi3_core.errors import ModelError
 from phi3_core.testing.checkpoints import TINY, write_random
 
@@ -73,8 +75,12 @@ def test_a_mapped_weight_cannot_be_written_to(folder):
         Checkpoint.open(folder).embedding.raw[:] = 1
 
 
-def test_shards(folder):
+def test_shards(tmp_path, folder):
+    expected = logits(Checkpoint.open(folder), IDS)
     whole = dict(map_file(folder / "model.safetensors"))
+    shutil.copytree(folder, tmp_path / "shards")
+    folder = tmp_path / "shards"
+    (folder / "model.safetensors").unlink()
     places = {}
     for number, name in enumerate(whole):
         shard = f"model-{number % 2}.safetensors"
@@ -87,7 +93,6 @@ def test_shards(folder):
             header[name] = {"dtype": "F16", "shape": whole[name].shape, "data_offsets": [start, len(data)]}
         encoded = json.dumps(header).encode()
         (folder / shard).write_bytes(len(encoded).to_bytes(8, "little") + encoded + data)
-    expected = logits(Checkpoint.open(folder), IDS)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     assert np.array_equal(logits(Checkpoint.open(folder), IDS), expected)
     (folder / "model-1.safetensors").unlink()
@@ -95,8 +100,17 @@ def test_shards(folder):
         Checkpoint.open(folder)
 
 
+def test_an_index_with_a_name_that_no_file_can_have(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "other", ignore=shutil.ignore_patterns("*.safetensors"))
+    index = {"weight_map": {"model.norm.weight": "x" * 300}}
+    (tmp_path / "other/model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="xxx is missing"):
+        Checkpoint.open(tmp_path / "other")
+
+
 @pytest.mark.parametrize("name", ["../other.safetensors", "/other.safetensors", "a\\b.safetensors", "C:x.safetensors"])
 def test_an_index_cannot_lead_out_of_its_folder(folder, name):
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"model.norm.weight": name}}))
     with pytest.raises(ModelError, match="outside its folder"):
         Checkpoint.open(folder)
@@ -144,6 +158,16 @@ def test_a_truncated_file_is_named(folder, kept):
         Checkpoint.open(folder)
     if kept in {5000, -2}:
         assert "tensor " in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [(b"<!DOCTYPE html><html>", "a web page"), (b"PK\3\4", "a pickle of PyTorch"), (b"GGUF\3\0\0\0", "a GGUF file")],
+)
+def test_another_format_under_this_name_is_named(folder, start, words):
+    (folder / "model.safetensors").write_bytes(start + bytes(1000))
+    with pytest.raises(ModelError, match=f"is damaged: it is {words}"):
+        Checkpoint.open(folder)
 
 
 @pytest.mark.parametrize(
@@ -228,3 +252,129 @@ def test_sequences_are_independent(folder):
     together = hidden_states(checkpoint, [IDS[:7], IDS[7:]])
     apart = np.concatenate([hidden_states(checkpoint, [part]) for part in (IDS[:7], IDS[7:])])
     assert together == pytest.approx(apart, abs=1e-5)
+
+
+def add_tensors(folder, **tensors):
+    """Add tensors of float16 to the file of a checkpoint; ``None`` removes one."""
+    whole = {name: np.array(weight.raw) for name, weight in map_file(folder / "model.safetensors").items()}
+    whole |= tensors
+    whole = {name: values for name, values in whole.items() if values is not None}
+    written = folder.parent / f"{folder.name}-changed"
+    shutil.copytree(folder, written, ignore=shutil.ignore_patterns("*.safetensors"))
+    specs = [TensorSpec(name=name, dtype="F16", shape=values.shape) for name, values in whole.items()]
+    with SafetensorsWriter(written / "model.safetensors", specs) as writer:
+        for name, values in whole.items():
+            writer.put(name, values)
+    return written
+
+
+ONES, ZEROS = np.ones((2, 64), np.float16), np.zeros(64, np.float16)
+LAYER = "model.layers.0.self_attn"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({f"{LAYER}.o_proj.bias": ONES[0]}, rf"biases that are not zero.*{LAYER}\.o_proj\.bias"),
+        ({f"{LAYER}.qkv_proj.lora_A.default.weight": ONES}, r"LoRA .* not merged.*lora_A"),
+        ({"lm_head.modules_to_save.default.weight": ONES, "lm_head.weight": None}, "adapter that is not merged"),
+        ({f"{LAYER}.o_proj.weight": None, f"{LAYER}.o_proj.base_layer.weight": ONES}, "adapter that is not merged"),
+        ({"model.layers.2.input_layernorm.weight": ONES[0]}, "tensors of 3 layers, but config.json says 2"),
+        ({f"{LAYER}.o_proj.weight": None, f"{LAYER}.o_proj.qweight": ONES}, "quantized already.*qweight"),
+        ({f"{LAYER}.o_proj.weight.absmax": ONES}, "quantized already.*absmax"),
+        ({"v_head.summary.weight": ONES}, r"no place for: v_head\.summary\.weight"),
+        ({"score.weight": ONES, "lm_head.weight": None}, "classifies text"),
+        ({f"{LAYER}.qkv_proj.weight": None, f"{LAYER}.q_proj.weight": ONES}, "separate ones such as .*q_proj"),
+        ({"lm_head.weight": None}, r"no tensor lm_head\.weight"),
+    ],
+)
+def test_tensors_without_a_place_are_named(folder, tensors, message):
+    with pytest.raises(ModelError, match=message) as caught:
+        Checkpoint.open(add_tensors(folder, **tensors))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model.", ""])
+def test_prefixes_of_wrappers_are_named(folder, prefix):
+    names = map_file(folder / "model.safetensors")
+    renamed = {
+        f"{prefix}{name}" if prefix else name.removeprefix("model."): np.array(names[name].raw) for name in names
+    }
+    with pytest.raises(ModelError, match={"base_model.model.": "not merged", "": "lack 'model.'"}.get(prefix, prefix)):
+        Checkpoint.open(add_tensors(folder, **{**dict.fromkeys(names), **renamed}))
+
+
+def test_fewer_layers_than_config_says(folder):
+    with pytest.raises(ModelError, match="it has 2 layers, but config.json says 4"):
+        Checkpoint.open(change(folder, num_hidden_layers=4))
+
+
+def test_what_changes_nothing_is_passed_over(folder):
+    harmless = {f"{LAYER}.rotary_emb.inv_freq": ONES[0], f"{LAYER}.o_proj.bias": ZEROS, f"{LAYER}.o.bias": -ZEROS}
+    expected = logits(Checkpoint.open(folder), IDS)
+    assert np.array_equal(logits(Checkpoint.open(add_tensors(folder, **harmless)), IDS), expected)
+
+
+def test_an_output_layer_of_its_own_is_used_although_config_says_tied(tmp_path):
+    tied = write_random(tmp_path / "tied", TINY["phi-4-mini"])
+    embedding = np.array(map_file(tied / "model.safetensors")["model.embed_tokens.weight"].raw)
+    own = Checkpoint.open(add_tensors(tied, **{"lm_head.weight": embedding[::-1]}))
+    assert not own.architecture.tied
+    assert np.array_equal(own.head.raw, embedding[::-1])
+    untied = Checkpoint.open(change(own.path, tie_word_embeddings=False))
+    assert np.array_equal(logits(own, IDS), logits(untied, IDS))
+
+
+def test_an_output_layer_that_equals_the_embedding_is_tied(tmp_path):
+    tied = write_random(tmp_path / "tied", TINY["phi-4-mini"])
+    embedding = np.array(map_file(tied / "model.safetensors")["model.embed_tokens.weight"].raw)
+    same = Checkpoint.open(add_tensors(tied, **{"lm_head.weight": embedding}))
+    assert same.architecture.tied
+    assert same.head is same.embedding
+    with pytest.raises(ModelError, match=r"lm_head\.weight is \[2, 64\], but config\.json makes it \[320, 64\]"):
+        Checkpoint.open(add_tensors(same.path, **{"lm_head.weight": ONES}))
+
+
+def test_weights_are_compared_by_value(tmp_path):
+    half, single = (
+        map_file(write_random(tmp_path / dtype, TINY["phi-4"], dtype=dtype) / "model.safetensors")
+        for dtype in ("F16", "F32")
+    )
+    norm = half["model.norm.weight"]
+    assert norm.equals(norm)
+    assert not norm.equals(half["model.layers.0.input_layernorm.weight"])
+    assert not norm.equals(single["model.norm.weight"])  # rounded
+    assert evolve(norm, raw=norm.float32(), dtype="F32").equals(norm)
+
+
+def test_a_whole_file_takes_precedence_over_the_index_of_an_earlier_save(folder):
+    expected = logits(Checkpoint.open(folder), IDS)
+    places = dict.fromkeys(map_file(folder / "model.safetensors"), "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    assert np.array_equal(logits(Checkpoint.open(folder), IDS), expected)
+    (folder / "model-00001-of-00002.safetensors").write_bytes(bytes(999))
+    (folder / "adapter_model.safetensors").write_bytes(bytes(999))
+    assert stored_bytes(folder) == (folder / "model.safetensors").stat().st_size
+
+
+def test_shards_without_an_index_are_said(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "other")
+    (tmp_path / "other/model.safetensors").rename(tmp_path / "other/model-00001-of-00001.safetensors")
+    with pytest.raises(ModelError, match="has model-00001-of-00001.safetensors, but neither"):
+        Checkpoint.open(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "phi3small"}, "Phi-3-small"),
+        ({"model_type": "phi4mm"}, "Phi-4-multimodal"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantized already, with GPTQ"),
+        ({"quantization_config": {"load_in_4bit": True}}, "quantized already, with bitsandbytes"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "quantized already, with MLX"),
+        ({"architectures": ["Phi3ForSequenceClassification"]}, "classifies text"),
+    ],
+)
+def test_other_models_and_quantized_weights_are_named(folder, changes, message):
+    with pytest.raises(ModelError, match=message):
+        Checkpoint.open(change(folder, **changes))

@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("huggingface_hub")
 
-from phi3_core.errors import ModelError
+from phi3_core.errors import ModelError, NotOnHubError
+from phi3_core.hub import fetch
 from phi3_core.hub.download import download
 from phi3_core.hub.snapshot import RemoteFile, select_files, take_snapshot
 from stand_in_hub import support
@@ -42,6 +43,30 @@ def test_wanted_takes_what_a_model_needs_and_no_code(server, commit) -> None:
 def test_papers_are_taken_while_they_are_small() -> None:
     files = [RemoteFile(name="README.md", size=2**21), RemoteFile(name="LICENSE.txt", size=1000)]
     assert [file.name for file in select_files(files)] == ["LICENSE.txt"]
+
+
+def test_of_safetensors_the_checkpoint_is_taken() -> None:
+    names = ["model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json"]
+    files = [RemoteFile(name=f"{folder}{name}", size=2) for folder in ("", "a/") for name in names]
+    assert [file.name for file in select_files(files)] == ["model.safetensors", "model.safetensors.index.json"]
+    assert [file.name for file in select_files(files, "a")] == ["a/model.safetensors", "a/model.safetensors.index.json"]
+    shards = [file for file in files if file.name != "model.safetensors"]
+    assert [file.name for file in select_files(shards)] == names[1:]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"adapter_model.safetensors": b"1", "adapter_config.json": b"{}"}, "is an adapter, such as LoRA"),
+        ({"pytorch_model.bin": b"PK", "config.json": b"{}"}, "pickles of PyTorch"),
+        ({"model.safetensors": b"1", "adapter_model.safetensors": b"1"}, "beside its weights"),
+    ],
+)
+def test_what_a_repository_has_instead_of_weights_is_named(server, content, words) -> None:
+    server.add(support.REPOSITORY, {"tokenizer.json": b"{}", **content})
+    with pytest.raises(NotOnHubError, match=words):
+        fetch.listed(support.REPOSITORY, None, "", offline=False)
+    assert {request.name for request in server.requests} == {"api"}
 
 
 @pytest.mark.parametrize(

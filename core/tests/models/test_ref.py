@@ -58,6 +58,46 @@ def test_unknown_words_are_refused_with_a_hint(home, word, words, hint):
     assert hint in caught.value.hint
 
 
+@pytest.mark.parametrize("with_config", [False, True])
+def test_an_adapter_is_refused_by_name(home, tmp_path, with_config):
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    about = {"peft_type": "LORA", "base_model_name_or_path": "acme/base"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(about), encoding="utf-8")
+    if with_config:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "phi3"}), encoding="utf-8")
+    with pytest.raises(ModelError, match="is an adapter for acme/base, such as LoRA, not a model") as caught:
+        look_up(str(tmp_path), Store())
+    assert tmp_path.as_posix() in caught.value.hint
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="has an adapter for acme/base, such as LoRA, beside its weights"):
+        look_up(str(tmp_path), Store())
+
+
+def test_pickles_and_pointers_are_refused_by_name(home, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "phi3"}), encoding="utf-8")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
+    with pytest.raises(ModelError, match=r"no weights in safetensors, but pickles .*pytorch_model\.bin"):
+        look_up(str(tmp_path), Store())
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    for name in ("model.safetensors", "phi.gguf"):
+        (tmp_path / name).write_text(pointer, encoding="utf-8")
+    with pytest.raises(ModelError, match=r"model\.safetensors is a Git LFS pointer"):
+        look_up(str(tmp_path), Store())
+    with pytest.raises(ModelError, match=r"phi\.gguf is a Git LFS pointer"):
+        look_up(str(tmp_path / "phi.gguf"), Store())
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("phi3_v", "Phi-3-vision"), ("phi3small", "Phi-3-small"), ("phimoe", "mixture"), ("phi", "Phi-2")],
+)
+def test_relatives_of_the_family_are_refused_by_name(home, tmp_path, kind, words):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
+    with pytest.raises(ModelError, match=words):
+        look_up(str(tmp_path), Store())
+
+
 def test_what_is_no_model_is_refused_by_name(home, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()

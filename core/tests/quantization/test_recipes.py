@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import psutil
@@ -122,3 +123,19 @@ def test_room_for_a_reference_exporter(tmp_path, monkeypatch):
         resources.check_resources_for_reference(source, tmp_path, disk=2.1, memory=1.5)
     with pytest.raises(ModelError, match=r"the reference exporter takes about 1\.1 GB of memory; 1\.1 GB are"):
         resources.check_resources_for_reference(source, tmp_path, disk=2, memory=1.6)
+
+
+def test_a_reference_exporter_gets_no_weights_that_it_passes_over(tmp_path):
+    """An output layer that config.json denies, a further layer, and what core leaves to the exporter."""
+    folder = write_random(tmp_path / "tied", {**TINY["phi-4-mini"], "tie_word_embeddings": False})
+    source = Source(path=folder, model="tiny")
+    resources.check_resources_for_reference(source, tmp_path, disk=0, memory=0)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"lm_head\.weight, which the reference exporter would pass over"):
+        resources.check_resources_for_reference(source, tmp_path, disk=0, memory=0)
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}), encoding="utf-8")
+    with pytest.raises(ModelError, match="tensors of 2 layers, but config.json says 1"):
+        resources.check_resources_for_reference(source, tmp_path, disk=0, memory=0)
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "gelu"}), encoding="utf-8")
+    resources.check_resources_for_reference(source, tmp_path, disk=0, memory=0)

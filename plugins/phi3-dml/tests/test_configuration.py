@@ -86,6 +86,23 @@ def test_what_is_published_is_taken(folder):
     assert configuration.read(folder(cuda)) == cuda
 
 
+# As onnxruntime-genai 0.18's builder writes it for Phi-3-mini-4k on CPUs.
+WINDOW = {
+    "window_size": 2047,
+    "slide_key_value_cache": False,
+    "slide_inputs": False,
+    "layers": [],
+    "cache_slack": 0,
+}
+
+
+def test_a_sliding_window_is_taken(folder):
+    content = configuration.read(folder(changed("model.decoder.sliding_window", WINDOW)))
+    assert configuration.sliding_window(content) == WINDOW
+    none = configuration.read(folder(changed("model.decoder.sliding_window", {**WINDOW, "window_size": 0})))
+    assert configuration.sliding_window(none) is configuration.sliding_window(PUBLISHED) is None
+
+
 SESSION = "model.decoder.session_options"
 
 
@@ -98,6 +115,8 @@ SESSION = "model.decoder.session_options"
         ("model.decoder.filename", "C:model.onnx", "filename must be"),
         ("model.decoder.filename", "//host/share/model.onnx", "filename must be"),
         ("model.decoder.filename", "", "filename must be"),
+        ("model.decoder.filename", "x" * 300, "filename must be"),
+        ("model.type", ["phi3"], "model.type must be phi3"),
         ("model.decoder.filename", 5, "filename must be"),
         ("model.decoder.pipeline", [], "pipeline is not allowed"),
         ("model.encoder", {}, "model.encoder is not allowed"),
@@ -114,6 +133,11 @@ SESSION = "model.decoder.session_options"
         ("search.max_length", "many", "max_length must be a count"),
         ("search.temperature", float("inf"), "temperature must be a number"),
         ("engine", {}, "engine is not allowed"),
+        ("model.decoder.sliding_window", {"window_size": 300}, "slide_inputs must be false"),
+        ("model.decoder.sliding_window", {**WINDOW, "slide_key_value_cache": True}, "slide_key_value_cache must be"),
+        ("model.decoder.sliding_window", {**WINDOW, "library": "x"}, "sliding_window.library is not allowed"),
+        ("model.decoder.sliding_window", {**WINDOW, "layers": ["x"]}, "layers must be a list of layers"),
+        ("model.decoder.sliding_window", 300, "sliding_window is not an object"),
     ],
 )
 def test_what_is_not_known_to_be_harmless_is_refused(folder, place, value, message):

@@ -186,6 +186,58 @@ def test_the_way_for_providers_that_cannot_rewind(checkpoints, write_graph, ids,
         assert ask(engine, prompt, 16) == greedy(checkpoints[name], prompt, 16)
 
 
+def state_window(folder, size, **more):
+    """Let the configuration state a window, as builders of 0.18 do."""
+    config = json.loads((folder / "genai_config.json").read_text())
+    window = {"window_size": size, "slide_inputs": False, "slide_key_value_cache": False, "layers": [], **more}
+    config["model"]["decoder"]["sliding_window"] = window
+    (folder / "genai_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("layers", [[], [0, 1]])
+@pytest.mark.parametrize("first", [5, 20, 30])
+def test_beyond_a_window_that_the_configuration_states(checkpoints, write_graph, ids, first, layers):
+    """The runtime would cut the KV cache to the window and 16 tokens more."""
+    checkpoint = checkpoints["phi-3-mini-4k"]
+    engine = load(state_window(write_graph(checkpoint, layouts.CPU), 11, layers=layers))
+    assert engine.context_length == checkpoint.architecture.context
+    expected = greedy(checkpoint, ids[:first], 16)
+    assert ask(engine, ids[:first], 16) == expected
+    assert ask(engine, ids[:first], 16) == expected  # rewound
+
+
+def test_a_setting_that_the_runtime_does_not_know_is_said(checkpoints, write_graph):
+    import onnxruntime_genai as og
+
+    folder = state_window(write_graph(checkpoints["phi-3-mini-4k"], layouts.CPU), 11, cache_slack=0)
+    if tuple(map(int, og.__version__.split(".")[:2])) >= (0, 16):
+        load(folder)
+    else:
+        with pytest.raises(ModelError, match=r"is not for onnxruntime-genai .*cache_slack"):
+            load(folder)
+
+
+@pytest.mark.parametrize(("name", "size", "layers"), [("phi-4", 20, []), ("phi-3-mini-4k", 20, []), ("phi-4", 20, [1])])
+def test_a_window_that_the_graph_does_not_have_limits_the_context(
+    checkpoints, write_graph, ids, caplog, name, size, layers
+):
+    engine = load(state_window(write_graph(checkpoints[name], layouts.CPU), size, layers=layers))
+    assert engine.context_length == size
+    assert "the context is limited to 20 tokens" in caplog.text
+    assert ask(engine, ids[:8], 12) == greedy(checkpoints[name], ids[:8], 12)
+    with pytest.raises(PromptTooLongError):
+        ask(engine, ids[:20], 1)
+
+
+def test_a_window_of_the_model_that_the_graph_does_not_have_limits_the_context(checkpoints, write_graph, caplog):
+    folder = write_graph(checkpoints["phi-4"], layouts.CPU)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "sliding_window": 30}))
+    assert load(folder).context_length == 30
+    assert "the context is limited to 30 tokens: the graph has no sliding window" in caplog.text
+
+
 @pytest.mark.parametrize("rewinds", [True, False])
 def test_an_id_ends_an_answer_only_if_the_request_says_so(checkpoints, write_graph, ids, rewinds, monkeypatch):
     """Whatever ``genai_config.json`` says."""

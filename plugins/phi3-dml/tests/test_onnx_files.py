@@ -68,6 +68,53 @@ def test_the_precision_is_that_of_the_products(checkpoints, write_graph, bits, p
     assert weights.recognize(folder) == precision
 
 
+def products(*operators, quantized=(), kind=None):
+    """A graph with nodes of one embedding and one product of 64 x 32 weights, and 64 x 2 embeddings in float32."""
+    tensors = [onnx.helper.make_tensor("table", onnx.TensorProto.FLOAT, [64, 2], [0.0] * 128)]
+    for name, dims in quantized:
+        values = [0] * int(np.prod(dims))
+        tensors.append(onnx.helper.make_tensor(name, kind or onnx.TensorProto.UINT8, dims, values))
+    nodes = [onnx.helper.make_node("Gather", ["table", "ids"], ["x"])]
+    nodes += [onnx.helper.make_node(operator, inputs, ["y"], **more) for operator, inputs, more in operators]
+    return onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], [], tensors))
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [("INT4", "int4"), ("UINT4", "int4"), ("INT8", "int8"), ("UINT8", "int8"), ("FLOAT8E4M3FN", "int8")],
+)
+def test_weights_behind_dequantize_linear_count(tmp_path, kind, precision):
+    node = ("DequantizeLinear", ["w", "scales"], {"axis": 0, "block_size": 32})
+    model = products(node, quantized=[("w", [64, 32])], kind=getattr(onnx.TensorProto, kind))
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    found = reader.read(tmp_path / "model.onnx")
+    assert found.bits == {4 if precision == "int4" else 8: 64 * 32}
+    assert weights.precision_of(found) == precision
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs", "more", "quantized", "bits"),
+    [
+        ("MatMulNBits", ["x", "w", "s", "z"], {"K": 64, "N": 32}, [("w", [32, 2, 16]), ("z", [32, 1])], {4: 2048}),
+        ("MatMulNBits", ["x", "w", "s"], {"K": 64, "N": 32, "bits": 8}, [("w", [32, 2, 32])], {8: 2048}),
+        ("MatMulBnb4", ["x", "w", "s"], {"K": 64, "N": 32, "quant_type": 1}, [("w", [32, 32])], {4: 2048}),
+        ("MatMulInteger", ["x", "w"], {}, [("w", [64, 32])], {8: 2048}),
+        ("DynamicQuantizeMatMul", ["x", "w", "s"], {}, [("w", [64, 32])], {8: 2048}),
+        ("GatherBlockQuantized", ["w", "ids", "s"], {"bits": 4}, [("w", [64, 32])], {}),
+    ],
+)
+def test_packed_weights_count_once_and_embeddings_do_not(tmp_path, operator, inputs, more, quantized, bits):
+    (tmp_path / "model.onnx").write_bytes(products((operator, inputs, more), quantized=quantized).SerializeToString())
+    assert reader.read(tmp_path / "model.onnx").bits == bits
+
+
+def test_windows_of_the_attention_are_read(tmp_path):
+    nodes = [("GroupQueryAttention", ["x"], {"local_window_size": size}) for size in (11, 11, -1)]
+    model = products(*nodes, ("GroupQueryAttention", ["x"], {}))
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    assert reader.read(tmp_path / "model.onnx").windows == {11: 2, -1: 2}
+
+
 def other_graph(path, location="model.onnx.data", size=8):
     """A file of somebody else's, with its tensor in another file."""
     tensor = onnx.TensorProto(name="w", data_type=1, dims=[2])

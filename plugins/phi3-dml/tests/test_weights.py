@@ -6,6 +6,7 @@ import pytest
 from phi3_core.errors import ModelError
 from phi3_core.values import Device
 from phi3_dml import weights
+from phi3_dml.onnx.reader import Content
 
 CPU = Device(backend="dml", id="CPU", kind="cpu", name="x")
 GPU = Device(backend="dml", id="0", kind="gpu", name="x")
@@ -23,6 +24,24 @@ def test_what_is_ours_and_damaged_is_an_error(tmp_path):
     (tmp_path / "genai_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ModelError, match="names no graph"):
         weights.recognize(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("bits", "kinds", "precision"),
+    [
+        ({}, {1: 100}, "fp16"),
+        ({}, {10: 100, 1: 20}, "fp16"),  # an output layer in single precision
+        ({4: 20}, {10: 100}, "fp16"),  # an output layer of 4 bits
+        ({4: 100}, {1: 30}, "int4"),
+        ({2: 100}, {1: 30}, "int4"),
+        ({8: 100}, {10: 30}, "int8"),
+        ({4: 30, 8: 70}, {1: 30}, "int4"),  # a recipe's ratio
+        ({4: 3, 8: 97}, {1: 30}, "int8"),  # a single layer
+        ({8: 100}, {16: 101}, "fp16"),
+    ],
+)
+def test_the_precision_is_that_of_most_weights(bits, kinds, precision):
+    assert weights.precision_of(Content(bits=bits, kinds=kinds)) == precision
 
 
 @pytest.mark.parametrize(

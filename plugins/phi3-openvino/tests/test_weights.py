@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from phi3_core.errors import ModelError
 from phi3_core.values import Device
@@ -29,6 +31,12 @@ def write_ir(folder, constants, size):
         ([("u8", 0, 90), ("f16", 90, 10)], "int8"),
         ([("i4", 0, 10), ("i8", 10, 90)], "int4"),
         ([("nf4", 0, 100)], "int4"),
+        ([("f4e2m1", 0, 60), ("f8e8m0", 60, 4), ("f16", 64, 20)], "int4"),
+        ([("f8e4m3", 0, 60), ("f32", 60, 40)], "int8"),
+        ([("f16", 0, 90), ("u4", 90, 10)], "fp16"),  # an output layer of 4 bits
+        ([("u4", 0, 2), ("u8", 2, 98)], "int8"),  # a single layer
+        ([("u4", 0, 50), ("f32", 50, 50)], "int4"),  # most weights, not most bytes
+        ([("u8", 0, 30), ("i64", 30, 70)], "int8"),
     ],
 )
 def test_the_precision_is_that_of_the_weights(tmp_path, constants, precision):
@@ -39,6 +47,15 @@ def test_the_precision_is_that_of_the_weights(tmp_path, constants, precision):
 def test_constants_that_lie_outside_the_file_are_refused(tmp_path, constants):
     with pytest.raises(ModelError, match=r"openvino_model\.bin is damaged"):
         weights.recognize(write_ir(tmp_path, constants, 104))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_a_file_that_cannot_be_read_is_said(tmp_path):
+    write_ir(tmp_path, [("f16", 0, 104)], 104)
+    (tmp_path / "openvino_model.bin").unlink()
+    (tmp_path / "openvino_model.bin").symlink_to("openvino_model.bin")
+    with pytest.raises(ModelError, match=r"openvino_model\.bin cannot be read"):
+        weights.recognize(tmp_path)
 
 
 def test_what_is_not_openvinos_is_left_to_others(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from phi3_core.errors import ModelError
 
@@ -13,7 +13,10 @@ from .architecture import Architecture, read_architecture
 from .gguf import Gguf
 from .gguf_parts import linked_file
 from .gguf_weights import open_gguf
+from .leftovers import check_leftovers, check_quantized, missing
 from .safetensors import STORED, Weight, open_weights
+
+_HEAD = "lm_head.weight"
 
 
 @frozen(kw_only=True, eq=False)
@@ -50,7 +53,10 @@ class Checkpoint:
     """``[vocabulary, hidden]``"""
     norm: Weight
     head: Weight
-    """``[vocabulary, hidden]``; the same object as ``embedding`` if the two are tied."""
+    """``[vocabulary, hidden]``; the same object as ``embedding`` if the two are tied.
+
+    They are not, whatever ``config.json`` says, if the files have an output layer with other values than the embedding.
+    """
     layers: tuple[Layer, ...] = field(repr=False)
 
     @classmethod
@@ -58,22 +64,33 @@ class Checkpoint:
         """Map the weights of the checkpoint folder ``path`` into memory and check their names and shapes.
 
         Raises:
-            ModelError: a file or a tensor is missing, damaged, or not of the shape that ``config.json`` implies.
+            ModelError: a file or a tensor is missing, damaged, or not of the shape that ``config.json`` implies, or a
+                tensor has no place in the model.
         """
         folder = Path(path)
         if not folder.is_dir():
             raise ModelError(f"{folder} is not a folder", hint="give a folder with a Hugging Face checkpoint")
         shape = read_architecture(folder / "config.json")
         file = linked_file(folder)
-        found = _Roles(folder, open_weights(folder) if file is None else open_gguf(Gguf.open(file)))
+        weights = open_weights(folder) if file is None else open_gguf(Gguf.open(file))
+        found = _Roles(folder, weights, shape.layers)
         embedding = found.take("model.embed_tokens.weight", shape.vocabulary, shape.hidden)
+        norm = found.take("model.norm.weight", shape.hidden)
+        layers = tuple(_layer(found, f"model.layers.{index}", shape) for index in range(shape.layers))
+        head = embedding
+        if not shape.tied or _HEAD in found.weights:
+            head = found.take(_HEAD, shape.vocabulary, shape.hidden)
+            if shape.tied and head.equals(embedding):
+                head = embedding
+        check_leftovers(folder, found.left(), shape.layers)
+        # A trained output layer takes precedence over config.json, which says what the base model had.
         return cls(
             path=folder,
-            architecture=shape,
+            architecture=evolve(shape, tied=head is embedding),
             embedding=embedding,
-            norm=found.take("model.norm.weight", shape.hidden),
-            head=embedding if shape.tied else found.take("lm_head.weight", shape.vocabulary, shape.hidden),
-            layers=tuple(_layer(found, f"model.layers.{index}", shape) for index in range(shape.layers)),
+            norm=norm,
+            head=head,
+            layers=layers,
         )
 
     @property
@@ -93,21 +110,34 @@ class Checkpoint:
 class _Roles:
     """Looks up weights by name and checks their type and shape."""
 
-    def __init__(self, folder: Path, weights: Mapping[str, Weight]) -> None:
+    def __init__(self, folder: Path, weights: Mapping[str, Weight], layers: int) -> None:
         self.folder = folder
         self.weights = weights
+        self.layers = layers
+        self._taken: set[str] = set()
 
     def take(self, name: str, *shape: int) -> Weight:
         weight = self.weights.get(name)
         if weight is None:
-            raise ModelError(f"{self.folder} has no tensor {name}", hint="fetch the checkpoint again")
+            raise missing(self.folder, name, self.weights, self.layers)
         if weight.dtype not in STORED:
-            raise ModelError(f"{weight.file}: tensor {name} is {weight.dtype}; only {', '.join(STORED)} are weights")
+            check_quantized(self.folder, self.weights)
+            raise ModelError(
+                f"{weight.file}: tensor {name} is {weight.dtype}; only {', '.join(STORED)} are read, no quantized "
+                f"weights",
+                hint="phi3 models list shows models whose original weights are on the hub",
+            )
         if weight.shape != shape:
             raise ModelError(
-                f"{weight.file}: tensor {name} is {list(weight.shape)}, but config.json makes it {list(shape)}"
+                f"{weight.file}: tensor {name} is {list(weight.shape)}, but config.json makes it {list(shape)}",
+                hint="save the model again: model.save_pretrained(FOLDER)",
             )
+        self._taken.add(name)
         return weight
+
+    def left(self) -> Iterator[Weight]:
+        """Yield the weights that were not taken."""
+        return (weight for name, weight in self.weights.items() if name not in self._taken)
 
 
 def _layer(found: _Roles, prefix: str, shape: Architecture) -> Layer:

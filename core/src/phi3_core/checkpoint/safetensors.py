@@ -20,6 +20,8 @@ from attrs import field, frozen
 
 from phi3_core.errors import ModelError
 
+from .contents import INDEX, SINGLE, stored_files, weight_files
+
 Floats = npt.NDArray[np.float32]
 
 STORED: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F32": np.dtype("<f4")}
@@ -30,6 +32,8 @@ ITEM_BYTES |= {"U64": 8, "I64": 8, "F64": 8}
 _MAGNITUDE = {"F16": np.uint16(0x7FFF), "BF16": np.uint16(0x7FFF), "F32": np.uint32(0x7FFF_FFFF)}
 _INFINITY = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F80_0000}
 _LONGEST_HEADER = 100_000_000
+_BLOCK = 1 << 22
+"""Values to compare at once."""
 _HINT = "fetch the file again"
 
 
@@ -112,6 +116,19 @@ class Weight:
         if bits.size and bits.max() >= _INFINITY[self.dtype]:
             raise ModelError(f"{self.file} is damaged: tensor {self.name} has values that are not finite", hint=_HINT)
 
+    def is_zero(self) -> bool:
+        """Return whether all values are known to be zero."""
+        if self.dtype not in STORED:
+            return False
+        flat = self.raw.reshape(-1)
+        return not (flat.view(f"<u{flat.itemsize}") & _MAGNITUDE[self.dtype]).any()
+
+    def equals(self, other: Weight) -> bool:
+        """Return whether another tensor has the same shape and values, also as another type."""
+        if self.shape != other.shape or not {self.dtype, other.dtype} <= STORED.keys():
+            return False
+        return all(np.array_equal(self.float32(rows), other.float32(rows)) for rows in self.blocks(_BLOCK))
+
     def blocks(self, elements: int) -> Iterator[slice]:
         """Return slices that divide the rows into blocks of about ``elements`` values."""
         step = max(1, elements // max(1, math.prod(self.shape[1:])))
@@ -127,33 +144,49 @@ def to_float16(values: Floats) -> npt.NDArray[np.float16]:
 def open_weights(folder: Path) -> dict[str, Weight]:
     """Map the tensors of a checkpoint folder, in one file or in shards with an index.
 
+    As in transformers, ``model.safetensors`` takes precedence: the index beside it may be that of an earlier save.
+
     Raises:
         ModelError: a file is missing or damaged.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return _open_shards(folder, index)
-    single = folder / "model.safetensors"
+    single, index = folder / SINGLE, folder / INDEX
     if single.is_file():
         return dict(map_file(single))
+    if index.is_file():
+        return _open_shards(folder, index)
+    found = weight_files(file.name for file in folder.glob("*.safetensors"))
+    if found:
+        raise ModelError(
+            f"{folder} has {found[0]}, but neither {SINGLE} nor {INDEX}, which says what lies where",
+            hint="fetch the whole checkpoint again",
+        )
     raise ModelError(
-        f"{folder} has neither model.safetensors nor model.safetensors.index.json",
+        f"{folder} has neither {SINGLE} nor {INDEX}",
         hint="give a folder with a Hugging Face checkpoint in safetensors",
     )
+
+
+def stored_bytes(folder: Path) -> int:
+    """Return the size in bytes of the files that hold the weights of a checkpoint folder."""
+    return sum((folder / name).stat().st_size for name in stored_files(folder))
 
 
 def _open_shards(folder: Path, index: Path) -> dict[str, Weight]:
     places = _json(index, index.read_bytes()).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise ModelError(f"{index} has no weight_map", hint=_HINT)
-    weights: dict[str, Weight] = {}
-    for shard in sorted(set(places.values())):
+    shards = sorted(set(places.values()))
+    for shard in shards:
         if shard in {".", ".."} or any(letter in shard for letter in '/\\:"\0'):
             raise ModelError(f"{index} names a file outside its folder: {shard!r}")
-        path = folder / shard
-        if not path.is_file():
-            raise ModelError(f"{path} is missing, though {index.name} names it", hint=_HINT)
-        weights.update(map_file(path))
+    there = {entry.name for entry in folder.iterdir() if entry.is_file()}
+    missing = [shard for shard in shards if shard not in there]
+    if missing:
+        more = f", and so are {len(missing) - 1} more" if missing[1:] else ""
+        raise ModelError(f"{folder / missing[0]} is missing{more}, though {index.name} names it", hint=_HINT)
+    weights: dict[str, Weight] = {}
+    for shard in shards:
+        weights.update(map_file(folder / shard))
     for name, shard in places.items():
         if name not in weights:
             raise ModelError(f"{folder / shard} has no tensor {name}, though {index.name} says so", hint=_HINT)
@@ -195,8 +228,20 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     with path.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
-            raise ModelError(f"{path} is damaged: a header of {length} bytes in a file of {size}", hint=_HINT)
+            what = _other_format(path) or f"a header of {length} bytes in a file of {size}"
+            raise ModelError(f"{path} is damaged: {what}", hint=_HINT)
         return _json(path, opened.read(length)), 8 + length
+
+
+def _other_format(path: Path) -> str | None:
+    """Return what a file is that is not a safetensors file, if its first bytes tell."""
+    with path.open("rb") as opened:
+        start = opened.read(64).lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page, such as an error of a server"
+    if start.startswith((b"pk\3\4", b"\x80\2")):
+        return "it is a pickle of PyTorch under another name"
+    return "it is a GGUF file under another name" if start.startswith(b"gguf") else None
 
 
 _Span = tuple[str, tuple[int, ...], int, int]

@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from phi3_core.checkpoint.contents import unusable
+from phi3_core.checkpoint.family import check_type
 from phi3_core.errors import ModelError, NotOnHubError
 from phi3_core.files import discard_tree, unlink
 from phi3_core.paths import read_json
@@ -34,6 +36,9 @@ def listed(repository: str, revision: str | None, folder: str, *, offline: bool)
     files = select_files(snapshot.files, folder)
     names = [snapshot.local_name(file) for file in files]
     where = f"{repository}{'/' + folder if folder else ''} at {snapshot.commit[:12]}"
+    found = unusable(repository, map(snapshot.local_name, snapshot.files))
+    if found is not None:
+        raise NotOnHubError(f"{where} {found.words}", hint=found.hint)
     if not any(fnmatch.fnmatch(name, pattern) for name in names for pattern in _WEIGHTS):
         raise NotOnHubError(f"{where} holds no weights in a form that is safe to load", hint="use another repository")
     if _TEXT not in names:
@@ -86,11 +91,7 @@ def check_family(snapshot: Snapshot, *, offline: bool) -> None:
     Raises:
         ModelError: it is of another family, which the message names.
     """
-    kind = model_type(snapshot, offline=offline)
-    if kind != "phi3":
-        raise ModelError(
-            f"{snapshot.repository} is a model of type {kind!r}, not of the Phi-3 family", hint="phi3 models list"
-        )
+    check_type(snapshot.repository, model_type(snapshot, offline=offline))
 
 
 def from_hub(entry: Entry) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from phi3_core import names
+from phi3_core.checkpoint.contents import weight_files
 from phi3_core.errors import ModelError, NotOnHubError
 from phi3_core.store import manifest
 
@@ -80,6 +81,8 @@ def take_snapshot(repository: str, revision: str | None = None, folder: str = ""
 def select_files(files: Iterable[RemoteFile], folder: str = "", *, also: Sequence[str] = ()) -> tuple[RemoteFile, ...]:
     """Return the files that a model needs: weights in safe formats, configuration, tokenizer and licence.
 
+    Of safetensors files, those that the checkpoint would be read from.
+
     Args:
         files: all files of a repository.
         folder: only files directly in this folder are selected.
@@ -97,7 +100,8 @@ def select_files(files: Iterable[RemoteFile], folder: str = "", *, also: Sequenc
         if "/" not in inner and (is_paper or _matches(inner, (*WANTED, *also))) and not _matches(inner, NEVER):
             check_name(file.name)
             chosen.append(file)
-    return tuple(chosen)
+    weights = {f"{prefix}{name}" for name in weight_files(file.name.removeprefix(prefix) for file in chosen)}
+    return tuple(file for file in chosen if file.name in weights or not file.name.endswith(".safetensors"))
 
 
 def check_name(name: str, *, portable: bool = True) -> None:

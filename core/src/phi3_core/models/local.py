@@ -10,6 +10,7 @@ from typing import Any
 
 from phi3_core import names
 from phi3_core.checkpoint import gguf_parts
+from phi3_core.checkpoint.contents import nested, unusable
 from phi3_core.errors import ModelError, NoArtifactError
 from phi3_core.store import manifest
 from phi3_core.store.entry import ArtifactKey
@@ -45,8 +46,7 @@ def obtain(
     else:
         found = recognize(path)
         if found is None:
-            hint = "phi3 models list shows the available models"
-            raise NoArtifactError(f"{device.backend} finds no weights in {path} that it can load", hint=hint)
+            raise _nothing_found(path, device)
         precision = found
         content = content or {"digest": fingerprint(path)}
     if precision not in precisions:
@@ -56,6 +56,20 @@ def obtain(
         )
     artifact = Artifact(path=path, backend=device.backend, precision=precision, manifest=content)
     return ResolvedModel(artifact=artifact, tokenizer_dir=path, origin=f"from {path}")
+
+
+def _nothing_found(path: Path, device: Device) -> NoArtifactError:
+    """Return the error for a path with nothing that a backend recognizes, with what is there instead."""
+    message, hint = f"{device.backend} finds no weights in {path} that it can load", None
+    if path.is_dir():
+        found = unusable(path.as_posix(), [entry.name for entry in path.iterdir() if entry.is_file()])
+        if found is not None:
+            return NoArtifactError(f"{path} {found.words}", hint=found.hint)
+        inner = nested(path)
+        if inner:
+            message += f"; its folders {', '.join(folder.name for folder in inner[:8])} have some"
+            hint = f'phi3 run --model "{inner[0]}"'
+    return NoArtifactError(message, hint=hint or "phi3 models list shows the available models")
 
 
 def import_into_store(name: str, found: ResolvedModel, store: Store) -> Artifact:

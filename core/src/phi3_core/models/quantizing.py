@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from phi3_core.checkpoint.contents import unusable
 from phi3_core.disk import reason
 from phi3_core.errors import ModelError, NoArtifactError, UsageError
 from phi3_core.store import manifest, sidecars
@@ -21,8 +22,13 @@ logger = logging.getLogger("phi3_core")
 SILENCE_LIMIT_S = 900.0
 
 
-def no_original(request: ArtifactRequest) -> UsageError:
+def no_original(request: ArtifactRequest) -> UsageError | ModelError:
     """Return the error for a model that has no original weights."""
+    path = request.ref.path
+    if path is not None and path.is_dir():
+        found = unusable(path.as_posix(), [entry.name for entry in path.iterdir() if entry.is_file()])
+        if found is not None:
+            return ModelError(f"{path} {found.words}", hint=found.hint)
     return UsageError(
         f"{request.ref.path or request.ref.name} has no original weights to quantize",
         hint="name a checkpoint with safetensors",

@@ -13,7 +13,9 @@ from typing import Literal
 from attrs import frozen
 
 from phi3_core import names, paths
-from phi3_core.checkpoint import gguf_parts
+from phi3_core.checkpoint import gguf_parts, pointers
+from phi3_core.checkpoint.contents import unusable, weight_files
+from phi3_core.checkpoint.family import check_type
 from phi3_core.disk import reason
 from phi3_core.errors import ModelError
 from phi3_core.store import manifest
@@ -103,13 +105,21 @@ def _existing_path(word: str) -> Path | None:
 def _local(path: Path) -> ModelRef:
     if not path.is_file() and not path.is_dir():
         raise ModelError(f"{path} is neither a file nor a folder", hint=HINT)
+    try:
+        pointers.check(path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {reason(error)}", hint=HINT) from error
     if path.is_file():
         if not gguf_parts.is_gguf(path):
             raise ModelError(f"{path} is neither a model folder nor a GGUF file", hint="name the folder it lies in")
         return ModelRef(name=gguf_parts.stem(path), form="source", path=gguf_parts.parts(path)[0])
     if (path / manifest.NAME).is_file() and not _is_source(path):
         return ModelRef(name=path.name, form="artifact", path=path)
-    is_source = any(path.glob("*.safetensors"))
+    names_there = [entry.name for entry in path.iterdir() if entry.is_file()]
+    is_source = bool(weight_files(names_there))
+    found = unusable(path.as_posix(), names_there, base=_base_of_adapter(path), sure=True)
+    if found is not None:
+        raise ModelError(f"{path} {found.words}", hint=found.hint)
     _check_family(path, needed=is_source)
     if is_source:
         return ModelRef(name=path.name, form="source", path=path)
@@ -118,6 +128,13 @@ def _local(path: Path) -> ModelRef:
     if not any((path / name).is_file() for name in _OTHER_MODELS) and (file := gguf_parts.only_model_in(path)):
         return ModelRef(name=path.name, form="source", path=file)
     return ModelRef(name=path.name, form="artifact", path=path)
+
+
+def _base_of_adapter(path: Path) -> str | None:
+    """Return the name of the model that an adapter in a folder is for, if it says so."""
+    config = paths.read_json(path / "adapter_config.json")
+    name = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    return name if isinstance(name, str) and name.isprintable() and 0 < len(name) < 200 else None
 
 
 def _is_source(path: Path) -> bool:
@@ -132,8 +149,8 @@ def _check_family(path: Path, *, needed: bool) -> None:
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind is None and needed:
         raise ModelError(f"{path} has weights, but no config.json that says of which kind", hint=HINT)
-    if kind not in {None, "phi3"}:
-        raise ModelError(f"{path} is a model of type {kind!r}, not of the Phi-3 family", hint=HINT)
+    if kind is not None:
+        check_type(str(path), kind)
 
 
 def fingerprint(path: Path) -> str:

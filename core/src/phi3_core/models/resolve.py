@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from attrs import field, frozen
 
+from phi3_core.checkpoint.contents import weight_files
 from phi3_core.checkpoint.gguf_parts import linked_file
 from phi3_core.errors import ModelError, NoArtifactError, NotOnHubError, UsageError
 from phi3_core.store.store import Store
@@ -193,7 +194,7 @@ class _Resolver:
         source = source_of(request.ref, self.store, request.progress, offline=request.offline, update=request.update)
         if (file := linked_file(source.path)) is not None:
             return self._of_gguf(file, source)
-        if not any(source.path.glob("*.safetensors")):
+        if not weight_files(file.name for file in source.path.iterdir()):
             if request.recipe is not None:
                 raise quantizing.no_original(request)
             return self.local(source.path)

@@ -7,7 +7,9 @@ from pathlib import Path
 import psutil
 
 from phi3_core.cgroups import memory_available, memory_limit
+from phi3_core.checkpoint.architecture import read_architecture
 from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.checkpoint.safetensors import stored_bytes
 from phi3_core.disk import check_free
 from phi3_core.errors import ModelError
 from phi3_core.units import format_bytes
@@ -41,7 +43,7 @@ def rounding_memory(checkpoint: Checkpoint) -> int:
 
 
 def check_resources_for_reference(source: Source, output: Path, *, disk: float, memory: float) -> None:
-    """Check that a reference exporter has enough disk space and memory.
+    """Check that a reference exporter has enough disk space and memory, and would not pass over any weights.
 
     Args:
         source: the original weights.
@@ -51,12 +53,27 @@ def check_resources_for_reference(source: Source, output: Path, *, disk: float, 
 
     Raises:
         DiskFullError: too little of the disk is free.
-        ModelError: too little memory is available.
+        ModelError: too little memory is available, or the exporter would pass over weights.
     """
-    size = sum(file.stat().st_size for file in source.path.glob("*.safetensors"))
+    _check_weights_for_reference(source.path)
+    size = stored_bytes(source.path)
     check_free(output, disk * size, "the reference exporter")
     hint = "leave --exporter reference out: the built-in one takes a fraction of it"
     _check_memory((1 << 30) + memory * size, "the reference exporter", hint=hint)
+
+
+def _check_weights_for_reference(folder: Path) -> None:
+    """Check for weights that the exporters pass over in silence; what core cannot read is left to them."""
+    try:
+        stated = read_architecture(folder / "config.json")
+    except ModelError:
+        return
+    if Checkpoint.open(folder).architecture.tied != stated.tied:
+        raise ModelError(
+            f"{folder} has an output layer of its own, lm_head.weight, which the reference exporter would pass over: "
+            f"config.json has tie_word_embeddings: true",
+            hint="set it to false in config.json, or leave --exporter reference out",
+        )
 
 
 def _check_memory(needed: float, what: str, *, hint: str) -> None:

@@ -114,6 +114,12 @@ def check(path: Path, content: Any) -> None:
         raise ModelError(f"{path} names no graph", hint=_HINT)
 
 
+def sliding_window(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the ``sliding_window`` of a validated configuration; None without one or with a window of 0."""
+    found: Mapping[str, Any] = content["model"]["decoder"].get("sliding_window", {})
+    return found if found.get("window_size", 0) > 0 else None
+
+
 def check_files(folder: Path, content: Mapping[str, Any]) -> tuple[Path, reader.Content]:
     """Check the graph of a folder and the data files that it refers to.
 
@@ -143,7 +149,7 @@ def check_files(folder: Path, content: Mapping[str, Any]) -> tuple[Path, reader.
 
 def is_plain_name(name: str) -> bool:
     """Return whether a name is that of a file directly in the folder on every system."""
-    return bool(name) and name not in {".", ".."} and not any(letter in name for letter in '/\\:\0"<>|?*')
+    return 0 < len(name) < 256 and name not in {".", ".."} and not any(letter in name for letter in '/\\:\0"<>|?*')
 
 
 Rule = Callable[[Path, str, Any], None]
@@ -229,6 +235,19 @@ def _providers(path: Path, place: str, value: Any) -> None:
             _object(dict.fromkeys(known, _WORD))(path, f"{place}.{provider}", options)
 
 
+def _sliding_window(path: Path, place: str, value: Any) -> None:
+    """Check the window that newer builders write. Windows of inputs, the default, are for graphs of a fixed size."""
+    rules: dict[str, Rule] = {
+        **dict.fromkeys(("window_size", "cache_slack", "pad_value"), _COUNT),
+        **dict.fromkeys(("slide_inputs", "slide_key_value_cache"), _fits("false", lambda item: item is False)),
+        "alignment": _WORD,
+        "layers": _fits("a list of layers", lambda item: isinstance(item, list) and all(map(_is_count, item))),
+    }
+    _object(rules)(path, place, value)
+    for key in ("slide_inputs", "slide_key_value_cache"):
+        rules[key](path, f"{place}.{key}", value.get(key, True))
+
+
 _SESSION = _object(
     {
         "log_id": _WORD,
@@ -245,7 +264,7 @@ _TOP: Mapping[str, Rule] = {
     "model": _object(
         {
             "type": _fits(
-                "phi3 or another decoder of its form", lambda value: value in {"phi3", "phi", "llama", "mistral"}
+                "phi3 or another decoder of its form", lambda value: value in ("phi3", "phi", "llama", "mistral")
             ),
             "bos_token_id": _IDS,
             "eos_token_id": _IDS,
@@ -261,6 +280,7 @@ _TOP: Mapping[str, Rule] = {
                     "num_attention_heads": _POSITIVE,
                     "num_hidden_layers": _POSITIVE,
                     "num_key_value_heads": _POSITIVE,
+                    "sliding_window": _sliding_window,
                     "inputs": _object(dict.fromkeys((*_INPUTS, "position_ids"), _TENSOR)),
                     "outputs": _object(dict.fromkeys(_OUTPUTS, _TENSOR)),
                 }

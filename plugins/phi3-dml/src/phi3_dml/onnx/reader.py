@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attrs import define, field
 from phi3_core.errors import ModelError
 
+_BITS = {2: 8, 3: 8, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 25: 2, 26: 2}
+"""Bits of a value by ``TensorProto.DataType``, of the types of quantized weights."""
+_PACKED = {"MatMulNBits": 4, "MatMulBnb4": 4}
+"""Operators whose weights are packed bytes, and their default number of bits."""
+_LOOKUPS = {"GatherBlockQuantized"}
+"""Operators whose quantized tensors are embeddings."""
 _DEEPEST = 8
 """Deepest nesting of graphs; a Loop or If in a Phi-3 graph is one level."""
 _HINT = "fetch it again, or use another model"
@@ -26,7 +32,9 @@ class Content:
     external: dict[str, int] = field(factory=dict)
     """Names of external data files, and the offset in bytes at which the last tensor in each ends."""
     bits: dict[int, int] = field(factory=dict)
-    """Number of weights in ``MatMulNBits`` nodes by bits."""
+    """Number of quantized weights of matrix products by bits, packed in nodes such as ``MatMulNBits`` or in tensors."""
+    windows: dict[int, int] = field(factory=dict)
+    """Number of ``GroupQueryAttention`` nodes by the size of their sliding window; -1 without one."""
     kinds: dict[int, int] = field(factory=dict)
     """Number of values in tensors of at least two dimensions by ``TensorProto.DataType``."""
     inputs: dict[str, int] = field(factory=dict)
@@ -57,13 +65,21 @@ def read(path: Path) -> Content:
 class _Reader:
     def __init__(self, memory: mmap.mmap, content: Content) -> None:
         self.memory, self.content = memory, content
+        self._quantized: list[tuple[str, int, int]] = []
+        """Name, bits and number of values of each tensor of a quantized type."""
+        self._counted: set[str] = set()
+        """Names of tensors that are counted by the nodes that use them, or are not weights of products."""
 
     def model(self, start: int, stop: int) -> None:
+        """Read the fields of a ``ModelProto``."""
         for number, value in self._fields(start, stop):
             if number == 7 and isinstance(value, tuple):
                 self._graph(*value, 0)
             elif number in {20, 25}:
                 raise ValueError("it brings functions or training, which no model of the family does")
+        for name, bits, values in self._quantized:
+            if name not in self._counted:
+                self.content.bits[bits] = self.content.bits.get(bits, 0) + values
 
     def _graph(self, start: int, stop: int, depth: int) -> None:
         if depth > _DEEPEST:
@@ -95,10 +111,13 @@ class _Reader:
 
     def _node(self, start: int, stop: int, depth: int) -> None:
         operator, domain, numbers = "", "", {}
+        inputs: list[str] = []
         for number, value in self._fields(start, stop):
             if isinstance(value, int):
                 continue
-            if number == 4:
+            if number == 1:
+                inputs.append(self._text(value))
+            elif number == 4:
                 operator = self._text(value)
             elif number == 7:
                 domain = self._text(value)
@@ -107,9 +126,18 @@ class _Reader:
                 if given is not None:
                     numbers[name] = given
         self.content.operators.add(f"{domain}:{operator}")
-        if operator == "MatMulNBits":
-            bits = numbers.get("bits", 4)
+        self._count(operator, inputs, numbers)
+
+    def _count(self, operator: str, inputs: Sequence[str], numbers: Mapping[str, int]) -> None:
+        if operator in _PACKED:
+            bits = numbers.get("bits", _PACKED[operator])
             self.content.bits[bits] = self.content.bits.get(bits, 0) + numbers.get("K", 0) * numbers.get("N", 0)
+        if operator in _PACKED or operator in _LOOKUPS:
+            self._counted.update(inputs)
+        if operator == "GroupQueryAttention":
+            window = numbers.get("local_window_size", -1)
+            window = -1 if window >= 1 << 63 else window  # a negative number
+            self.content.windows[window] = self.content.windows.get(window, 0) + 1
 
     def _attribute(self, start: int, stop: int, depth: int) -> tuple[str, int | None]:
         name, given = "", None
@@ -126,7 +154,7 @@ class _Reader:
         return name, given
 
     def _tensor(self, start: int, stop: int) -> None:
-        dims, kind = [], 0
+        dims, kind, name = [], 0, ""
         where: dict[str, str] = {}
         for number, value in self._fields(start, stop):
             if isinstance(value, int):
@@ -136,13 +164,20 @@ class _Reader:
                     kind = value
             elif number == 1:  # packed
                 dims += list(self._packed(*value))
+            elif number == 8:
+                name = self._text(value)
             elif number == 13:
                 entry = {inner: self._text(part) for inner, part in self._fields(*value) if isinstance(part, tuple)}
                 where[entry.get(1, "")] = entry.get(2, "")
         if len(dims) > 1:
-            self.content.kinds[kind] = self.content.kinds.get(kind, 0) + math.prod(dims)
+            self._keep(name, kind, math.prod(dims))
         if where:
             self._refer(where)
+
+    def _keep(self, name: str, kind: int, values: int) -> None:
+        self.content.kinds[kind] = self.content.kinds.get(kind, 0) + values
+        if kind in _BITS:
+            self._quantized.append((name, _BITS[kind], values))
 
     def _refer(self, where: Mapping[str, str]) -> None:
         offset, length = where.get("offset", "0"), where.get("length", "0")

@@ -14,6 +14,7 @@ from .pipeline import generate
 from .replies import Attempt, GenerationOptions, GenerationSettings, Message, Reply, Stream
 from .session import EngineSession
 from .text.decoder import Decoder
+from .text.guard import TooManyTokensError
 from .text.stops import StopStrings
 from .turns import Turn, Turns
 from .values import GenerationRequest
@@ -172,20 +173,28 @@ class Model:
     # --- implementation ---------------------------------------------------------------------------------------------
 
     def _request(self, messages: Sequence[Message], settings: GenerationSettings) -> GenerationRequest:
-        prompt = self._tokenizer.encode_chat(messages)
+        try:
+            prompt = self._tokenizer.encode_chat(messages, most=self._context_length)
+        except TooManyTokensError:
+            raise self._too_long(messages, f"far more than {self._context_length}") from None
         room = self._context_length - len(prompt)
         if room < 1:
-            raise PromptTooLongError(
-                f"the prompt has {len(prompt)} tokens, and the context of {self.name} on {self.device} holds "
-                f"{self._context_length}, the answer included",
-                hint="shorten the prompt",
-            )
+            raise self._too_long(messages, str(len(prompt)))
         return GenerationRequest(
             prompt_ids=prompt,
             max_new_tokens=min(settings.max_new_tokens, room),
             sampling=settings.sampling,
             stop_ids=self._tokenizer.stop_ids,
             json_schema=settings.json_schema,
+        )
+
+    def _too_long(self, messages: Sequence[Message], count: str) -> PromptTooLongError:
+        is_prompt = sum(message["role"] != "system" for message in messages) == 1
+        what, hint = ("prompt", "shorten it") if is_prompt else ("conversation", "leave the oldest messages out")
+        return PromptTooLongError(
+            f"the {what} has {count} tokens, and the context of {self.name} on {self.device} holds "
+            f"{self._context_length}, the answer included",
+            hint=hint,
         )
 
     def _threads(self) -> Executor:

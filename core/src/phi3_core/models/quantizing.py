@@ -98,6 +98,7 @@ def quantize(
         return ResolvedModel(artifact=old, tokenizer_dir=old.path, origin="already in the store")
     if "quantize" not in backend.hooks:
         raise NoArtifactError(f"{request.device.backend} does not quantize", hint="phi3 plugins lists backends that do")
+    _check_text(request, source, needs_tokenizer=request.chat or _is_measured(request, backend))
 
     def fill(folder: Path) -> Mapping[str, Any]:
         tools = backend.call(
@@ -122,11 +123,29 @@ def quantize(
     return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin="quantized from the original weights")
 
 
+def _check_text(request: ArtifactRequest, source: Source, *, needs_tokenizer: bool) -> None:
+    """Check the tokenizer and, if the model is to answer, the chat template before the work, which can take hours.
+
+    Raises:
+        ModelError: a file is damaged, or one that is needed is missing.
+    """
+    from phi3_core.text.tokenizer import Tokenizer  # start-up: not needed for stored models
+
+    if needs_tokenizer or (source.path / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.from_folder(source.path, subject=str(request.ref.path or request.ref.name))
+        if request.chat:
+            tokenizer.check_chat()
+
+
+def _is_measured(request: ArtifactRequest, backend: BackendCalls) -> bool:
+    return request.check_quality and "logits" in backend.hooks
+
+
 def _quality(
     request: ArtifactRequest, source: Source, folder: Path, precision: str, backend: BackendCalls
 ) -> dict[str, Any] | None:
     """Return the quality report for the manifest; None if it is not wanted or the backend has no logits."""
-    if not request.check_quality or "logits" not in backend.hooks:
+    if not _is_measured(request, backend):
         return None
     # start-up: numpy, needed only for measuring
     from phi3_core.checkpoint.checkpoint import Checkpoint

@@ -156,6 +156,14 @@ class Model:
         """Return the number of tokens of a conversation, chat template included."""
         return len(self._tokenizer.encode_chat(messages))
 
+    def fits(self, messages: Sequence[Message], *, answer_tokens: int = 1) -> bool:
+        """Return whether a conversation leaves room for an answer of so many tokens in the context."""
+        most = self._context_length - answer_tokens
+        try:
+            return len(self._tokenizer.encode_chat(messages, most=most)) <= most
+        except TooManyTokensError:
+            return False
+
     def close(self) -> None:
         """Close the engine and end its worker process."""
         self._session.close()

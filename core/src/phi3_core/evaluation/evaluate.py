@@ -24,6 +24,8 @@ from .metrics import Quality, measure
 from .text import EVALUATION_TEXT
 
 MOST_TOKENS = 512
+_LONGEST_TOKEN = 256
+"""More characters than a token has: what is behind those of all tokens is not encoded."""
 
 
 def evaluation_ids(tokenizer_dir: Path, text: str | None = None) -> list[int]:
@@ -36,7 +38,8 @@ def evaluation_ids(tokenizer_dir: Path, text: str | None = None) -> list[int]:
     Raises:
         UsageError: the text is too short.
     """
-    ids = Tokenizer.from_folder(tokenizer_dir).encode(EVALUATION_TEXT if text is None else text)[:MOST_TOKENS]
+    text = (EVALUATION_TEXT if text is None else text)[: MOST_TOKENS * _LONGEST_TOKEN]
+    ids = Tokenizer.from_folder(tokenizer_dir).encode(text)[:MOST_TOKENS]
     if len(ids) < 2:
         raise UsageError("the text to evaluate with is too short", hint="use some paragraphs")
     return ids

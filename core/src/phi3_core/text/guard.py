@@ -34,9 +34,12 @@ _SENTENCE_ENDS = {"<s>", "</s>"}
 _WORD = re.compile(r"[\w\s▁.'’-]*")
 """Added tokens that a template writes as ordinary text, and whitespace."""
 _LONG_TEXT = 8
-"""Characters per allowed token from which a text is counted in pieces, before it is encoded as a whole."""
+"""Characters per allowed token beyond which a text is counted in pieces, before it is encoded as a whole."""
 _PIECE = 16_384
-"""Characters of such a piece. Cutting a text into pieces of this size adds far fewer tokens than :data:`_MARGIN`."""
+"""Characters of such a piece. Shorter texts are not counted first.
+
+Cutting a text into pieces of this size adds far fewer tokens than :data:`_MARGIN`.
+"""
 _MARGIN = 1.25
 
 
@@ -154,7 +157,7 @@ class Guard:
 
         Encoding a text takes 200 times its size in memory, and a second for each few hundred kilobytes.
         """
-        if most is None or len(text) <= _LONG_TEXT * most:
+        if most is None or len(text) <= max(_LONG_TEXT * most, _PIECE):
             return
         count = 0
         for start in range(0, len(text), _PIECE):

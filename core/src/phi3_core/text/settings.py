@@ -155,15 +155,15 @@ def is_phi3(added: Collection[str]) -> bool:
     return all(token in added for token in _PHI3_TURNS)
 
 
-def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
-    """Read ``tokenizer.json``.
+def read_tokenizer(path: Path, subject: str) -> tokenizers.Tokenizer:
+    """Read ``tokenizer.json`` at ``path``, which belongs to ``subject``.
 
     Raises:
         ModelError: it is missing or damaged.
     """
     text = _read_text(path)
     if text is None:
-        raise ModelError(f"{path} is missing", hint=REPAIR)
+        raise ModelError(f"{subject} has no {path.name}", hint=REPAIR)
     try:
         return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises Exception itself

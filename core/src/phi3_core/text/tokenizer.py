@@ -67,7 +67,7 @@ class Tokenizer:
             ModelError: ``tokenizer.json`` is missing, or a file is damaged.
         """
         subject = subject or str(path)
-        plain = read_tokenizer(path / "tokenizer.json")
+        plain = read_tokenizer(path / "tokenizer.json", subject)
         settings = TextSettings.read(path)
         settings.add_tokens(plain)
         added = {token.content: number for number, token in plain.get_added_tokens_decoder().items()}

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import phi3_core as phi3
 import pytest
@@ -100,6 +101,33 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(model):
     count = model.count_tokens([{"role": "user", "content": long}])
     with pytest.raises(PromptTooLongError, match=rf"{count} tokens.* holds 64"):
         model.generate(long)
+
+
+def test_what_fits_leaves_room_for_an_answer(model):
+    messages = [{"role": "user", "content": "Hello " * 40}]
+    count = model.count_tokens(messages)
+    assert model.fits(messages)
+    assert model.fits(messages, answer_tokens=64 - count)
+    assert not model.fits(messages, answer_tokens=64 - count + 1)
+    assert not model.fits([{"role": "user", "content": "Hello " * 10_000}])
+
+
+def test_a_conversation_longer_than_the_context_is_called_one(model):
+    turns = [{"role": role, "content": "Hello " * 30} for role in ("user", "assistant", "user")]
+    with pytest.raises(PromptTooLongError, match=r"the conversation has \d+ tokens") as caught:
+        model.chat(turns)
+    assert "oldest messages" in caught.value.hint
+
+
+def test_a_system_message_without_a_place_is_read_all_the_same(plugins, source, caplog):
+    template = "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+    (Path(source) / "chat_template.jinja").write_text(template, encoding="utf-8")
+    plugins.add("parrot")
+    with phi3.load(source, device="parrot") as model:
+        assert model.generate("world", system="Hello").text.split() == ["Hello", "world"]
+        assert model.generate("world").text.split() == ["world"]
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "no place for a system message" in said
 
 
 def test_an_answer_is_cut_where_the_context_ends(model):

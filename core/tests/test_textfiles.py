@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import sys
+from pathlib import Path
 
 import pytest
 from phi3_core.errors import UsageError
-from phi3_core.textfiles import decode, read
+from phi3_core.textfiles import MOST_BYTES, decode, read
 
 TEXT = "What is the capital of France?\nUnd von Österreich?\n"
 
@@ -52,3 +54,18 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         read(tmp_path / "nothing.txt", "the text")
     with pytest.raises(UsageError, match="cannot be read"):
         read(tmp_path, "the text")
+
+
+def test_texts_that_no_model_reads_are_not_read_to_their_end(tmp_path):
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(UsageError, match="the text .*log has more than 33.6 MB") as caught:
+        read(path, "the text")
+    assert caught.value.hint
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file without an end")
+def test_a_file_without_an_end_is_refused():
+    with pytest.raises(UsageError, match="more than"):
+        read(Path("/dev/zero"), "the text")

@@ -57,7 +57,7 @@ def load_engine(
         *("%s %s, %s, on %s (%s): %s", ref.name, artifact.precision, resolved.origin),
         *(device, device.name, candidate.why),
     )
-    tokenizer = _read_tokenizer(resolved.tokenizer_dir)
+    tokenizer = _read_tokenizer(resolved.tokenizer_dir, subject=str(ref.path or ref.name))
     request.progress("loading")
     engine = worker.finish(time_limit("load"), request.progress)
     touch(artifact.path)
@@ -75,10 +75,10 @@ def load_engine(
     )
 
 
-def _read_tokenizer(folder: Path) -> Tokenizer:
-    """Read the tokenizer, and encode an empty message to compile the chat template while the worker is loading."""
+def _read_tokenizer(folder: Path, subject: str) -> Tokenizer:
+    """Read the tokenizer, and compile the chat template while the worker is loading."""
     from .text.tokenizer import Tokenizer  # start-up: jinja2 and tokenizers, imported while the worker loads
 
-    tokenizer = Tokenizer.from_folder(folder)
-    tokenizer.encode_chat([{"role": "user", "content": ""}])
+    tokenizer = Tokenizer.from_folder(folder, subject=subject)
+    tokenizer.check_chat()
     return tokenizer

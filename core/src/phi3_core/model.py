@@ -14,6 +14,7 @@ from .pipeline import generate
 from .replies import Attempt, GenerationOptions, GenerationSettings, Message, Reply, Stream
 from .session import EngineSession
 from .text.decoder import Decoder
+from .text.guard import TooManyTokensError
 from .text.stops import StopStrings
 from .turns import Turn, Turns
 from .values import GenerationRequest
@@ -155,6 +156,14 @@ class Model:
         """Return the number of tokens of a conversation, chat template included."""
         return len(self._tokenizer.encode_chat(messages))
 
+    def fits(self, messages: Sequence[Message], *, answer_tokens: int = 1) -> bool:
+        """Return whether a conversation leaves room for an answer of so many tokens in the context."""
+        most = self._context_length - answer_tokens
+        try:
+            return len(self._tokenizer.encode_chat(messages, most=most)) <= most
+        except TooManyTokensError:
+            return False
+
     def close(self) -> None:
         """Close the engine and end its worker process."""
         self._session.close()
@@ -172,20 +181,28 @@ class Model:
     # --- implementation ---------------------------------------------------------------------------------------------
 
     def _request(self, messages: Sequence[Message], settings: GenerationSettings) -> GenerationRequest:
-        prompt = self._tokenizer.encode_chat(messages)
+        try:
+            prompt = self._tokenizer.encode_chat(messages, most=self._context_length)
+        except TooManyTokensError:
+            raise self._too_long(messages, f"far more than {self._context_length}") from None
         room = self._context_length - len(prompt)
         if room < 1:
-            raise PromptTooLongError(
-                f"the prompt has {len(prompt)} tokens, and the context of {self.name} on {self.device} holds "
-                f"{self._context_length}, the answer included",
-                hint="shorten the prompt",
-            )
+            raise self._too_long(messages, str(len(prompt)))
         return GenerationRequest(
             prompt_ids=prompt,
             max_new_tokens=min(settings.max_new_tokens, room),
             sampling=settings.sampling,
             stop_ids=self._tokenizer.stop_ids,
             json_schema=settings.json_schema,
+        )
+
+    def _too_long(self, messages: Sequence[Message], count: str) -> PromptTooLongError:
+        is_prompt = sum(message["role"] != "system" for message in messages) == 1
+        what, hint = ("prompt", "shorten it") if is_prompt else ("conversation", "leave the oldest messages out")
+        return PromptTooLongError(
+            f"the {what} has {count} tokens, and the context of {self.name} on {self.device} holds "
+            f"{self._context_length}, the answer included",
+            hint=hint,
         )
 
     def _threads(self) -> Executor:

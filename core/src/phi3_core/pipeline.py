@@ -31,10 +31,10 @@ def open_session(request: ModelRequest, pool: WorkerPool) -> EngineSession:
     store, ref, found, candidates = _candidates(request)
 
     def load(candidate: Candidate) -> LoadedEngine:
-        wanted, backend = ArtifactRequest.of(request, ref, candidate), found.backend(candidate.device.backend)
+        asked, backend = ArtifactRequest.of(request, ref, candidate, chat=True), found.backend(candidate.device.backend)
         with ExitStack() as stack:  # ends the worker if loading fails
             worker = stack.enter_context(pool.take(backend, disposable=request.purpose == "answer"))
-            resolved = obtain(wanted, store, worker)  # 3. from the store, or made
+            resolved = obtain(asked, store, worker)  # 3. from the store, or made
             engine = load_engine(ref, request, candidate, resolved, worker)  # 4. in the worker process
             stack.pop_all()
             return engine

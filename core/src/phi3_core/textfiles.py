@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .disk import reason
 from .errors import UsageError
+from .units import format_bytes
 
 # UTF-32 first: its mark begins with that of UTF-16.
 _MARKS = (
@@ -17,6 +18,9 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _LOOKED_AT = 4096
+
+MOST_BYTES = 2**25
+"""Size limit of a text: 131,072 tokens, the longest context of the Phi-3 family, of 256 bytes each."""
 
 
 def encoding_of(data: bytes) -> tuple[str, int]:
@@ -64,15 +68,29 @@ def decode(data: bytes, what: str, *, fallback: str | None = None) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def check_size(data: bytes | str, what: str) -> None:
+    """Check that a text of which :data:`MOST_BYTES` and one more were read has no more than that.
+
+    Raises:
+        UsageError: it has.
+    """
+    if len(data) > MOST_BYTES:
+        raise UsageError(
+            f"{what} has more than {format_bytes(MOST_BYTES)}, which fits no model's context", hint="give a part of it"
+        )
+
+
 def read(path: Path, what: str) -> str:
     """Return the text of a file, decoded by :func:`decode`.
 
     Raises:
-        UsageError: the file cannot be read, or is not text.
+        UsageError: the file cannot be read, is not text, or has more than :data:`MOST_BYTES`.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
         words = reason(error) if isinstance(error, OSError) else str(error)
         raise UsageError(f"{what} {path} cannot be read: {words}", hint="name a text file") from error
+    check_size(data, f"{what} {path}")
     return decode(data, f"{what} {path}")

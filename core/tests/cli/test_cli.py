@@ -287,6 +287,78 @@ def test_chat_reads_lines_and_knows_its_commands(phi3, plugins, source, tmp_path
     assert [message["role"] for message in talk["messages"]] == ["user", "assistant"]
 
 
+def chat(source, *lines, flags=()):
+    done = subprocess.run(
+        command("chat", "-m", source, "-q", *flags),
+        input="\n".join(lines).encode(),
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout.decode().split("\n"), done.stderr.decode()
+
+
+def test_a_conversation_that_fills_its_context_says_what_helps(phi3, plugins, source):
+    lines = ["Hello " * 20, "world " * 20, "world " * 3, "Hello " * 90, "/reset", "Paris"]
+    code, answers, err = chat(source, *lines)
+    assert code == 0
+    first, second, third, fourth = err.splitlines()
+    assert first.startswith("phi3: the conversation has 6")  # and the context holds 64
+    assert "holds 64, the answer included (/reset forgets" in first
+    assert "--drop-oldest" in first
+    assert second == (
+        "the answer was cut off: the conversation fills the context of 64 tokens; /reset forgets it, and "
+        "phi3 chat --drop-oldest its oldest messages"
+    )
+    assert third.endswith("(shorten the message)")
+    assert fourth == "the conversation is forgotten"
+    assert answers[-2].strip() == "Paris"
+
+
+def test_a_cut_answer_blames_the_limit_that_cut_it(phi3, plugins, source):
+    _, _, err = chat(source, "Hello world", flags=("--max-new-tokens", 1))
+    assert err.splitlines() == ["the answer was cut off; --max-new-tokens allows longer ones"]
+
+
+def test_the_oldest_messages_are_dropped_when_asked_to(phi3, plugins, source, tmp_path):
+    lines = ["Hello " * 9, "world " * 9, "Paris " * 4, f"/save {tmp_path / 'talk.json'}", "Hello " * 90, "France"]
+    code, answers, err = chat(source, *lines, flags=("--drop-oldest",))
+    assert code == 0
+    assert "the model forgets the oldest" in err
+    assert "(shorten the message)" in err
+    assert answers[1].startswith("Hello")  # a parrot repeats all that it reads
+    assert answers[2].startswith("world")
+    assert answers[3].startswith("Paris") or answers[3].startswith("France")
+    talk = json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))
+    assert [message["content"][:5] for message in talk["messages"][::2]] == ["Hello", "world", "Paris"]
+
+
+@pytest.mark.parametrize("text", ["y\\n", "y"])
+@pytest.mark.parametrize("subcommand", [("run", "Sum up"), ("chat",)])
+def test_endless_text_on_stdin_is_refused(phi3, plugins, source, subcommand, text):
+    if (subcommand, text) == (("chat",), "y\\n"):
+        pytest.skip("these are lines to be answered one by one")
+    endless = f"import sys\nwhile True: sys.stdout.write('{text}' * 65536)"
+    with subprocess.Popen([sys.executable, "-c", endless], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as writer:
+        arguments = command(*subcommand, "-m", source, "-q")
+        done = subprocess.run(arguments, stdin=writer.stdout, capture_output=True, check=False, timeout=60)
+        writer.stdout.close()
+        writer.kill()
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert b"has more than 33.6 MB" in done.stderr
+
+
+def test_text_far_beyond_the_context_is_refused_without_counting_it(phi3, plugins, source, tmp_path):
+    file = tmp_path / "log"
+    file.write_text("Hello world\n" * 500_000, encoding="utf-8")
+    with file.open("rb") as log:
+        arguments = command("run", "Sum up", "-m", source, "-q")
+        done = subprocess.run(arguments, stdin=log, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert b"the prompt has far more than 64 tokens" in done.stderr
+
+
 def test_a_reader_that_has_had_enough_is_no_error(phi3, plugins, source):
     change = """
         @hookimpl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import threading
@@ -172,3 +173,63 @@ def test_a_reference_that_is_not_there_is_said_first(phi3, source):
     assert code == 4
     assert "there is no file or folder" in err
     assert Store().entries() == []
+
+
+@pytest.fixture
+def no_template(chatml_folder, tmp_path, monkeypatch):
+    """Original weights of a model that was not tuned for chat; nothing is on stdin."""
+    nothing = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr("sys.stdin", nothing)
+    folder = tmp_path / "base"
+    folder.mkdir()
+    shutil.copyfile(chatml_folder / "tokenizer.json", folder / "tokenizer.json")
+    (folder / "config.json").write_text('{"model_type": "phi3"}', encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"\0" * 8)
+    return folder
+
+
+def test_a_missing_template_is_said_before_the_work(plugins, run_main, no_template):
+    plugins.add("parrot")
+    asked = ("run", "Hello", "-m", no_template, "-d", "parrot")
+    for _ in range(2):
+        code, out, err = run_main(*asked)
+        assert (code, out) == (4, "")
+        assert f"phi3: {no_template} has no chat template" in err
+        assert "feathers" not in err
+        assert "staging" not in err
+        # Quantizing needs none. What it made cannot answer either.
+        assert run_main("quantize", no_template, "-d", "parrot", "-p", "fp16")[0] == 0
+    (no_template / "chat_template.jinja").write_text("{{ messages[0].content }}", encoding="utf-8")
+    assert run_main(*asked)[1].strip() == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", "{"),
+        ("tokenizer_config.json", "[]"),
+        ("special_tokens_map.json", "{"),
+        ("chat_template.jinja", "{% if %}"),
+        ("chat_template.jinja", "Hello"),
+    ],
+)
+def test_damaged_text_files_are_said_before_the_work(plugins, run_main, no_template, name, content):
+    plugins.add("parrot")
+    (no_template / name).write_text(content, encoding="utf-8")
+    code, _, err = run_main("run", "Hello", "-m", no_template, "-d", "parrot")
+    assert code == 4
+    assert "feathers" not in err
+    assert (str(no_template / name) in err) == name.endswith("json")
+    code, _, err = run_main("quantize", no_template, "-d", "parrot", "-p", "fp16")
+    assert (code == 4) == name.endswith("json")
+
+
+def test_tokens_beyond_the_embedding_are_said_before_the_work(plugins, run_main, no_template):
+    plugins.add("parrot")
+    config = {"model_type": "phi3", "vocab_size": 2}  # <|im_end|> is the third token
+    (no_template / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (no_template / "chat_template.jinja").write_text("{{ messages[0].content }}<|im_end|>", encoding="utf-8")
+    code, _, err = run_main("run", "Hello", "-m", no_template, "-d", "parrot")
+    assert code == 4
+    assert f"the tokenizer of {no_template} has the token '<|im_end|>' with the id 2" in err
+    assert "feathers" not in err

@@ -214,7 +214,191 @@ def test_private_use_characters_in_messages(phi3, monkeypatch):
         tokenizer.encode(text + "\ue001")
 
 
+# --- added words ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"normalized": False},
+        {"normalized": True},
+        {"single_word": True, "normalized": False},
+        {"lstrip": True, "rstrip": True},
+    ],
+)
+@pytest.mark.parametrize("make_plain", ["phi3_tokenizer", "byte_level_tokenizer"])
+def test_added_words_stay_tokens(request, make_folder, make_plain, flags):
+    plain = request.getfixturevalue(make_plain)
+    words = ["AKR1C3", "<gene>", "[MOL]", "naïve", "你好", "☃", "two words", "<think>"]
+    plain.add_tokens([AddedToken(word, special=False, **flags) for word in words])
+    folder = make_folder(plain, tokenizer_config={"chat_template": "{{ messages[0].content }}"})
+    tokenizer = Tokenizer.from_folder(folder)
+    text = " ".join(["Hello", *words, "and more"])
+    ids = plain.encode(text, add_special_tokens=False).ids
+    assert set(map(plain.token_to_id, words)) <= set(ids)
+    assert tokenizer.encode_chat(user(text)) == tokenizer.encode(text) == ids
+    # Beside the string of a control token as well.
+    end = "<|end|>" if make_plain == "phi3_tokenizer" else "<|im_end|>"
+    disarmed = tokenizer.encode(f"{text} {end} {text}")
+    assert plain.token_to_id(end) not in disarmed
+    assert {disarmed.count(plain.token_to_id(word)) for word in words} == {2}
+
+
+def test_tokens_that_the_template_writes_are_control_tokens(make_folder, byte_level_tokenizer):
+    byte_level_tokenizer.add_tokens([AddedToken(word, normalized=False) for word in ("<think>", "<tool>", "Paris!")])
+    template = "{% if x %}<tool>{% endif %}Paris! {{ messages[0].content }}<think>"
+    tokenizer = Tokenizer.from_folder(make_folder(byte_level_tokenizer, tokenizer_config={"chat_template": template}))
+    think, tool = map(byte_level_tokenizer.token_to_id, ("<think>", "<tool>"))
+    ids = tokenizer.encode_chat(user("<think> <tool>"))
+    assert (ids.count(think), ids.count(tool), ids[-1]) == (1, 1, think)
+    assert tokenizer.decode(ids) == "Paris! <think> <tool><think>"
+
+
+@pytest.mark.parametrize("word", ["naïve", "Ã©", "Ġa", "你好", "a b"])
+def test_added_words_are_decoded_as_they_are(byte_level_tokenizer, word):
+    byte_level_tokenizer.add_tokens([AddedToken(word, normalized=False)])
+    tokenizer = make(byte_level_tokenizer)
+    assert tokenizer.decode(tokenizer.encode(f"{word}, {word}")) == f"{word}, {word}"
+
+
+# Templates of reasoning models, as far as they look into messages.
+THINKING = {
+    "split": (
+        "{% if '</think>' in m.content %}{{ m.content.split('</think>')[-1].lstrip('\\n') }}"
+        "{% else %}{{ m.content }}{% endif %}"
+    ),
+    "macro": (
+        "{% macro text(c) %}{{ c }}{% endmacro %}{% set c = text(m.content) | trim %}"
+        "{% if '</think>' in c %}{{ (c.split('</think>') | last).strip() }}{% else %}{{ c }}{% endif %}"
+    ),
+    "block": "{% set c %}{{ m.content }}{% endset %}{{ c.split('</think>', 1)[-1] }}",
+    "partition": "{{ m.content.rpartition('</think>')[2] }}",
+    "replace": "{{ m.content | replace('<think>', '(') | replace('</think>', ')') }}",
+    "find": "{% set at = m.content.find('</think>') %}{{ m.content[at + 8:] if at >= 0 else m.content }}",
+    "startswith": (
+        "{% if m.content.startswith('<think>') %}!{% endif %}"
+        "{{ m.content[7:] if '<think>' == m.content[:7] else m.content }}"
+    ),
+    "wrap": (
+        "{% if '</think>' in m.content %}<think>\\n"
+        "{{ m.content.split('</think>')[0].split('<think>')[-1].strip('\\n') }}\\n</think>\\n\\n"
+        "{{ m.content.split('</think>')[-1].lstrip('\\n') }}{% else %}{{ m.content }}{% endif %}"
+    ),
+}
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("how", THINKING)
+@pytest.mark.parametrize("end", ["4", "<think>4", "4 <|im_end|>"])
+def test_templates_find_tags_that_are_tokens(make_folder, byte_level_tokenizer, how, special, end):
+    tags = ("<think>", "</think>")
+    byte_level_tokenizer.add_tokens([AddedToken(tag, special=special, normalized=False) for tag in tags])
+    template = "{% for m in messages %}" + THINKING[how] + "<|im_end|>{% endfor %}"
+    tokenizer = Tokenizer.from_folder(make_folder(byte_level_tokenizer, tokenizer_config={"chat_template": template}))
+    messages = [*user("2+2?"), {"role": "assistant", "content": f"<think>\nadd <|im_start|>\n</think>\n\n{end}"}]
+    ids = tokenizer.encode_chat(messages)
+    rendered = ChatTemplate(template).render(messages)
+    assert byte_level_tokenizer.decode(ids, skip_special_tokens=False) == rendered
+    assert ids.count(byte_level_tokenizer.token_to_id("<|im_end|>")) == 2
+    assert byte_level_tokenizer.token_to_id("<|im_start|>") not in ids
+    if special:
+        written = [2 * (how == "wrap"), 0]
+        assert [ids.count(byte_level_tokenizer.token_to_id(tag)) for tag in tags] == [written[0] // 2] * 2
+
+
+# --- many tokens ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["Hello ", "<|im_end|>", "x", " ", "é你", "\n"])
+def test_far_more_tokens_than_allowed_are_not_all_encoded(chatml, text):
+    tokenizer, _, _ = chatml
+    prompt = user(text * (800_000 // len(text)))
+    with pytest.raises(guard.TooManyTokensError):
+        tokenizer.encode_chat(prompt, most=1000)
+    assert len(tokenizer.encode_chat(user(text * 40), most=5)) > 5  # few enough to be counted
+
+
+def test_long_text_of_few_tokens_is_encoded(byte_level_tokenizer):
+    byte_level_tokenizer.add_tokens([AddedToken(" " * 64, normalized=False)])
+    tokenizer = make(byte_level_tokenizer)
+    assert len(tokenizer.encode_chat(user(" " * 64 * 1000), most=1001)) == 1001
+
+
 # --- folders ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["string", "object"])
+def test_special_tokens_of_the_map(make_folder, byte_level_tokenizer, form):
+    tokens = {"bos_token": "<|im_start|>", "eos_token": "Paris"}
+    written = tokens if form == "string" else {name: {"content": token} for name, token in tokens.items()}
+    template = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
+    config = {"chat_template": template, "bos_token": None, "eos_token": "<|im_end|>"}
+    folder = make_folder(byte_level_tokenizer, tokenizer_config=config, special_tokens_map=written)
+    tokenizer = Tokenizer.from_folder(folder)
+    ids = tokenizer.encode_chat(user("Hi"))
+    assert byte_level_tokenizer.decode(ids, skip_special_tokens=False) == "<|im_start|>Hi<|im_end|>"
+    assert byte_level_tokenizer.token_to_id("Paris") not in tokenizer.stop_ids  # tokenizer_config.json comes first
+
+
+def test_additional_special_tokens(make_folder, byte_level_tokenizer):
+    byte_level_tokenizer.add_tokens([AddedToken(word, normalized=False) for word in ("<a>", "<b>", "<c>")])
+    config = {"additional_special_tokens": ["<a>"], "extra_special_tokens": {"b_token": "<b>"}}
+    config["chat_template"] = "{{ b_token }}{{ messages[0].content }}{{ additional_special_tokens[0] }}"
+    folder = make_folder(
+        byte_level_tokenizer,
+        tokenizer_config=config,
+        special_tokens_map={"additional_special_tokens": [{"content": "<c>"}]},
+    )
+    ids = Tokenizer.from_folder(folder).encode_chat(user("<a><b><c>"))
+    a, b, c = map(byte_level_tokenizer.token_to_id, ("<a>", "<b>", "<c>"))
+    assert [number for number in ids if number in {a, b, c}] == [b, a]
+
+
+@pytest.mark.parametrize("where", ["added_tokens", "tokenizer_config"])
+def test_tokens_of_other_files(make_folder, byte_level_tokenizer, where, caplog):
+    size = byte_level_tokenizer.get_vocab_size()
+    config = {"chat_template": "{{ messages[0].content }}<turn>"}
+    given = {"<word>": size, "<turn>": size + 1, "<far>": size + 7, "<|im_end|>": 2}
+    if where == "tokenizer_config":
+        config["added_tokens_decoder"] = {str(number): {"content": word} for word, number in given.items()}
+        folder = make_folder(byte_level_tokenizer, tokenizer_config=config)
+    else:
+        folder = make_folder(byte_level_tokenizer, tokenizer_config=config, added_tokens=given)
+    tokenizer = Tokenizer.from_folder(folder)
+    assert tokenizer.encode_chat(user("<word>")) == [size, size + 1]
+    (record,) = caplog.records
+    assert "'<far>'" in record.getMessage()
+
+
+def test_chat_template_of_a_processor(make_folder, byte_level_tokenizer):
+    folder = make_folder(byte_level_tokenizer, chat_template={"chat_template": "A{{ messages[0].content }}"})
+    tokenizer = Tokenizer.from_folder(folder)
+    assert tokenizer.decode(tokenizer.encode_chat(user("Hi"))) == "AHi"
+
+
+def test_ids_beyond_the_embedding_are_refused(make_folder, byte_level_tokenizer):
+    rows = byte_level_tokenizer.get_vocab_size()
+    byte_level_tokenizer.add_tokens([AddedToken("<word>", normalized=False)])
+    config = {"chat_template": "{{ messages[0].content }}"}
+    folder = make_folder(byte_level_tokenizer, tokenizer_config=config, config={"vocab_size": rows})
+    tokenizer = Tokenizer.from_folder(folder, subject="my model")
+    assert tokenizer.encode_chat(user("Hi")) == tokenizer.encode("Hi")
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_chat(user(text))):
+        with pytest.raises(ModelError, match=rf"my model has the token '<word>' with the id {rows}.* {rows} tokens"):
+            encode("a <word>")
+
+
+def test_ids_without_a_token_are_decoded_as_nothing(phi3, chatml):
+    for tokenizer, _, _ in (phi3, chatml):
+        ids = tokenizer.encode("Hello")
+        assert tokenizer.decode([ids[0], tokenizer.vocabulary_size, 200_063, *ids[1:]]) == "Hello"
+
+
+def test_template_without_a_default(make_folder, byte_level_tokenizer):
+    config = {"chat_template": [{"name": "rag", "template": "A"}, {"name": "tool_use", "template": "B"}]}
+    tokenizer = Tokenizer.from_folder(make_folder(byte_level_tokenizer, tokenizer_config=config))
+    with pytest.raises(ModelError, match="only rag, tool_use"):
+        tokenizer.encode_chat(user("Hello"))
 
 
 def test_phi3_folder(phi3_folder):
@@ -267,8 +451,9 @@ def test_stop_ids_that_are_none(make_folder, phi3_tokenizer, stops):
 @pytest.mark.parametrize(
     ("template", "text"),
     [
-        ("A{{ eos_token }}", "A<|im_end|>"),
-        ([{"name": "tool_use", "template": "B"}, {"name": "default", "template": "C"}], "C"),
+        ("A{{ messages[0].content }}{{ eos_token }}", "AHi<|im_end|>"),
+        ([{"name": "tool_use", "template": "B"}, {"name": "default", "template": "C{{ messages[0].content }}"}], "CHi"),
+        ({"tool_use": "B", "default": "C{{ messages[0].content }}"}, "CHi"),
     ],
 )
 def test_chat_template(make_folder, byte_level_tokenizer, template, text):
@@ -284,18 +469,26 @@ def test_chat_template(make_folder, byte_level_tokenizer, template, text):
 @pytest.mark.parametrize("template", [None, [], [{"name": "rag", "template": "A"}], [1], 5])
 def test_no_chat_template(make_folder, byte_level_tokenizer, template):
     folder = make_folder(byte_level_tokenizer, tokenizer_config={"chat_template": template})
-    with pytest.raises(ModelError, match="no chat template") as caught:
-        Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer.from_folder(folder, subject="my model")
+    assert tokenizer.decode(tokenizer.encode("Hello")) == "Hello"  # which is all that quantizing needs
+    with pytest.raises(ModelError, match="my model has no chat template") as caught:
+        tokenizer.encode_chat(user("Hello"))
     assert caught.value.hint
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(ModelError, match=r"tokenizer\.json is missing") as caught:
+    with pytest.raises(ModelError, match=r"nowhere has no tokenizer\.json") as caught:
         Tokenizer.from_folder(tmp_path / "nowhere")
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"),
+        "special_tokens_map.json",
+    ],
+)
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe{}", b"[" * 100_000])
 def test_damaged_file(phi3_folder, tmp_path, name, content):
     folder = shutil.copytree(phi3_folder, tmp_path / "model")

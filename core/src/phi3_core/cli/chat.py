@@ -6,7 +6,7 @@ import argparse
 import sys
 from functools import partial
 
-from phi3_core.errors import Phi3Error, UsageError
+from phi3_core.errors import Phi3Error, PromptTooLongError, UsageError
 
 from . import options
 
@@ -27,6 +27,9 @@ HELP = """\
 /quit            leave; Ctrl-D does the same
 Ctrl-C           stop the answer"""
 
+_ANSWER_SHARE = 4
+"""``--drop-oldest`` leaves up to a fourth of the context for the answer."""
+
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
@@ -40,6 +43,11 @@ def add(commands: Any) -> None:
     options.add_device(command)
     options.add_engine(command)
     options.add_generation(command)
+    command.add_argument(
+        "--drop-oldest",
+        action="store_true",
+        help="let the model forget the oldest messages when the conversation no longer fits its context",
+    )
     command.add_argument("--stats", action="store_true", help="print each answer's figures to stderr")
     options.finish(command, call)
 
@@ -65,6 +73,8 @@ class Conversation:
         self._given = given
         self._system: str | None = given.system
         self._said: list[Message] = []
+        self._dropped = 0
+        """The number of messages that the model no longer reads."""
         self._saved: set[Path] = set()
 
     def run(self, read: Callable[[], str | None]) -> None:
@@ -91,17 +101,21 @@ class Conversation:
         if word == "/help":
             _tell(HELP)
         elif word == "/reset":
-            self._said.clear()
+            self._reset()
             _tell("the conversation is forgotten")
         elif word == "/system":
             if rest:
                 self._system = rest
-                self._said.clear()
+                self._reset()
             _tell(f"system: {self._system}" if self._system else "there is no system message")
         elif word == "/save":
             self._save(rest)
         else:
             raise UsageError(f"unknown command {word}", hint="/help lists the commands")
+
+    def _reset(self) -> None:
+        self._said.clear()
+        self._dropped = 0
 
     def _save(self, name: str) -> None:
         import json
@@ -125,19 +139,58 @@ class Conversation:
         self._saved.add(path)
         _tell(f"saved to {path}")
 
-    def _messages(self) -> list[Message]:
-        return [*([{"role": "system", "content": self._system}] if self._system else []), *self._said]
+    def _messages(self, start: int = 0) -> list[Message]:
+        return [*([{"role": "system", "content": self._system}] if self._system else []), *self._said[start:]]
+
+    def _prompt(self, question: Message) -> list[Message]:
+        """Return the messages that the model reads: all of them, or without the oldest if they may be dropped."""
+        if self._given.drop_oldest:
+            self._drop_oldest(question)
+        return [*self._messages(self._dropped), question]
+
+    def _drop_oldest(self, question: Message) -> None:
+        """Drop the oldest messages if the conversation leaves too little room for an answer.
+
+        What is read anew takes time, so half of the context is cleared at once.
+        """
+        context = self._model.context_length
+        answer = min(self._settings.max_new_tokens, context // _ANSWER_SHARE)
+        if self._model.fits([*self._messages(self._dropped), question], answer_tokens=answer):
+            return
+        for start in range(self._dropped + 2, len(self._said) + 1, 2):  # a question and its answer
+            is_last = start == len(self._said) - 2
+            wanted = answer if is_last else context // 2
+            if self._model.fits([*self._messages(start), question], answer_tokens=wanted):
+                break
+        else:
+            start = len(self._said)
+            if not self._model.fits([*self._messages(start), question]):
+                return  # nothing is gained by dropping
+        if start > self._dropped:
+            _tell(f"the model forgets the oldest {start - self._dropped} messages: its context holds {context} tokens")
+            self._dropped = start
+
+    def _too_long(self, error: PromptTooLongError, question: Message) -> PromptTooLongError:
+        """Return the error with a hint that helps in a conversation."""
+        alone = [*self._messages(len(self._said)), question]
+        if self._said and self._model.fits(alone):
+            hint = "/reset forgets the conversation, and phi3 chat --drop-oldest its oldest messages"
+        else:
+            hint = "shorten the message or the system message" if self._system else "shorten the message"
+        return PromptTooLongError(error.message, hint=hint)
 
     def _answer(self, text: str) -> None:
         question: Message = {"role": "user", "content": text}
         chunks: list[str] = []
         try:
-            with self._model.answer([*self._messages(), question], self._settings) as stream:
+            with self._model.answer(self._prompt(question), self._settings) as stream:
                 for chunk in stream:
                     chunks.append(chunk)
                     print(chunk, end="", flush=True)
             print(flush=True)
             self._figures(stream.reply)
+        except PromptTooLongError as error:
+            raise self._too_long(error, question) from error
         except KeyboardInterrupt:
             print(flush=True)
             _tell("stopped")
@@ -149,8 +202,18 @@ class Conversation:
 
         if self._given.stats:
             _tell(stats(reply))
-        if reply.finish_reason == "length":
+        if reply.finish_reason != "length":
+            return
+        context = self._model.context_length
+        if reply.prompt_tokens + reply.completion_tokens < context:
             _tell("the answer was cut off; --max-new-tokens allows longer ones")
+        elif self._given.drop_oldest:
+            _tell(f"the answer was cut off: the conversation fills the context of {context} tokens")
+        else:
+            _tell(
+                f"the answer was cut off: the conversation fills the context of {context} tokens; "
+                "/reset forgets it, and phi3 chat --drop-oldest its oldest messages"
+            )
 
 
 def _tell(text: str) -> None:

@@ -47,11 +47,11 @@ def read_input(notice: Callable[[str], object]) -> str:
         notice: called with a sentence if nothing arrives for a second.
 
     Raises:
-        UsageError: stdin is not text.
+        UsageError: stdin is not text, or has more of it than any model reads.
     """
     import threading
 
-    from phi3_core.textfiles import decode
+    from phi3_core.textfiles import MOST_BYTES, check_size, decode
 
     if sys.stdin.isatty():
         return ""
@@ -60,9 +60,10 @@ def read_input(notice: Callable[[str], object]) -> str:
     timer.daemon = True
     timer.start()
     try:
-        data = sys.stdin.buffer.read()
+        data = sys.stdin.buffer.read(MOST_BYTES + 1)
     finally:
         timer.cancel()
+    check_size(data, "the text on stdin")
     return decode(data, "the text on stdin", fallback=_console_encoding())
 
 
@@ -70,26 +71,28 @@ def input_lines() -> Iterator[str]:
     """Yield the lines on stdin as they arrive, without their ends.
 
     Raises:
-        UsageError: stdin is not text.
+        UsageError: stdin is not text, or a line is longer than any model reads.
     """
     import io
 
-    from phi3_core.textfiles import decode, encoding_of
+    from phi3_core.textfiles import MOST_BYTES, check_size, decode, encoding_of
 
     stream = sys.stdin.buffer
     # Waits for the first bytes only, so that lines can be answered one by one.
     encoding, mark = encoding_of(stream.peek(4) if isinstance(stream, io.BufferedReader) else b"")
     stream.read(mark)
     if encoding == "utf-8":  # line by line, so that one line in another encoding is named
-        for line in stream:
+        while line := stream.readline(MOST_BYTES + 1):
+            check_size(line, "a line on stdin")
             yield decode(line, "a line on stdin", fallback=_console_encoding()).rstrip("\n")
     else:
-        text = io.TextIOWrapper(stream, encoding, errors="replace")
+        texts = io.TextIOWrapper(stream, encoding, errors="replace")
         try:
-            for line in text:
-                yield line.rstrip("\n")
+            while text := texts.readline(MOST_BYTES + 1):
+                check_size(text, "a line on stdin")
+                yield text.rstrip("\n")
         finally:
-            text.detach()  # or it would close stdin
+            texts.detach()  # or it would close stdin
 
 
 def _console_encoding() -> str | None:

@@ -24,19 +24,24 @@ from .metrics import Quality, measure
 from .text import EVALUATION_TEXT
 
 MOST_TOKENS = 512
+_LONGEST_TOKEN = 256
+"""More characters than a token has: what is behind those of all tokens is not encoded."""
 
 
-def evaluation_ids(tokenizer_dir: Path, text: str | None = None) -> list[int]:
+def evaluation_ids(tokenizer_dir: Path, text: str | None = None, *, subject: str | None = None) -> list[int]:
     """Return the token ids of a text, at most 512.
 
     Args:
         tokenizer_dir: the folder with the model's tokenizer.
         text: the text; None for the built-in one.
+        subject: what the folder belongs to, for error messages; the folder itself by default.
 
     Raises:
         UsageError: the text is too short.
+        ModelError: the tokenizer is damaged, or the weights lack one of the tokens.
     """
-    ids = Tokenizer.from_folder(tokenizer_dir).encode(EVALUATION_TEXT if text is None else text)[:MOST_TOKENS]
+    text = (EVALUATION_TEXT if text is None else text)[: MOST_TOKENS * _LONGEST_TOKEN]
+    ids = Tokenizer.from_folder(tokenizer_dir, subject=subject).encode(text)[:MOST_TOKENS]
     if len(ids) < 2:
         raise UsageError("the text to evaluate with is too short", hint="use some paragraphs")
     return ids
@@ -102,7 +107,7 @@ def check_quality(  # noqa: PLR0917 - all are required
     unpublished = f"check-{secrets.token_hex(5)}"
     artifact = Artifact(path=folder, backend=backend.name, precision=precision, manifest={"digest": unpublished})
     try:
-        ids = evaluation_ids(folder)[: affordable_tokens(source)]
+        ids = evaluation_ids(folder, subject=str(source.path))[: affordable_tokens(source)]
         found = evaluate(artifact, device, backend, reference=source, ids=ids, progress=progress)
     finally:
         discard_tree(home() / "engines" / unpublished)

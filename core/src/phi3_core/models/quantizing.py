@@ -10,6 +10,7 @@ from typing import Any
 from phi3_core.checkpoint.contents import unusable
 from phi3_core.disk import reason
 from phi3_core.errors import ModelError, NoArtifactError, UsageError
+from phi3_core.evaluation.text import EVALUATION_TEXT
 from phi3_core.store import manifest, sidecars
 from phi3_core.store.store import Store
 from phi3_core.values import Artifact, Recipe, Source, to_plain
@@ -105,6 +106,7 @@ def quantize(
         return ResolvedModel(artifact=old, tokenizer_dir=old.path, origin="already in the store")
     if "quantize" not in backend.hooks:
         raise NoArtifactError(f"{request.device.backend} does not quantize", hint="phi3 plugins lists backends that do")
+    _check_text(request, source, measured=_is_measured(request, backend))
 
     def fill(folder: Path) -> Mapping[str, Any]:
         tools = backend.call(
@@ -129,11 +131,33 @@ def quantize(
     return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin="quantized from the original weights")
 
 
+def _check_text(request: ArtifactRequest, source: Source, *, measured: bool) -> None:
+    """Check what the weights are used with before the work, which can take hours.
+
+    That is the tokenizer, the chat template if the model is to answer, and the text that the quality is measured with.
+
+    Raises:
+        ModelError: a file is damaged or missing, or the weights lack a token.
+    """
+    from phi3_core.text.tokenizer import Tokenizer  # start-up: not needed for stored models
+
+    if request.chat or measured or (source.path / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.from_folder(source.path, subject=str(request.ref.path or request.ref.name))
+        if request.chat:
+            tokenizer.check_chat()
+        if measured:
+            tokenizer.encode(EVALUATION_TEXT)
+
+
+def _is_measured(request: ArtifactRequest, backend: BackendCalls) -> bool:
+    return request.check_quality and "logits" in backend.hooks
+
+
 def _quality(
     request: ArtifactRequest, source: Source, folder: Path, precision: str, backend: BackendCalls
 ) -> dict[str, Any] | None:
     """Return the quality report for the manifest; None if it is not wanted or the backend has no logits."""
-    if not request.check_quality or "logits" not in backend.hooks:
+    if not _is_measured(request, backend):
         return None
     # start-up: numpy, needed only for measuring
     from phi3_core.checkpoint.checkpoint import Checkpoint

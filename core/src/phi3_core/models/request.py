@@ -59,9 +59,11 @@ class ArtifactRequest:
     update: bool = False
     recipe: Recipe | None = None
     check_quality: bool = True
+    chat: bool = False
+    """Whether the artifact is loaded to answer, for which the model needs a chat template."""
 
     @classmethod
-    def of(cls, request: ModelRequest, ref: ModelRef, candidate: Candidate) -> ArtifactRequest:
+    def of(cls, request: ModelRequest, ref: ModelRef, candidate: Candidate, *, chat: bool = False) -> ArtifactRequest:
         """Return the request for the artifact of one candidate.
 
         Raises:
@@ -77,6 +79,7 @@ class ArtifactRequest:
             update=request.update,
             recipe=request.recipe,
             check_quality=request.check_quality,
+            chat=chat,
         )
 
     def key(self, precision: str) -> ArtifactKey:

@@ -135,7 +135,8 @@ def calibration_ids(checkpoint: Checkpoint, text: str | None = None) -> list[lis
     if text is None:
         most = affordable_tokens(checkpoint) // len(CALIBRATION_TEXT)
         return [tokenizer.encode(piece, add_special_tokens=False).ids[:most] for piece in CALIBRATION_TEXT]
-    ids = tokenizer.encode(text, add_special_tokens=False).ids[:MOST_TOKENS]
+    # No token has as many as 256 characters: what is behind those of all tokens is not encoded.
+    ids = tokenizer.encode(text[: 256 * MOST_TOKENS], add_special_tokens=False).ids[:MOST_TOKENS]
     return [ids[start : start + LONGEST_PIECE] for start in range(0, len(ids), LONGEST_PIECE)]
 
 

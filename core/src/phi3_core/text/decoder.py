@@ -40,11 +40,18 @@ class Pieces:
                 f"the tokenizer has {name}", hint="use a model with a byte-level or a SentencePiece tokenizer"
             )
         self._plain = plain
+        # The library's decoder takes their letters for bytes.
+        self._words: dict[int, bytes] = {}
+        if "ByteLevel" in kinds:
+            added = plain.get_added_tokens_decoder()
+            self._words = {number: token.content.encode() for number, token in added.items() if not token.special}
         self._anchor, self._anchor_text = _anchor(plain)
         self._known: dict[int, bytes] = {}
 
     def at_start(self, token: int) -> bytes:
         """Return the bytes of an id at the start of a text, where most SentencePiece tokenizers drop a space."""
+        if token in self._words:
+            return self._words[token]
         text = self._plain.decode([token], skip_special_tokens=True)
         return self.inside(token) if "\ufffd" in text else text.encode()
 
@@ -52,7 +59,7 @@ class Pieces:
         """Return the bytes of an id that follows other text."""
         known = self._known.get(token)
         if known is None:
-            known = self._known[token] = self._find(token)
+            known = self._known[token] = self._words.get(token) or self._find(token)
         return known
 
     def _find(self, token: int) -> bytes:

@@ -13,6 +13,8 @@ from attrs import define, field
 
 from phi3_core.errors import ModelError, UsageError
 
+from .disarmed import concat
+
 if TYPE_CHECKING:
     import jinja2
 
@@ -41,8 +43,13 @@ class ChatTemplate:
     """Variables besides the messages, such as ``bos_token``."""
     _compiled: jinja2.Template | None = field(default=None, init=False, repr=False, eq=False)
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
         """Return the text of a conversation for the tokenizer.
+
+        Args:
+            messages: mappings with ``role`` and ``content``, which may be a
+                :class:`~phi3_core.text.disarmed.DisarmedText`.
+            add_generation_prompt: whether to append the beginning of the assistant's answer.
 
         Raises:
             UsageError: the template rejects the messages.
@@ -52,7 +59,7 @@ class ChatTemplate:
         try:
             if self._compiled is None:
                 self._compiled = environment.from_string(self.source)
-            return self._compiled.render(
+            text = self._compiled.render(
                 {
                     **self.variables,
                     "messages": [dict(message) for message in messages],
@@ -61,6 +68,7 @@ class ChatTemplate:
                     "add_generation_prompt": add_generation_prompt,
                 }
             )
+            return str.__add__("", text)  # without the methods of disarmed text
         except refusal as error:
             raise UsageError(
                 f"the model's chat template refuses these messages: {_sentence(error)}",
@@ -121,9 +129,10 @@ def _make_dialect() -> tuple[type[Exception], Any]:
         # Unlike Jinja's own filter, this one does not escape for HTML.
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    environment = sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
-    )
+    class Environment(sandbox.ImmutableSandboxedEnvironment):
+        concat = staticmethod(concat)  # of macros, too
+
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols])
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = strftime_now

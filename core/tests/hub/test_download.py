@@ -31,7 +31,7 @@ def test_a_whole_download(server, commit, tmp_path) -> None:
 
 
 def test_a_folder_becomes_the_root(server, commit, tmp_path) -> None:
-    snapshot = take_snapshot(support.REPOSITORY, folder="openvino/")
+    snapshot = take_snapshot(support.REPOSITORY, path="openvino/")
     download(snapshot, select_files(snapshot.files, snapshot.folder), tmp_path, support.ignore)
     assert support.content(tmp_path) == {"openvino_model.bin": support.UNWANTED["openvino/openvino_model.bin"]}
 

@@ -116,7 +116,7 @@ def test_what_the_hub_does_not_have(server, commit) -> None:
     with pytest.raises(ModelError, match="has no revision v9"):
         take_snapshot(support.REPOSITORY, "v9")
     with pytest.raises(ModelError, match=r"has no folder gpu.*it has onnx, openvino"):
-        take_snapshot(support.REPOSITORY, folder="gpu")
+        take_snapshot(support.REPOSITORY, path="gpu")
     with pytest.raises(ModelError, match="cannot be a repository"):
         take_snapshot("not a repository/at all/")
 

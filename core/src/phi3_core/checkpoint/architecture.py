@@ -17,6 +17,7 @@ from attrs import frozen
 
 from phi3_core.errors import ModelError
 
+from .quantized import quantization_method
 from .rope import Rotary, read_rotary
 
 
@@ -96,8 +97,8 @@ def _check_supported(path: Path, config: Mapping[str, Any]) -> None:
     kind = config.get("model_type")
     if kind != "phi3":
         raise ModelError(f"{path} describes a model of type {kind!r}, not 'phi3'", hint="use a Phi-3 or Phi-4 model")
-    if config.get("quantization_config"):
-        raise ModelError(f"{path}: the weights are quantized already", hint="use the original weights")
+    if (method := quantization_method(config)) is not None:
+        raise ModelError(f"{path}: the weights are quantized already ({method})", hint="use the original weights")
     for key, expected in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
         if config.get(key, expected) != expected:
             # transformers' Phi-3 supports other activations but no biases, so an exporter cannot help with those.

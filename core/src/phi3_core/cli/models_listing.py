@@ -75,6 +75,7 @@ def _quality(report: Any) -> str:
 
 def call_show(given: argparse.Namespace) -> int:
     """Run ``phi3 models show`` and return its exit code."""
+    from phi3_core.hub import cache
     from phi3_core.models.catalogue import CATALOGUE
     from phi3_core.models.ref import look_up
     from phi3_core.store.store import Store
@@ -84,12 +85,17 @@ def call_show(given: argparse.Namespace) -> int:
     store = Store()
     reference = look_up(given.model, store)
     known = CATALOGUE.get(reference.name) if reference.form == "named" else None
-    entries = [entry for entry in store.entries() if reference.form == "named" and entry.model == reference.name]
+    entries = [entry for entry in store.entries() if entry.model == reference.store_name]
+    address = reference.address
+    cached = cache.find(address.repository, address.revision) if address else None
+    lacking = cached.lacks(address.path) if address and cached else []
     document: dict[str, Any] = {
         "model": reference.name,
         "form": reference.form,
         "path": reference.path,
         "catalogue": known._asdict() if known else None,
+        "repository": str(address) if address else None,
+        "hub_cache": {"path": cached.path, "missing": lacking} if cached else None,
         "entries": [{**describe(entry), "manifest": entry.manifest} for entry in entries],
     }
     if given.json:
@@ -99,12 +105,16 @@ def call_show(given: argparse.Namespace) -> int:
     if known:
         print(f"  {known.parameters / 1e9:.2f} billion parameters, context of {known.context_length} tokens")
         print(f"  licence {known.licence}" + (f", from {known.repository}" if known.repository else ""))
+    if reference.form == "hub":
+        print(f"  {address} on the hub")
     if reference.path:
         print(f"  {reference.form} in {reference.path}")
     for entry in entries:
         what = f"{entry.backend} {entry.precision}" if entry.backend else "original weights"
         state = ", damaged" if entry.manifest.get("damaged") else ""
         print(f"  {what}, {format_bytes(entry.size_bytes)}, {entry.path}{state}")
-    if known and not entries:
+    if cached:
+        print(f"  in the hub's cache, {cached.path}" + (f", without {', '.join(lacking)}" if lacking else ""))
+    if reference.path is None and not entries:
         print("  not in the store")
     return 0

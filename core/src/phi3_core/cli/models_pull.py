@@ -60,7 +60,7 @@ def _dry_run(given: argparse.Namespace) -> int:
     from .request import model_request
 
     if given.source:
-        planned = download_plan.for_source(look_up(given.model, Store()), offline=given.offline)
+        planned = download_plan.for_source(look_up(given.model, Store()), offline=given.offline, update=given.update)
     else:
         planned = pipeline.plan(model_request(given, output.Progress(), update=given.update))
     if given.json:

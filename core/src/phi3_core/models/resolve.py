@@ -9,15 +9,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from phi3_core.errors import ModelError, NoArtifactError, NotOnHubError
+from phi3_core.hub.address import Address
 from phi3_core.store.store import Store
 from phi3_core.values import Artifact, Published, Recipe
 
 from . import download_plan, local, quantizing, sample_package
 from .catalogue import CATALOGUE
 from .download_plan import DownloadPlan
+from .ref import look_up
 from .request import ArtifactRequest, BackendCalls, ResolvedModel
 from .sources import PACKAGE, source_of
 
@@ -47,8 +49,8 @@ def obtain(request: ArtifactRequest, store: Store, backend: BackendCalls) -> Res
     if request.recipe is not None:
         quantizing.check(request.recipe)
         return resolver.quantized()
-    stored = None if request.update else resolver.stored()
-    return stored or resolver.published() or resolver.quantized()
+    here = None if request.update else resolver.stored() or resolver.cached()
+    return here or resolver.published() or resolver.quantized()
 
 
 def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls) -> DownloadPlan:
@@ -60,14 +62,13 @@ def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls)
     def plan(published: Published, _: str) -> DownloadPlan:
         if published.repository.startswith(PACKAGE):
             return DownloadPlan(words=f"nothing: it is in the package {published.repository[len(PACKAGE) :]}")
-        repository, folder = published.repository, published.folder
-        return download_plan.for_repository(repository, published.revision, folder, offline=request.offline)
+        return download_plan.for_address(_address_of(published), offline=request.offline, update=request.update)
 
     if (planned := resolver.first_published(plan)) is not None:
         return planned
     if request.ref.form in {"named", "source"}:
         resolver.check_quantizes()
-    return download_plan.for_source(request.ref, offline=request.offline)
+    return download_plan.for_source(request.ref, offline=request.offline, update=request.update)
 
 
 @frozen(kw_only=True)
@@ -95,14 +96,37 @@ class _Resolver:
                 return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin="from the store")
         return None
 
+    def cached(self) -> ResolvedModel | None:
+        """Return a model of the catalogue from the hub's own cache, or None if the cache does not hold it whole.
+
+        Published weights for the device are preferred to original ones.
+        """
+        from phi3_core.hub import fetch  # start-up: not needed for stored models
+
+        ref = self.request.ref
+        if ref.form != "named" or ref.name not in CATALOGUE:
+            return None
+        found = self.first_published(self._take, only=lambda published: fetch.cached(_address_of(published)))
+        if found is not None:
+            return found
+        can_quantize = ref.address is not None and "quantize" in self.backend.hooks
+        return self.quantized() if can_quantize and ref.address and fetch.cached(ref.address) else None
+
     # --- published ------------------------------------------------------------------------------------------------
 
     def published(self) -> ResolvedModel | None:
         """Return published weights for the device, or None if the backend knows none."""
         return self.first_published(self._take)
 
-    def first_published(self, take: Callable[[Published, str], T]) -> T | None:
-        """Return ``take(published, precision)`` for the first published weights that exist, or None."""
+    def first_published(
+        self, take: Callable[[Published, str], T], *, only: Callable[[Published], bool] = lambda _: True
+    ) -> T | None:
+        """Return ``take(published, precision)`` for the first published weights that exist, or None.
+
+        Args:
+            take: obtains the weights.
+            only: whether weights come into question.
+        """
         request = self.request
         name = request.ref.name
         if request.ref.form != "named" or name not in CATALOGUE:
@@ -111,10 +135,10 @@ class _Resolver:
             answer = self.backend.call(
                 "published", limit_s=CALL_LIMIT_S, model=name, device=request.device, precision=precision
             )
-            if answer is None:
+            if answer is None or not only(published := Published(**answer)):
                 continue
             try:
-                return take(Published(**answer), precision)
+                return take(published, precision)
             except NotOnHubError as error:
                 logger.warning("%s; looking for another way to get %s", error.message, name)
         return None
@@ -151,9 +175,9 @@ class _Resolver:
         from phi3_core.hub import fetch  # start-up: not needed for stored models
 
         request = self.request
-        repository, folder = published.repository, published.folder
-        snapshot, files = fetch.listed(repository, published.revision, folder, offline=request.offline)
-        origin = f"published as {repository}{'/' + folder if folder else ''} at {snapshot.commit[:12]}"
+        address = _address_of(published)
+        snapshot, files = fetch.listed(address, offline=request.offline, update=request.update)
+        origin = f"published as {evolve(address, revision=None)} at {snapshot.commit[:12]}"
         old = self._in_store(precision)
         if old is not None and old.manifest.get("revision") == snapshot.commit:
             return ResolvedModel(artifact=old, tokenizer_dir=old.path, origin=f"{origin}, which is the newest")
@@ -163,7 +187,7 @@ class _Resolver:
             found = self.backend.call("recognize", limit_s=CALL_LIMIT_S, path=target)
             if found != precision:
                 fetch.forget(target)
-                raise NotOnHubError(f"{repository} holds {found or 'no'} weights for {request.device.backend}")
+                raise NotOnHubError(f"{address} holds {found or 'no'} weights for {request.device.backend}")
             return facts
 
         artifact = self.store.make_artifact(
@@ -182,6 +206,8 @@ class _Resolver:
         if request.ref.form != "hub":
             self.check_quantizes()
         source = source_of(request.ref, self.store, request.progress, offline=request.offline, update=request.update)
+        if source.path.is_file():
+            return self._from_file(source.path)
         if not any(source.path.glob("*.safetensors")):
             if request.recipe is not None:
                 raise quantizing.no_original(request)
@@ -189,6 +215,12 @@ class _Resolver:
         recipe = request.recipe or Recipe(precision=request.precisions[0])
         old = self._in_store(recipe.precision)
         return quantizing.quantize(request, recipe, source, self.store, self.backend, old=old)
+
+    def _from_file(self, path: Path) -> ResolvedModel:
+        """Return what is made of a GGUF file of a repository: the same as of a file that the user names."""
+        found = evolve(look_up(str(path), self.store), name=self.request.ref.name)
+        resolved = obtain(evolve(self.request, ref=found), self.store, self.backend)
+        return evolve(resolved, origin=resolved.origin.replace(str(path), f"{self.request.ref.address}"))
 
     def local(self, path: Path) -> ResolvedModel:
         """Return the artifact in a folder or file, in place."""
@@ -209,6 +241,10 @@ class _Resolver:
                 f"nothing is published for it, and the backend does not quantize",
                 hint="try another --precision or --device",
             )
+
+
+def _address_of(published: Published) -> Address:
+    return Address(repository=published.repository, revision=published.revision, path=published.folder)
 
 
 def _link(file: Path, link: Path) -> None:

@@ -93,7 +93,7 @@ def _refuse_other_kinds(word: str, path: str) -> None:
 def _made(repository: str, revision: str | None, path: str) -> Address | None:
     if not _REPOSITORY.fullmatch(repository) or len(repository) > _LONGEST_REPOSITORY:
         return None
-    path = path.strip("/")
+    path = path.rstrip("/")
     if any(part in {"", ".", ".."} for part in path.split("/")) and path:
         return None
     revision = unquote(revision) if revision else None

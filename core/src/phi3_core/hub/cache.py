@@ -26,12 +26,13 @@ from phi3_core.disk import reason
 from phi3_core.errors import ModelError
 
 from . import contents
-from .snapshot import RemoteFile, Snapshot
+from .snapshot import RemoteFile, Snapshot, requested
 
 logger = logging.getLogger("phi3_core")
 
 _PREFIX = "models--"
 _TOKENIZER = "tokenizer.json"
+_WEIGHTS = "*.safetensors, *.onnx or openvino_*.bin"
 _LARGEST_INDEX = 2**26
 _ONNX_LOCATION = re.compile(rb"\n\x08location\x12[\x00-\x7f]")
 """Start of the entry of an ONNX graph that names a file with weights, up to the length of the name, which follows."""
@@ -64,18 +65,29 @@ class CachedSnapshot:
     path: Path
     """The folder of the commit, in ``snapshots``."""
 
-    def snapshot(self, folder: str = "") -> Snapshot:
-        """Return the snapshot with the files that are in the cache."""
+    def snapshot(self, path: str) -> Snapshot:
+        """Return the snapshot with the files that are in the cache, for the model at ``path``.
+
+        Raises:
+            NotOnHubError: ``path`` is neither a folder nor a GGUF file.
+        """
         files = tuple(sorted(self._files(), key=lambda file: file.name))
-        return Snapshot(repository=self.repository, commit=self.commit, folder=folder, files=files)
+        folder, gguf = requested(self.repository, self.commit, path, [file.name for file in files])
+        return Snapshot(repository=self.repository, commit=self.commit, folder=folder, gguf=gguf, files=files)
 
     def lacks(self, path: str) -> list[str]:
         """Return the files that the model at ``path``, a folder or GGUF file, needs but the cache lacks."""
         names = [file.name for file in self._files()]
         if contents.is_gguf(path):
             return [name for name in contents.parts(path) if name not in names]
-        lacking = contents.missing(names, path, dict(self._indexes(names)))
+        if path in names:
+            return []  # another file, of which snapshot() says so
+        lacking = contents.missing(names, path, dict(self._indexes(names)), absent=set(self._names()) - set(names))
         prefix = f"{path}/" if path else ""
+        if not lacking and path not in contents.weight_folders(names):
+            inner = [name for name in names if name.startswith(prefix)]
+            # What can be named instead is said by whoever selects the files.
+            return [] if contents.choices(inner) else [f"{prefix}{_WEIGHTS}"]
         for name in names:
             if contents.folder_of(name) == path and name.endswith(".onnx"):
                 lacking += [
@@ -94,19 +106,22 @@ class CachedSnapshot:
                     if (self.path / name).stat().st_size <= _LARGEST_INDEX:
                         yield name, (self.path / name).read_bytes()
 
-    def _files(self) -> Iterator[RemoteFile]:
+    def _names(self) -> Iterator[str]:
         for folder, _, names in os.walk(self.path):
-            for name in names:
-                file = Path(folder, name)
-                with contextlib.suppress(OSError):  # a link to a blob that is gone
-                    size = file.stat().st_size
-                    blob = file.readlink().name if file.is_symlink() else ""
-                    yield RemoteFile(
-                        name=file.relative_to(self.path).as_posix(),
-                        size=size,
-                        sha256=blob if re.fullmatch("[0-9a-f]{64}", blob) else None,
-                        git_oid=blob if re.fullmatch("[0-9a-f]{40}", blob) else None,
-                    )
+            yield from (Path(folder, name).relative_to(self.path).as_posix() for name in names)
+
+    def _files(self) -> Iterator[RemoteFile]:
+        for name in self._names():
+            file = self.path / name
+            with contextlib.suppress(OSError):  # a link to a blob that is gone
+                size = file.stat().st_size
+                blob = file.readlink().name if file.is_symlink() else ""
+                yield RemoteFile(
+                    name=name,
+                    size=size,
+                    sha256=blob if re.fullmatch("[0-9a-f]{64}", blob) else None,
+                    git_oid=blob if re.fullmatch("[0-9a-f]{40}", blob) else None,
+                )
 
 
 def find(repository: str, revision: str | None) -> CachedSnapshot | None:
@@ -114,46 +129,57 @@ def find(repository: str, revision: str | None) -> CachedSnapshot | None:
 
     Without a revision it is that of the branch ``main`` or, if no branch was recorded, the only one.
     """
-    folder = _folder(repository)
+    try:
+        folder = folder_of(repository)
+    except OSError as error:
+        logger.info("the hub's cache %s cannot be read: %s", root(), reason(error))
+        return None
     return None if folder is None else choose(folder, revision, repository)
 
 
 def choose(folder: Path, revision: str | None, repository: str) -> CachedSnapshot | None:
     """Return the snapshot of a revision in a repository's folder of a cache; see :func:`find`."""
     try:
-        commits = sorted(each.name for each in (folder / "snapshots").iterdir() if each.is_dir())
+        there = _commits(folder)
         commit = _commit(folder, revision or "main")
     except OSError as error:
         logger.info("the hub's cache %s cannot be read: %s", folder, reason(error))
         return None
     if commit is None and revision is not None:
-        starting = [name for name in commits if len(revision) >= 7 and name.startswith(revision.lower())]
+        starting = [name for name in there if len(revision) >= 7 and name.startswith(revision.lower())]
         commit = starting[0] if len(starting) == 1 else None
-    if commit is None and revision is None and len(commits) == 1:
-        commit = commits[0]
-    if commit not in commits:
+    if commit is None and revision is None and len(there) == 1:
+        commit = there[0]
+    if commit not in there:
         return None
     return CachedSnapshot(repository=repository, commit=str(commit), path=folder / "snapshots" / str(commit))
 
 
-def commits(folder: Path) -> list[str]:
-    """Return the commits in a repository's folder of a cache."""
-    try:
-        return sorted(each.name for each in (folder / "snapshots").iterdir() if each.is_dir())
-    except OSError:
-        return []
+def commits(repository: str) -> list[str]:
+    """Return the commits of a repository that are in the cache."""
+    with contextlib.suppress(OSError):
+        folder = folder_of(repository)
+        return [] if folder is None else _commits(folder)
+    return []
+
+
+def _commits(folder: Path) -> list[str]:
+    return sorted(each.name for each in (folder / "snapshots").iterdir() if each.is_dir())
 
 
 def copies(repository: str, commit: str, file: RemoteFile) -> Iterator[Path]:
     """Yield files of the cache that may be the same as a file of the hub; their content is yet to be compared."""
-    folder = _folder(repository)
+    folder, there = None, []
+    with contextlib.suppress(OSError):
+        folder = folder_of(repository)
+        there = _commits(folder) if folder else []
     if folder is None:
         return
     hashed = file.sha256 or file.git_oid
     places = [folder / "blobs" / hashed] if hashed else []
     places += [
         folder / "snapshots" / each / file.name
-        for each in sorted(commits(folder), key=lambda name: name != commit)
+        for each in sorted(there, key=lambda name: name != commit)
         if hashed or each == commit
     ]
     seen = set()
@@ -186,7 +212,9 @@ def path_in_cache(path: Path) -> CachedSnapshot | None:
     revision = "/".join(inner[1:]) if is_ref else None
     found = choose(folder, revision, repository)
     if found is None:
-        there = commits(folder)
+        there: list[str] = []
+        with contextlib.suppress(OSError):
+            there = _commits(folder)
         if not there:
             raise ModelError(f"{folder} holds no snapshot of {repository}", hint=f"phi3 models pull {repository}")
         hint = f"name one of them: {folder / 'snapshots' / there[0]}"
@@ -194,19 +222,17 @@ def path_in_cache(path: Path) -> CachedSnapshot | None:
     return found
 
 
-def _folder(repository: str) -> Path | None:
-    """Return a repository's folder in the cache. The hub does not tell names apart that differ by case only."""
+def folder_of(repository: str) -> Path | None:
+    """Return a repository's folder in the cache, or None. The hub does not tell names apart that differ by case only.
+
+    Raises:
+        OSError: the cache exists, but cannot be read.
+    """
     top = root()
-    if top is None:
+    if top is None or not top.exists():
         return None
     name = _PREFIX + repository.replace("/", "--")
-    try:
-        found = [each for each in top.iterdir() if each.name.casefold() == name.casefold() and repository_name(each)]
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        logger.info("the hub's cache %s cannot be read: %s", top, reason(error))
-        return None
+    found = [each for each in top.iterdir() if each.name.casefold() == name.casefold() and repository_name(each)]
     return min(found, key=lambda each: each.name != name, default=None)
 
 

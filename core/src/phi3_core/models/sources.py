@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,13 @@ PACKAGE = "package:"
 
 
 def source_of(
-    ref: ModelRef, store: Store, progress: Progress, *, offline: bool = False, update: bool = False
+    ref: ModelRef,
+    store: Store,
+    progress: Progress,
+    *,
+    offline: bool = False,
+    update: bool = False,
+    check: Callable[[Path], None] | None = None,
 ) -> Source:
     """Return the original weights of a model; they are downloaded or built if necessary.
 
@@ -32,6 +38,7 @@ def source_of(
         progress: called with the current stage.
         offline: use only files that are on this machine.
         update: download a newer revision from the hub, if there is one.
+        check: called before weights that need no quantizing are downloaded, with a folder in which they are empty.
 
     Raises:
         ModelError: the weights are unknown, damaged, or cannot be obtained.
@@ -61,6 +68,8 @@ def source_of(
         return _named_file(found, ref)
     if ref.form == "hub":
         fetch.check_loadable(snapshot, files, offline=offline)
+        if check is not None:
+            fetch.preview(snapshot, files, check, offline=offline)
 
     def fill(folder: Path) -> Mapping[str, Any]:
         return fetch.fill(snapshot, files, folder, progress, offline=offline)

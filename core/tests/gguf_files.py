@@ -190,6 +190,16 @@ def convert(folder: Path, path: Path, architecture: str = "phi3", **changes: Any
     return write(path, architecture, metadata, tensors)
 
 
+def convert_in_parts(folder: Path, paths: Sequence[Path]) -> Sequence[Path]:
+    """Write the GGUF file of a checkpoint as parts, whose names are for the caller to choose."""
+    tensors = tensors_of(folder)
+    said = {**metadata_of(folder), **sentencepiece(size=tensors["token_embd.weight"].shape[0])}
+    for index, path in enumerate(paths):
+        split = {"split.no": index, "split.count": len(paths)} | (said if index == 0 else {})
+        write(path, "phi3", split, dict(list(tensors.items())[index :: len(paths)]))
+    return paths
+
+
 def linked(file: Path, folder: Path) -> Path:
     """Make the folder that stands for a GGUF file, as core does in the store."""
     found = Gguf.open(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from types import SimpleNamespace
 
@@ -31,7 +32,7 @@ def test_a_whole_download(server, commit, tmp_path) -> None:
 
 
 def test_a_folder_becomes_the_root(server, commit, tmp_path) -> None:
-    snapshot = take_snapshot(support.REPOSITORY, folder="openvino/")
+    snapshot = take_snapshot(support.REPOSITORY, path="openvino/")
     download(snapshot, select_files(snapshot.files, snapshot.folder), tmp_path, support.ignore)
     assert support.content(tmp_path) == {"openvino_model.bin": support.UNWANTED["openvino/openvino_model.bin"]}
 
@@ -226,3 +227,51 @@ def test_a_hub_that_goes_away_in_the_middle(server, commit, tmp_path) -> None:
     with pytest.raises(ModelError, match="connection.*interrupted download will be resumed"):
         support.pull(tmp_path, go_away)
     assert 2**20 - support.SLACK <= support.largest_partial(tmp_path) <= 2**20
+
+
+# --- mirrors --------------------------------------------------------------------------------------------------------
+
+
+def test_a_mirror_that_lists_names_only(server, commit, tmp_path) -> None:
+    server.repositories[support.REPOSITORY].names_only = True
+    snapshot = take_snapshot(support.REPOSITORY)
+    files = {file.name: file for file in select_files(snapshot.files)}
+    assert files[support.LARGE].size == support.SIZE
+    assert len(files[support.LARGE].sha256) == 64
+    assert len(files["config.json"].git_oid) == 40
+    heads = {request.name for request in server.requests if request.method == "HEAD"}
+    assert heads == support.checkpoint().keys()
+    support.pull(tmp_path)
+    assert support.content(tmp_path) == support.checkpoint()
+
+
+def test_a_mirror_s_announced_hashes_are_checked(server, commit, tmp_path) -> None:
+    server.repositories[support.REPOSITORY].names_only = True
+    server.fault(support.LARGE, wrong_byte=7, times=1)
+    with pytest.raises(ModelError, match="arrived damaged"):
+        support.pull(tmp_path)
+
+
+@pytest.mark.parametrize("etag", [lambda data: hashlib.sha1(data).hexdigest(), lambda data: f"{len(data)}-5f2a"])
+def test_a_mirror_with_other_entity_tags(server, commit, tmp_path, etag) -> None:
+    repository = server.repositories[support.REPOSITORY]
+    repository.names_only, repository.etag, repository.large_from = True, etag, 2**30
+    server.fault(support.LARGE, cut_after=2**20, times=1)
+    seen = []
+    support.pull(tmp_path, lambda *figures: seen.append(figures))
+    assert support.content(tmp_path) == support.checkpoint()
+    assert server.bodies(support.LARGE)[-1].range
+    assert seen[-1][1] == seen[-1][2]
+
+
+def test_a_file_of_unknown_content_is_not_resumed_at_another_commit(server, commit, tmp_path) -> None:
+    repository = server.repositories[support.REPOSITORY]
+    repository.names_only, repository.etag, repository.large_from = True, lambda _: "x", 2**30
+    server.fault(support.LARGE, cut_after=2**18)
+    with pytest.raises(ModelError, match="will be resumed"):
+        support.pull(tmp_path)
+    server.mend()
+    server.add(support.REPOSITORY, support.checkpoint() | {support.LARGE: support.noise(support.SIZE, 9)})
+    repository.large_from = 2**30
+    support.pull(tmp_path)
+    assert (tmp_path / support.LARGE).read_bytes() == support.noise(support.SIZE, 9)

@@ -10,8 +10,7 @@ import pytest
 
 pytest.importorskip("huggingface_hub")
 
-from phi3_core.errors import ModelError, NotOnHubError
-from phi3_core.hub import fetch
+from phi3_core.errors import ModelError
 from phi3_core.hub.download import download
 from phi3_core.hub.snapshot import RemoteFile, select_files, take_snapshot
 from stand_in_hub import support
@@ -52,21 +51,6 @@ def test_of_safetensors_the_checkpoint_is_taken() -> None:
     assert [file.name for file in select_files(files, "a")] == ["a/model.safetensors", "a/model.safetensors.index.json"]
     shards = [file for file in files if file.name != "model.safetensors"]
     assert [file.name for file in select_files(shards)] == names[1:]
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ({"adapter_model.safetensors": b"1", "adapter_config.json": b"{}"}, "is an adapter, such as LoRA"),
-        ({"pytorch_model.bin": b"PK", "config.json": b"{}"}, "pickles of PyTorch"),
-        ({"model.safetensors": b"1", "adapter_model.safetensors": b"1"}, "beside its weights"),
-    ],
-)
-def test_what_a_repository_has_instead_of_weights_is_named(server, content, words) -> None:
-    server.add(support.REPOSITORY, {"tokenizer.json": b"{}", **content})
-    with pytest.raises(NotOnHubError, match=words):
-        fetch.listed(support.REPOSITORY, None, "", offline=False)
-    assert {request.name for request in server.requests} == {"api"}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +125,7 @@ def test_what_the_hub_does_not_have(server, commit) -> None:
     with pytest.raises(ModelError, match="has no revision v9"):
         take_snapshot(support.REPOSITORY, "v9")
     with pytest.raises(ModelError, match=r"has no folder gpu.*it has onnx, openvino"):
-        take_snapshot(support.REPOSITORY, folder="gpu")
+        take_snapshot(support.REPOSITORY, path="gpu")
     with pytest.raises(ModelError, match="cannot be a repository"):
         take_snapshot("not a repository/at all/")
 

@@ -292,6 +292,68 @@ def test_a_wrong_byte_is_refused_and_not_published(phi3, server, ready, home):
     assert phi3("models", "pull", MODEL)[0] == 0
 
 
+# --- the hub's own cache --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def put(server, tmp_path, monkeypatch):
+    """Let the hub's client download a repository into its cache, as another program would have done."""
+    import huggingface_hub
+
+    folder = tmp_path / "hub-cache"
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder))
+
+    def put(repository, **how):
+        huggingface_hub.HfApi(endpoint=server.url).snapshot_download(repository, cache_dir=folder, **how)
+        server.requests.clear()
+        return folder
+
+    return put
+
+
+@pytest.mark.parametrize("offline", [["--offline"], []])
+def test_published_weights_in_the_hub_s_cache_are_not_fetched_again(phi3, server, ready, put, offline):
+    commit = server.add(READY, {**ready, "openvino_model.xml": b"<net/>"})
+    cache = put(READY)
+    code, out, _ = phi3("models", "pull", MODEL, "--dry-run", *offline)
+    assert (code, out.strip()) == (0, f"0 B  nothing: 4 of 4 files are in the hub's cache in {cache}")
+    code, out, err = phi3("models", "pull", MODEL, "--json", *offline)
+    assert (code, json.loads(out)["revision"]) == (0, commit)
+    assert f"were taken from the hub's cache in {cache}" in err
+    assert support.asked_for(server) == set()
+    assert bool(server.requests) == (not offline)
+
+
+@pytest.mark.parametrize("offline", [["--offline"], []])
+def test_original_weights_in_the_hub_s_cache_come_before_published_ones(phi3, server, ready, original, put, offline):
+    server.add(READY, ready)
+    commit = server.add(SOURCE, original)
+    put(SOURCE)
+    code, out, _ = phi3("models", "pull", MODEL, "--json", *offline)
+    assert (code, json.loads(out)["how"]) == (0, "quantized from the original weights")
+    assert support.asked_for(server) == set()
+    code, out, _ = phi3("models", "pull", MODEL, "--json", "--update")
+    assert json.loads(out)["how"].startswith(f"published as {READY}")
+    assert json.loads(phi3("models", "list", "--json")[1])["entries"][0]["revision"] == commit
+
+
+@pytest.mark.parametrize("offline", [["--offline"], []])
+def test_a_repository_in_the_hub_s_cache_answers(phi3, server, ready, put, offline):
+    server.add("somebody/ready", {**ready, "openvino_model.xml": b"<net/>"})
+    put("somebody/ready")
+    code, out, _ = phi3("run", "Hello world", "-m", "somebody/ready", "-d", "parrot", *offline)
+    assert (code, out.strip()) == (0, "Hello world")
+    assert support.asked_for(server) == set()
+
+
+def test_what_no_backend_recognizes_is_refused_before_its_weights_are_fetched(phi3, server, tokenizer):
+    server.add("somebody/web", repository(tokenizer, model_q4__onnx=support.noise(2**20, 3)))
+    code, _, err = phi3("models", "pull", "somebody/web")
+    assert code == 4
+    assert "parrot finds no weights in somebody/web that it can load" in err
+    assert not server.bodies("model_q4.onnx")
+
+
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 GB = 10**9

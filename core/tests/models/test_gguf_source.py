@@ -129,7 +129,7 @@ def test_a_precision_that_is_asked_for(phi3, tiny, tmp_path):
 
 def test_another_file_under_the_same_name_is_another_model(phi3, file, tiny):
     assert phi3("run", "-m", file, "Hi")[0] == 0
-    gguf_files.convert(tiny, file, **{"tokenizer.chat_template": "{{ 'changed' }}"})
+    gguf_files.convert(tiny, file, **{"tokenizer.chat_template": "changed {{ messages[0]['content'] }}"})
     os.utime(file, ns=(1, 1))
     code, out, _ = phi3("run", "-m", file, "Hi")
     assert (code, "changed" in out) == (0, True)
@@ -230,5 +230,4 @@ def test_what_a_file_is_said_to_be(phi3, file):
     code, _, err = phi3("models", "show", gguf_files.write(file.parent / "a.gguf", "qwen2", {}, {}))
     assert (code, "has the architecture 'qwen2'" in err) == (4, True)
     code, out, _ = phi3("models", "pull", "--source", file, "--json")
-    assert code == 0
-    assert Checkpoint.open(json.loads(out)["path"]).architecture.layers == 2
+    assert (code, json.loads(out)["path"]) == (0, str(file))

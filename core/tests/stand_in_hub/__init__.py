@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -61,6 +62,10 @@ class Repository:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     large_from: int = 0
+    names_only: bool = False
+    """List files without sizes and hashes, as some mirrors do."""
+    etag: Callable[[bytes], str] | None = None
+    """What a mirror has for an entity tag, if it is not the hub's."""
 
 
 class HubServer:

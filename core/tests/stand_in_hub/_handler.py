@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
             elif name not in files:
                 self._fail(404, "EntryNotFound")
             elif len(files[name]) < repository.large_from:
-                self._file(commit, name, files[name], git_oid(files[name]))
+                self._file(commit, name, files[name], (repository.etag or git_oid)(files[name]))
             elif self.connection.getsockname()[1] == int(self.hub.cdn_url.rpartition(":")[2]):
                 self._file(commit, name, files[name], sha256(files[name]))
             else:
@@ -144,7 +144,7 @@ def describe(api: re.Match, repository, commit: str, query: dict[str, list[str]]
         return [entry for entry in entries if entry["path"] in query.get("paths", ())]
     if api[2] == "tree":
         return [entry for entry in entries if entry["path"].startswith(unquote(api[4] or ""))]
-    with_blobs = ("size", "blobId", "lfs") if "blobs" in query else ()
+    with_blobs = ("size", "blobId", "lfs") if "blobs" in query and not repository.names_only else ()
     siblings = [
         {"rfilename": e["path"], **{k: v for k, v in (e | {"blobId": e["oid"]}).items() if k in with_blobs}}
         for e in entries

@@ -75,6 +75,7 @@ def _quality(report: Any) -> str:
 
 def call_show(given: argparse.Namespace) -> int:
     """Run ``phi3 models show`` and return its exit code."""
+    from phi3_core.hub import cache
     from phi3_core.models import gguf_source
     from phi3_core.models.catalogue import CATALOGUE
     from phi3_core.models.ref import look_up
@@ -87,12 +88,17 @@ def call_show(given: argparse.Namespace) -> int:
     known = CATALOGUE.get(reference.name) if reference.form == "named" else None
     entries = [entry for entry in store.entries() if entry.model == reference.store_name]
     gguf = None if reference.path is None or reference.path.is_dir() else gguf_source.describe(reference.path)
+    address = reference.address
+    cached = cache.find(address.repository, address.revision) if address else None
+    lacking = cached.lacks(address.path) if address and cached else []
     document: dict[str, Any] = {
         "model": reference.name,
         "form": reference.form,
         "path": reference.path,
         "catalogue": known._asdict() if known else None,
         "gguf": gguf,
+        "repository": str(address) if address else None,
+        "hub_cache": {"path": cached.path, "missing": lacking} if cached else None,
         "entries": [{**describe(entry), "manifest": entry.manifest} for entry in entries],
     }
     if given.json:
@@ -102,6 +108,8 @@ def call_show(given: argparse.Namespace) -> int:
     if known:
         print(f"  {known.parameters / 1e9:.2f} billion parameters, context of {known.context_length} tokens")
         print(f"  licence {known.licence}" + (f", from {known.repository}" if known.repository else ""))
+    if reference.form == "hub":
+        print(f"  {address} on the hub")
     if reference.path:
         print(f"  {reference.form} in {reference.path}")
     if gguf:
@@ -112,6 +120,8 @@ def call_show(given: argparse.Namespace) -> int:
         state = ", damaged" if entry.manifest.get("damaged") else ""
         measured = _quality(entry.manifest.get("quality"))
         print(f"  {what}, {format_bytes(entry.size_bytes)}, {entry.path}{state}{', ' if measured else ''}{measured}")
-    if known and not entries:
+    if cached:
+        print(f"  in the hub's cache, {cached.path}" + (f", without {', '.join(lacking)}" if lacking else ""))
+    if reference.path is None and not entries:
         print("  not in the store")
     return 0

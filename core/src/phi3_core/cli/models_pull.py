@@ -21,11 +21,14 @@ def call_pull(given: argparse.Namespace) -> int:
         return _dry_run(given)
     progress = output.Progress()
     if given.source:
+        from phi3_core.checkpoint.gguf_parts import linked_file
+
         store = Store()
         source = sources.source_of(
             look_up(given.model, store), store, progress, offline=given.offline, update=given.update
         )
-        result = {"model": source.model, "form": "source", "revision": source.revision, "path": source.path}
+        path = linked_file(source.path) or source.path
+        result = {"model": source.model, "form": "source", "revision": source.revision, "path": path}
     else:
         fetched = pipeline.fetch(model_request(given, progress, update=given.update))
         artifact = fetched.resolved.artifact
@@ -60,7 +63,7 @@ def _dry_run(given: argparse.Namespace) -> int:
     from .request import model_request
 
     if given.source:
-        planned = download_plan.for_source(look_up(given.model, Store()), offline=given.offline)
+        planned = download_plan.for_source(look_up(given.model, Store()), offline=given.offline, update=given.update)
     else:
         planned = pipeline.plan(model_request(given, output.Progress(), update=given.update))
     if given.json:

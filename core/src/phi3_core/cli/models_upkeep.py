@@ -15,6 +15,7 @@ from .entries import describe
 def call_verify(given: argparse.Namespace) -> int:
     """Run ``phi3 models verify`` and return its exit code."""
     from phi3_core.hub import fetch
+    from phi3_core.models.ref import stored_name
     from phi3_core.store import manifest
     from phi3_core.store.entry import removal_hint
     from phi3_core.store.store import Store
@@ -22,7 +23,8 @@ def call_verify(given: argparse.Namespace) -> int:
     from . import output
 
     store = Store()
-    entries = [entry for entry in store.entries() if entry.model == given.model]
+    name = stored_name(given.model, store)
+    entries = [entry for entry in store.entries() if entry.model == name]
     if not entries:
         raise ModelError(f"the store has no such model {given.model!r}", hint="phi3 models list")
     if given.repair:
@@ -52,6 +54,7 @@ def call_verify(given: argparse.Namespace) -> int:
 def call_remove(given: argparse.Namespace) -> int:
     """Run ``phi3 models rm`` and return its exit code."""
     from phi3_core.models import sample
+    from phi3_core.models.ref import stored_name
     from phi3_core.store.store import Store
 
     from . import output
@@ -64,16 +67,17 @@ def call_remove(given: argparse.Namespace) -> int:
         raise UsageError("MODEL or --unused is required", hint="phi3 models rm MODEL, or --unused DAYS")
     before = time.time() - 86400 * given.unused if given.unused is not None else None
     store = Store()
+    name = None if given.model is None else stored_name(given.model, store)
     entries = [
         entry
         for entry in store.entries()
-        if given.model in {None, entry.model}
+        if name in {None, entry.model}
         and (before is None or entry.used < before)
         and (not given.source or entry.backend is None)
         and given.backend in (None, entry.backend)
         and given.precision in (None, entry.precision)
     ]
-    whole = given.model == sample.NAME and not (given.source or given.backend or given.precision or before)
+    whole = name == sample.NAME and not (given.source or given.backend or given.precision or before)
     packages = store.packages() if whole else []
     if not entries and not packages and given.unused is None:
         raise ModelError(f"the store has no such model {given.model!r}", hint="phi3 models list")

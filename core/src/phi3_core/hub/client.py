@@ -9,12 +9,14 @@ custom session) are read through names that are public in all major versions; th
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NoReturn
-from urllib.parse import quote
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import quote, urljoin, urlsplit
 
 from attrs import frozen
 
@@ -25,7 +27,9 @@ BACKOFF_S = 0.5
 WAIT_AT_MOST_S = 60.0
 BLOCK = 2**16
 LISTING_AT_MOST = 2**26
+_REDIRECTS = 5
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+T = TypeVar("T")
 _NETWORKING = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
 
 
@@ -69,6 +73,35 @@ class Retry:
         self._failures = 0
 
 
+def retrying(ask: Callable[[], T]) -> T:
+    """Return ``ask()``, which is called up to three times.
+
+    Raises:
+        ModelError: no attempt succeeded.
+    """
+    retry = Retry(tries=3, wait=time.sleep)
+    while True:
+        try:
+            return ask()
+        except TransientError as error:
+            retry.spend(error)
+
+
+def offline_hint(offline: bool) -> str | None:
+    """Return how to end offline mode, or None if it is off.
+
+    Args:
+        offline: the value of ``--offline``.
+    """
+    if offline:
+        return "leave out --offline"
+    on = {"1", "ON", "YES", "TRUE"}
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # the hub's client reads both
+        if os.environ.get(name, "").upper() in on:
+            return f"unset {name}"
+    return None
+
+
 @frozen(kw_only=True)
 class Body:
     """The content of a file, or the rest of it."""
@@ -93,14 +126,14 @@ class HubClient:
     """
 
     def __init__(self, repository: str, revision: str | None, *, offline: bool) -> None:
-        if offline:
-            raise _offline(repository, "leave out --offline")
+        if hint := offline_hint(offline):
+            raise _offline(repository, hint)
         # Imported here, because it reads its settings from the environment on import; and for
         # start-up: a quarter of a second, needed only to use the hub.
         import huggingface_hub
         from huggingface_hub import constants, errors, utils
 
-        if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        if constants.HF_HUB_OFFLINE:
             raise _offline(repository, "unset HF_HUB_OFFLINE")
         tools: Any = utils  # not all major versions declare these names as public
         try:
@@ -120,6 +153,12 @@ class HubClient:
         token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else huggingface_hub.get_token()
         if token:
             self._headers["authorization"] = f"Bearer {token}"
+
+    def at(self, commit: str) -> HubClient:
+        """Return access to the same repository at a commit."""
+        client = copy.copy(self)
+        client.revision = commit
+        return client
 
     def listing(self) -> tuple[str, list[dict[str, Any]]]:
         """Return the commit that the revision points to, and the hub's entry for each of its files.
@@ -149,6 +188,26 @@ class HubClient:
             raise self._nonsense()
         return commit, entries
 
+    def inspect(self, name: str) -> tuple[int | None, str]:
+        """Return the size of a file in bytes, if the server states it, and its entity tag, often a hash of its content.
+
+        Raises as :meth:`read`.
+        """
+        url = self._url_of(self.repository, name, revision=self.revision, endpoint=self.endpoint)
+        for _ in range(_REDIRECTS):
+            with self._answer(url, self._headers, method="HEAD") as (status, headers, _):
+                target = urljoin(url, headers.get("location") or "")
+                # Elsewhere is the content itself, of which the hub has stated what is to be known.
+                if 300 <= status < 400 and urlsplit(target).netloc == urlsplit(url).netloc and target != url:
+                    url = target
+                    continue
+                if status >= 400:
+                    raise self._refusal(status, headers, name)
+                size = headers.get("x-linked-size") or (headers.get("content-length") if status == 200 else None)
+                etag = (headers.get("x-linked-etag") or headers.get("etag") or "").removeprefix("W/").strip('"')
+                return int(size) if size and size.isdecimal() else None, etag
+        raise self._nonsense()
+
     @contextlib.contextmanager
     def read(self, name: str, start: int) -> Iterator[Body]:
         """Open a file at the offset ``start``; at 0 if the server does not support ranges.
@@ -163,15 +222,22 @@ class HubClient:
             yield self._body(name, status, answered, blocks)
 
     @contextlib.contextmanager
-    def _answer(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[int, Mapping[str, str], Iterable[bytes]]]:
-        """Send a request, and yield status, headers and content; with httpx or requests, as huggingface_hub does."""
+    def _answer(
+        self, url: str, headers: Mapping[str, str], *, method: str = "GET"
+    ) -> Iterator[tuple[int, Mapping[str, str], Iterable[bytes]]]:
+        """Send a request, and yield status, headers and content; with httpx or requests, as huggingface_hub does.
+
+        Redirects are followed, unless only the headers are requested.
+        """
+        follow = method == "GET"
         try:
             if callable(self._session.stream):  # httpx, in 1.x and 2.x; in requests it is an attribute
-                options = {"headers": headers, "timeout": self._timeout, "follow_redirects": True}
-                with self._session.stream("GET", url, **options) as response:
+                options = {"headers": headers, "timeout": self._timeout, "follow_redirects": follow}
+                with self._session.stream(method, url, **options) as response:
                     yield response.status_code, response.headers, response.iter_bytes()
             else:  # requests, in 0.x
-                with self._session.get(url, headers=headers, timeout=self._timeout, stream=True) as response:
+                options = {"headers": headers, "timeout": self._timeout, "allow_redirects": follow, "stream": True}
+                with self._session.request(method, url, **options) as response:
                     yield response.status_code, response.headers, response.iter_content(BLOCK)
         except (TransientError, Phi3Error):
             raise

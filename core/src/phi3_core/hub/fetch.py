@@ -2,61 +2,121 @@
 
 from __future__ import annotations
 
-import fnmatch
+import logging
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from phi3_core.checkpoint.contents import unusable
+from attrs import evolve
+
 from phi3_core.checkpoint.family import check_type
+from phi3_core.checkpoint.quantized import quantization_method
 from phi3_core.errors import ModelError, NotOnHubError
 from phi3_core.files import discard_tree, unlink
 from phi3_core.paths import read_json
-from phi3_core.store import manifest
+from phi3_core.store import manifest, sidecars
 from phi3_core.store.entry import Entry, removal_hint
 from phi3_core.store.store import PARTIAL
 from phi3_core.values import Progress
 
-from . import download
-from .snapshot import Snapshot, select_files, take_snapshot
+from . import cache, contents, download
+from .address import Address
+from .client import offline_hint
+from .snapshot import RemoteFile, Snapshot, select_files, take_snapshot
 
-_WEIGHTS = ("*.safetensors", "*.onnx", "openvino_*.bin")
+logger = logging.getLogger("phi3_core")
+
 _TEXT = "tokenizer.json"
 _SMALL = 2**20
+_QUANTIZED = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+"""Files in which older quantizers (of GPTQ, AWQ and ModelOpt) tell what they did."""
 
 
-def listed(repository: str, revision: str | None, folder: str, *, offline: bool) -> tuple[Snapshot, Any]:
+def listed(address: Address, *, offline: bool, update: bool = False) -> tuple[Snapshot, tuple[RemoteFile, ...]]:
     """Return a snapshot, and those of its files that a model needs.
 
+    What the hub's own cache holds whole is taken at the commit that it has, unless ``update`` asks for the newest.
+
     Raises:
-        NotOnHubError: the repository, revision or folder does not exist, or has no weights or no tokenizer.
+        NotOnHubError: the repository, revision, folder or file does not exist, or has no weights or no tokenizer.
         ModelError: the hub cannot be reached, or access is denied.
     """
-    snapshot = take_snapshot(repository, revision, folder, offline=offline)
-    files = select_files(snapshot.files, folder)
-    names = [snapshot.local_name(file) for file in files]
-    where = f"{repository}{'/' + folder if folder else ''} at {snapshot.commit[:12]}"
-    found = unusable(repository, map(snapshot.local_name, snapshot.files))
-    if found is not None:
+    snapshot = _snapshot(address, offline=offline, update=update)
+    names = [file.name for file in snapshot.files]
+    if snapshot.gguf:
+        wanted = contents.parts(snapshot.gguf)
+        return snapshot, tuple(file for file in snapshot.files if file.name in wanted)
+    files = select_files(snapshot.files, snapshot.folder)
+    where = f"{address} at {snapshot.commit[:12]}"
+    if (found := contents.unusable_in(address.repository, names, snapshot.folder)) is not None:
         raise NotOnHubError(f"{where} {found.words}", hint=found.hint)
-    if not any(fnmatch.fnmatch(name, pattern) for name in names for pattern in _WEIGHTS):
-        raise NotOnHubError(f"{where} holds no weights in a form that is safe to load", hint="use another repository")
-    if _TEXT not in names:
-        raise NotOnHubError(f"{where} holds no {_TEXT}", hint="use another repository")
+    if not any(contents.is_weights(file.name) for file in files):
+        raise contents.no_weights(where, names, snapshot.folder, prefix=f"{address.repository}/")
+    if not any(contents.base_name(file.name) == _TEXT for file in files):
+        above = [file for file in select_files(snapshot.files) if file.name in sidecars.FILES]
+        if not any(file.name == _TEXT for file in above):
+            raise NotOnHubError(f"{where} holds no {_TEXT}", hint="use another repository")
+        there = {contents.base_name(file.name) for file in files}
+        files += tuple(file for file in above if file.name not in there)
     return snapshot, files
 
 
-def fill(snapshot: Snapshot, files: Any, folder: Path, progress: Progress, *, offline: bool) -> dict[str, Any]:
+def cached(address: Address) -> bool:
+    """Return whether the hub's own cache holds all that a model needs."""
+    held = cache.find(address.repository, address.revision)
+    if held is None or held.lacks(address.path):
+        return False
+    names = [file.name for file in held.snapshot(address.path).files]
+    return address.path in contents.weight_folders(names)
+
+
+def _snapshot(address: Address, *, offline: bool, update: bool) -> Snapshot:
+    held = cache.find(address.repository, address.revision)
+    hint = offline_hint(offline)
+    if held is None and hint is not None and (there := cache.commits(address.repository)):
+        raise ModelError(
+            f"the hub's cache holds {address.repository} at {contents.shown(there)}, "
+            f"not at {address.revision or 'main'}, and offline mode is on",
+            hint=f"name one of them, such as {evolve(address, revision=there[0])}, or {hint}",
+        )
+    if held is None or (update and hint is None):
+        return take_snapshot(address.repository, address.revision, address.path, offline=offline)
+    snapshot = held.snapshot(address.path)
+    lacking = held.lacks(address.path)
+    if lacking:
+        what = f"{held.path} is not whole: {contents.shown(lacking)} {'is' if len(lacking) == 1 else 'are'} missing"
+        if hint is not None:
+            raise ModelError(f"{what}, and offline mode is on", hint=hint)
+        logger.info("%s; completing it from the hub", what)
+        return take_snapshot(address.repository, address.revision, address.path)
+    if hint is None:
+        try:  # what the cache does not tell, such as whether a chat template is missing
+            return take_snapshot(address.repository, held.commit, address.path)
+        except ModelError as error:
+            logger.info("%s; using the hub's cache in %s", error.message, held.path)
+    return snapshot
+
+
+def fill(
+    snapshot: Snapshot, files: Sequence[RemoteFile], folder: Path, progress: Progress, *, offline: bool
+) -> dict[str, Any]:
     """Download ``files`` into ``folder`` and return the facts for its manifest."""
     names = {snapshot.local_name(file) for file in files}
     for left in folder.iterdir():  # from an interrupted pull of another commit
         if left.is_file() and left.name not in names:
             unlink(left)
     (folder / PARTIAL).mkdir(exist_ok=True)
-    download.download(snapshot, files, folder, progress, offline=offline)
+    taken = download.download(snapshot, files, folder, progress, offline=offline)
+    if taken:
+        logger.info("%d of %d files were taken from the hub's cache in %s", taken, len(files), cache.root())
     (folder / PARTIAL).mkdir(exist_ok=True)  # kept until the folder is visible, so that a failure keeps the files
     return {
-        "source": {"repository": snapshot.repository, "folder": snapshot.folder},
+        "source": {
+            "repository": snapshot.repository,
+            "folder": snapshot.folder,
+            **({"gguf": contents.base_name(snapshot.gguf)} if snapshot.gguf else {}),
+        },
         "revision": snapshot.commit,
         "hashes": {snapshot.local_name(file): file.sha256 for file in files if file.sha256},
     }
@@ -67,31 +127,69 @@ def forget(folder: Path) -> None:
     discard_tree(folder / PARTIAL)
 
 
-def model_type(snapshot: Snapshot, *, offline: bool) -> str:
-    """Return ``model_type`` of the repository's ``config.json``, the only file that is downloaded.
-
-    Raises:
-        NotOnHubError: the file does not exist or has no model type.
-    """
-    config = [file for file in snapshot.files if file.name == "config.json" and file.size < _SMALL]
+def _settings(snapshot: Snapshot, *, offline: bool) -> dict[str, Any] | None:
+    """Return the repository's ``config.json``, the only file that is downloaded; None if there is none."""
+    inner = f"{snapshot.folder}/config.json" if snapshot.folder else "config.json"
+    there = {file.name: file for file in snapshot.files if 0 <= file.size < _SMALL}
+    file = there.get(inner) or there.get("config.json")
+    if file is None:
+        return None
     folder = Path(tempfile.mkdtemp(prefix="phi3-"))
     try:
-        download.download(snapshot, config, folder, lambda *_: None, offline=offline)
-        return str(read_json(folder / "config.json")["model_type"])
-    except (KeyError, TypeError) as error:
-        hint = "use another repository"
-        raise NotOnHubError(f"{snapshot.repository} does not say what kind of model it holds", hint=hint) from error
+        download.download(snapshot, [file], folder, lambda *_: None, offline=offline)
+        content = read_json(folder / snapshot.local_name(file))
+        return content if isinstance(content, dict) else None
     finally:
         discard_tree(folder)
 
 
-def check_family(snapshot: Snapshot, *, offline: bool) -> None:
-    """Check that a repository is of the Phi-3 family, before its weights are downloaded.
+def check_loadable(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: bool) -> None:
+    """Check that a repository is of the Phi-3 family and not quantized in a form for others, before its weights.
+
+    Args:
+        snapshot: the repository.
+        files: what is to be downloaded.
+        offline: the value of ``--offline``.
 
     Raises:
-        ModelError: it is of another family, which the message names.
+        NotOnHubError: it does not tell what kind of model it holds.
+        ModelError: it is of another family, or its weights are quantized, which the message names.
     """
-    check_type(snapshot.repository, model_type(snapshot, offline=offline))
+    if snapshot.gguf:
+        return  # the file itself tells
+    where = snapshot.repository
+    settings = _settings(snapshot, offline=offline) or {}
+    kind = settings.get("model_type")
+    needs_settings = any(file.name.endswith(".safetensors") for file in files)
+    if kind is None and needs_settings:
+        raise NotOnHubError(f"{where} does not say what kind of model it holds", hint="use another repository")
+    if kind is not None:
+        check_type(where, kind)
+    older = [name for name in _QUANTIZED if name in map(snapshot.local_name, files)]
+    method = quantization_method(settings) or (older[0] if older else None)
+    if method is not None and needs_settings:
+        raise ModelError(
+            f"{where} is quantized already ({method}), in a form that no backend loads",
+            hint="name the repository with the original weights",
+        )
+
+
+def preview(snapshot: Snapshot, files: Sequence[RemoteFile], check: Callable[[Path], None], *, offline: bool) -> None:
+    """Call ``check`` with a folder that has the small files of a model and, in place of the others, empty ones.
+
+    Nothing is done for original weights and GGUF files, which tell by themselves what they are.
+    """
+    if snapshot.gguf or any(file.name.endswith(".safetensors") for file in files):
+        return
+    small = [file for file in files if 0 <= file.size < _SMALL and not contents.is_weights(file.name)]
+    folder = Path(tempfile.mkdtemp(prefix="phi3-"))
+    try:
+        download.download(snapshot, small, folder, lambda *_: None, offline=offline)
+        for file in files:
+            (folder / snapshot.local_name(file)).touch()
+        check(folder)
+    finally:
+        discard_tree(folder)
 
 
 def from_hub(entry: Entry) -> bool:
@@ -113,6 +211,13 @@ def repair(entry: Entry, progress: Progress) -> None:
         hint = removal_hint(entry.model, entry.backend, entry.precision)
         raise ModelError(f"{entry.path} did not come from the hub and cannot be repaired", hint=hint)
     source = entry.manifest["source"]
-    snapshot = take_snapshot(source["repository"], entry.manifest["revision"], source.get("folder", ""))
-    files = [file for file in select_files(snapshot.files, snapshot.folder) if snapshot.local_name(file) in wrong]
+    path = "/".join(filter(None, (source.get("folder", ""), source.get("gguf", ""))))
+    snapshot = take_snapshot(source["repository"], entry.manifest["revision"], path)
+    described = entry.manifest["files"]
+    files = [
+        # The hash that the file had when it was downloaded, which some mirrors do not tell.
+        evolve(file, sha256=described[local]["sha256"])
+        for file in snapshot.files
+        if (local := snapshot.local_name(file)) in wrong and local in described
+    ]
     download.download(snapshot, files, entry.path, progress)

@@ -39,18 +39,27 @@ class Job:
 
 
 def is_right(path: Path, file: RemoteFile, report: Callable[[int], object]) -> bool:
-    """Return whether a file has the hash that the hub announced.
+    """Return whether a file has the size and the hash that the hub announced, if it announced one.
 
     ``report`` is called with the size of each block in bytes after it was read.
     """
-    digest = hashlib.sha256()
+    size = size_of(path)
+    if size != file.size:
+        return False
+    digests = [hashlib.sha256()]
     if file.sha256 is None:
-        digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)  # git's hash of a blob
+        # Git's hash of a blob; mirrors that are not made of git repositories may have the plain one.
+        digests = [hashlib.sha1(start, usedforsecurity=False) for start in (b"blob %d\0" % size, b"")]
+    known = file.sha256 or file.git_oid
+    if known is None:
+        report(size)
+        return True
     with path.open("rb") as stream:
         while block := stream.read(2**20):
-            digest.update(block)
+            for digest in digests:
+                digest.update(block)
             report(len(block))
-    return digest.hexdigest() == (file.sha256 or file.git_oid)
+    return known in {digest.hexdigest() for digest in digests}
 
 
 def size_of(path: Path) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from .catalogue import CATALOGUE
+from phi3_core.hub.address import Address
+
 from .ref import ModelRef
 
 
@@ -32,28 +33,31 @@ class DownloadPlan:
         return sum(file.size for file in self.files)
 
 
-def for_repository(repository: str, revision: str | None, folder: str, *, offline: bool) -> DownloadPlan:
-    """Return the plan for a folder of a repository.
+def for_address(address: Address, *, offline: bool, update: bool = False) -> DownloadPlan:
+    """Return the plan for a repository, or for a folder or GGUF file of it.
 
     Raises:
-        NotOnHubError: the repository, revision or folder does not exist, or has no weights or no tokenizer.
+        NotOnHubError: the repository, revision, folder or file does not exist, or has no weights or no tokenizer.
         ModelError: the hub cannot be reached, or access is denied.
     """
-    from phi3_core.hub import fetch  # start-up: offline commands need no hub client
+    from phi3_core.hub import cache, fetch  # start-up: offline commands need no hub client
 
-    snapshot, files = fetch.listed(repository, revision, folder, offline=offline)
+    snapshot, files = fetch.listed(address, offline=offline, update=update)
+    absent = [file for file in files if not any(cache.copies(snapshot.repository, snapshot.commit, file))]
+    words = f"from {address} at {snapshot.commit[:12]}"
+    if len(absent) < len(files):
+        here = f"{len(files) - len(absent)} of {len(files)} files are in the hub's cache in {cache.root()}"
+        words = f"{words}; {here}" if absent else f"nothing: {here}"
     return DownloadPlan(
-        words=f"from {repository}{'/' + folder if folder else ''} at {snapshot.commit[:12]}",
-        repository=repository,
+        words=words,
+        repository=address.repository,
         commit=snapshot.commit,
-        files=tuple(PlannedFile(name=snapshot.local_name(file), size=file.size) for file in files),
+        files=tuple(PlannedFile(name=snapshot.local_name(file), size=file.size) for file in absent),
     )
 
 
-def for_source(ref: ModelRef, *, offline: bool) -> DownloadPlan:
-    """Return the plan for a model's original weights. Raises as :func:`for_repository`."""
-    known = CATALOGUE.get(ref.name)
-    repository = known.repository if known else ref.repository
-    if ref.path is not None or repository is None:
+def for_source(ref: ModelRef, *, offline: bool, update: bool = False) -> DownloadPlan:
+    """Return the plan for a model's original weights. Raises as :func:`for_address`."""
+    if ref.path is not None or ref.address is None:
         return DownloadPlan(words="nothing: it is on this machine")
-    return for_repository(repository, None, "", offline=offline)
+    return for_address(ref.address, offline=offline, update=update)

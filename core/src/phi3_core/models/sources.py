@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve
 
 from phi3_core.errors import ModelError
+from phi3_core.hub import contents
 from phi3_core.store.store import Store
 from phi3_core.values import Progress, Source
 
 from . import gguf_source, sample, sample_package
-from .catalogue import CATALOGUE
 from .ref import ModelRef, fingerprint
 from .sample_package import obtain_package
 
@@ -22,7 +22,13 @@ PACKAGE = "package:"
 
 
 def source_of(
-    ref: ModelRef, store: Store, progress: Progress, *, offline: bool = False, update: bool = False
+    ref: ModelRef,
+    store: Store,
+    progress: Progress,
+    *,
+    offline: bool = False,
+    update: bool = False,
+    check: Callable[[Path], None] | None = None,
 ) -> Source:
     """Return the original weights of a model; they are downloaded or built if necessary.
 
@@ -32,26 +38,34 @@ def source_of(
         progress: called with the current stage.
         offline: use only files that are on this machine.
         update: download a newer revision from the hub, if there is one.
+        check: called before weights that need no quantizing are downloaded, with a folder in which they are empty.
 
     Raises:
         ModelError: the weights are unknown, damaged, or cannot be obtained, or a GGUF file is not of the Phi-3 family.
         StoreError: the store cannot be written, or its disk is full.
     """
-    source = _obtain(ref, store, progress, offline=offline, update=update)
+    source = _obtain(ref, store, progress, offline=offline, update=update, check=check)
     if source.path.is_dir() and any(source.path.glob("*.safetensors")):
         return source
     file = gguf_source.find(source.path)
     return source if file is None else gguf_source.as_source(file, source, store)
 
 
-def _obtain(ref: ModelRef, store: Store, progress: Progress, *, offline: bool, update: bool) -> Source:
+def _obtain(
+    ref: ModelRef,
+    store: Store,
+    progress: Progress,
+    *,
+    offline: bool,
+    update: bool,
+    check: Callable[[Path], None] | None,
+) -> Source:
     if ref.path is not None:
         return Source(path=ref.path, model=ref.name, revision=fingerprint(ref.path)[:12])
-    known = CATALOGUE.get(ref.name)
-    repository = known.repository if known else ref.repository
+    address = ref.address
     found = store.source(ref.name)
-    if found is not None and not (update and repository):
-        return found
+    if found is not None and not (update and address):
+        return _named_file(found, ref)
     if ref.name == sample.NAME:
 
         def build(folder: Path) -> Mapping[str, Any]:
@@ -60,20 +74,29 @@ def _obtain(ref: ModelRef, store: Store, progress: Progress, *, offline: bool, u
             return {"revision": package.version, "source": {"repository": f"{PACKAGE}{sample_package.PACKAGE}"}}
 
         return store.make_source(sample.NAME, build)
-    if repository is None:
+    if address is None:
         hint = "phi3 models show MODEL"
         raise ModelError(f"the original weights of {ref.name} are not in the store", hint=hint)
     from phi3_core.hub import fetch  # start-up: not needed for stored weights
 
-    snapshot, files = fetch.listed(repository, None, "", offline=offline)
+    snapshot, files = fetch.listed(address, offline=offline, update=update)
     if found is not None and found.revision == snapshot.commit:
-        return found
-    if known is None:
-        fetch.check_family(snapshot, offline=offline)
+        return _named_file(found, ref)
+    if ref.form == "hub":
+        fetch.check_loadable(snapshot, files, offline=offline)
+        if check is not None:
+            fetch.preview(snapshot, files, check, offline=offline)
 
     def fill(folder: Path) -> Mapping[str, Any]:
         return fetch.fill(snapshot, files, folder, progress, offline=offline)
 
     old = store.source_digest(ref.name)
     made = store.make_source(ref.name, fill, old=old)
-    return evolve(made, revision=snapshot.commit)
+    return _named_file(evolve(made, revision=snapshot.commit), ref)
+
+
+def _named_file(source: Source, ref: ModelRef) -> Source:
+    """Return a source with the path of the GGUF file, if one was named; else as it is."""
+    return (
+        evolve(source, path=source.path / contents.base_name(ref.subpath)) if contents.is_gguf(ref.subpath) else source
+    )

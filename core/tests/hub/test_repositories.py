@@ -1,0 +1,227 @@
+"""Repositories as they are on the hub: folders, GGUF files, and what is refused before its weights are fetched."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("huggingface_hub")
+
+from phi3_core.errors import ModelError
+from phi3_core.hub import fetch
+from phi3_core.hub.address import Address, parse
+from phi3_core.models.ref import look_up, stored_name
+from phi3_core.store.store import Store
+from phi3_core.testing.checkpoints import TINY, write_random
+from stand_in_hub import support
+
+gguf_files = pytest.importorskip("gguf_files")
+
+REPOSITORY = support.REPOSITORY
+WEIGHTS = support.noise(5_000)
+CONFIG, TOKENIZER = b'{"model_type": "phi3"}', b"{}"
+MODEL = {"config.json": CONFIG, "tokenizer.json": TOKENIZER, "model.safetensors": WEIGHTS}
+GGUF = {"README.md": b"x", "phi-q4.gguf": WEIGHTS, "phi-q8.gguf": WEIGHTS, "mmproj-phi.gguf": WEIGHTS}
+SPLIT = {f"big/phi-{number:05d}-of-00003.gguf": WEIGHTS for number in (1, 2, 3)}
+ONNX = {"genai_config.json": b"{}", "tokenizer.json": TOKENIZER, "model.onnx": WEIGHTS, "model.onnx.data": WEIGHTS}
+FOLDERS = {
+    "README.md": b"x",
+    "config.json": CONFIG,
+    **{f"cpu/int4/{name}": content for name, content in ONNX.items()},
+    **{f"directml/int4/{name}": content for name, content in ONNX.items()},
+}
+
+
+def config(**more: object) -> dict[str, bytes]:
+    return {**MODEL, "config.json": json.dumps({"model_type": "phi3", **more}).encode()}
+
+
+@pytest.mark.parametrize(
+    ("files", "words", "hint"),
+    [
+        (GGUF, "holds GGUF files: phi-q4.gguf, phi-q8.gguf", "name one of them: acme/phi/phi-q4.gguf"),
+        (SPLIT, "holds GGUF files: big/phi-00001-of-00003.gguf", "acme/phi/big/phi-00001-of-00003.gguf"),
+        (FOLDERS, "has its weights in folders: cpu/int4, directml/int4", "name one of them: acme/phi/cpu/int4"),
+        ({"adapter_config.json": b"{}", "adapter_model.safetensors": WEIGHTS}, "is an adapter", "merge"),
+        ({"adapter_config.json": b"{}", "adapter_model.bin": WEIGHTS}, "is an adapter", "merge"),
+        ({**MODEL, "adapter_model.safetensors": WEIGHTS}, "has an adapter.* beside its weights", "merge"),
+        ({"config.json": CONFIG, "pytorch_model.bin": WEIGHTS}, r"pickles of PyTorch.*pytorch_model.bin", "convert"),
+        ({"consolidated.00.pth": WEIGHTS}, r"pickles of PyTorch.*consolidated.00.pth", "phi3 models list"),
+        ({"README.md": b"x"}, "holds no weights", "another repository"),
+        ({**MODEL, "tokenizer.json": b""} | {"tokenizer.json": TOKENIZER, "config.json": b"[]"}, "does not say", "use"),
+        ({"model.safetensors": WEIGHTS, "tokenizer.json": TOKENIZER}, "does not say what kind", "another repository"),
+        ({"model.safetensors": WEIGHTS, "config.json": CONFIG}, "holds no tokenizer.json", "another repository"),
+        (config(model_type="llama"), "'llama', not of the Phi-3 family", "phi3 models list"),
+        (
+            config(quantization_config={"quant_method": "bitsandbytes"}),
+            r"quantized already \(bitsandbytes\)",
+            "original",
+        ),
+        (config(quantization_config={"bits": 4}), r"quantized already \(an unknown method\)", "original"),
+        (config(compression_config={"quant_method": "sparse"}), r"quantized already \(sparse\)", "original"),
+        (config(quantization={"bits": 4, "group_size": 64}), r"quantized already \(MLX\)", "original"),
+        ({**MODEL, "quantize_config.json": b"{}"}, r"quantized already \(quantize_config.json\)", "original"),
+    ],
+)
+def test_the_reason_is_given_before_weights_are_fetched(server, home, run_main, files, words, hint) -> None:
+    server.add(REPOSITORY, files, large_from=1000)
+    with pytest.raises(ModelError, match=words) as caught:
+        snapshot, wanted = fetch.listed(Address(repository=REPOSITORY), offline=False)
+        fetch.check_loadable(snapshot, wanted, offline=False)
+    assert hint in caught.value.hint
+    code, _, err = run_main("models", "pull", "--source", REPOSITORY)
+    assert code == 4
+    assert len(err.splitlines()) == 1
+    assert support.asked_for(server) <= {"config.json"}
+
+
+def test_quantized_weights_that_a_backend_loads_are_not_refused(server) -> None:
+    files = {"openvino_model.xml": b"<net/>", "openvino_model.bin": WEIGHTS, "tokenizer.json": TOKENIZER}
+    server.add(REPOSITORY, {**files, "config.json": config(quantization_config={"bits": 4})["config.json"]})
+    snapshot, wanted = fetch.listed(Address(repository=REPOSITORY), offline=False)
+    fetch.check_loadable(snapshot, wanted, offline=False)
+
+
+@pytest.mark.parametrize(
+    ("path", "words", "hint"),
+    [
+        ("cuda", "has no folder cuda", "it has cpu/int4, directml/int4"),
+        ("cpu", "acme/phi/cpu at .* has its weights in folders: cpu/int4", "acme/phi/cpu/int4"),
+        ("phi.gguf", "has no file phi.gguf", "no GGUF files"),
+        ("config.json", "config.json is one file", "name the repository: acme/phi"),
+        ("cpu/int4/model.onnx", "model.onnx is one file", "name the repository: acme/phi/cpu/int4"),
+    ],
+)
+def test_paths_that_are_no_model(server, path, words, hint) -> None:
+    server.add(REPOSITORY, FOLDERS)
+    with pytest.raises(ModelError, match=words) as caught:
+        fetch.listed(Address(repository=REPOSITORY, path=path), offline=False)
+    assert hint in caught.value.hint
+
+
+def pulled(run_main, word: str) -> dict[str, object]:
+    code, out, err = run_main("models", "pull", "--source", word, "--json")
+    assert code == 0, err
+    found: dict[str, object] = json.loads(out)
+    return found
+
+
+@pytest.mark.parametrize("form", ["{}/cpu/int4", "{}@v2/cpu/int4", "{}/cpu/int4@v2", "hf://{}@v2/cpu/int4/"])
+def test_a_folder_at_a_revision(server, home, run_main, form) -> None:
+    server.add(REPOSITORY, {"README.md": b"x"} if "v2" in form else FOLDERS)
+    commit = server.add(REPOSITORY, FOLDERS, branch="v2")
+    found = pulled(run_main, form.format(REPOSITORY))
+    assert found["revision"] == (commit if "v2" in form else server.repositories[REPOSITORY].branches["main"])
+    assert not any(request.name.startswith("directml") for request in server.requests)
+    name = "acme--phi--cpu--int4@v2" if "v2" in form else "acme--phi--cpu--int4"
+    assert found["path"] == str(home / "sources" / name)
+    assert {file.name for file in (home / "sources" / name).iterdir()} == {*ONNX, "phi3.json"}
+    server.stop()
+    for word in (form.format(REPOSITORY), name):
+        assert run_main("models", "verify", word)[0] == 0
+        assert json.loads(run_main("models", "show", word, "--json")[1])["entries"]
+    assert run_main("models", "rm", form.format(REPOSITORY))[0] == 0
+    assert not Store().entries()
+
+
+def test_a_folder_without_a_tokenizer_has_that_of_the_root(server) -> None:
+    above = {"tokenizer.json": TOKENIZER, "tokenizer_config.json": b"{}", "config.json": CONFIG, "other.json": b"{}"}
+    server.add(REPOSITORY, {**above, "onnx/model.onnx": WEIGHTS, "onnx/config.json": CONFIG})
+    _, files = fetch.listed(Address(repository=REPOSITORY, path="onnx"), offline=False)
+    names = {file.name for file in files}
+    assert names == {"onnx/model.onnx", "onnx/config.json", "tokenizer.json", "tokenizer_config.json"}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A tiny checkpoint, to be written as GGUF."""
+    return write_random(tmp_path / "tiny", TINY["phi-4"], dtype="F32")
+
+
+def test_a_gguf_file_is_fetched_alone(server, home, run_main, checkpoint, tmp_path) -> None:
+    weights = gguf_files.convert(checkpoint, tmp_path / "phi.gguf").read_bytes()
+    server.add(REPOSITORY, {**GGUF, "phi-q8.gguf": weights, **MODEL})
+    found = pulled(run_main, f"https://huggingface.co/{REPOSITORY}/blob/main/phi-q8.gguf")
+    assert support.asked_for(server) == {"phi-q8.gguf"}
+    file = home / "sources" / "acme--phi--phi-q8.gguf" / "phi-q8.gguf"
+    assert found["path"] == str(file)
+    assert file.read_bytes() == weights
+    file.write_bytes(weights[::-1])
+    assert run_main("models", "verify", f"{REPOSITORY}/phi-q8.gguf")[0] == 4
+    assert run_main("models", "verify", "--repair", f"{REPOSITORY}/phi-q8.gguf")[0] == 0
+    assert file.read_bytes() == weights
+
+
+@pytest.mark.parametrize("part", [1, 2])
+def test_a_gguf_file_in_parts_is_fetched_whole(server, home, run_main, part, checkpoint, tmp_path) -> None:
+    paths = gguf_files.convert_in_parts(checkpoint, [tmp_path / name.removeprefix("big/") for name in SPLIT])
+    server.add(REPOSITORY, {**GGUF, **{f"big/{path.name}": path.read_bytes() for path in paths}})
+    found = pulled(run_main, f"{REPOSITORY}/big/phi-{part:05d}-of-00003.gguf")
+    folder = home / "sources" / "acme--phi--big--phi-00001-of-00003.gguf"
+    assert found["path"] == str(folder / "phi-00001-of-00003.gguf")
+    assert {file.name for file in folder.glob("*.gguf")} == {name.removeprefix("big/") for name in SPLIT}
+    server.add(REPOSITORY, {name: WEIGHTS for name in SPLIT if "00002" not in name}, branch="torn")
+    code, _, err = run_main("models", "pull", "--source", f"{REPOSITORY}/big/phi-00001-of-00003.gguf@torn")
+    assert code == 4
+    assert "has no big/phi-00002-of-00003.gguf, a part of" in err
+
+
+# --- names in the store ---------------------------------------------------------------------------------------------
+
+
+def test_different_addresses_have_different_names(home) -> None:
+    store = Store()
+    words = [
+        *(
+            "a/b",
+            "a/b/c",
+            "a/b/c/d",
+            "a/b/c--d",
+            "a/b@c",
+            "a/b/@x"[:3] + "@c--d",
+            "a/b/c@d",
+            "a/b@d/c--d",
+            "a/b/c.gguf",
+        ),
+        *(f"a/b/{'x' * 150}", f"a/b/{'x' * 151}", "a/b/con", "a/b/x:y", "a/b/x_y", "a/b@refs/pr/1", "a/b@refs_pr_1"),
+    ]
+    addresses = {str(parse(word)) for word in words}
+    found = {stored_name(word, store) for word in words}
+    assert len(found) == len(addresses)
+    assert all(len(name.encode()) <= 100 for name in found)
+    for name in found:
+        store.make_source(name, lambda _: {})
+
+
+def test_the_catalogue_s_repositories_are_the_catalogue_s_models(home) -> None:
+    for word in (
+        "microsoft/phi-4",
+        "Microsoft/PHI-4/",
+        "microsoft/phi-4@main",
+        "https://huggingface.co/microsoft/phi-4/tree/main",
+    ):
+        assert look_up(word, Store()).name == "phi-4"
+    other = look_up("microsoft/phi-4@v1", Store())
+    assert (other.form, other.repository, other.revision) == ("hub", "microsoft/phi-4", "v1")
+
+
+def test_a_local_folder_of_that_name_comes_first(home, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "acme" / "phi"
+    folder.mkdir(parents=True)
+    for name, content in MODEL.items():
+        (folder / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    assert look_up("acme/phi", Store()).path == folder
+    assert look_up("acme/phi/", Store()).path == folder
+    assert look_up("hf://acme/phi", Store()).repository == "acme/phi"
+
+
+def test_a_copy_of_a_repository_with_folders(home, tmp_path) -> None:
+    for name, content in FOLDERS.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match="has its weights in folders: cpu/int4, directml/int4") as caught:
+        look_up(str(tmp_path), Store())
+    assert str(tmp_path / "cpu" / "int4") in caught.value.hint.replace("/", "\\" if "\\" in str(tmp_path) else "/")
+    assert look_up(str(tmp_path / "cpu" / "int4"), Store()).form == "artifact"

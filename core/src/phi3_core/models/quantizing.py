@@ -25,7 +25,7 @@ def no_original(request: ArtifactRequest) -> UsageError:
     """Return the error for a model that has no original weights."""
     return UsageError(
         f"{request.ref.path or request.ref.name} has no original weights to quantize",
-        hint="name a checkpoint with safetensors",
+        hint="name a checkpoint with safetensors, or a GGUF file",
     )
 
 

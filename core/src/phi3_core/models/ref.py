@@ -26,8 +26,6 @@ _HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za
 _LONGEST_HUB_ID = 96
 _LONGEST_STORE_NAME = 48
 """Size limit in bytes of the part of a path's store name that comes from the path."""
-_OTHER_MODELS = ("genai_config.json", "openvino_model.xml")
-"""Files of models that a folder may have besides a GGUF file."""
 HINT = "phi3 models list shows the available models"
 
 
@@ -109,14 +107,14 @@ def _local(path: Path) -> ModelRef:
         return ModelRef(name=gguf_parts.stem(path), form="source", path=gguf_parts.parts(path)[0])
     if (path / manifest.NAME).is_file() and not _is_source(path):
         return ModelRef(name=path.name, form="artifact", path=path)
+    if (file := gguf_parts.only_model_in(path)) is not None:
+        return ModelRef(name=path.name, form="source", path=file)
     is_source = any(path.glob("*.safetensors"))
     _check_family(path, needed=is_source)
     if is_source:
         return ModelRef(name=path.name, form="source", path=path)
     if not any(path.iterdir()):
         raise ModelError(f"the folder {path} is empty", hint=HINT)
-    if not any((path / name).is_file() for name in _OTHER_MODELS) and (file := gguf_parts.only_model_in(path)):
-        return ModelRef(name=path.name, form="source", path=file)
     return ModelRef(name=path.name, form="artifact", path=path)
 
 

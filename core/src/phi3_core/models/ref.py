@@ -104,18 +104,23 @@ def _local(path: Path) -> ModelRef:
     if path.is_file():
         if not gguf_parts.is_gguf(path):
             raise ModelError(f"{path} is neither a model folder nor a GGUF file", hint="name the folder it lies in")
-        return ModelRef(name=gguf_parts.stem(path), form="source", path=gguf_parts.parts(path)[0])
+        return ModelRef(name=_readable(gguf_parts.stem(path)), form="source", path=gguf_parts.parts(path)[0])
     if (path / manifest.NAME).is_file() and not _is_source(path):
-        return ModelRef(name=path.name, form="artifact", path=path)
+        return ModelRef(name=_readable(path.name), form="artifact", path=path)
     if (file := gguf_parts.only_model_in(path)) is not None:
-        return ModelRef(name=path.name, form="source", path=file)
+        return ModelRef(name=_readable(path.name), form="source", path=file)
     is_source = any(path.glob("*.safetensors"))
     _check_family(path, needed=is_source)
     if is_source:
-        return ModelRef(name=path.name, form="source", path=path)
+        return ModelRef(name=_readable(path.name), form="source", path=path)
     if not any(path.iterdir()):
         raise ModelError(f"the folder {path} is empty", hint=HINT)
-    return ModelRef(name=path.name, form="artifact", path=path)
+    return ModelRef(name=_readable(path.name), form="artifact", path=path)
+
+
+def _readable(name: str) -> str:
+    """Return a name that can be written as UTF-8, which names of files need not be."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _is_source(path: Path) -> bool:

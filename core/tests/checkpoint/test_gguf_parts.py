@@ -110,6 +110,9 @@ def test_the_only_model_in_a_folder(tmp_path):
     for number in (2, 1):
         (tmp_path / f"m-{number:05}-of-00002.gguf").write_bytes(b"")
     assert gguf_parts.only_model_in(tmp_path) == tmp_path / "m-00001-of-00002.gguf"
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert gguf_parts.only_model_in(tmp_path) is None, "whole weights are preferred"
+    (tmp_path / "model.safetensors").unlink()
     for number in range(8):
         (tmp_path / f"m-Q{number}.gguf").write_bytes(b"")
     with pytest.raises(ModelError, match=r"holds 9 GGUF models: m-00001-of-00002\.gguf, m-Q0.* and 3 more") as caught:

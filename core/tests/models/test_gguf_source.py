@@ -148,6 +148,13 @@ def test_links_blobs_folders_and_parts(phi3, file, tmp_path):
     assert "holds 2 GGUF models: any.gguf, two.gguf" in err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode on Windows")
+def test_a_name_that_is_not_utf8(phi3, file):
+    named = file.rename(Path(os.fsdecode(bytes(file.parent) + b"/caf\xe9.gguf")))
+    code, out, _ = phi3("run", "-m", named, "Hi")
+    assert (code, "Hi" in out) == (0, True)
+
+
 def test_a_missing_part_is_named(phi3, file, tmp_path):
     second = file.rename(tmp_path / "models" / "m-00002-of-00002.gguf")
     code, _, err = phi3("run", "-m", second, "Hi")

@@ -18,6 +18,7 @@ SUFFIX = ".gguf"
 LINK = "gguf.json"
 """Names the GGUF file whose configuration and tokenizer a folder has, and which it stands for."""
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE)
+_PREFERRED = ("*.safetensors", "genai_config.json", "openvino_model.xml")
 _NO_MODEL = re.compile(r"mmproj|imatrix", re.IGNORECASE)
 """In the names of GGUF files that lie beside a model's and are no models: projectors of images, importance matrices."""
 
@@ -57,11 +58,15 @@ def parts(path: Path) -> list[Path]:
 
 
 def only_model_in(folder: Path) -> Path | None:
-    """Return the GGUF file, or the first of its parts, that is the only model of its kind in a folder; None without.
+    """Return the only GGUF file in a folder, or the first of its parts.
+
+    None if there is none, or if the folder has weights in another form, which are preferred.
 
     Raises:
         ModelError: there are several.
     """
+    if any(next(folder.glob(pattern), None) for pattern in _PREFERRED):
+        return None
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() == SUFFIX and file.is_file())
     models = [file for file in files if not _NO_MODEL.search(file.name)] or files
     wholes = sorted({parts(file)[0] for file in models})

@@ -20,7 +20,9 @@ def add(commands: Any) -> None:
         help="quantize a model for a device, and measure the quality",
         description="Quantize a model's original weights for a device.",
     )
-    command.add_argument("model", metavar="MODEL", help="a name, a hub repository, or a folder with original weights")
+    command.add_argument(
+        "model", metavar="MODEL", help="a name, a hub repository, or original weights: a folder, or a GGUF file"
+    )
     options.add_device(command)
     options.add_offline(command)
     group = command.add_argument_group("how it is quantized")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,7 +79,8 @@ def as_source(file: Path, source: Source, store: Store) -> Source:
         kinds = [kind for kind in description.tensor_types if kind not in _PLAIN]
         asks = description.chat_template is not None or (folder / _TEMPLATE).is_file() or _is_phi3(gguf)
         content = {"file": str(file), "precision": description.precision, "types": kinds, "has_template": asks}
-        write_json(folder / gguf_parts.LINK, content)
+        # In ASCII, because the file's name need not be UTF-8.
+        (folder / gguf_parts.LINK).write_text(json.dumps(content, indent=2), encoding="ascii")
         return {"context_length": description.context_length}
 
     beside = file.parent / _TEMPLATE

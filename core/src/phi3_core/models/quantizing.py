@@ -32,7 +32,7 @@ def no_original(request: ArtifactRequest) -> UsageError | ModelError:
             return ModelError(f"{path} {found.words}", hint=found.hint)
     return UsageError(
         f"{request.ref.path or request.ref.name} has no original weights to quantize",
-        hint="name a checkpoint with safetensors",
+        hint="name a checkpoint with safetensors, or a GGUF file",
     )
 
 

@@ -30,8 +30,6 @@ _LONGEST_HUB_NAME = 96
 """Size limit in bytes of the store name of a repository, or of a folder or file of it."""
 _LONGEST_STORE_NAME = 48
 """Size limit in bytes of the part of a path's store name that comes from the path."""
-_OTHER_MODELS = ("genai_config.json", "openvino_model.xml")
-"""Files of models that a folder may have besides a GGUF file."""
 _FILES_AT_MOST = 20_000
 """How many files below a folder are looked at for weights: the folder may be anything."""
 HINT = "phi3 models list shows the available models"
@@ -180,28 +178,33 @@ def _local_model(path: Path) -> ModelRef:
         return _local_folder(path)
     if not gguf_parts.is_gguf(path):
         raise ModelError(f"{path} is neither a model folder nor a GGUF file", hint="name the folder it lies in")
-    return ModelRef(name=gguf_parts.stem(path), form="source", path=gguf_parts.parts(path)[0])
+    return ModelRef(name=_readable(gguf_parts.stem(path)), form="source", path=gguf_parts.parts(path)[0])
 
 
 def _local_folder(path: Path) -> ModelRef:
     if (path / manifest.NAME).is_file() and not _is_source(path):
-        return ModelRef(name=path.name, form="artifact", path=path)
+        return ModelRef(name=_readable(path.name), form="artifact", path=path)
     names_there = [entry.name for entry in path.iterdir() if entry.is_file()]
     is_source = bool(weight_files(names_there))
     found = unusable(path.as_posix(), names_there, base=_base_of_adapter(path), sure=True)
     if found is not None:
         raise ModelError(f"{path} {found.words}", hint=found.hint)
+    if (file := gguf_parts.only_model_in(path)) is not None:
+        return ModelRef(name=_readable(path.name), form="source", path=file)
     _check_family(path, needed=is_source)
     if is_source:
-        return ModelRef(name=path.name, form="source", path=path)
+        return ModelRef(name=_readable(path.name), form="source", path=path)
     if not any(path.iterdir()):
         raise ModelError(f"the folder {path} is empty", hint=HINT)
-    if not any((path / name).is_file() for name in _OTHER_MODELS) and (file := gguf_parts.only_model_in(path)):
-        return ModelRef(name=path.name, form="source", path=file)
     if folders := _folders_with_weights(path):
         hint = f"name one of them: {path / folders[0]}"
         raise ModelError(f"{path} has its weights in folders: {shown(folders)}", hint=hint)
-    return ModelRef(name=path.name, form="artifact", path=path)
+    return ModelRef(name=_readable(path.name), form="artifact", path=path)
+
+
+def _readable(name: str) -> str:
+    """Return a name that can be written as UTF-8, which names of files need not be."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _folders_with_weights(path: Path) -> list[str]:

@@ -45,8 +45,6 @@ def source_of(
         StoreError: the store cannot be written, or its disk is full.
     """
     source = _obtain(ref, store, progress, offline=offline, update=update, check=check)
-    if source.path.is_dir() and any(source.path.glob("*.safetensors")):
-        return source
     file = gguf_source.find(source.path)
     return source if file is None else gguf_source.as_source(file, source, store)
 

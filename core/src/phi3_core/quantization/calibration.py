@@ -190,6 +190,6 @@ def _digest(checkpoint: Checkpoint, sequences: Sequence[Sequence[int]]) -> str:
     digest = hashlib.sha256((checkpoint.path / "config.json").read_bytes())
     for file in sorted({weight.file for weight in (checkpoint.embedding, checkpoint.head, *checkpoint.linear)}):
         status = file.stat()
-        digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     digest.update(repr([list(sequence) for sequence in sequences]).encode())
     return digest.hexdigest()[:16]

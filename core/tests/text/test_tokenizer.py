@@ -357,7 +357,7 @@ def test_additional_special_tokens(make_folder, byte_level_tokenizer):
 @pytest.mark.parametrize("where", ["added_tokens", "tokenizer_config"])
 def test_tokens_of_other_files(make_folder, byte_level_tokenizer, where, caplog):
     size = byte_level_tokenizer.get_vocab_size()
-    config = {"chat_template": "{{ messages[0].content }}<turn>"}
+    config: dict[str, object] = {"chat_template": "{{ messages[0].content }}<turn>"}
     given = {"<word>": size, "<turn>": size + 1, "<far>": size + 7, "<|im_end|>": 2}
     if where == "tokenizer_config":
         config["added_tokens_decoder"] = {str(number): {"content": word} for word, number in given.items()}

@@ -129,6 +129,8 @@ class Guard:
             UsageError: a text cannot be told apart from a control token.
             TooManyTokensError: there are far more tokens than ``most``. The text was not encoded as a whole.
         """
+        if most is not None and sum(map(len, texts)) > max(_LONG_TEXT * most, _PIECE):
+            self._count(render(texts), most)
         strings = self._strings
         if more := {string for string in self._others if string in written}:
             strings = _Strings(strings.all | more)
@@ -136,14 +138,12 @@ class Guard:
         disarmed = [_disarm(text, marks, strings) for text in texts]
         if disarmed == list(texts):
             text = render(texts)
-            self._count(text, most)
             encoding = self._plain.encode(text, add_special_tokens=False)
             if self._is_sound(encoding, text):
                 return encoding.ids
             # A normalizer has produced a token's string. The second tokenizer matches before normalizing.
         else:
             text = render([DisarmedText(text, marks) for text in disarmed])
-            self._count(marks.without(text), most)
         encoding = self._second(marks, strings).encode(text, add_special_tokens=False)
         if not self._is_sound(encoding, text):
             raise UsageError(
@@ -152,13 +152,11 @@ class Guard:
             )
         return encoding.ids
 
-    def _count(self, text: str, most: int | None) -> None:
-        """Raise :class:`TooManyTokensError` if a long text has far more than ``most`` tokens.
+    def _count(self, text: str, most: int) -> None:
+        """Raise :class:`TooManyTokensError` if a text has far more than ``most`` tokens.
 
         Encoding a text takes 200 times its size in memory, and a second for each few hundred kilobytes.
         """
-        if most is None or len(text) <= max(_LONG_TEXT * most, _PIECE):
-            return
         count = 0
         for start in range(0, len(text), _PIECE):
             count += len(self._plain.encode(text[start : start + _PIECE], add_special_tokens=False).ids)

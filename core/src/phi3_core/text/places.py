@@ -56,14 +56,19 @@ class Places:
 
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
-        self._typed: bool | None = None
+        self._takes_parts: bool | None = None
         self._last: tuple[tuple[str, ...], bool, Arrangement] | None = None
         self._told = False
 
     def render(self, roles: Sequence[str], contents: Sequence[str], *, add_generation_prompt: bool) -> str:
         """Render messages; their contents are lists of parts if the template only has a place for these."""
+        return self._render(roles, contents, add_generation_prompt, in_parts=bool(self._takes_parts))
+
+    def _render(
+        self, roles: Sequence[str], contents: Sequence[str], add_generation_prompt: bool, *, in_parts: bool
+    ) -> str:
         messages: list[Mapping[str, Any]] = [
-            {"role": role, "content": [{"type": "text", "text": text}] if self._typed else text}
+            {"role": role, "content": [{"type": "text", "text": text}] if in_parts else text}
             for role, text in zip(roles, contents, strict=True)
         ]
         return self._template.render(messages, add_generation_prompt=add_generation_prompt)
@@ -79,8 +84,8 @@ class Places:
         wanted = tuple(roles)
         last = self._last  # read once: other threads may replace it
         if last is None or last[:2] != (wanted, add_generation_prompt):
-            if self._typed is None:
-                self._typed = self._takes_parts_only()
+            if self._takes_parts is None:
+                self._takes_parts = self._takes_parts_only()
             last = self._last = wanted, add_generation_prompt, self._arrange(wanted, add_generation_prompt)
         if last[2].folded and not self._told:
             self._told = True
@@ -119,26 +124,27 @@ class Places:
 
     def _takes_parts_only(self) -> bool:
         """Return whether the template drops contents that are strings, and takes lists of parts."""
-        if not self._dropped(("user",), True)[0]:
+        if not self._dropped(("user",), True, in_parts=False)[0]:
             return False
-        self._typed = True
         try:
-            dropped, _ = self._dropped(("user",), True)
+            dropped, _ = self._dropped(("user",), True, in_parts=True)
         except ModelError:
-            dropped = frozenset({0})
-        self._typed = False
-        if dropped:
+            dropped = None
+        if dropped is None or dropped:
             raise ModelError(
                 "the model's chat template is broken: it drops what the user says",
                 hint="use a model that was tuned for chat",
             )
         return True
 
-    def _dropped(self, roles: Sequence[str], add_generation_prompt: bool) -> tuple[frozenset[int] | None, str]:
+    def _dropped(
+        self, roles: Sequence[str], add_generation_prompt: bool, *, in_parts: bool | None = None
+    ) -> tuple[frozenset[int] | None, str]:
         """Return the places of the messages that the template drops, None if it refuses them, and the rendering."""
+        in_parts = bool(self._takes_parts) if in_parts is None else in_parts
 
         def render(words: Sequence[str]) -> str:
-            return self.render(roles, words, add_generation_prompt=add_generation_prompt)
+            return self._render(roles, words, add_generation_prompt, in_parts=in_parts)
 
         words = [f"qj{place}jq" for place in range(len(roles))]
         try:

@@ -33,7 +33,12 @@ def _is(name: str, patterns: Iterable[str]) -> bool:
 
 def is_weights(name: str) -> bool:
     """Return whether a file has weights of a model in a format that is safe to load."""
-    return _is(name, WEIGHTS) and not _is(name, _ADAPTERS)
+    return _is(name, WEIGHTS) and not is_adapter(name)
+
+
+def is_adapter(name: str) -> bool:
+    """Return whether a file belongs to an adapter (LoRA), which is not part of a whole model beside it."""
+    return _is(name, _ADAPTERS)
 
 
 def is_gguf(name: str) -> bool:
@@ -92,7 +97,7 @@ def no_weights(where: str, names: Iterable[str], folder: str, *, prefix: str) ->
     if files := gguf_files(inner):
         hint = f"name one of them: {prefix}{files[0]}"
         return NotOnHubError(f"{where} holds GGUF files: {shown(files)}", hint=hint)
-    if any(_is(name, _ADAPTERS) for name in inner):
+    if any(map(is_adapter, inner)):
         hint = "merge it into the model that it was trained on, with peft's merge_and_unload"
         return NotOnHubError(f"{where} holds an adapter (LoRA), not a whole model", hint=hint)
     if pickles := sorted(name for name in inner if _is(name, _PICKLES) and not _is(name, ("openvino_*.bin",))):

@@ -65,7 +65,16 @@ def test_what_an_address_names(monkeypatch, word, repository, revision, path) ->
             "/owner/name",
             "~/a",
         ),
-        *("owner/name/../x", "owner/name//x", "owner/name/./x", "owner/name@v1/x@v2", "owner/name@", "C:/owner/name"),
+        *(
+            "owner/name/../x",
+            "owner/name//x",
+            "owner/name/./x",
+            "owner/name@v1/x@v2",
+            "owner/name@",
+            "owner/name@..",
+            "owner/name@a/../b",
+            "C:/owner/name",
+        ),
         *("owner/na\nme", "owner/name/x\ny", "owner\\name", "owner/name/x\\y", "", "/"),
     ],
 )

@@ -63,6 +63,7 @@ def test_a_whole_snapshot_is_linked_offline(server, commit, hub_cache, tmp_path)
     assert take(tmp_path / "model") == support.checkpoint()
     assert not server.requests
     assert (tmp_path / "model" / support.LARGE).samefile((held / support.LARGE).resolve())
+    assert not (tmp_path / "model" / "config.json").samefile((held / "config.json").resolve())  # people edit these
     shutil.rmtree(hub_cache)
     assert support.content(tmp_path / "model") == support.checkpoint()
 

@@ -13,6 +13,7 @@ from phi3_core.errors import ModelError
 # OWNER/NAME, with the characters that the hub allows. It has no names with "--", which separates the two in the store.
 _REPOSITORY = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._-]*(?<![.-])")
 _LONGEST_REPOSITORY = 96
+_LONGEST_PART = 400
 _REVISION = r"(refs/(?:pr|convert)/[^/@]+|[^/@]+)"
 # OWNER/NAME@REVISION/FOLDER, as the hub's own file system has it, or OWNER/NAME/FOLDER@REVISION.
 _WORD = re.compile(rf"([^/@]+/[^/@]+)(?:@{_REVISION})?(?:/([^@]*))?(?:@(.+))?")
@@ -94,9 +95,10 @@ def _made(repository: str, revision: str | None, path: str) -> Address | None:
     if not _REPOSITORY.fullmatch(repository) or len(repository) > _LONGEST_REPOSITORY:
         return None
     path = path.rstrip("/")
-    if any(part in {"", ".", ".."} for part in path.split("/")) and path:
-        return None
     revision = unquote(revision) if revision else None
+    for text in filter(None, (path, revision)):
+        if {"", ".", ".."} & set(text.split("/")) or len(text) > _LONGEST_PART:
+            return None
     if not f"{path}{revision or ''}".isprintable() or "\\" in path:
         return None
     return Address(repository=repository, revision=None if revision == "main" else revision, path=path)

@@ -73,13 +73,13 @@ class Retry:
         self._failures = 0
 
 
-def retrying(ask: Callable[[], T]) -> T:
-    """Return ``ask()``, which is called up to three times.
+def retrying(ask: Callable[[], T], *, tries: int = 3) -> T:
+    """Return ``ask()``, which is called up to ``tries`` times.
 
     Raises:
         ModelError: no attempt succeeded.
     """
-    retry = Retry(tries=3, wait=time.sleep)
+    retry = Retry(tries=tries, wait=time.sleep)
     while True:
         try:
             return ask()

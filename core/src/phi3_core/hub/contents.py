@@ -33,7 +33,12 @@ def _is(name: str, patterns: Iterable[str]) -> bool:
 
 def is_weights(name: str) -> bool:
     """Return whether a file has weights of a model in a format that is safe to load."""
-    return _is(name, WEIGHTS) and not _is(name, _ADAPTERS)
+    return _is(name, WEIGHTS) and not is_adapter(name)
+
+
+def is_adapter(name: str) -> bool:
+    """Return whether a file belongs to an adapter (LoRA), which is not part of a whole model beside it."""
+    return _is(name, _ADAPTERS)
 
 
 def is_gguf(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -22,6 +23,8 @@ from .snapshot import RemoteFile, Snapshot, check_name
 from .transfer import Job, Transfer, is_right, size_of
 
 logger = logging.getLogger("phi3_core")
+
+_LINKED_FROM = 2**20
 
 
 def download(
@@ -123,13 +126,16 @@ def _not_cached(snapshot: Snapshot, jobs: list[Job], total: int, progress: Progr
 
 
 def _take(file: Path, job: Job) -> None:
-    """Link a file of the cache to its destination, or copy it if the disk or the system does not allow links."""
+    """Link a file of the cache to its destination, or copy it if the disk or the system does not allow links.
+
+    Small files are always copied: people edit settings in place.
+    """
     with store_errors(job.path.parent):
         job.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(file, job.path)
-            return
-        except OSError:
+        if job.file.size >= _LINKED_FROM:
+            with contextlib.suppress(OSError):
+                os.link(file, job.path)
+                return
             check_free(job.path.parent, job.file.size, "the copy of the hub's cache")
         job.partial.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, job.partial)

@@ -92,7 +92,7 @@ def _snapshot(address: Address, *, offline: bool, update: bool) -> Snapshot:
         return take_snapshot(address.repository, address.revision, address.path)
     if hint is None:
         try:  # what the cache does not tell, such as whether a chat template is missing
-            return take_snapshot(address.repository, held.commit, address.path)
+            return take_snapshot(address.repository, held.commit, address.path, tries=1)
         except ModelError as error:
             logger.info("%s; using the hub's cache in %s", error.message, held.path)
     return snapshot

@@ -63,7 +63,9 @@ class Snapshot:
         return file.name.removeprefix(f"{self.folder}/") if self.folder else file.name
 
 
-def take_snapshot(repository: str, revision: str | None = None, path: str = "", *, offline: bool = False) -> Snapshot:
+def take_snapshot(
+    repository: str, revision: str | None = None, path: str = "", *, offline: bool = False, tries: int = 3
+) -> Snapshot:
     """Return the files of a repository, with the revision (None is the newest) resolved to a commit.
 
     Args:
@@ -71,6 +73,7 @@ def take_snapshot(repository: str, revision: str | None = None, path: str = "", 
         revision: a commit, branch or tag; None for the newest commit.
         path: the folder or GGUF file that is needed; empty for the root.
         offline: the value of ``--offline``.
+        tries: how often the hub is asked while it cannot be reached.
 
     Raises:
         NotOnHubError: the repository, revision, folder or file does not exist.
@@ -79,7 +82,7 @@ def take_snapshot(repository: str, revision: str | None = None, path: str = "", 
     from .client import HubClient, retrying  # start-up: selecting files needs no client
 
     client = HubClient(repository, revision, offline=offline)
-    commit, entries = retrying(client.listing)
+    commit, entries = retrying(client.listing, tries=tries)
     path = path.strip("/")
     names = [_name_of(repository, entry) for entry in entries]
     folder, gguf = requested(repository, commit, path, names)
@@ -152,7 +155,8 @@ def _is_wanted(name: str, folder: str, also: Sequence[str]) -> bool:
     """Return whether a file is needed, by its name."""
     inner = contents.base_name(name).lower()
     is_needed = _is_license(name) or _matches(inner, (*WANTED, *also))
-    return contents.folder_of(name) == folder.strip("/") and is_needed and not _matches(inner, NEVER)
+    is_refused = _matches(inner, NEVER) or contents.is_adapter(name)
+    return contents.folder_of(name) == folder.strip("/") and is_needed and not is_refused
 
 
 def _is_license(name: str) -> bool:

@@ -83,12 +83,6 @@ def test_quantized_weights_that_a_backend_loads_are_not_refused(server) -> None:
     fetch.check_loadable(snapshot, wanted, offline=False)
 
 
-def test_an_adapter_beside_a_whole_model_is_left_out(server) -> None:
-    server.add(REPOSITORY, {**MODEL, "adapter_config.json": b"{}", "adapter_model.safetensors": WEIGHTS})
-    _, files = fetch.listed(Address(repository=REPOSITORY), offline=False)
-    assert {file.name for file in files} == MODEL.keys()
-
-
 @pytest.mark.parametrize(
     ("path", "words", "hint"),
     [

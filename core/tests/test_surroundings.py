@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ ODD_BYTES = (
     b"\xff" * 64,
     b"1" * 9000,
 )
-ODD_VALUES = (
+ODD_VALUES: tuple[Any, ...] = (
     None,
     -1,
     0,

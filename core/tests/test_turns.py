@@ -174,7 +174,8 @@ def test_turns_are_taken_in_the_order_in_which_streams_are_read(slow):
 
 
 def test_a_stream_is_closed_by_another_thread(slow):
-    chunks, waiting = [], []
+    chunks: list[str] = []
+    waiting: list[str] = []
     first, second = slow.stream("Hello world", max_new_tokens=50), slow.stream("Hello world", max_new_tokens=50)
     threads = [in_thread(chunks.extend, first)]
     wait_until(first.turn.granted.done)
@@ -191,7 +192,8 @@ def test_a_stream_is_closed_by_another_thread(slow):
 
 
 def test_two_threads_may_read_one_stream(model):
-    stream, chunks = model.stream("Hello world"), []
+    stream = model.stream("Hello world")
+    chunks: list[str] = []
     threads = [in_thread(chunks.extend, stream) for _ in range(2)]
     for thread in threads:
         thread.join(30)

@@ -2,6 +2,7 @@
 
 import _winapi
 import os
+import sys
 
 if hasattr(_winapi, "CopyFile2"):  # Wine's ends the process; shutil copies without it
     del _winapi.CopyFile2
@@ -14,18 +15,17 @@ def _symlink(src, dst, target_is_directory=False, *, dir_fd=None):
 
 os.symlink = _symlink
 
-_create_process = _winapi.CreateProcess
+if sys.platform == "win32":  # which type checkers on other systems understand
+    _create_process = _winapi.CreateProcess
 
+    def _create_process_again(*arguments):
+        """Start a process, up to three times: once in some thousand starts Wine's process ends before it begins."""
+        for _ in range(2):
+            try:
+                return _create_process(*arguments)
+            except OSError as error:
+                if error.winerror != 1359:  # ERROR_INTERNAL_ERROR
+                    raise
+        return _create_process(*arguments)
 
-def _create_process_again(*arguments):
-    """Start a process, trying up to three times: once in some thousand starts Wine's process ends before it begins."""
-    for _ in range(2):
-        try:
-            return _create_process(*arguments)
-        except OSError as error:
-            if error.winerror != 1359:  # ERROR_INTERNAL_ERROR
-                raise
-    return _create_process(*arguments)
-
-
-_winapi.CreateProcess = _create_process_again
+    _winapi.CreateProcess = _create_process_again

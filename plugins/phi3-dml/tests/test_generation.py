@@ -94,9 +94,12 @@ def test_an_answer_is_read_again_while_nothing_is_asked(checkpoints, write_graph
     assert engine._read == [tuple(whole[:32]), tuple(whole[32:64])]
     appended = []
     original = module._append
-    monkeypatch.setattr(
-        module, "_append", lambda generator, given: (appended.append(len(given)), original(generator, given))
-    )
+
+    def append(generator, given):
+        appended.append(len(given))
+        original(generator, given)
+
+    monkeypatch.setattr(module, "_append", append)
     ask(engine, [*whole, 7, 8], 1)
     assert appended == [10]
 

@@ -147,4 +147,5 @@ def test_without_openvino_genai_the_devices_are_refused_with_the_remedy(monkeypa
     monkeypatch.undo()
     monkeypatch.setattr(detection.importlib.util, "find_spec", lambda name: None)
     (refusal,) = detection.detect(Machine(os="linux", architecture="x86_64", memory_bytes=2**34))
+    assert isinstance(refusal, Refusal)
     assert refusal.reason == "the files of openvino-genai are missing, although it is installed"

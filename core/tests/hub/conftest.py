@@ -18,7 +18,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     # It reads its settings when it is imported: before a test changes them, whichever test comes first.
-    importlib.import_module("huggingface_hub.constants")
+    constants = importlib.import_module("huggingface_hub.constants")
+    # On Windows it warns that it cannot make links.
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS_WARNING", True)
     monkeypatch.setattr(client, "BACKOFF_S", 0.01)
 
 

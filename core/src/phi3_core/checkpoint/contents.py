@@ -53,13 +53,18 @@ class Unusable:
     hint: str
 
 
+def is_adapter(name: str) -> bool:
+    """Return whether a file, by its name without a folder, belongs to an adapter such as LoRA."""
+    return _matches(name, (*_ADAPTER, _ADAPTER_CONFIG))
+
+
 def weight_files(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names of the safetensors files that hold the model.
 
     As in transformers, ``model.safetensors`` takes precedence over shards, whose index may be that of an earlier save.
     Adapters are no models.
     """
-    found = sorted(name for name in names if name.endswith(".safetensors") and not _matches(name, _ADAPTER))
+    found = sorted(name for name in names if name.endswith(".safetensors") and not is_adapter(name))
     if SINGLE in found:
         return (SINGLE,)
     return tuple(filter(_SHARD.fullmatch, found)) or tuple(found)

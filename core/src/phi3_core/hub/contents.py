@@ -7,12 +7,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from phi3_core.checkpoint.contents import Unusable, unusable
+from phi3_core.checkpoint.contents import Unusable, is_adapter, unusable
 from phi3_core.errors import NotOnHubError
 
 WEIGHTS = ("*.safetensors", "*.onnx", "openvino_*.bin")
 """Weights in formats that are safe to load, apart from GGUF files, each of which is a model of its own."""
-_ADAPTERS = ("adapter_model*.safetensors", "adapter_config.json", "adapter_model.bin")
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
 _SHOWN = 8
 
@@ -33,12 +32,7 @@ def _is(name: str, patterns: Iterable[str]) -> bool:
 
 def is_weights(name: str) -> bool:
     """Return whether a file has weights of a model in a format that is safe to load."""
-    return _is(name, WEIGHTS) and not is_adapter(name)
-
-
-def is_adapter(name: str) -> bool:
-    """Return whether a file belongs to an adapter (LoRA), which is not part of a whole model beside it."""
-    return _is(name, _ADAPTERS)
+    return _is(name, WEIGHTS) and not is_adapter(base_name(name))
 
 
 def is_gguf(name: str) -> bool:

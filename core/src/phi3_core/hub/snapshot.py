@@ -10,7 +10,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from phi3_core import names
-from phi3_core.checkpoint.contents import weight_files
+from phi3_core.checkpoint.contents import is_adapter, weight_files
 from phi3_core.errors import ModelError, NotOnHubError
 from phi3_core.store import manifest
 
@@ -155,7 +155,7 @@ def _is_wanted(name: str, folder: str, also: Sequence[str]) -> bool:
     """Return whether a file is needed, by its name."""
     inner = contents.base_name(name).lower()
     is_needed = _is_license(name) or _matches(inner, (*WANTED, *also))
-    is_refused = _matches(inner, NEVER) or contents.is_adapter(name)
+    is_refused = _matches(inner, NEVER) or is_adapter(inner)
     return contents.folder_of(name) == folder.strip("/") and is_needed and not is_refused
 
 

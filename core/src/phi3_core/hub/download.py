@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from attrs import define
+
 from phi3_core.disk import check_free, reason
 from phi3_core.errors import ModelError
 from phi3_core.files import discard_tree, replace_path, unlink
@@ -77,41 +79,42 @@ def _jobs(snapshot: Snapshot, files: Iterable[RemoteFile], destination: Path) ->
     return sorted(jobs.values(), key=lambda job: -job.file.size)
 
 
+@define
+class _Checked:
+    """Reports how many bytes have been checked."""
+
+    count: int
+    total: int
+    progress: Progress
+
+    def add(self, count: int) -> None:
+        self.count += count
+        self.progress("checking", self.count, self.total)
+
+
 def _missing(jobs: Iterable[Job], total: int, progress: Progress) -> Iterator[Job]:
     """Yield the jobs that remain. The hash of an existing file is verified, besides its name and size."""
-    checked = 0
-
-    def report(count: int) -> None:
-        nonlocal checked
-        checked += count
-        progress("checking", checked, total)
-
+    checked = _Checked(0, total, progress)
     for job in jobs:
-        before = checked
+        before = checked.count
         with store_errors(job.path.parent):
-            if job.path.is_file() and is_right(job.path, job.file, report):
+            if job.path.is_file() and is_right(job.path, job.file, checked.add):
                 continue
             unlink(job.path)
-        checked = before
+        checked.count = before
         yield job
 
 
 def _not_cached(snapshot: Snapshot, jobs: list[Job], total: int, progress: Progress) -> list[Job]:
     """Take files from the hub's own cache, and return the jobs that remain."""
     left = []
-    checked = total - sum(job.file.size for job in jobs)
-
-    def report(count: int) -> None:
-        nonlocal checked
-        checked += count
-        progress("checking", checked, total)
-
+    checked = _Checked(total - sum(job.file.size for job in jobs), total, progress)
     for job in jobs:
-        before = checked
+        before = checked.count
         for copy in cache.copies(snapshot.repository, snapshot.commit, job.file):
-            checked = before
+            checked.count = before
             try:
-                right = is_right(copy, job.file, report)
+                right = is_right(copy, job.file, checked.add)
             except OSError as error:
                 logger.info("%s cannot be read: %s", copy, reason(error))
                 continue
@@ -120,7 +123,7 @@ def _not_cached(snapshot: Snapshot, jobs: list[Job], total: int, progress: Progr
                 break
             logger.warning("%s is damaged, and is not used", copy)
         else:
-            checked = before
+            checked.count = before
             left.append(job)
     return left
 

@@ -180,7 +180,8 @@ def _modified(folder: Path) -> dict[str, int]:
 
 def _compiled_bytes(source: Path) -> int:
     """Return about how large a compiled model is: as large as the weights."""
-    return (source if source.is_file() else (source / weights.IR).with_suffix(".bin")).stat().st_size
+    file = source if source.is_file() else (source / weights.IR).with_suffix(".bin")
+    return file.stat().st_size if file.is_file() else 0  # without it, loading has failed for that reason
 
 
 def _empty(folder: Path) -> None:

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 from phi3_core.testing.checkpoints import TINY, write_random
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 WANTED = ("--device", "openvino:CPU", "--precision", "int4", "--no-check")
 
@@ -23,6 +23,7 @@ def make_source(home, tmp_path):
         letters = {letter: place for place, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
         tokenizer = Tokenizer(models.BPE(letters, []))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
         tokenizer.save(str(folder / "tokenizer.json"))
         return folder
 

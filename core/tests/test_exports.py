@@ -48,5 +48,6 @@ def test_the_public_names_are_these():
         *("Artifact", "Device", "Engine", "Finding", "GenerationRequest", "Machine", "Offer", "Progress", "Published"),
         *("Recipe", "Refusal", "Sampling", "Source", "freeze_support"),
         *("BackendDiedError", "BackendError", "DiskFullError", "ModelError", "NoArtifactError", "NoDeviceError"),
-        *("NotOnHubError", "Phi3Error", "PromptTooLongError", "StoreError", "TooLargeError", "UsageError"),
+        *("NotOnHubError", "Phi3Error", "PromptTooLongError", "QueueFullError", "StoreError", "TooLargeError"),
+        "UsageError",
     }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .errors import NotOnHubError as NotOnHubError
     from .errors import Phi3Error as Phi3Error
     from .errors import PromptTooLongError as PromptTooLongError
+    from .errors import QueueFullError as QueueFullError
     from .errors import StoreError as StoreError
     from .errors import TooLargeError as TooLargeError
     from .errors import UsageError as UsageError
@@ -59,7 +60,8 @@ _HOMES = {
     "api": ("load",),
     "errors": (
         *("BackendDiedError", "BackendError", "DiskFullError", "ModelError", "NoArtifactError", "NoDeviceError"),
-        *("NotOnHubError", "Phi3Error", "PromptTooLongError", "StoreError", "TooLargeError", "UsageError"),
+        *("NotOnHubError", "Phi3Error", "PromptTooLongError", "QueueFullError", "StoreError", "TooLargeError"),
+        "UsageError",
     ),
     "hookspecs": ("CONTRACT", "hookimpl"),
     "interpreter": ("freeze_support",),

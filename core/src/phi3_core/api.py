@@ -23,6 +23,7 @@ def load(
     progress: Progress | None = None,
     refresh: bool = False,
     offline: bool = False,
+    max_waiting: int | None = None,
 ) -> Model:
     """Load a model on the best device, or on a given one.
 
@@ -41,6 +42,8 @@ def load(
         progress: called with the current stage while the model is obtained and loaded.
         refresh: ask the backends again instead of using their cached answers.
         offline: use only files that are on this machine.
+        max_waiting: how many answers may wait while the engine generates as many as it can; None for any number. One
+            more raises :class:`~phi3_core.errors.QueueFullError` when it is first read.
 
     Returns:
         The loaded model. Close it, or use it in a ``with`` statement, to stop its worker process.
@@ -74,5 +77,6 @@ def load(
                 progress=progress or no_progress,
                 refresh=refresh,
                 offline=offline,
+                max_waiting=max_waiting,
             )
         return Model(open_session(request, pool))

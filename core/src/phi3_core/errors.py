@@ -5,6 +5,7 @@
     Phi3Error                      exit code 1   base class
     ├── UsageError                          2   the request is invalid
     │   └── PromptTooLongError              2   the prompt does not fit the context
+    ├── QueueFullError                      1   too many answers are waiting for the model
     ├── NoDeviceError                       3   no installed backend offers a matching device
     ├── ModelError                          4   the model is unknown, cannot be obtained, or is damaged
     │   ├── NoArtifactError                 4   no artifact for this device; another device may have one
@@ -58,6 +59,10 @@ class UsageError(Phi3Error):
 
 class PromptTooLongError(UsageError):
     """The prompt does not fit the context, or leaves no room for an answer."""
+
+
+class QueueFullError(Phi3Error):
+    """As many answers as the model's ``max_waiting`` allows are waiting already."""
 
 
 class NoDeviceError(Phi3Error):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("phi3_core")
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class LoadedEngine:
     """An engine in its worker process."""
 
@@ -34,6 +34,8 @@ class LoadedEngine:
     tokenizer: Tokenizer
     context_length: int
     """Maximum number of tokens of prompt and answer together."""
+    max_concurrency: int
+    """Number of answers that the engine generates at once."""
     capabilities: frozenset[str] = field(converter=frozenset)
     """Optional features of the engine, such as ``json_schema``."""
 
@@ -71,6 +73,7 @@ def load_engine(
         precision=artifact.precision,
         tokenizer=tokenizer,
         context_length=context_length,
+        max_concurrency=engine["max_concurrency"],
         capabilities=engine["capabilities"],
     )
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .errors import PromptTooLongError, UsageError
+from .pending import BLOCKING, Pending
 from .pipeline import generate
 from .replies import Attempt, GenerationOptions, GenerationSettings, Message, Reply, Stream
-from .session import EngineSession
+from .session import Answer, EngineSession
 from .text.decoder import Decoder
 from .text.guard import TooManyTokensError
 from .text.stops import StopStrings
-from .turns import Turn, Turns
+from .turns import Turn
 from .values import GenerationRequest
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 class Model:
     """A loaded model, as :func:`phi3_core.load` returns it.
 
-    One answer is generated at a time; others wait until they are read, in threads and tasks alike, in the order of
-    arrival. If an engine fails, the next device that matches the request continues the answer.
+    As many answers are generated at once as the engine takes. The others wait, in threads and tasks alike, in the order
+    in which they are first read. If an engine fails, the next device that matches the request continues its answers.
     """
 
     def __init__(self, session: EngineSession) -> None:
@@ -37,7 +38,6 @@ class Model:
         self._session = session
         self._tokenizer = engine.tokenizer
         self._context_length = engine.context_length
-        self._turns = Turns()
         self._process = os.getpid()
         self._executor: Executor | None = None
 
@@ -57,6 +57,11 @@ class Model:
     def precision(self) -> str:
         """The precision of the weights; ``none`` without an engine."""
         return self._session.engine.precision if self._session.engine else "none"
+
+    @property
+    def max_concurrency(self) -> int:
+        """Number of answers that the engine generates at once."""
+        return self._session.turns.places
 
     @property
     def context_length(self) -> int:
@@ -105,6 +110,7 @@ class Model:
         Raises:
             UsageError: the messages or options are invalid, or the model is closed.
             PromptTooLongError: the messages leave no room for an answer in the context.
+            QueueFullError: as many answers as ``max_waiting`` allows are waiting already.
             BackendError: the engine failed, and no other device could continue.
         """
         return self.answer(messages, GenerationSettings.of(options))
@@ -120,8 +126,8 @@ class Model:
             )
         started = time.perf_counter()
         request = self._request(messages, settings)
-        turn = Turn(self._turns)
-        return Stream(self._chunks(request, StopStrings(settings.stop), started, turn), turn)
+        answer = Answer(Turn(self._session.turns))
+        return Stream(self._chunks(request, StopStrings(settings.stop), started, answer), answer.turn)
 
     async def astream(
         self, prompt: str, *, system: str | None = None, **options: Unpack[GenerationOptions]
@@ -130,27 +136,14 @@ class Model:
 
         Takes the arguments of :meth:`generate`.
         """
-        import asyncio  # start-up: a quarter of this module's import time
+        from . import tasks  # start-up: asyncio, a quarter of this module's import time
 
         messages, settings = _messages(prompt, system), GenerationSettings.of(options)
-        stream = await asyncio.to_thread(self.answer, messages, settings)
-        loop, executor, end = asyncio.get_running_loop(), self._threads(), object()
-        waiting = None
-        try:
-            await asyncio.wrap_future(stream.turn.request())
-            while True:
-                waiting = loop.run_in_executor(executor, next, stream, end)
-                chunk = await asyncio.shield(waiting)
-                if chunk is end:
-                    return
-                yield str(chunk)
-        finally:
-            # The thread of a cancelled task is still waiting for a token: closing has to wait for it.
-            if waiting is not None and not waiting.done():
-                await asyncio.wait([waiting])
-            stream.turn.leave()
-            if waiting is not None:
-                await loop.run_in_executor(executor, stream.close)
+        if self._executor is None:
+            self._executor = tasks.make_executor()
+        async with contextlib.aclosing(tasks.read(lambda: self.answer(messages, settings), self._executor)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return the number of tokens of a conversation, chat template included."""
@@ -205,64 +198,47 @@ class Model:
             hint=hint,
         )
 
-    def _threads(self) -> Executor:
-        """Return the threads that read answers for tasks: as many as answers are generated at once.
-
-        Threads of asyncio's own may all be waiting for their turns.
-        """
-        if self._executor is None:
-            from concurrent.futures import ThreadPoolExecutor  # start-up: as asyncio
-
-            self._executor = ThreadPoolExecutor(self._turns.places, thread_name_prefix="phi3-stream")
-        return self._executor
-
-    @contextlib.contextmanager
-    def _answering(self, turn: Turn) -> Iterator[None]:
-        """Wait for the turn, and end it."""
-        with turn:
-            try:
-                yield
-            finally:
-                self._session.forget_attempts()
-
     def _chunks(
-        self, request: GenerationRequest, stops: StopStrings, started: float, turn: Turn
-    ) -> Generator[str | Reply, None, None]:
+        self, request: GenerationRequest, stops: StopStrings, started: float, answer: Answer
+    ) -> Generator[str | Pending | Reply, None, None]:
         decoder = Decoder(self._tokenizer)
         text: list[str] = []
         count, first, last, stopped = 0, 0.0, 0.0, False
-        with self._answering(turn):
-            with contextlib.closing(generate(self._session, request)) as ids:
-                for token in ids:
-                    last = time.perf_counter()
-                    first = first or last
-                    count += 1
-                    chunk, stopped = stops.push(decoder.push(token))
-                    if chunk:
-                        text.append(chunk)
-                        yield chunk
-                    if stopped:
-                        break
-            if not stopped:
-                rest, stopped = stops.push(decoder.finish())
-                rest += stops.finish()
-                stopped = stops.found
-                if rest:
-                    text.append(rest)
-                    yield rest
-            device = self.device
-            yield Reply(
-                text="".join(text),
-                model=self.name,
-                device=device,
-                precision=self.precision,
-                prompt_tokens=len(request.prompt_ids),
-                completion_tokens=count,
-                finish_reason="stop" if stopped or count < request.max_new_tokens else "length",
-                time_to_first_token_s=first - started if count else None,
-                decode_tokens_per_s=(count - 1) / (last - first) if count > 1 else None,
-                attempts=(*self._session.attempts, Attempt(device=device, outcome="answered")),
-            )
+        with contextlib.closing(generate(self._session, request, answer)) as ids:
+            for item in ids:
+                if not isinstance(item, int):
+                    yield item
+                    continue
+                last = time.perf_counter()
+                first = first or last
+                count += 1
+                chunk, stopped = stops.push(decoder.push(item))
+                if chunk:
+                    text.append(chunk)
+                    yield chunk
+                if stopped:
+                    yield BLOCKING  # the engine is told to stop
+                    break
+        if not stopped:
+            rest, stopped = stops.push(decoder.finish())
+            rest += stops.finish()
+            stopped = stops.found
+            if rest:
+                text.append(rest)
+                yield rest
+        device = str(answer.engine.device) if answer.engine else "none"
+        yield Reply(
+            text="".join(text),
+            model=self.name,
+            device=device,
+            precision=answer.engine.precision if answer.engine else "none",
+            prompt_tokens=len(request.prompt_ids),
+            completion_tokens=count,
+            finish_reason="stop" if stopped or count < request.max_new_tokens else "length",
+            time_to_first_token_s=first - started if count else None,
+            decode_tokens_per_s=(count - 1) / (last - first) if count > 1 else None,
+            attempts=(*answer.attempts, Attempt(device=device, outcome="answered")),
+        )
 
 
 def _messages(prompt: str, system: str | None) -> list[Message]:

@@ -13,8 +13,9 @@ from .models.download_plan import DownloadPlan
 from .models.ref import ModelRef, look_up
 from .models.request import ArtifactRequest, FetchedModel, ModelRequest
 from .models.resolve import obtain, plan_download
+from .pending import Pending
 from .selection import Candidate, choose
-from .session import CandidateQueue, EngineSession
+from .session import Answer, CandidateQueue, EngineSession
 from .store.store import Store
 from .surveys import Survey, survey, warn_of_broken
 from .values import GenerationRequest
@@ -39,12 +40,14 @@ def open_session(request: ModelRequest, pool: WorkerPool) -> EngineSession:
             stack.pop_all()
             return engine
 
-    return EngineSession(ref.name, candidates, load).open()
+    return EngineSession(ref.name, candidates, load, max_waiting=request.max_waiting).open()
 
 
-def generate(session: EngineSession, request: GenerationRequest) -> Generator[int, None, None]:
+def generate(
+    session: EngineSession, request: GenerationRequest, answer: Answer
+) -> Generator[int | Pending, None, None]:
     """Run step 5: yield the token ids of an answer. Raises as :meth:`EngineSession.generate`."""
-    return session.generate(request)  # 5. token ids in, token ids out
+    return session.generate(request, answer)  # 5. token ids in, token ids out
 
 
 def fetch(request: ModelRequest) -> FetchedModel:

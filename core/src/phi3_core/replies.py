@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from attrs import field, frozen, validators
 
 from .errors import UsageError, as_usage_error
+from .pending import BLOCKING, Awaited, Pending
 from .text.stops import StopStrings
 from .turns import Turn
 from .values import Sampling
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 DEFAULT_MAX_NEW_TOKENS = 1024
+_TICK_S = 0.2
 _OPTIONS_HINT = "phi3 run --help lists what can be set"
 
 Message = Mapping[str, str]
@@ -115,11 +117,12 @@ class Stream:
     Any thread may read the next chunk. Closing a stream early stops the engine; a ``with`` statement closes it on exit.
     """
 
-    def __init__(self, chunks: Generator[str | Reply, None, None], turn: Turn) -> None:
+    def __init__(self, chunks: Generator[str | Pending | Reply, None, None], turn: Turn) -> None:
         self._chunks = chunks
         self._turn = turn
         self._reading = threading.Lock()
         self._closed = False
+        self._ended = False
         self._reply: Reply | None = None
 
     def __iter__(self) -> Self:
@@ -127,22 +130,62 @@ class Stream:
 
     def __next__(self) -> str:
         with self._reading:
-            if self._closed:
-                raise StopIteration
             self._turn.begin_read()
             try:
-                chunk = next(self._chunks)
+                while (item := self._advance()) is not None:
+                    if isinstance(item, str):
+                        return item
+                    if item is not BLOCKING:
+                        self._wait(item)
             except CancelledError:  # closed by another thread while this one waited
-                raise StopIteration from None
+                pass
             finally:
-                self._turn.end_read()
-                if self._closed:
-                    self._chunks.close()
-            if isinstance(chunk, Reply):
-                self._reply = chunk
-                self._chunks.close()
-                raise StopIteration
-            return chunk
+                self._end_read()
+            raise StopIteration
+
+    def advance(self) -> str | Pending | None:
+        """Return the next chunk, or what the answer waits for, without blocking; None at the end.
+
+        After :data:`~phi3_core.pending.BLOCKING`, the next call may block.
+        """
+        with self._reading:
+            self._turn.begin_read()
+            try:
+                return self._advance()
+            finally:
+                self._end_read()
+
+    def _advance(self) -> str | Pending | None:
+        if self._closed or self._ended:
+            return None
+        try:
+            item = next(self._chunks)
+        except BaseException:
+            self._ended = True
+            raise
+        if isinstance(item, Reply):
+            self._reply, self._ended = item, True
+            self._chunks.close()
+            return None
+        return item
+
+    def _end_read(self) -> None:
+        self._turn.end_read()
+        if self._closed:
+            self._chunks.close()
+
+    def _wait(self, event: Awaited) -> None:
+        try:
+            # In short steps, because on Windows Ctrl-C does not interrupt every wait.
+            event.wait(_TICK_S)
+        except BaseException as error:
+            self._chunks.throw(error)
+            raise
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer has ended, complete or with an error."""
+        return self._ended
 
     @property
     def turn(self) -> Turn:
@@ -161,7 +204,7 @@ class Stream:
         return self._reply
 
     def close(self) -> None:
-        """Stop the engine if it is still generating. A thread that is reading gets the chunk that it waits for."""
+        """Stop the engine if it is still generating. Another thread that is reading reaches the end."""
         self._closed = True
         self._turn.cancel()
         if self._reading.acquire(blocking=False):

@@ -1,18 +1,22 @@
-"""The engine of one request, and failover to the next candidate when it fails."""
+"""The engine of one model, the answers that it generates, and failover to the next candidate when it fails."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from .errors import BackendError, NoArtifactError, NoDeviceError, Phi3Error, TooLargeError, UsageError
 from .loading import LoadedEngine
+from .pending import BLOCKING, Pending
 from .replies import Attempt
 from .selection import Candidate
+from .turns import Turn, Turns
 from .values import Device, GenerationRequest
+from .worker.generation import Generation
 
 logger = logging.getLogger("phi3_core")
 
@@ -28,7 +32,7 @@ class CandidateQueue:
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self._left = iter(candidates)
         self.attempts: list[Attempt] = []
-        """The failed attempts since this list was last cleared."""
+        """The failed attempts, in order."""
 
     def first(self, step: Callable[[Candidate], T], failure: Phi3Error | None = None) -> T:
         """Return the result of ``step`` for the first candidate that it succeeds for.
@@ -54,28 +58,55 @@ class CandidateQueue:
 
     def record_failure(self, error: Phi3Error, device: Device) -> Phi3Error:
         """Add a failed attempt, and return the error with the device in its message."""
-        if isinstance(error, BackendError) and not error.message.startswith(str(device)):
-            error.message = f"{device}: {error.message}"
-            error.args = (error.message,)
-        self.attempts.append(Attempt(device=str(device), outcome=error.message))
+        self.attempts.append(failed_attempt(error, device))
         return error
 
 
+def failed_attempt(error: Phi3Error, device: Device) -> Attempt:
+    """Return a failed attempt, and put the device into the error's message."""
+    if isinstance(error, BackendError) and not error.message.startswith(str(device)):
+        error.message = f"{device}: {error.message}"
+        error.args = (error.message,)
+    return Attempt(device=str(device), outcome=error.message)
+
+
+@define(eq=False)
+class Answer:
+    """An answer that is being generated."""
+
+    turn: Turn
+    """Its turn at the engine."""
+    engine: LoadedEngine | None = None
+    """The engine that generates it now; None before it begins."""
+    attempts: list[Attempt] = field(factory=list)
+    """The attempts that failed before."""
+
+
 class EngineSession:
-    """The engine of one request. If it fails, the next candidate's engine replaces it.
+    """The engine of one model. If it fails, the next candidate's engine replaces it. Threads may share a session.
 
     Args:
         name: the name of the model.
         candidates: the devices that match the request, best first.
         load: obtains the model and loads it on a candidate.
+        max_waiting: the number of answers that may wait for the engine; None for any number.
     """
 
-    def __init__(self, name: str, candidates: Iterable[Candidate], load: Load) -> None:
+    def __init__(
+        self, name: str, candidates: Iterable[Candidate], load: Load, *, max_waiting: int | None = None
+    ) -> None:
         self.name = name
+        self.turns = Turns(max_waiting=max_waiting)
+        """The turns at the engine, which has as many places as it generates answers at once."""
         self._queue = CandidateQueue(candidates)
         self._load = load
         self._current: Candidate | None = None
         self._engine: LoadedEngine | None = None
+        self._loading = threading.Lock()
+        self._unreported = 0
+        """The first of the failed attempts that belong to the next answer."""
+        self._replacements: dict[LoadedEngine, tuple[Attempt, ...]] = {}
+        """For each engine that failed, the attempts until another one was loaded."""
         self.closed = False
 
     @property
@@ -83,76 +114,130 @@ class EngineSession:
         """The loaded engine, if any."""
         return self._engine
 
-    @property
-    def attempts(self) -> tuple[Attempt, ...]:
-        """The failed attempts since :meth:`forget_attempts`."""
-        return tuple(self._queue.attempts)
-
-    def forget_attempts(self) -> None:
-        """Clear the failed attempts, since they belong to the answer that has ended."""
-        self._queue.attempts.clear()
-
     def open(self) -> EngineSession:
-        """Load the model on the first candidate that works, and return the session. Raises as :meth:`load_next`."""
-        self.load_next()
+        """Load the model on the first candidate that works, and return the session. Raises as :meth:`ready`."""
+        self.ready()
         return self
-
-    def load_next(self, failure: Phi3Error | None = None) -> LoadedEngine:
-        """Load the model on the next candidate that works.
-
-        Args:
-            failure: the error of the engine used so far, if any.
-
-        Raises:
-            Phi3Error: see :meth:`CandidateQueue.first`.
-        """
-        self._engine = self._queue.first(self._load_on, failure)
-        return self._engine
-
-    def _load_on(self, candidate: Candidate) -> LoadedEngine:
-        self._current = candidate
-        return self._load(candidate)
 
     def ready(self) -> LoadedEngine:
         """Return the engine. It is reloaded if its process was killed because it did not react to a cancel.
 
         Raises:
             UsageError: the session is closed.
-            Phi3Error: the engine cannot be loaded.
+            Phi3Error: the engine cannot be loaded; see :meth:`CandidateQueue.first`.
         """
-        if self.closed:
-            raise UsageError("the model is closed")
-        if self._engine is None or not self._engine.worker.alive:
-            if self._current is None:
-                return self.load_next()
-            self._engine = self._load(self._current)
-        return self._engine
+        with self._loading:
+            if self.closed:
+                raise UsageError("the model is closed")
+            if self._engine is None or not self._engine.worker.alive:
+                return self._load_next() if self._current is None else self._use(self._load(self._current))
+            return self._engine
 
-    def generate(self, request: GenerationRequest) -> Generator[int, None, None]:
-        """Yield the token ids of an answer. If the engine fails, the next one continues after the ids already yielded.
+    def replace(self, engine: LoadedEngine, error: BackendError) -> list[Attempt]:
+        """Replace an engine that failed by the next candidate's, unless another answer has done so.
+
+        The engine's other answers go on, and its process ends after the last one.
+
+        Returns:
+            The failed attempts: this one, and those of candidates that could not be loaded.
 
         Raises:
-            UsageError: the engine does not support a setting of the request.
+            Phi3Error: no other candidate works.
+        """
+        attempt = failed_attempt(error, engine.device)
+        with self._loading:
+            if engine in self._replacements:
+                return [attempt, *self._replacements[engine][1:]]
+            if self._engine is not engine:  # it was loaded again meanwhile
+                return [attempt]
+            self._engine = None
+            engine.worker.retire()
+            before = len(self._queue.attempts)
+            self._queue.attempts.append(attempt)
+            try:
+                self._load_next(error)
+            finally:
+                self._unreported = len(self._queue.attempts)
+            attempts = self._replacements[engine] = tuple(self._queue.attempts[before:])
+            return list(attempts)
+
+    def _load_next(self, failure: Phi3Error | None = None) -> LoadedEngine:
+        return self._use(self._queue.first(self._load_on, failure))
+
+    def _load_on(self, candidate: Candidate) -> LoadedEngine:
+        self._current = candidate
+        return self._load(candidate)
+
+    def _use(self, engine: LoadedEngine) -> LoadedEngine:
+        self._engine = engine
+        self.turns.resize(engine.max_concurrency)
+        return engine
+
+    def _take_attempts(self) -> list[Attempt]:
+        """Return the failed attempts that no answer has reported: those of loading the first engine."""
+        with self._loading:
+            attempts = self._queue.attempts[self._unreported :]
+            self._unreported = len(self._queue.attempts)
+            return attempts
+
+    def generate(self, request: GenerationRequest, answer: Answer) -> Generator[int | Pending, None, None]:
+        """Yield the token ids of an answer. If the engine fails, the next one continues after the ids already yielded.
+
+        While there is no id, it yields what it waits for.
+
+        Args:
+            request: prompt ids, sampling settings and stop conditions.
+            answer: records the engine and the failed attempts.
+
+        Raises:
+            UsageError: the engine does not support a setting of the request, or the session is closed.
+            QueueFullError: too many answers are waiting.
             BackendError: the engine failed, and no other device could continue.
         """
         made: list[int] = []
-        while True:
-            engine = self.ready()
-            if request.json_schema is not None and "json_schema" not in engine.capabilities:
-                raise UsageError(f"{engine.device} cannot follow a JSON schema", hint="phi3 devices lists others")
-            try:
-                for token in engine.worker.generate(_continue(request, made)):
-                    made.append(token)
-                    yield token
-                return
-            except BackendError as error:
-                engine.worker.kill()
-                if self.closed:  # closed during the generation, which ends the answer
+        generation: Generation | None = None
+        try:
+            answer.turn.request()
+            while True:
+                while not answer.turn.granted.done():
+                    yield answer.turn
+                answer.turn.granted.result()  # raises if it was cancelled
+                yield BLOCKING
+                engine = self._begin(request, answer)
+                generation = engine.worker.start(_continue(request, made))
+                try:
+                    for item in generation:
+                        if isinstance(item, int):
+                            made.append(item)
+                        yield item
                     return
-                self._engine = None
-                self.load_next(self._queue.record_failure(error, engine.device))
-            if len(made) >= request.max_new_tokens:
-                return
+                except KeyboardInterrupt:
+                    engine.worker.interrupt()
+                    raise
+                except BackendError as error:
+                    if self.closed:  # closed during the generation, which ends the answer
+                        return
+                    yield BLOCKING
+                    generation = None
+                    answer.attempts += self.replace(engine, error)
+                if len(made) >= request.max_new_tokens:
+                    return
+                answer.turn.renew()
+        finally:
+            if generation is None:
+                answer.turn.leave()
+            else:
+                generation.close()
+                # An iterator that does not end keeps its place in the worker.
+                generation.at_end(answer.turn.leave)
+
+    def _begin(self, request: GenerationRequest, answer: Answer) -> LoadedEngine:
+        """Return the engine for an answer that has its turn."""
+        engine = answer.engine = self.ready()
+        answer.attempts += self._take_attempts()
+        if request.json_schema is not None and "json_schema" not in engine.capabilities:
+            raise UsageError(f"{engine.device} cannot follow a JSON schema", hint="phi3 devices lists others")
+        return engine
 
     def close(self) -> None:
         """Close the engine and end its process. An idle engine is given time to release its device."""
@@ -160,11 +245,13 @@ class EngineSession:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.worker.close()
+        for failed in tuple(self._replacements):  # they may have had answers to finish
+            failed.worker.kill()
 
     def kill(self) -> None:
         """Kill the engine's process."""
-        if self._engine is not None:
-            self._engine.worker.kill()
+        for engine in filter(None, (self._engine, *self._replacements)):
+            engine.worker.kill()
 
 
 def _continue(request: GenerationRequest, made: list[int]) -> GenerationRequest:

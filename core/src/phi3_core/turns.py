@@ -9,13 +9,12 @@ from __future__ import annotations
 import collections
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from types import TracebackType
 
-from .errors import UsageError
+from .errors import QueueFullError, UsageError
 
-_TICK_S = 0.2
 _IDLE_S = 10.0
 """Seconds after which a thread does not wait for an answer that nobody reads, and that it was the last to read."""
 _MAIN_IDLE_S = 1.0
@@ -27,18 +26,46 @@ class Turns:
 
     Args:
         places: the number of answers that the engine generates at once.
+        max_waiting: the number of answers that may wait; None for any number.
     """
 
-    def __init__(self, places: int = 1) -> None:
+    def __init__(self, places: int = 1, max_waiting: int | None = None) -> None:
         self.places = places
-        self._lock = threading.Lock()
+        self.max_waiting = max_waiting
+        # The garbage collector may end a turn in any thread, even in one that holds the lock.
+        self._lock = threading.RLock()
         self._active: list[Turn] = []
         self._waiting: collections.deque[Turn] = collections.deque()
 
-    def request(self, turn: Turn) -> None:
-        """Put a turn at the end of the queue; its ``granted`` is set when a place is free."""
+    def resize(self, places: int) -> None:
+        """Change the number of places. Turns that have begun keep theirs."""
         with self._lock:
+            self.places = places
+            self._grant()
+
+    def request(self, turn: Turn) -> None:
+        """Put a turn at the end of the queue; its ``granted`` is set when a place is free.
+
+        Raises:
+            QueueFullError: too many turns are waiting.
+        """
+        with self._lock:
+            full = len(self._active) >= self.places
+            if full and self.max_waiting is not None and len(self._waiting) >= self.max_waiting:
+                raise QueueFullError(
+                    f"{len(self._active)} answers are being generated, and {self.max_waiting} are waiting already",
+                    hint="ask again later",
+                )
             self._waiting.append(turn)
+            self._grant()
+
+    def renew(self, turn: Turn) -> None:
+        """Give a place up and wait for another one, before the turns that have not begun."""
+        with self._lock:
+            if turn in self._active:
+                self._active.remove(turn)
+            begun = sum(other.renewed for other in self._waiting)
+            self._waiting.insert(begun, turn)
             self._grant()
 
     def leave(self, turn: Turn) -> None:
@@ -55,7 +82,7 @@ class Turns:
             turn = self._waiting.popleft()
             try:
                 turn.granted.set_result(None)
-            except InvalidStateError:  # the waiting task was cancelled
+            except InvalidStateError:  # the waiting answer was closed
                 continue
             self._active.append(turn)
 
@@ -75,11 +102,12 @@ class Turns:
 
 
 class Turn:
-    """One answer's turn. As a context manager, it waits on entry and ends on exit; :attr:`granted` is for tasks."""
+    """One answer's turn."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
-        self._requested = False
+        self.renewed = False
+        """Whether the answer has begun, and waits for a place at another engine."""
         self.granted: Future[None] = Future()
         """Done when the answer has its place."""
         self.reader: int | None = None
@@ -87,12 +115,15 @@ class Turn:
         self.idle_since: float | None = None
         """The time since which nobody has been reading it, from ``time.monotonic()``; None while it is read."""
 
-    def request(self) -> Future[None]:
-        """Join the queue, if that has not been done, and return :attr:`granted`."""
-        if not self._requested:
-            self._requested = True
-            self._turns.request(self)
-        return self.granted
+    def request(self) -> None:
+        """Join the queue. Raises as :meth:`Turns.request`."""
+        self._turns.request(self)
+
+    def renew(self) -> None:
+        """Wait for a place at another engine."""
+        self.renewed = True
+        self.granted = Future()
+        self._turns.renew(self)
 
     def begin_read(self) -> None:
         """Note that the calling thread reads the answer."""
@@ -102,37 +133,27 @@ class Turn:
         """Note that nobody reads the answer now."""
         self.idle_since = time.monotonic()
 
-    def __enter__(self) -> Turn:  # noqa: PYI034 - Python 3.10 has no Self
-        """Wait for the turn.
+    def wait(self, timeout_s: float) -> None:
+        """Block until the turn is granted, or for ``timeout_s`` seconds.
 
         Raises:
             UsageError: the calling thread would wait for an answer that only it would read.
             CancelledError: :meth:`cancel` was called.
         """
-        granted = self.request()
         try:
-            while True:
-                try:
-                    # In short steps, because on Windows Ctrl-C does not interrupt every wait.
-                    granted.result(timeout=_TICK_S)
-                except FutureTimeoutError:
-                    self._refuse_to_wait_for_itself()
-                else:
-                    return self
-        except BaseException:
-            self.leave()
-            raise
+            self.granted.result(timeout=timeout_s)
+        except FutureTimeoutError:
+            self._refuse_to_wait_for_itself()
+
+    def notify(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` when the turn is granted or cancelled, in any thread, perhaps at once."""
+        self.granted.add_done_callback(lambda _: callback())
 
     def _refuse_to_wait_for_itself(self) -> None:
         # In a web framework any thread of a pool may read the next chunk of an answer that this one has begun to read.
         main = threading.current_thread() is threading.main_thread()
         if self._turns.blocked_by(threading.get_ident(), idle_s=_MAIN_IDLE_S if main else _IDLE_S):
             raise UsageError("another answer of this model is still being streamed", hint="finish it, or close() it")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.leave()
 
     def cancel(self) -> None:
         """End another thread's wait for the turn, if it waits."""

@@ -37,6 +37,10 @@ class ModelRequest:
     """Whether to ask the backends again instead of using their cached answers."""
     offline: bool = False
     """Whether to use only files that are on this machine."""
+    max_waiting: int | None = field(
+        default=None, validator=validators.optional(validators.and_(validators.instance_of(int), validators.ge(0)))
+    )
+    """How many answers may wait for the engine; None for any number."""
     update: bool = False
     """Whether to look for a newer revision."""
     recipe: Recipe | None = None

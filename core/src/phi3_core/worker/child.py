@@ -1,13 +1,20 @@
-"""The worker's side: import one plugin, and serve the host's calls one at a time."""
+"""The worker's side: import one plugin, and serve the host's calls.
+
+The main thread serves one call after the other, apart from generations of an engine that takes several at once. Another
+thread reads the messages, so that a cancel is noticed during a call.
+"""
 
 from __future__ import annotations
 
 import faulthandler
+import functools
 import logging
+import queue
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +34,7 @@ from phi3_core.values import (
     to_plain,
 )
 
+from .generations import Generations
 from .lifetime import end_with_host
 from .protocol import Channel
 
@@ -46,13 +54,26 @@ def main(handle: int, host: int | None = None) -> None:
     channel = Channel(_connection(handle))
     _send_warnings(channel)
     server = Server(channel)
+    calls: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(channel, server, calls), name="phi3-messages", daemon=True).start()
+    while (message := calls.get()) is not None:
+        server.serve(message)
+
+
+def _read(channel: Channel, server: Server, calls: queue.SimpleQueue[Mapping[str, Any] | None]) -> None:
+    """Read messages until the host closes the pipe: put calls into the queue, and note cancels."""
     while True:
         try:
             message = channel.receive()
         except (EOFError, OSError):
+            calls.put(None)
             return
-        if "call" in message:  # ignore a cancel that arrives after its generation ended
-            server.serve(message)
+        if "call" in message:
+            if message["call"] == "generate":
+                server.generations.accept(message["number"])
+            calls.put(message)
+        else:
+            server.generations.cancel(message["cancel"])
 
 
 def _show_no_dialogs() -> None:
@@ -85,24 +106,35 @@ def _send_warnings(channel: Channel) -> None:
 
 
 class Server:
-    """Serves the host's calls, each with a method ``do_…`` that takes and returns JSON-compatible data."""
+    """Serves the host's calls: ``generate``, and the others each with a method ``do_…``, from and to JSON data."""
 
     def __init__(self, channel: Channel) -> None:
+        self.generations = Generations()
         self._channel = channel
         self._engine: Engine | None = None
+        self._number = 0
 
     def serve(self, message: Mapping[str, Any]) -> None:
-        """Serve one call, and send its result or error."""
-        arguments = {key: value for key, value in message.items() if key != "call"}
-        try:
-            result = getattr(self, f"do_{message['call']}")(**arguments)
-        except BaseException as error:  # includes SystemExit, which plugins may raise
-            self._channel.send({"error": _plain_error(error)})
+        """Serve one call: start it if it is a generation that can run beside others, else run it to its end."""
+        given = dict(message)
+        verb, number = given.pop("call"), given.pop("number")
+        if verb == "generate":
+            most = 1 if self._engine is None else self._engine.max_concurrency
+            self.generations.run(functools.partial(self._answer, number, self._generate, number, **given), most)
         else:
-            self._channel.send({"result": to_plain(result)})
+            self._number = number
+            self._answer(number, getattr(self, f"do_{verb}"), **given)
+
+    def _answer(self, number: int, call: Callable[..., object], *arguments: object, **given: object) -> None:
+        """Run a call, and send its result or error."""
+        try:
+            message = {"result": to_plain(call(*arguments, **given))}
+        except BaseException as error:  # includes SystemExit, which plugins may raise
+            message = {"error": _plain_error(error)}
+        self._channel.send({"of": number, **message})
 
     def _progress(self, stage: str, done: int | None = None, total: int | None = None) -> None:
-        self._channel.send({"progress": [stage, done, total]})
+        self._channel.send({"of": self._number, "progress": [stage, done, total]})
 
     def do_open(self, backend: Mapping[str, str]) -> list[str]:
         """Import the plugin, and return the names of its hooks."""
@@ -149,18 +181,28 @@ class Server:
     ) -> dict[str, Any]:
         """Call ``load``, keep the engine, and return its properties."""
         engine = self._hooks.load(Artifact(**artifact), Device(**device), options, purpose, prompt_tokens)
+        most = engine.max_concurrency
+        if not isinstance(most, int) or most < 1:
+            raise BackendError(f"the engine's max_concurrency is {most!r}, and not a number of 1 or more")
         self._engine = engine
         return {
             "context_length": engine.context_length,
-            "max_concurrency": engine.max_concurrency,
+            "max_concurrency": most,
             "capabilities": engine.capabilities,
         }
 
-    def do_generate(self, request: Mapping[str, Any]) -> None:
+    def _generate(self, number: int, request: Mapping[str, Any]) -> None:
         """Call ``generate``, and send each id until the end or a cancel."""
+        try:
+            self._send_ids(number, GenerationRequest(**request))
+        finally:
+            self.generations.end(number)
+
+    def _send_ids(self, number: int, asked: GenerationRequest) -> None:
         if self._engine is None:
             raise BackendError("generate was called before load")
-        asked = GenerationRequest(**request)
+        if self.generations.is_cancelled(number):
+            return
         stops = frozenset(asked.stop_ids)
         ids = self._hooks.generate(self._engine, asked)
         try:
@@ -170,9 +212,8 @@ class Server:
                     raise BackendError(f"generate yielded the stop id {token} instead of ending before it")
                 if count > asked.max_new_tokens:
                     raise BackendError(f"generate yielded more than the {asked.max_new_tokens} ids asked for")
-                self._channel.send({"id": token})
-                if self._channel.waiting():
-                    self._channel.receive()  # the only message during a generation is cancel
+                self._channel.send_id(number, token)
+                if self.generations.is_cancelled(number):
                     break
         finally:
             close = getattr(ids, "close", None)
@@ -188,7 +229,7 @@ class Server:
             raise BackendError(f"logits returned {type(found).__name__}, and no array of two dimensions")
         if len(found) != len(ids):
             raise BackendError(f"logits returned {list(found.shape)} for {len(ids)} ids")
-        self._channel.send_array(found)
+        self._channel.send_array(self._number, found)
         return list(found.shape)
 
     def do_close(self) -> None:

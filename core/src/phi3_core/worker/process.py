@@ -80,10 +80,8 @@ def _environment() -> dict[str, str]:
     }
 
 
-def end_process(process: subprocess.Popen[bytes], connection: Any, tie: Tie, host: int) -> None:
-    """Kill the worker's process and close the host's end of the connection, if this is the process ``host``."""
-    if os.getpid() != host:
-        return  # called in a fork of the host
+def end_process(process: subprocess.Popen[bytes], connection: Any, tie: Tie) -> None:
+    """Kill the worker's process and close the host's end of the connection."""
     with contextlib.suppress(OSError):
         connection.close()
     process.kill()

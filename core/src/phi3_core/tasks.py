@@ -1,0 +1,67 @@
+"""Read answers from asyncio's tasks, without a thread for each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+from .pending import BLOCKING, Awaited
+from .replies import Stream
+
+_THREADS = 2
+
+
+def make_executor() -> Executor:
+    """Return threads for the steps that block, such as loading an engine.
+
+    Not asyncio's own threads, because all of them may be waiting for answers.
+    """
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="phi3-stream")
+
+
+async def read(make: Callable[[], Stream], executor: Executor) -> AsyncGenerator[str, None]:
+    """Yield the chunks of an answer. An iterator that is closed early closes the stream.
+
+    Args:
+        make: returns the stream; called in a thread.
+        executor: threads for the steps that block.
+    """
+    loop = asyncio.get_running_loop()
+    stream = await loop.run_in_executor(executor, make)
+    blocking = None
+    try:
+        while (item := stream.advance()) is not None:
+            while item is BLOCKING:
+                blocking = loop.run_in_executor(executor, stream.advance)
+                # A task that is cancelled leaves the step to its thread.
+                item = await asyncio.shield(blocking)
+            if item is None:
+                return
+            if isinstance(item, str):
+                yield item
+            else:
+                await _happening(item)
+    finally:
+        if blocking is not None and not blocking.done():
+            await asyncio.wait([blocking])
+        if not stream.ended:
+            await loop.run_in_executor(executor, stream.close)
+
+
+async def _happening(event: Awaited) -> None:
+    """Wait until an event happens."""
+    loop = asyncio.get_running_loop()
+    happened = loop.create_future()
+
+    def wake() -> None:
+        if not happened.done():
+            happened.set_result(None)
+
+    def notice() -> None:  # called in another thread
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            loop.call_soon_threadsafe(wake)
+
+    event.notify(notice)
+    await happened

@@ -102,6 +102,10 @@ class Calls:
                 return
         self.kill()
 
+    def join(self, timeout_s: float) -> None:
+        """Wait up to ``timeout_s`` seconds for the end of the reading thread."""
+        self._thread.join(timeout_s)
+
     @property
     def pending(self) -> bool:
         """Whether calls are open."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .call import Call
     from .calls import Calls
 
-_CANCEL_S = 0.25
+_CANCEL_S = 0.5
 _LONGEST_CANCEL_S = 2.0
 _TICK_S = 0.2
 

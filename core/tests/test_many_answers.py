@@ -1,0 +1,296 @@
+"""A model whose engine generates several answers at once, asked by threads and tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import threading
+import time
+from pathlib import Path
+
+import phi3_core as phi3
+import psutil
+import pytest
+from batching import DIES, RAISES, STEADY, choir
+from phi3_core.errors import Phi3Error, QueueFullError
+from phi3_core.session import Answer
+from phi3_core.turns import Turn
+from phi3_core.values import GenerationRequest
+
+SONG = """
+import time
+Engine.max_concurrency = 4
+
+@hookimpl
+def generate(engine, request):
+    for _ in range(request.max_new_tokens):
+        time.sleep(0.02)
+        yield request.prompt_ids[1]
+"""
+GPU = """
+@hookimpl
+def detect(machine):
+    return [Offer(device=Device(backend="{name}", id="0", kind="dgpu", name="Flaky 3000"), precisions=["fp16"])]
+"""
+
+
+@pytest.fixture
+def model(plugins, source):
+    plugins.add("song", changes=SONG)
+    with phi3.load(source, device="song", max_waiting=2) as loaded:
+        yield loaded
+
+
+def wait_until(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def in_threads(call, count):
+    threads = [threading.Thread(target=call, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_a_model_says_how_many_answers_it_generates_at_once(model):
+    assert model.max_concurrency == 4
+
+
+def test_streams_run_side_by_side(model):
+    streams = [model.stream("Hello world", max_new_tokens=40) for _ in range(4)]
+    assert all(next(stream) for stream in streams)  # one thread reads them in turn
+    for stream in streams:
+        list(stream)
+    assert [stream.reply.completion_tokens for stream in streams] == [40] * 4
+
+
+def test_one_more_than_may_wait_is_refused_and_the_others_are_answered(model):
+    replies, refused = [], []
+
+    def ask(_):
+        try:
+            replies.append(model.generate("Hello world", max_new_tokens=30))
+        except QueueFullError as error:
+            refused.append(error)
+
+    threads = in_threads(ask, 7)
+    for thread in threads:
+        thread.join(60)
+    assert len(replies) == 6
+    assert str(refused[0]) == "4 answers are being generated, and 2 are waiting already (ask again later)"
+
+
+def test_nothing_may_wait_where_nothing_is_to_wait(plugins, source):
+    plugins.add("song", changes=SONG.replace("= 4", "= 1"))
+    with phi3.load(source, device="song", max_waiting=0) as model:
+        with model.stream("Hello", max_new_tokens=50) as stream:
+            next(stream)
+            with pytest.raises(QueueFullError):
+                model.generate("Hello")
+        assert model.generate("Hello", max_new_tokens=2).completion_tokens == 2
+
+
+@pytest.mark.parametrize("number", [-1, 1.5, "2"])
+def test_a_number_of_waiting_answers_that_makes_no_sense_is_refused(plugins, source, number):
+    with pytest.raises(phi3.UsageError, match="max_waiting"):
+        phi3.load(source, max_waiting=number)
+
+
+def test_tasks_run_side_by_side_without_a_thread_for_each(plugins, source):
+    plugins.add("song", changes=SONG.replace("= 4", "= 16"))
+    with phi3.load(source, device="song") as model:
+
+        async def ask(number: int) -> tuple[int, int]:
+            seen = 0
+            async for _ in model.astream("Hello world", max_new_tokens=20 + number):
+                seen += 1
+            return seen, threading.active_count()
+
+        async def ask_all() -> list[tuple[int, int]]:
+            return await asyncio.gather(*(ask(number) for number in range(16)))
+
+        before = threading.active_count()
+        begun = time.monotonic()
+        answers = asyncio.run(ask_all())
+        # One after the other would take at least 16 times 0.02 s times 20.
+        assert time.monotonic() - begun < 6.4
+        assert [seen for seen, _ in answers] == [20 + number for number in range(16)]
+        assert max(threads for _, threads in answers) <= before + 2
+
+
+def test_a_task_that_is_cancelled_frees_its_place(plugins, source):
+    plugins.add("song", changes=SONG.replace("= 4", "= 2"))
+    with phi3.load(source, device="song") as model:
+
+        async def collect(count: int) -> int:
+            return len([chunk async for chunk in model.astream("Hello world", max_new_tokens=count)])
+
+        async def ask() -> int:
+            long = [asyncio.create_task(collect(50)) for _ in range(2)]
+            await asyncio.sleep(0.2)
+            short = asyncio.create_task(collect(3))
+            await asyncio.sleep(0.1)
+            long[0].cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await long[0]
+            seen = await short
+            assert not long[1].done()
+            return seen + await long[1]
+
+        assert asyncio.run(ask()) == 53
+
+
+def test_streams_that_are_dropped_closed_twice_or_never_read_free_their_places(model):
+    for _ in range(6):
+        stream = model.stream("Hello", max_new_tokens=50)
+        next(stream)
+        del stream
+    for _ in range(6):
+        stream = model.stream("Hello", max_new_tokens=50)
+        next(stream)
+        stream.close()
+        stream.close()
+        assert list(stream) == []
+    unread = [model.stream("Hello") for _ in range(6)]
+    in_a_cycle = [model.stream("Hello", max_new_tokens=50)]
+    next(in_a_cycle[0])
+    in_a_cycle.append(in_a_cycle)
+    del in_a_cycle
+    gc.collect()
+    replies = []
+    for thread in in_threads(lambda _: replies.append(model.generate("Hello", max_new_tokens=5)), 6):
+        thread.join(30)
+    assert [reply.completion_tokens for reply in replies] == [5] * 6
+    assert len(unread) == 6
+
+
+# --- failing ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(plugins, source, tmp_path):
+    """A model on a discrete GPU that can be told to fail, with another backend to go on with."""
+    plugins.add("flaky", changes=GPU.replace("{name}", "flaky") + choir("flaky", tmp_path / "loaded", most=8))
+    plugins.add("spare", changes=choir("spare", tmp_path / "loaded", most=3, pace=0.001, faults=False))
+    with phi3.load(source) as model:
+        assert model.device == "flaky:0"
+        yield model
+
+
+class Asking(threading.Thread):
+    """Asks the session of a model for ids."""
+
+    def __init__(self, model, how, start, count):
+        super().__init__(daemon=True)
+        self.session = model._session
+        self.request = GenerationRequest(prompt_ids=[how, start], max_new_tokens=count)
+        self.answer = Answer(Turn(self.session.turns))
+        self.ids, self.error = [], None
+        self.start()
+
+    def run(self):
+        try:
+            for item in self.session.generate(self.request, self.answer):
+                if isinstance(item, int):
+                    self.ids.append(item)
+                elif hasattr(item, "wait"):
+                    item.wait(0.2)
+        except Phi3Error as error:
+            self.error = error
+
+    def end(self):
+        self.join(60)
+        assert not self.is_alive()
+        return self
+
+
+def devices(answer):
+    return [attempt.device for attempt in answer.attempts]
+
+
+def test_when_the_engine_dies_every_answer_goes_on_and_the_next_is_loaded_once(two, tmp_path, caplog):
+    asking = [Asking(two, STEADY, 100 * number, 60) for number in range(7)]
+    wait_until(lambda: all(each.ids for each in asking))
+    asking.append(Asking(two, DIES, 700, 60))
+    for number, each in enumerate(asking):
+        assert each.end().ids == list(range(100 * number + 1, 100 * number + 61))
+        assert devices(each.answer) == ["flaky:0"]
+        assert str(each.answer.engine.device) == "spare:CPU"
+    assert Path(tmp_path / "loaded").read_text(encoding="utf-8").split() == ["flaky", "spare"]
+    (said,) = [text for record in caplog.records if "; continuing with" in (text := record.getMessage())]
+    assert said.startswith("flaky:0: its process died during generate")
+    assert two.max_concurrency == 3
+
+
+def test_an_answer_that_fails_alone_goes_on_elsewhere_and_the_others_stay(two, tmp_path):
+    steady = [Asking(two, STEADY, 100 * number, 100) for number in range(3)]
+    wait_until(lambda: all(each.ids for each in steady))
+    flaky = two._session.engine.worker
+    raising = Asking(two, RAISES, 500, 4)
+    wait_until(lambda: two.device == "spare:CPU")
+    for number, each in enumerate(steady):
+        assert each.end().ids == list(range(100 * number + 1, 100 * number + 101))
+        assert (str(each.answer.engine.device), devices(each.answer)) == ("flaky:0", [])
+    assert raising.end().ids == [501, 502, 503, 504]
+    assert devices(raising.answer) == ["flaky:0"]
+    wait_until(lambda: not flaky.alive)
+    assert Path(tmp_path / "loaded").read_text(encoding="utf-8").split() == ["flaky", "spare"]
+
+
+def test_when_no_device_is_left_each_answer_fails_with_the_reason(plugins, source, tmp_path):
+    plugins.add("choir", changes=choir("choir", tmp_path / "loaded", most=8))
+    with phi3.load(source) as model:
+        asking = [Asking(model, STEADY, 100, 4000) for _ in range(7)]
+        wait_until(lambda: all(each.ids for each in asking))
+        asking.append(Asking(model, DIES, 100, 4000))
+        for each in asking:
+            each.end()
+            assert each.error is None or "its process died during generate (exit code 9)" in str(each.error)
+        assert sum(each.error is not None for each in asking) >= 1
+        # The engine is loaded again for whoever asks next.
+        assert Asking(model, STEADY, 100, 3).end().ids == [101, 102, 103]
+
+
+def test_a_model_that_is_closed_ends_its_answers(two):
+    asking = [Asking(two, STEADY, 100, 4000) for _ in range(10)]
+    wait_until(lambda: sum(bool(each.ids) for each in asking) == 8)
+    two.close()
+    for each in asking[:8]:
+        assert each.end().error is None
+    for each in asking[8:]:
+        assert "the model is closed" in str(each.end().error)
+
+
+@pytest.mark.slow
+def test_five_hundred_answers_leave_nothing_behind(plugins, source):
+    plugins.add("song", changes=SONG.replace("= 4", "= 8").replace("0.02", "0.001"))
+    process = psutil.Process()
+    with phi3.load(source, device="song") as model:
+        worker = psutil.Process(model._session.engine.worker._process.pid)
+
+        def ask(number):
+            for count in range(50):
+                with model.stream("Hello world", max_new_tokens=20) as stream:
+                    for _ in range(2 if (number + count) % 10 == 0 else 100):
+                        if next(stream, None) is None:
+                            break
+
+        def held():
+            gc.collect()
+            return [(each.num_threads(), each.num_fds(), each.memory_info().rss) for each in (process, worker)]
+
+        for thread in in_threads(ask, 1):
+            thread.join(60)
+        before = held()
+        for thread in in_threads(ask, 10):
+            thread.join(120)
+        time.sleep(0.5)
+        after = held()
+    for (threads, handles, memory), (threads_after, handles_after, memory_after) in zip(before, after, strict=True):
+        assert threads_after <= threads + 8  # the worker's, one for each answer at once
+        assert handles_after == handles
+        assert memory_after < memory + 4 * 2**20

@@ -122,6 +122,9 @@ def generate(engine: Engine, request: GenerationRequest) -> Iterator[int]:
     stops computing when it is closed. A temperature of 0 is greedy and repeatable. The engine may keep the KV cache of
     earlier requests and reuse the longest common prefix, as long as the ids stay the same.
 
+    If the engine's ``max_concurrency`` is over 1, this is called for so many requests at once, each in a thread of its
+    own that also pulls and closes the iterator. Otherwise everything happens in the thread that called :func:`load`.
+
     Args:
         engine: the engine that :func:`load` returned.
         request: prompt ids, sampling settings and stop conditions.

@@ -265,7 +265,10 @@ class Finding:
 
 @runtime_checkable
 class Engine(Protocol):
-    """An artifact loaded on a device. It lives in a worker process and is used by one thread."""
+    """An artifact loaded on a device. It lives in a worker process.
+
+    It is used by one thread, unless ``max_concurrency`` is over 1.
+    """
 
     @property
     def context_length(self) -> int:
@@ -274,7 +277,10 @@ class Engine(Protocol):
 
     @property
     def max_concurrency(self) -> int:
-        """Number of requests that the engine can process at once; 1 unless it batches."""
+        """Number of answers that the engine can generate at once; 1 unless it batches.
+
+        So many iterators of ``generate`` may be open, each pulled in a thread of its own.
+        """
         ...
 
     @property

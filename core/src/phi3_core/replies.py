@@ -100,7 +100,7 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
-    """``stop``, or ``length`` if the answer was cut off at the maximum number of tokens."""
+    """``stop``, or ``length`` if the maximum number of tokens or the context cut the answer off."""
     time_to_first_token_s: float | None
     """Seconds from the call to the first token; None without a token."""
     decode_tokens_per_s: float | None

@@ -57,6 +57,21 @@ def test_run_json_has_the_documented_keys(phi3, source):
     assert reply["attempts"] == [{"device": "parrot:CPU", "outcome": "answered"}]
 
 
+@pytest.mark.parametrize("json_too", [(), ("--json",)])
+def test_a_cut_answer_says_what_cut_it(phi3, source, json_too):
+    def said(*arguments):
+        code, _, err = phi3("run", "-m", source, "-q", *json_too, *arguments)
+        assert code == 0
+        return err.splitlines()
+
+    assert said("Hello world") == []
+    assert said("Hello world", "--max-new-tokens", 1) == [
+        "phi3: the answer was cut off; --max-new-tokens allows longer ones"
+    ]
+    # A parrot repeats it, which is more than there is room for.
+    assert said("Hello " * 45) == ["phi3: the answer was cut off: prompt and answer fill the context of 64 tokens"]
+
+
 def test_devices_json_has_the_documented_keys(phi3):
     code, out, _ = phi3("devices", "--json")
     found = json.loads(out)

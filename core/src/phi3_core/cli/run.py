@@ -51,6 +51,8 @@ def call(given: argparse.Namespace) -> int:
             print(flush=True)
         if given.stats:
             print(f"phi3: {stats(reply)}", file=sys.stderr)
+        if (cut := cut_off(reply, model.context_length, "prompt and answer fill")) is not None:
+            output.logger.warning("%s", cut)
     return 0
 
 
@@ -78,3 +80,18 @@ def stats(reply: Reply) -> str:
     parts.append(f"{reply.prompt_tokens} + {reply.completion_tokens} tokens")
     parts.append(f"{reply.precision} on {reply.device}")
     return ", ".join(parts)
+
+
+def cut_off(reply: Reply, context: int, filling: str) -> str | None:
+    """Return why an answer was cut off, in one line, or None if it ended by itself.
+
+    Args:
+        reply: the answer.
+        context: maximum number of tokens of prompt and answer together.
+        filling: what fills the context, with its verb.
+    """
+    if reply.finish_reason != "length":
+        return None
+    if reply.prompt_tokens + reply.completion_tokens < context:
+        return "the answer was cut off; --max-new-tokens allows longer ones"
+    return f"the answer was cut off: {filling} the context of {context} tokens"

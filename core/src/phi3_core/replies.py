@@ -11,6 +11,7 @@ from attrs import field, frozen, validators
 
 from .errors import UsageError, as_usage_error
 from .text.stops import StopStrings
+from .textfiles import lone_surrogate
 from .turns import Turn
 from .values import Sampling
 
@@ -72,6 +73,11 @@ class GenerationSettings:
         if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise UsageError(f"max_new_tokens must be 1 or more, not {max_new_tokens!r}", hint=_OPTIONS_HINT)
         json_schema = given.pop("json_schema", None)
+        for name, text in (*(("stop", each) for each in stop), ("json_schema", json_schema)):
+            if isinstance(text, str) and (half := lone_surrogate(text)) is not None:
+                raise UsageError(
+                    f"{name} is not valid Unicode: it has {half}", hint="it was probably not read as UTF-8"
+                )
         with as_usage_error(hint=_OPTIONS_HINT):
             sampling = Sampling(**given)
             return cls(sampling=sampling, max_new_tokens=max_new_tokens, stop=stop, json_schema=json_schema)

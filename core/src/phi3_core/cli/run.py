@@ -21,7 +21,8 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "run", help="one answer to stdout", description="Answer one prompt. Text on stdin is added to it."
     )
-    command.add_argument("prompt", metavar="PROMPT", nargs="?", help="what to ask; - reads all of it from stdin")
+    prompt_help = "what to ask; - reads all of it from stdin"
+    command.add_argument("prompt", metavar="PROMPT", type=options.text, nargs="?", help=prompt_help)
     options.add_model(command)
     options.add_device(command)
     options.add_engine(command)

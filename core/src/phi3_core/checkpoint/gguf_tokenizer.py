@@ -91,6 +91,11 @@ def write_tokenizer(gguf: Gguf, folder: Path) -> None:
         write_json(folder / "generation_config.json", {**generation, "eos_token_id": list(description.stop_ids)})
 
 
+def has_template(gguf: Gguf) -> bool:
+    """Return whether the model can be asked: it has a chat template, or the control tokens of Phi-3's default one."""
+    return "tokenizer.chat_template" in gguf.metadata or set(PHI3_TURNS) <= set(gguf.tokens)
+
+
 def _tokenizer(gguf: Gguf) -> Tokenizer:
     from tokenizers import AddedToken  # start-up
 

@@ -223,6 +223,7 @@ class _Resolver:
             offline=request.offline,
             update=request.update,
             check=self._check_preview,
+            chat=request.chat,
         )
         if (file := linked_file(source.path)) is not None:
             return self._of_gguf(file, source)

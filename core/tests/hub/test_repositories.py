@@ -127,6 +127,13 @@ GGUF_KINDS = {
     "adapter": ("phi3", {"general.type": "adapter"}, None, "is an adapter"),
     "mmproj": ("clip", {}, None, "is the part of a model that reads images"),
     "type": ("phi3", {}, "IQ4_NL", "has weights of the type IQ4_NL, which is not read"),
+    "tokenizer": ("phi3", {"tokenizer.ggml.model": "rwkv"}, None, "has a tokenizer of an unknown kind: 'rwkv'"),
+    "split": (
+        "phi3",
+        {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "tekken"},
+        None,
+        "has a tokenizer of an unknown kind: 'gpt2' with 'tekken'",
+    ),
 }
 
 
@@ -180,6 +187,7 @@ def test_a_gguf_file_without_a_template_is_not_fetched_to_be_asked(
     code, _, err = run_main("run", "Hello", "-m", f"{REPOSITORY}/base.gguf", "-q")
     assert code == 4
     assert "acme/phi/base.gguf has no chat template, as base models have none" in err
+    assert run_main("models", "pull", f"{REPOSITORY}/base.gguf")[0] == 4
     assert not list((home / "sources").glob("*"))
     assert run_main("models", "pull", "--source", f"{REPOSITORY}/base.gguf")[0] == 0  # it can be quantized
 

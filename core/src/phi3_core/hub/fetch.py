@@ -13,7 +13,7 @@ from attrs import evolve
 from phi3_core.checkpoint.contents import INDEX
 from phi3_core.checkpoint.family import check_task, check_type
 from phi3_core.checkpoint.gguf_layout import check_header
-from phi3_core.checkpoint.gguf_tokenizer import has_template
+from phi3_core.checkpoint.gguf_tokenizer import check_kind, has_template
 from phi3_core.checkpoint.leftovers import check_adapter, check_quantized
 from phi3_core.checkpoint.quantized import quantization_method
 from phi3_core.errors import ModelError, NotOnHubError
@@ -209,6 +209,7 @@ def _check_gguf(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: boo
     if gguf is None:
         return
     check_header(gguf, whole=len(files) == 1)
+    check_kind(gguf)
     if chat and not has_template(gguf):
         raise ModelError(
             f"{gguf.path.as_posix()} has no chat template, as base models have none: it can be quantized and not be "

@@ -359,3 +359,9 @@ def test_a_script_needs_no_guard_and_may_forget_to_close(plugins, source, tmp_pa
     script.write_text(SCRIPT.format(source=source), encoding="utf-8")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{HEARD}\n", "")
+
+
+@pytest.mark.parametrize("options", [{"stop": ["a", "\ud800"]}, {"stop": "\udcff"}, {"json_schema": '{"\udc00": 1}'}])
+def test_options_that_are_not_unicode(model, options):
+    with pytest.raises(UsageError, match=f"{min(options)} is not valid Unicode"):
+        model.generate("Hello", **options)

@@ -52,11 +52,26 @@ ODD_TEXTS = (
         "--",
     ),
 )
+MODELS = (
+    *("owner/name", "owner/name@v1/x", "hf://owner/name/x.gguf", "https://huggingface.co/owner/name", "owner/\udcff"),
+    *("phi-3-mini-4k-instruct", "phi-4", "SAMPLE", "https://[::1/owner/name", "hf://", "\ud800", "./\udfff"),
+)
 VARIABLES = (
     *("PHI3_HOME", "HOME", "TMPDIR", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY", "HTTP_PROXY"),
     *("PHI3_LOAD_LIMIT", "PHI3_SURVEY_LIMIT", "PHI3_PREFILL_LIMIT", "PHI3_TOKEN_LIMIT", "PHI3_DIAGNOSE_LIMIT"),
     *("XDG_CACHE_HOME", "COLUMNS", "LC_ALL", "LANG", "PYTHONIOENCODING", "NO_COLOR", "TERM", "PATH", "USER", "LOGNAME"),
-    *("HF_HUB_OFFLINE", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NO_PROXY"),
+    *(
+        "HF_TOKEN_PATH",
+        "HF_HUB_DOWNLOAD_TIMEOUT",
+        "ALL_PROXY",
+        "SSLKEYLOGFILE",
+        "HF_HUB_OFFLINE",
+        "PYTHONOPTIMIZE",
+        "PYTHONWARNINGS",
+        "REQUESTS_CA_BUNDLE",
+        "SSL_CERT_FILE",
+        "NO_PROXY",
+    ),
 )
 ODD_BYTES = (
     b"",
@@ -84,6 +99,7 @@ ODD_VALUES: tuple[Any, ...] = (
     [None],
     {"a": {}},
     "\udc80",
+    "x\ud800",
     [[[]]],
     "../../x",
     float("nan"),
@@ -160,6 +176,8 @@ class Surroundings:
         how = self.random.choice(("bytes", "cut", "value", "value", "value", "remove", "folder"))
         before = file.read_bytes() if file.is_file() else b"{}"
         self.note("damaged", file.name, how)
+        if file.is_dir():  # by an earlier change
+            file.rmdir()
         if how == "bytes":
             file.write_bytes(self.random.choice(ODD_BYTES))
         elif how == "cut":
@@ -196,7 +214,7 @@ class Surroundings:
 
     def word(self):
         """Name another model."""
-        word = self.random.choice(ODD_TEXTS)
+        word = self.random.choice((*ODD_TEXTS, *MODELS))
         self.note("model", word)
         self.arguments = [word if argument == "MODEL" else argument for argument in self.arguments]
 

@@ -75,6 +75,17 @@ def test_a_damaged_cache_is_no_more_than_a_missing_one(plugins, home, content):
     assert mine(survey())[0] == ["good:CPU"]
 
 
+@pytest.mark.parametrize("where", ["answers", "broken", "offers", "refusals"])
+@pytest.mark.parametrize("wrong", [None, 7, "x"])
+def test_a_cache_with_a_value_of_another_kind_is_a_missing_one(plugins, home, where, wrong):
+    plugins.add("good")
+    survey()
+    content = json.loads((home / "survey.json").read_text(encoding="utf-8"))
+    (content if where in content else content["answers"][0])[where] = [wrong]
+    paths.write_json(home / "survey.json", content)
+    assert mine(survey())[0] == ["good:CPU"]
+
+
 def test_two_distributions_cannot_share_a_name(plugins):
     plugins.add("good", distribution="phi3-good")
     plugins.add("good", distribution="phi3-impostor")

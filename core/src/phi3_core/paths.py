@@ -67,7 +67,8 @@ def write_json(path: Path, content: Any) -> None:
     # Not made by tempfile, whose files only their owner can read, also after renaming.
     new = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
-        with new.open("x", encoding="utf-8", newline="\n") as stream:
+        # Names of files that are not UTF-8 have characters that cannot be encoded: they are escaped.
+        with new.open("x", encoding="utf-8", newline="\n", errors="backslashreplace") as stream:
             json.dump(content, stream, indent=1, ensure_ascii=False)
             stream.write("\n")
         replace_path(new, path)

@@ -12,6 +12,7 @@ from attrs import field, frozen, validators
 from .errors import UsageError, as_usage_error
 from .pending import BLOCKING, Awaited, Pending
 from .text.stops import StopStrings
+from .textfiles import lone_surrogate
 from .turns import Turn
 from .values import Sampling
 
@@ -74,6 +75,11 @@ class GenerationSettings:
         if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise UsageError(f"max_new_tokens must be 1 or more, not {max_new_tokens!r}", hint=_OPTIONS_HINT)
         json_schema = given.pop("json_schema", None)
+        for name, text in (*(("stop", each) for each in stop), ("json_schema", json_schema)):
+            if isinstance(text, str) and (half := lone_surrogate(text)) is not None:
+                raise UsageError(
+                    f"{name} is not valid Unicode: it has {half}", hint="it was probably not read as UTF-8"
+                )
         with as_usage_error(hint=_OPTIONS_HINT):
             sampling = Sampling(**given)
             return cls(sampling=sampling, max_new_tokens=max_new_tokens, stop=stop, json_schema=json_schema)
@@ -102,7 +108,7 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
-    """``stop``, or ``length`` if the answer was cut off at the maximum number of tokens."""
+    """``stop``, or ``length`` if the maximum number of tokens or the context cut the answer off."""
     time_to_first_token_s: float | None
     """Seconds from the call to the first token; None without a token."""
     decode_tokens_per_s: float | None

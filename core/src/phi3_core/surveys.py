@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 from . import __version__, machine, paths
 from .errors import Phi3Error
@@ -55,14 +55,19 @@ def _broken(given: Any) -> Any:
     return values_of(Broken, given)
 
 
+def _each(kind: type) -> Any:
+    """Return the validator of a tuple of values of one class."""
+    return validators.deep_iterable(validators.instance_of(kind))
+
+
 @frozen(kw_only=True)
 class Answer:
     """The hooks of a backend, and what its ``detect`` returned."""
 
     backend: Backend = field(converter=_backend)
     hooks: tuple[str, ...] = field(converter=_words)
-    offers: tuple[Offer, ...] = field(converter=_offers)
-    refusals: tuple[Refusal, ...] = field(converter=_refusals)
+    offers: tuple[Offer, ...] = field(converter=_offers, validator=_each(Offer))
+    refusals: tuple[Refusal, ...] = field(converter=_refusals, validator=_each(Refusal))
 
 
 @frozen(kw_only=True)
@@ -70,8 +75,8 @@ class Survey:
     """The answers of all backends, and the broken ones."""
 
     machine: Machine
-    answers: tuple[Answer, ...] = field(converter=_answers)
-    broken: tuple[Broken, ...] = field(converter=_broken)
+    answers: tuple[Answer, ...] = field(converter=_answers, validator=_each(Answer))
+    broken: tuple[Broken, ...] = field(converter=_broken, validator=_each(Broken))
 
     @property
     def offers(self) -> tuple[Offer, ...]:

@@ -45,6 +45,19 @@ def decode_marked(data: bytes) -> str:
     return data[mark:].decode(encoding)
 
 
+def lone_surrogate(text: str) -> str | None:
+    r"""Return the first half of a surrogate pair in a text, escaped; None if there is none.
+
+    JSON and templates can spell one as ``\ud800``, and arguments and names of files have them for bytes that are not
+    text. No encoding has a form for it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return ascii(text[error.start])[1:-1]
+    return None
+
+
 def decode(data: bytes, what: str, *, fallback: str | None = None) -> str:
     """Return a text with line feeds as line ends.
 

@@ -57,6 +57,21 @@ def test_run_json_has_the_documented_keys(phi3, source):
     assert reply["attempts"] == [{"device": "parrot:CPU", "outcome": "answered"}]
 
 
+@pytest.mark.parametrize("json_too", [(), ("--json",)])
+def test_a_cut_answer_says_what_cut_it(phi3, source, json_too):
+    def said(*arguments):
+        code, _, err = phi3("run", "-m", source, "-q", *json_too, *arguments)
+        assert code == 0
+        return err.splitlines()
+
+    assert said("Hello world") == []
+    assert said("Hello world", "--max-new-tokens", 1) == [
+        "phi3: the answer was cut off; --max-new-tokens allows longer ones"
+    ]
+    # A parrot repeats it, which is more than there is room for.
+    assert said("Hello " * 45) == ["phi3: the answer was cut off: prompt and answer fill the context of 64 tokens"]
+
+
 def test_devices_json_has_the_documented_keys(phi3):
     code, out, _ = phi3("devices", "--json")
     found = json.loads(out)
@@ -106,6 +121,9 @@ def test_devices_without_any_is_exit_code_3(home, capfd, monkeypatch, tmp_path):
         (["run", "", "-m", "{source}"], 2, "the prompt is empty"),
         (["run", "x", "-m", "{source}", "--temperature", "-1"], 2, "temperature must be 0"),
         (["run", "x", "-m", "{source}", "--max-new-tokens", "0"], 2, "max_new_tokens"),
+        (["run", "x\udcff", "-m", "{source}"], 2, "not valid Unicode: it has \\udcff"),
+        (["run", "x", "-m", "{source}", "--system", "\ud800"], 2, "--system: the text is not valid Unicode"),
+        (["run", "x", "-m", "{source}", "--stop", "\udcff"], 2, "--stop: the text is not valid Unicode"),
         (["run", "Hello " * 90, "-m", "{source}"], 2, "holds 64"),
         (["run", "x", "-m", "{source}", "-d", "warp"], 3, "no device fits 'warp'"),
         (["run", "x", "-m", "{source}", "-d", "parrot", "-p", "int4"], 3, "parrot:CPU runs fp16"),

@@ -87,6 +87,8 @@ def test_what_is_no_address(word) -> None:
     [
         ("https://example.org/owner/name", "not an address of the hub"),
         ("https://huggingface.co.example.org/owner/name", "not an address of the hub"),
+        ("http://[", "is not an address: "),
+        ("https://[::1/owner/name", "is not an address: "),
         ("https://huggingface.co/owner", "names no model"),
         ("https://huggingface.co/", "names no model"),
         ("https://huggingface.co/datasets/owner/name", "datasets, not a model"),
@@ -97,3 +99,10 @@ def test_urls_of_something_else_are_refused(word, words) -> None:
     with pytest.raises(ModelError, match=words) as caught:
         parse(word)
     assert "OWNER/NAME" in caught.value.hint
+
+
+def test_a_url_does_not_depend_on_a_mirror_that_has_none(monkeypatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://[")
+    found = parse("https://huggingface.co/owner/name")
+    assert found is not None
+    assert found.repository == "owner/name"

@@ -137,6 +137,29 @@ def test_something_that_is_not_a_hub(server, commit) -> None:
         take_snapshot(support.REPOSITORY)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "soon"),
+        ("HF_ENDPOINT", "http://["),
+        ("HF_TOKEN", "schlüssel"),
+        ("HF_TOKEN_PATH", "."),
+        ("HTTPS_PROXY", "ftp://127.0.0.1"),
+        ("HTTP_PROXY", "http://" + "x" * 80),
+        ("SSL_CERT_FILE", "/nowhere/at/all.pem"),
+    ],
+)
+def test_settings_that_the_client_refuses_are_one_line_that_names_them(server, commit, name, value) -> None:
+    code = f"from phi3_core.hub.snapshot import take_snapshot; take_snapshot({support.REPOSITORY!r})"
+    environment = {**support.with_sources(), "NO_PROXY": "", "no_proxy": "", name: value}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("phi3_core.errors.ModelError: the hub's client does not accept its settings: ")
+    assert name in said
+
+
 @pytest.mark.parametrize("switch", ["parameter", "variable"])
 def test_offline_asks_nobody(server, commit, monkeypatch, switch) -> None:
     if switch == "variable":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
+import sys
 
 import pytest
 
@@ -17,6 +20,7 @@ from phi3_core.store.store import Store
 from phi3_core.testing.checkpoints import TINY, write_random
 from stand_in_hub import support
 
+np = pytest.importorskip("numpy")
 gguf_files = pytest.importorskip("gguf_files")
 
 REPOSITORY = support.REPOSITORY
@@ -63,6 +67,8 @@ def config(**more: object) -> dict[str, bytes]:
         (config(compression_config={"quant_method": "sparse"}), r"quantized already \(sparse\)", "original"),
         (config(quantization={"bits": 4, "group_size": 64}), r"quantized already \(MLX\)", "original"),
         ({**MODEL, "quantize_config.json": b"{}"}, r"quantized already \(quantize_config.json\)", "original"),
+        (config(architectures=["Phi3ForSequenceClassification"]), "is a Phi3ForSequenceClassification, which", "list"),
+        (config(architectures=["Phi3ForTokenClassification"]), "which classifies text and writes none", "list"),
     ],
 )
 def test_the_reason_is_given_before_weights_are_fetched(server, home, run_main, files, words, hint) -> None:
@@ -75,6 +81,145 @@ def test_the_reason_is_given_before_weights_are_fetched(server, home, run_main, 
     assert code == 4
     assert len(err.splitlines()) == 1
     assert support.asked_for(server) <= {"config.json"}
+
+
+LORA = "base_model.model.model.layers.0.mlp.down_proj.lora_A.default.weight"
+SIZE = 32 * 2**20
+
+
+def safetensors(*names: str) -> bytes:
+    """A large file with a header, whose tensors have one byte each and the last one the rest."""
+    entries = {name: {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i, name in enumerate(names)}
+    header = json.dumps(entries).encode()
+    return (len(header).to_bytes(8, "little") + header).ljust(SIZE, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ((LORA, "lm_head.weight"), "acme/phi has a LoRA or similar adapter that is not merged: base_model"),
+        (("model.layers.0.mlp.down_proj.base_layer.weight",), "adapter that is not merged"),
+        (("model.layers.0.mlp.down_proj.qweight",), "quantized already"),
+    ],
+)
+@pytest.mark.parametrize("form", ["single", "shards"])
+def test_what_the_tensors_are_is_known_before_they_are_fetched(server, home, run_main, names, words, form) -> None:
+    weights = safetensors(*names)
+    if form == "single":
+        files = {**MODEL, "model.safetensors": weights}
+    else:
+        shards = {f"model-{number:05d}-of-00002.safetensors": weights for number in (1, 2)}
+        index = {"weight_map": dict.fromkeys(names, min(shards))}
+        small = {"config.json": CONFIG, "tokenizer.json": TOKENIZER}
+        files = {**small, **shards, "model.safetensors.index.json": json.dumps(index).encode()}
+    server.add(REPOSITORY, files, large_from=1000)
+    code, _, err = run_main("models", "pull", "--source", REPOSITORY)
+    assert code == 4
+    assert re.search(words, err)
+    assert len(err.splitlines()) == 1
+    assert sum(server.served(name) for name in files) < SIZE / 2
+
+
+GGUF_KINDS = {
+    "qwen2": ("qwen2", {}, None, "has the architecture 'qwen2', which is not Phi-3's"),
+    "phimoe": ("phimoe", {}, None, "has the architecture 'phimoe'"),
+    "bert": ("bert", {}, None, "is an embedding model"),
+    "adapter": ("phi3", {"general.type": "adapter"}, None, "is an adapter"),
+    "mmproj": ("clip", {}, None, "is the part of a model that reads images"),
+    "type": ("phi3", {}, "IQ4_NL", "has weights of the type IQ4_NL, which is not read"),
+    "tokenizer": ("phi3", {"tokenizer.ggml.model": "rwkv"}, None, "has a tokenizer of an unknown kind: 'rwkv'"),
+    "split": (
+        "phi3",
+        {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "tekken"},
+        None,
+        "has a tokenizer of an unknown kind: 'gpt2' with 'tekken'",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GGUF_KINDS)
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_gguf_file_is_known_by_its_header_before_it_is_fetched(server, home, run_main, tmp_path, kind, parts) -> None:
+    architecture, metadata, type_name, words = GGUF_KINDS[kind]
+    tensor = np.zeros((1024, SIZE // 4096), np.float32)
+    if type_name is not None:
+        tensor = (np.zeros((1024, 18 * (SIZE // 1024 // 18)), np.uint8), type_name)
+    path = gguf_files.write(tmp_path / "x.gguf", architecture, metadata, {"token_embd.weight": tensor})
+    names = ["x.gguf"] if parts == 1 else [f"x-{number:05d}-of-00002.gguf" for number in (1, 2)]
+    server.add(REPOSITORY, {"README.md": b"x", **dict.fromkeys(names, path.read_bytes())}, large_from=1000)
+    code, _, err = run_main("models", "pull", "--source", f"{REPOSITORY}/{names[0]}")
+    assert code == 4
+    assert f"acme/phi/{names[0]} {words}" in err
+    assert len(err.splitlines()) == 1
+    assert sum(map(server.served, names)) < SIZE / 2
+    assert not list((home / "sources").glob("*"))
+
+
+def test_a_damaged_gguf_header_is_said_before_the_file_is_fetched(server, home, run_main) -> None:
+    server.add(REPOSITORY, {"x.gguf": b"<!doctype html>".ljust(SIZE)}, large_from=1000)
+    code, _, err = run_main("models", "pull", "--source", f"{REPOSITORY}/x.gguf")
+    assert code == 4
+    assert "acme/phi/x.gguf is not a GGUF file" in err
+    assert server.served("x.gguf") < SIZE / 2
+
+
+@pytest.mark.parametrize("cut", [100, 5000])
+def test_the_header_is_read_again_when_the_connection_breaks(server, home, run_main, checkpoint, tmp_path, cut) -> None:
+    weights = gguf_files.convert(checkpoint, tmp_path / "x.gguf").read_bytes()
+    server.add(REPOSITORY, {"x.gguf": weights})
+    server.fault("x.gguf", cut_after=cut, times=1)
+    assert pulled(run_main, f"{REPOSITORY}/x.gguf")["path"].endswith("x.gguf")
+
+
+@pytest.fixture
+def parrot(plugins, monkeypatch) -> None:
+    plugins.add("parrot")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+
+
+def test_a_gguf_file_without_a_template_is_not_fetched_to_be_asked(
+    server, home, run_main, checkpoint, tmp_path, parrot
+) -> None:
+    words = gguf_files.tensors_of(checkpoint)["token_embd.weight"].shape[0]
+    changes = gguf_files.byte_level("gpt-4o", ["<|endoftext|>"], size=words)
+    file = gguf_files.convert(checkpoint, tmp_path / "base.gguf", **{**changes, "tokenizer.chat_template": None})
+    server.add(REPOSITORY, {"base.gguf": file.read_bytes()})
+    code, _, err = run_main("run", "Hello", "-m", f"{REPOSITORY}/base.gguf", "-q")
+    assert code == 4
+    assert "acme/phi/base.gguf has no chat template, as base models have none" in err
+    assert run_main("models", "pull", f"{REPOSITORY}/base.gguf")[0] == 4
+    assert not list((home / "sources").glob("*"))
+    assert run_main("models", "pull", "--source", f"{REPOSITORY}/base.gguf")[0] == 0  # it can be quantized
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "acme/phi has no chat template"),
+        ({"chat_template.jinja": b"{{ messages"}, "chat template is broken"),
+        ({"tokenizer_config.json": b"{"}, "tokenizer_config.json is damaged"),
+        ({"tokenizer.json": b"{"}, "tokenizer.json is damaged"),
+    ],
+)
+def test_a_repository_that_cannot_be_asked_is_not_fetched_to_be_asked(
+    server, home, run_main, parrot, chatml_folder, changes, words
+) -> None:
+    tokenizer = (chatml_folder / "tokenizer.json").read_bytes()
+    server.add(REPOSITORY, {**MODEL, "tokenizer.json": tokenizer, "model.safetensors": safetensors(), **changes})
+    code, _, err = run_main("run", "Hello", "-m", REPOSITORY, "-q")
+    assert code == 4
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert server.served("model.safetensors") < SIZE / 2
+    assert not list((home / "sources").glob("*"))
+
+
+def test_a_repository_that_can_be_asked_is_fetched_once(server, home, run_main, parrot, phi3_folder) -> None:
+    tokenizer = (phi3_folder / "tokenizer.json").read_bytes()
+    server.add(REPOSITORY, {**MODEL, "tokenizer.json": tokenizer})
+    code, out, _ = run_main("run", "Hello world", "-m", REPOSITORY, "-q")
+    assert (code, out.strip()) == (0, "Hello world")
+    assert len(server.bodies("tokenizer.json")) == 1
 
 
 def test_quantized_weights_that_a_backend_loads_are_not_refused(server) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 import threading
@@ -165,6 +166,30 @@ def test_a_manifest_that_leads_out_of_its_folder_is_refused(home, name):
     file.write_text(file.read_text(encoding="utf-8").replace("weights.bin", name), encoding="utf-8")
     with pytest.raises(ModelError, match="leads out of its folder"):
         Store().artifact("m", INT4)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows stores any characters in names")
+def test_a_manifest_that_names_what_no_file_can_be_called_is_refused(home):
+    folder = make(Store()).path
+    file = folder / manifest.NAME
+    file.write_text(file.read_text(encoding="utf-8").replace("weights.bin", r"weights\ud800.bin"), encoding="utf-8")
+    with pytest.raises(ModelError, match="which no file can be called"):
+        Store().artifact("m", INT4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have Unicode for names")
+def test_a_file_whose_name_is_not_utf8_is_stored(home):
+    name = os.fsdecode(b"weights\xff.bin")
+
+    def fill(folder):
+        (folder / name).write_bytes(b"x")
+        return {}
+
+    made = Store().make_artifact("m", INT4, fill)
+    assert name in made.manifest["files"]
+    found = Store().artifact("m", INT4)
+    assert found is not None
+    assert manifest.damaged(found.path, found.manifest) == {}
 
 
 def test_removing_takes_what_was_derived_along(home):

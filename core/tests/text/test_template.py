@@ -97,3 +97,9 @@ def test_messages_stay_as_they_are():
 def test_jinja_is_imported_late():
     program = "import sys, phi3_core.text.tokenizer; sys.exit('jinja2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("source", ["{{ '\\ud800' }}", "{{ '%c' % 56320 }}"])
+def test_template_that_writes_half_of_a_character(source):
+    with pytest.raises(ModelError, match=r"it writes \\ud[8c]00, half of a character"):
+        ChatTemplate(source).render([{"role": "user", "content": "Hello"}])

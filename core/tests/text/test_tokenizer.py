@@ -518,3 +518,30 @@ def test_files_that_an_editor_on_windows_has_saved_are_read(make_folder, byte_le
     tokenizer = Tokenizer.from_folder(folder)
     ids = tokenizer.encode_chat([{"role": "user", "content": "Hello"}])
     assert byte_level_tokenizer.decode(ids) == "<é>Hello\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config", {"eos_token": "\ud800"}),
+        ("tokenizer_config", {"bos_token": {"content": "a\udfff"}}),
+        ("tokenizer_config", {"chat_template": "{{ messages[0].content }}\ud83d"}),
+        ("tokenizer_config", {"added_tokens_decoder": {"900": {"content": "\udc80"}}}),
+        ("special_tokens_map", {"additional_special_tokens": ["\ud800"]}),
+        ("added_tokens", {"\udcff": 900}),
+        ("chat_template", {"chat_template": "\ud800"}),
+        ("generation_config", {"\ud800": 1}),
+    ],
+)
+def test_half_of_a_character_in_a_file_is_damage(make_folder, byte_level_tokenizer, name, content):
+    folder = make_folder(byte_level_tokenizer, **{name: content})
+    with pytest.raises(ModelError, match=rf"{name}\.json is damaged: \\ud[89a-f].. is half of a character") as caught:
+        Tokenizer.from_folder(folder)
+    assert caught.value.hint
+
+
+def test_both_halves_of_a_character_are_a_character(make_folder, byte_level_tokenizer):
+    folder = make_folder(byte_level_tokenizer, tokenizer_config={"chat_template": "{{ messages[0].content }}😀"})
+    assert "\\ud83d\\ude00" in (folder / "tokenizer_config.json").read_text(encoding="utf-8")
+    tokenizer = Tokenizer.from_folder(folder)
+    assert tokenizer.decode(tokenizer.encode_chat([{"role": "user", "content": "Hello"}])) == "Hello😀"

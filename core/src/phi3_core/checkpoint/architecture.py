@@ -63,7 +63,7 @@ def read_architecture(path: Path) -> Architecture:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ModelError(f"{path} is missing", hint="give a folder with a Hugging Face checkpoint") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{path} is not a JSON object")

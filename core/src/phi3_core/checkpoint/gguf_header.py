@@ -63,9 +63,23 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise ModelError(f"{path} is not a file")
         size = path.stat().st_size
         with path.open("rb") as file:
-            return _Header(path=path, file=file, size=size, left=min(size, _LIMIT)).read()
+            return read_header_of(file, path, size)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_header_of(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the metadata and the tensors of an open file, of which no more than the header is read.
+
+    Args:
+        file: the file, at its beginning. It need not be seekable.
+        path: the file's name, for messages and the tensors.
+        size: the size of the whole file in bytes.
+
+    Raises:
+        ModelError: the header is damaged, or the file truncated.
+    """
+    return _Header(path=path, file=file, size=size, left=min(size, _LIMIT)).read()
 
 
 @define(kw_only=True)

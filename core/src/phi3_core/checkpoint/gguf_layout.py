@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -16,6 +16,7 @@ from attrs import frozen
 from phi3_core.errors import ModelError
 
 from .gguf import Gguf
+from .gguf_header import Tensor
 from .gguf_types import READ, TYPES
 
 _FAMILY = ("phi3", "llama")
@@ -60,13 +61,27 @@ def read_layout(gguf: Gguf) -> Layout:
     _check_kind(gguf)
     config = _config(gguf)
     weights = _weights(gguf, config)
-    _check_types(gguf, weights)
+    _check_types(gguf, (gguf.tensors[part.name] for made_of in weights.values() for part in made_of))
     _check_shapes(gguf, config, weights)
     return Layout(config=config, weights=weights)
 
 
-def _check_kind(gguf: Gguf) -> None:
-    """Check that the file is a whole model of one of the architectures."""
+def check_header(gguf: Gguf, *, whole: bool) -> None:
+    """Check what the header of a GGUF file tells by itself, before the file is fetched.
+
+    Args:
+        gguf: the header.
+        whole: whether the file has all of the model's tensors, and not a part of them.
+
+    Raises:
+        ModelError: the file is not a model of the Phi-3 family, or has tensors of an unsupported type.
+    """
+    _check_kind(gguf, whole=whole)
+    _check_types(gguf, gguf.tensors.values())
+
+
+def _check_kind(gguf: Gguf, *, whole: bool = True) -> None:
+    """Check that the file is a model of one of the architectures."""
     kind = str(gguf.metadata.get("general.type", "model"))
     architecture = gguf.metadata.get("general.architecture")
     if architecture == "clip":
@@ -79,12 +94,12 @@ def _check_kind(gguf: Gguf) -> None:
         raise ModelError(f"{gguf.path} is an embedding model of the architecture {architecture!r}", hint=_HINT)
     if architecture not in _FAMILY:
         raise ModelError(f"{gguf.path} has the architecture {architecture!r}, which is not Phi-3's", hint=_HINT)
-    if not gguf.tensors:
+    if whole and not gguf.tensors:
         raise ModelError(f"{gguf.path} has a vocabulary and no weights", hint="name the file of the model itself")
 
 
-def _check_types(gguf: Gguf, weights: Mapping[str, Sequence[Part]]) -> None:
-    kinds = {TYPES[gguf.tensors[part.name].type] for made_of in weights.values() for part in made_of}
+def _check_types(gguf: Gguf, tensors: Iterable[Tensor]) -> None:
+    kinds = {TYPES[tensor.type] for tensor in tensors}
     if unread := sorted(kind.name for kind in kinds if not kind.read):
         raise ModelError(
             f"{gguf.path} has weights of the type {', '.join(unread)}, which is not read",

@@ -91,9 +91,28 @@ def write_tokenizer(gguf: Gguf, folder: Path) -> None:
         write_json(folder / "generation_config.json", {**generation, "eos_token_id": list(description.stop_ids)})
 
 
+def check_kind(gguf: Gguf) -> None:
+    """Check that the tokenizer is of a kind that is read.
+
+    Raises:
+        ModelError: it is of another kind, or there is none.
+    """
+    kind, split = gguf.text("tokenizer.ggml.model"), _split_name(gguf)
+    if not isinstance(split, str) or kind not in _MAKERS or (kind == "llama" and split != "default"):
+        raise _unsupported(gguf)
+    if kind == "gpt2" and split not in _SPLITS:
+        raise _unsupported(gguf)
+
+
+def has_template(gguf: Gguf) -> bool:
+    """Return whether the model can be asked: it has a chat template, or the control tokens of Phi-3's default one."""
+    return "tokenizer.chat_template" in gguf.metadata or set(PHI3_TURNS) <= set(gguf.tokens)
+
+
 def _tokenizer(gguf: Gguf) -> Tokenizer:
     from tokenizers import AddedToken  # start-up
 
+    check_kind(gguf)
     kind = gguf.text("tokenizer.ggml.model")
     vocabulary = {token: index for index, token in enumerate(gguf.tokens)}
     if not len(vocabulary) == len(gguf.tokens) == len(gguf.token_types) or not vocabulary:
@@ -106,13 +125,11 @@ def _tokenizer(gguf: Gguf) -> Tokenizer:
         if gguf.token_types[index] != _UNUSED and (gguf.token_types[index] != _UNKNOWN or index in {unknown, 0})
     }
     try:
-        tokenizer = _MAKERS[kind](gguf, used) if kind in _MAKERS else None
+        tokenizer = _MAKERS[kind](gguf, used)
     except ModelError:
         raise
     except Exception as error:  # the library raises plain Exception
         raise ModelError(f"{gguf.path} has a damaged tokenizer: {error}") from error
-    if tokenizer is None:
-        raise _unsupported(gguf)
     strips = kind == "llama" and all(token in used for token in PHI3_TURNS)
     for token, index in used.items():
         kind_of_token = gguf.token_types[index]
@@ -132,14 +149,18 @@ def _unsupported(gguf: Gguf) -> ModelError:
     )
 
 
+def _split_name(gguf: Gguf) -> Any:
+    """Return the name of the expression that splits text; of byte-level tokenizers without one, by their tokens."""
+    split = gguf.metadata.get("tokenizer.ggml.pre") or "default"
+    if split != "default" or gguf.text("tokenizer.ggml.model") != "gpt2":
+        return split
+    return next((known for token, known in _UNNAMED.items() if token in gguf.tokens), split)
+
+
 def _byte_level(gguf: Gguf, vocabulary: Mapping[str, int]) -> Tokenizer:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers  # start-up
 
-    split = gguf.metadata.get("tokenizer.ggml.pre") or "default"
-    if split == "default":
-        split = next((known for token, known in _UNNAMED.items() if token in vocabulary), split)
-    if split not in _SPLITS:
-        raise _unsupported(gguf)
+    split = _split_name(gguf)
     pairs = (merge.partition(" ") for merge in gguf.texts("tokenizer.ggml.merges"))
     merges = [(left, right) for left, _, right in pairs]
     if not merges:
@@ -155,9 +176,6 @@ def _byte_level(gguf: Gguf, vocabulary: Mapping[str, int]) -> Tokenizer:
 def _sentencepiece(gguf: Gguf, vocabulary: Mapping[str, int]) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models, normalizers  # start-up
 
-    split = gguf.metadata.get("tokenizer.ggml.pre") or "default"
-    if split != "default":
-        raise _unsupported(gguf)
     scores = gguf.metadata.get("tokenizer.ggml.scores")
     if not isinstance(scores, array) or scores.typecode not in "fd" or len(scores) != len(gguf.tokens):
         raise ModelError(f"{gguf.path} has a damaged tokenizer: tokens without a score")

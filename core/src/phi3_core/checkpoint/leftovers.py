@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from phi3_core.errors import ModelError
 
-from .safetensors import Weight
+if TYPE_CHECKING:
+    from .safetensors import Weight
 
 _COMPUTED = re.compile(r"(.+\.)?rotary_emb\.\w+")
 """Buffers of the rotary embedding that older checkpoints have; they follow from ``config.json``."""
@@ -98,14 +100,14 @@ def missing(folder: Path, name: str, names: Collection[str], layers: int) -> Mod
     return ModelError(f"{folder} has no tensor {name}", hint="fetch the checkpoint again")
 
 
-def check_adapter(folder: Path, names: Collection[str]) -> None:
+def check_adapter(folder: Path | str, names: Collection[str]) -> None:
     """Raise :class:`ModelError` if tensors have the names that PEFT gives them before an adapter is merged."""
     found = [name for name in names if _ADAPTER.search(name)]
     if found:
         raise ModelError(f"{folder} has a LoRA or similar adapter that is not merged: {_listed(found)}", hint=_MERGE)
 
 
-def check_quantized(folder: Path, names: Collection[str]) -> None:
+def check_quantized(folder: Path | str, names: Collection[str]) -> None:
     """Raise :class:`ModelError` if tensors have the names that belong to quantized weights."""
     found = [name for name in names if _QUANTIZED.fullmatch(name)]
     if found:

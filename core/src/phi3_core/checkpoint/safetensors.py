@@ -287,7 +287,7 @@ def _view(memory: mmap.mmap, offset: int, dtype: str, shape: Sequence[int]) -> n
 def _json(path: Path, content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is damaged: {error}", hint=_HINT) from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} is damaged: its JSON is not an object", hint=_HINT)

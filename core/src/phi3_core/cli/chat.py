@@ -198,22 +198,16 @@ class Conversation:
             self._said += [question, {"role": "assistant", "content": "".join(chunks)}]
 
     def _figures(self, reply: Reply) -> None:
-        from .run import stats
+        from .run import cut_off, stats
 
         if self._given.stats:
             _tell(stats(reply))
-        if reply.finish_reason != "length":
-            return
         context = self._model.context_length
-        if reply.prompt_tokens + reply.completion_tokens < context:
-            _tell("the answer was cut off; --max-new-tokens allows longer ones")
-        elif self._given.drop_oldest:
-            _tell(f"the answer was cut off: the conversation fills the context of {context} tokens")
-        else:
-            _tell(
-                f"the answer was cut off: the conversation fills the context of {context} tokens; "
-                "/reset forgets it, and phi3 chat --drop-oldest its oldest messages"
-            )
+        if (cut := cut_off(reply, context, "the conversation fills")) is None:
+            return
+        if reply.prompt_tokens + reply.completion_tokens >= context and not self._given.drop_oldest:
+            cut += "; /reset forgets it, and phi3 chat --drop-oldest its oldest messages"
+        _tell(cut)
 
 
 def _tell(text: str) -> None:

@@ -20,6 +20,15 @@ def pair(text: str) -> tuple[str, str]:
     return key, value
 
 
+def text(given: str) -> str:
+    """Return text that the model is to read; bytes of an argument that are not text cannot be encoded."""
+    from phi3_core.textfiles import lone_surrogate
+
+    if (half := lone_surrogate(given)) is not None:
+        raise argparse.ArgumentTypeError(f"the text is not valid Unicode: it has {half}")
+    return given
+
+
 def finish(
     command: argparse.ArgumentParser, call: Callable[[argparse.Namespace], int], *, json: str = "", quiet: bool = True
 ) -> None:
@@ -95,14 +104,14 @@ def add_engine(command: argparse.ArgumentParser) -> None:
 def add_generation(command: argparse.ArgumentParser) -> None:
     """Add the flags of a generation, such as ``--temperature``."""
     group = command.add_argument_group("how it answers")
-    group.add_argument("--system", metavar="TEXT", help="the system message")
+    group.add_argument("--system", metavar="TEXT", type=text, help="the system message")
     group.add_argument("--max-new-tokens", metavar="N", type=int, help="at most this many tokens [1024]")
     group.add_argument("--temperature", metavar="T", type=float, help="0 is greedy and repeatable [0]")
     group.add_argument("--top-k", metavar="K", type=int, help="keep the K likeliest tokens")
     group.add_argument("--top-p", metavar="P", type=float, help="keep the likeliest tokens up to probability P")
     group.add_argument("--repetition-penalty", metavar="R", type=float, help="over 1 discourages repeating")
     group.add_argument("--seed", metavar="N", type=int, help="makes sampling repeatable")
-    group.add_argument("--stop", metavar="TEXT", action="append", help="end the answer before this text")
+    group.add_argument("--stop", metavar="TEXT", type=text, action="append", help="end the answer before this text")
 
 
 def generation(given: argparse.Namespace) -> Any:

@@ -21,7 +21,8 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "run", help="one answer to stdout", description="Answer one prompt. Text on stdin is added to it."
     )
-    command.add_argument("prompt", metavar="PROMPT", nargs="?", help="what to ask; - reads all of it from stdin")
+    prompt_help = "what to ask; - reads all of it from stdin"
+    command.add_argument("prompt", metavar="PROMPT", type=options.text, nargs="?", help=prompt_help)
     options.add_model(command)
     options.add_device(command)
     options.add_engine(command)
@@ -51,6 +52,8 @@ def call(given: argparse.Namespace) -> int:
             print(flush=True)
         if given.stats:
             print(f"phi3: {stats(reply)}", file=sys.stderr)
+        if (cut := cut_off(reply, model.context_length, "prompt and answer fill")) is not None:
+            output.logger.warning("%s", cut)
     return 0
 
 
@@ -78,3 +81,18 @@ def stats(reply: Reply) -> str:
     parts.append(f"{reply.prompt_tokens} + {reply.completion_tokens} tokens")
     parts.append(f"{reply.precision} on {reply.device}")
     return ", ".join(parts)
+
+
+def cut_off(reply: Reply, context: int, filling: str) -> str | None:
+    """Return why an answer was cut off, in one line, or None if it ended by itself.
+
+    Args:
+        reply: the answer.
+        context: maximum number of tokens of prompt and answer together.
+        filling: what fills the context, with its verb.
+    """
+    if reply.finish_reason != "length":
+        return None
+    if reply.prompt_tokens + reply.completion_tokens < context:
+        return "the answer was cut off; --max-new-tokens allows longer ones"
+    return f"the answer was cut off: {filling} the context of {context} tokens"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from urllib.parse import unquote, urlsplit
@@ -67,8 +68,13 @@ def _of_word(word: str) -> Address | None:
 
 
 def _of_url(url: str) -> Address:
-    split = urlsplit(url)
-    own = urlsplit(os.environ.get("HF_ENDPOINT") or "").netloc.lower()
+    try:
+        split = urlsplit(url)
+    except ValueError as error:  # such as one half of the brackets around an IPv6 address
+        raise ModelError(f"{url!a} is not an address: {error}", hint=_HINT) from error
+    own = ""
+    with contextlib.suppress(ValueError):
+        own = urlsplit(os.environ.get("HF_ENDPOINT") or "").netloc.lower()
     if split.netloc.lower().removeprefix("www.") not in {*_HOSTS, own}:
         raise ModelError(f"{url!a} is not an address of the hub", hint=_HINT)
     _refuse_other_kinds(url, split.path.lstrip("/"))

@@ -21,6 +21,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from attrs import frozen
 
 from phi3_core import __version__
+from phi3_core.disk import reason
 from phi3_core.errors import ModelError, NotOnHubError, Phi3Error
 
 BACKOFF_S = 0.5
@@ -30,6 +31,9 @@ LISTING_AT_MOST = 2**26
 _REDIRECTS = 5
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 T = TypeVar("T")
+_SETTINGS = re.compile(r"HF_.*|HUGGING_?FACE_.*|.*_proxy|SSL.*|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE", re.IGNORECASE)
+"""Names of the environment variables that huggingface_hub, httpx, requests and ssl read."""
+_MOST_SHOWN = 8
 _NETWORKING = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
 
 
@@ -128,6 +132,12 @@ class HubClient:
     def __init__(self, repository: str, revision: str | None, *, offline: bool) -> None:
         if hint := offline_hint(offline):
             raise _offline(repository, hint)
+        with _settings_accepted():
+            self._set_up(repository)
+        self.repository = repository
+        self.revision = revision
+
+    def _set_up(self, repository: str) -> None:
         # Imported here, because it reads its settings from the environment on import; and for
         # start-up: a quarter of a second, needed only to use the hub.
         import huggingface_hub
@@ -141,8 +151,6 @@ class HubClient:
         except errors.HFValidationError as error:
             hint = "a repository is written OWNER/NAME"
             raise ModelError(f"{repository!a} cannot be a repository on the hub", hint=hint) from error
-        self.repository = repository
-        self.revision = revision
         self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         self._url_of: Any = huggingface_hub.hf_hub_url
         self._session: Any = tools.get_session()
@@ -229,20 +237,23 @@ class HubClient:
 
         Redirects are followed, unless only the headers are requested.
         """
-        follow = method == "GET"
+        follow, sent = method == "GET", False
         try:
             if callable(self._session.stream):  # httpx, in 1.x and 2.x; in requests it is an attribute
                 options = {"headers": headers, "timeout": self._timeout, "follow_redirects": follow}
                 with self._session.stream(method, url, **options) as response:
+                    sent = True
                     yield response.status_code, response.headers, response.iter_bytes()
             else:  # requests, in 0.x
                 options = {"headers": headers, "timeout": self._timeout, "allow_redirects": follow, "stream": True}
                 with self._session.request(method, url, **options) as response:
+                    sent = True
                     yield response.status_code, response.headers, response.iter_content(BLOCK)
         except (TransientError, Phi3Error):
             raise
         except Exception as error:
-            self._raise_translated(error)
+            with contextlib.nullcontext() if sent else _settings_accepted():
+                self._raise_translated(error)
 
     def _body(self, name: str, status: int, headers: Mapping[str, str], blocks: Iterable[bytes]) -> Body:
         if status not in {200, 206}:
@@ -296,6 +307,27 @@ class HubClient:
     def _nonsense(self) -> ModelError:
         hint = "check HF_ENDPOINT, and whether the network wants you to log in"
         return ModelError(f"{self.endpoint} does not answer as the hub does", hint=hint)
+
+
+@contextlib.contextmanager
+def _settings_accepted() -> Iterator[None]:
+    """Convert what the hub's client and its libraries raise for the user's settings: files, proxies, tokens, numbers.
+
+    Raises:
+        ModelError: with the variables that are set as the hint.
+    """
+    try:
+        yield
+    except (TransientError, Phi3Error):
+        raise
+    except Exception as error:
+        said = sorted(name for name in os.environ if _SETTINGS.fullmatch(name))
+        shown = ", ".join(said[:_MOST_SHOWN]) + (" and others" if said[_MOST_SHOWN:] else "")
+        words = reason(error) if isinstance(error, OSError) else str(error).splitlines()[0] if str(error) else ""
+        raise ModelError(
+            f"the hub's client does not accept its settings: {words or type(error).__name__}",
+            hint=f"check {shown}" if shown else "check the settings of huggingface_hub",
+        ) from error
 
 
 def _offline(repository: str, hint: str) -> ModelError:

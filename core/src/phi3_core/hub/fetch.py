@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve
 
-from phi3_core.checkpoint.family import check_type
+from phi3_core.checkpoint.contents import INDEX
+from phi3_core.checkpoint.family import check_task, check_type
+from phi3_core.checkpoint.gguf_layout import check_header
+from phi3_core.checkpoint.gguf_tokenizer import check_kind, has_template
+from phi3_core.checkpoint.leftovers import check_adapter, check_quantized
 from phi3_core.checkpoint.quantized import quantization_method
 from phi3_core.errors import ModelError, NotOnHubError
 from phi3_core.files import discard_tree, unlink
@@ -20,7 +24,7 @@ from phi3_core.store.entry import Entry, removal_hint
 from phi3_core.store.store import PARTIAL
 from phi3_core.values import Progress
 
-from . import cache, contents, download
+from . import cache, contents, download, peek
 from .address import Address
 from .client import offline_hint
 from .snapshot import RemoteFile, Snapshot, select_files, take_snapshot
@@ -29,6 +33,7 @@ logger = logging.getLogger("phi3_core")
 
 _TEXT = "tokenizer.json"
 _SMALL = 2**20
+_LARGEST_INDEX = 2**24
 _QUANTIZED = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 """Files in which older quantizers (of GPTQ, AWQ and ModelOpt) tell what they did."""
 
@@ -99,13 +104,26 @@ def _snapshot(address: Address, *, offline: bool, update: bool) -> Snapshot:
 
 
 def fill(
-    snapshot: Snapshot, files: Sequence[RemoteFile], folder: Path, progress: Progress, *, offline: bool
+    snapshot: Snapshot,
+    files: Sequence[RemoteFile],
+    folder: Path,
+    progress: Progress,
+    *,
+    offline: bool,
+    check: Callable[[Path], None] | None = None,
 ) -> dict[str, Any]:
-    """Download ``files`` into ``folder`` and return the facts for its manifest."""
+    """Download ``files`` into ``folder`` and return the facts for its manifest.
+
+    ``check``, if given, is called with the folder when it has the configuration and the tokenizer, before the weights.
+    """
     names = {snapshot.local_name(file) for file in files}
     for left in folder.iterdir():  # from an interrupted pull of another commit
         if left.is_file() and left.name not in names:
             unlink(left)
+    if check is not None and not (folder / PARTIAL).is_dir():  # else weights have been downloaded in part
+        texts = [file for file in files if file.name.endswith((".json", ".jinja"))]
+        download.download(snapshot, texts, folder, lambda *_: None, offline=offline)
+        check(folder)
     (folder / PARTIAL).mkdir(exist_ok=True)
     taken = download.download(snapshot, files, folder, progress, offline=offline)
     if taken:
@@ -128,12 +146,15 @@ def forget(folder: Path) -> None:
 
 
 def _settings(snapshot: Snapshot, *, offline: bool) -> dict[str, Any] | None:
-    """Return the repository's ``config.json``, the only file that is downloaded; None if there is none."""
+    """Return the repository's ``config.json``; None if there is none."""
     inner = f"{snapshot.folder}/config.json" if snapshot.folder else "config.json"
     there = {file.name: file for file in snapshot.files if 0 <= file.size < _SMALL}
     file = there.get(inner) or there.get("config.json")
-    if file is None:
-        return None
+    return None if file is None else _json(snapshot, file, offline=offline)
+
+
+def _json(snapshot: Snapshot, file: RemoteFile, *, offline: bool) -> dict[str, Any] | None:
+    """Return the content of a small JSON file, which is downloaded; None if it is no object."""
     folder = Path(tempfile.mkdtemp(prefix="phi3-"))
     try:
         download.download(snapshot, [file], folder, lambda *_: None, offline=offline)
@@ -143,20 +164,25 @@ def _settings(snapshot: Snapshot, *, offline: bool) -> dict[str, Any] | None:
         discard_tree(folder)
 
 
-def check_loadable(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: bool) -> None:
+def check_loadable(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: bool, chat: bool = False) -> None:
     """Check that a repository is of the Phi-3 family and not quantized in a form for others, before its weights.
+
+    Besides its small files, the beginning of its weights is looked at.
 
     Args:
         snapshot: the repository.
         files: what is to be downloaded.
         offline: the value of ``--offline``.
+        chat: whether the model is to answer, for which a GGUF file needs a chat template.
 
     Raises:
         NotOnHubError: it does not tell what kind of model it holds.
-        ModelError: it is of another family, or its weights are quantized, which the message names.
+        ModelError: it is of another family, classifies text, has an adapter that is not merged or no template, or its
+            weights are quantized, which the message names.
     """
     if snapshot.gguf:
-        return  # the file itself tells
+        _check_gguf(snapshot, files, offline=offline, chat=chat)
+        return
     where = snapshot.repository
     settings = _settings(snapshot, offline=offline) or {}
     kind = settings.get("model_type")
@@ -165,6 +191,7 @@ def check_loadable(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: 
         raise NotOnHubError(f"{where} does not say what kind of model it holds", hint="use another repository")
     if kind is not None:
         check_type(where, kind)
+        check_task(where, settings)
     older = [name for name in _QUANTIZED if name in map(snapshot.local_name, files)]
     method = quantization_method(settings) or (older[0] if older else None)
     if method is not None and needs_settings:
@@ -172,6 +199,37 @@ def check_loadable(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: 
             f"{where} is quantized already ({method}), in a form that no backend loads",
             hint="name the repository with the original weights",
         )
+    if needs_settings:
+        _check_tensors(snapshot, files, offline=offline)
+
+
+def _check_gguf(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: bool, chat: bool) -> None:
+    first = next(file for file in files if file.name == contents.parts(snapshot.gguf)[0])
+    gguf = peek.gguf_header(snapshot, first, offline=offline)
+    if gguf is None:
+        return
+    check_header(gguf, whole=len(files) == 1)
+    check_kind(gguf)
+    if chat and not has_template(gguf):
+        raise ModelError(
+            f"{gguf.path.as_posix()} has no chat template, as base models have none: it can be quantized and not be "
+            "asked",
+            hint="use a model that was tuned for chat",
+        )
+
+
+def _check_tensors(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: bool) -> None:
+    """Check by the names of tensors that no adapter is left to be merged. The index has them, or the file itself."""
+    index = next((file for file in files if contents.base_name(file.name) == INDEX), None)
+    names: Collection[str] = ()
+    if index is not None and 0 <= index.size < _LARGEST_INDEX:
+        places = (_json(snapshot, index, offline=offline) or {}).get("weight_map")
+        names = tuple(places) if isinstance(places, dict) else ()
+    if not names:
+        first = next(file for file in files if file.name.endswith(".safetensors"))
+        names = peek.tensor_names(snapshot, first, offline=offline)
+    check_adapter(snapshot.repository, names)
+    check_quantized(snapshot.repository, names)
 
 
 def preview(snapshot: Snapshot, files: Sequence[RemoteFile], check: Callable[[Path], None], *, offline: bool) -> None:

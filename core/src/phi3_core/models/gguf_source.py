@@ -14,7 +14,7 @@ from attrs import evolve
 from phi3_core.checkpoint import gguf_parts
 from phi3_core.checkpoint.gguf import Gguf, GgufDescription, write_json
 from phi3_core.checkpoint.gguf_layout import read_layout
-from phi3_core.checkpoint.gguf_tokenizer import PHI3_TURNS, write_tokenizer
+from phi3_core.checkpoint.gguf_tokenizer import has_template, write_tokenizer
 from phi3_core.errors import ModelError
 from phi3_core.paths import read_json
 from phi3_core.store import manifest
@@ -77,7 +77,7 @@ def as_source(file: Path, source: Source, store: Store) -> Source:
             _copy_template(file, folder)
         write_json(folder / "config.json", layout.config)
         kinds = [kind for kind in description.tensor_types if kind not in _PLAIN]
-        asks = description.chat_template is not None or (folder / _TEMPLATE).is_file() or _is_phi3(gguf)
+        asks = has_template(gguf) or (folder / _TEMPLATE).is_file()
         content = {"file": str(file), "precision": description.precision, "types": kinds, "has_template": asks}
         # In ASCII, because the file's name need not be UTF-8.
         (folder / gguf_parts.LINK).write_text(json.dumps(content, indent=2), encoding="ascii")
@@ -152,8 +152,3 @@ def _copy_template(file: Path, folder: Path) -> None:
     beside = file.parent / _TEMPLATE
     if beside.is_file():
         shutil.copyfile(beside, folder / _TEMPLATE)
-
-
-def _is_phi3(gguf: Gguf) -> bool:
-    """Return whether the vocabulary has the control tokens of Phi-3's template, which is the default."""
-    return set(PHI3_TURNS) <= set(gguf.tokens)

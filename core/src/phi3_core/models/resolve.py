@@ -15,6 +15,7 @@ from phi3_core.checkpoint.contents import weight_files
 from phi3_core.checkpoint.gguf_parts import linked_file
 from phi3_core.errors import ModelError, NoArtifactError, NotOnHubError, UsageError
 from phi3_core.hub.address import Address
+from phi3_core.hub.contents import is_gguf
 from phi3_core.store.store import Store
 from phi3_core.values import Artifact, Published, Recipe, Source
 
@@ -216,6 +217,8 @@ class _Resolver:
         request = self.request
         if request.ref.form != "hub" and not self.is_gguf:  # those may need no quantizing
             self.check_quantizes()
+        # A GGUF file without a template is quantized only by those who say how.
+        chat = request.chat or (request.recipe is None and is_gguf(request.ref.subpath))
         source = source_of(
             request.ref,
             self.store,
@@ -223,6 +226,7 @@ class _Resolver:
             offline=request.offline,
             update=request.update,
             check=self._check_preview,
+            chat=chat,
         )
         if (file := linked_file(source.path)) is not None:
             return self._of_gguf(file, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def source_of(
     offline: bool = False,
     update: bool = False,
     check: Callable[[Path], None] | None = None,
+    chat: bool = False,
 ) -> Source:
     """Return the original weights of a model; they are downloaded or built if necessary.
 
@@ -39,12 +41,13 @@ def source_of(
         offline: use only files that are on this machine.
         update: download a newer revision from the hub, if there is one.
         check: called before weights that need no quantizing are downloaded, with a folder in which they are empty.
+        chat: whether the model is to answer: a missing or damaged chat template is an error before the weights.
 
     Raises:
         ModelError: the weights are unknown, damaged, or cannot be obtained, or a GGUF file is not of the Phi-3 family.
         StoreError: the store cannot be written, or its disk is full.
     """
-    source = _obtain(ref, store, progress, offline=offline, update=update, check=check)
+    source = _obtain(ref, store, progress, offline=offline, update=update, check=check, chat=chat)
     file = gguf_source.find(source.path)
     return source if file is None else gguf_source.as_source(file, source, store)
 
@@ -57,6 +60,7 @@ def _obtain(
     offline: bool,
     update: bool,
     check: Callable[[Path], None] | None,
+    chat: bool,
 ) -> Source:
     if ref.path is not None:
         return Source(path=ref.path, model=ref.name, revision=fingerprint(ref.path)[:12])
@@ -81,16 +85,24 @@ def _obtain(
     if found is not None and found.revision == snapshot.commit:
         return _named_file(found, ref)
     if ref.form == "hub":
-        fetch.check_loadable(snapshot, files, offline=offline)
+        fetch.check_loadable(snapshot, files, offline=offline, chat=chat)
         if check is not None:
             fetch.preview(snapshot, files, check, offline=offline)
 
     def fill(folder: Path) -> Mapping[str, Any]:
-        return fetch.fill(snapshot, files, folder, progress, offline=offline)
+        early = partial(_check_text, str(address)) if chat and not snapshot.gguf else None
+        return fetch.fill(snapshot, files, folder, progress, offline=offline, check=early)
 
     old = store.source_digest(ref.name)
     made = store.make_source(ref.name, fill, old=old)
     return _named_file(evolve(made, revision=snapshot.commit), ref)
+
+
+def _check_text(subject: str, folder: Path) -> None:
+    """Raise :class:`ModelError` if the model in a folder, which need not have its weights, cannot be asked."""
+    from phi3_core.text.tokenizer import Tokenizer  # start-up: not needed for stored weights
+
+    Tokenizer.from_folder(folder, subject=subject).check_chat()
 
 
 def _named_file(source: Source, ref: ModelRef) -> Source:

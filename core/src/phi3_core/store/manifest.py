@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
@@ -130,6 +131,10 @@ def _misshapen_files(files: Mapping[str, Any]) -> str:
             return f"it names {name!r}, which leads out of its folder"
         if not isinstance(entry, dict) or not _is_count(entry.get("size")) or not _is_sha256(entry.get("sha256")):
             return f"its entry of {name!r} is not a size and a hash"
+        try:
+            os.fsencode(name)
+        except UnicodeEncodeError:
+            return f"it names {name!r}, which no file can be called"
     return ""
 
 

@@ -12,7 +12,7 @@ import tokenizers
 from attrs import define
 
 from phi3_core.errors import ModelError
-from phi3_core.textfiles import decode_marked
+from phi3_core.textfiles import decode_marked, lone_surrogate
 
 from .template import PHI3_TEMPLATE
 
@@ -200,4 +200,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is damaged: {error}", hint=REPAIR) from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} is damaged: it holds no JSON object", hint=REPAIR)
+    if "\\ud" in text.lower() and (half := lone_surrogate(json.dumps(value, ensure_ascii=False))) is not None:
+        raise ModelError(f"{path} is damaged: {half} is half of a character", hint=REPAIR)
     return value

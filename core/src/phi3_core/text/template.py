@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.textfiles import lone_surrogate
 
 from .disarmed import concat
 
@@ -68,7 +69,7 @@ class ChatTemplate:
                     "add_generation_prompt": add_generation_prompt,
                 }
             )
-            return str.__add__("", text)  # without the methods of disarmed text
+            text = str.__add__("", text)  # without the methods of disarmed text
         except refusal as error:
             raise UsageError(
                 f"the model's chat template refuses these messages: {_sentence(error)}",
@@ -79,6 +80,9 @@ class ChatTemplate:
             raise ModelError(
                 f"the model's chat template is broken: {type(error).__name__}: {_sentence(error)}", hint=_HINT
             ) from error
+        if (half := lone_surrogate(text)) is not None:
+            raise ModelError(f"the model's chat template is broken: it writes {half}, half of a character", hint=_HINT)
+        return text
 
 
 _made: tuple[type[Exception], Any] | None = None

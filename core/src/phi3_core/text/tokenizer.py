@@ -8,6 +8,7 @@ from pathlib import Path
 import tokenizers
 
 from phi3_core.errors import ModelError, UsageError
+from phi3_core.textfiles import lone_surrogate
 
 from .decoder import Pieces, decode
 from .guard import Guard
@@ -166,7 +167,5 @@ def _check(messages: Sequence[Mapping[str, str]]) -> tuple[list[str], list[str]]
 
 
 def _check_unicode(text: str, name: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{name} is not valid Unicode", hint="it was probably not read as UTF-8") from error
+    if (half := lone_surrogate(text)) is not None:
+        raise UsageError(f"{name} is not valid Unicode: it has {half}", hint="it was probably not read as UTF-8")

@@ -1,0 +1,109 @@
+"""The beginning of a file of a repository, which tells what the file is before gigabytes are fetched."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+from phi3_core.checkpoint.gguf import Gguf
+from phi3_core.checkpoint.gguf_header import read_header_of
+
+from . import cache
+from .client import BLOCK, HubClient, TransientError, offline_hint, retrying
+from .snapshot import RemoteFile, Snapshot
+
+_LONGEST_HEADER = 2**24
+"""Size limit in bytes of the header of a safetensors file; 500 layers of Phi-3 have a tenth of it."""
+
+T = TypeVar("T")
+
+
+def gguf_header(snapshot: Snapshot, file: RemoteFile, *, offline: bool) -> Gguf | None:
+    """Return the content of a GGUF file's header. Of a file in parts, this is the given part's.
+
+    Returns:
+        None if the hub is not to be asked.
+
+    Raises:
+        ModelError: the header is damaged, or the hub does not deliver it.
+    """
+    name = Path(snapshot.repository, file.name)
+
+    def parse(stream: BinaryIO) -> Gguf:
+        metadata, tensors = read_header_of(stream, name, file.size)
+        return Gguf(path=name, metadata=metadata, tensors=tensors)
+
+    return _read_start(snapshot, file, parse, offline=offline)
+
+
+def tensor_names(snapshot: Snapshot, file: RemoteFile, *, offline: bool) -> Collection[str]:
+    """Return the names of the tensors in a safetensors file; none if its header is damaged or cannot be read.
+
+    Raises:
+        ModelError: the hub does not deliver the file.
+    """
+
+    def parse(stream: BinaryIO) -> Collection[str]:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 2 <= length <= min(_LONGEST_HEADER, file.size - 8):
+            return ()
+        try:
+            header = json.loads(stream.read(length))
+        except (ValueError, RecursionError):
+            return ()
+        return tuple(header) if isinstance(header, dict) else ()
+
+    return _read_start(snapshot, file, parse, offline=offline) or () if file.size >= 8 else ()
+
+
+def _read_start(snapshot: Snapshot, file: RemoteFile, parse: Callable[[BinaryIO], T], *, offline: bool) -> T | None:
+    """Return what ``parse`` makes of the beginning of a file, from the hub's own cache or from the hub."""
+    for copy in cache.copies(snapshot.repository, snapshot.commit, file):
+        with copy.open("rb") as stream:
+            return parse(stream)
+    if offline_hint(offline) is not None:
+        return None
+    client = HubClient(snapshot.repository, snapshot.commit, offline=offline)
+
+    def ask() -> T:
+        with client.read(file.name, 0) as body:
+            return parse(cast("BinaryIO", io.BufferedReader(_Blocks(body.blocks, file), BLOCK)))
+
+    return retrying(ask)
+
+
+class _Blocks(io.RawIOBase):
+    """A file that arrives in blocks, and is read from its beginning."""
+
+    def __init__(self, blocks: Iterable[bytes], file: RemoteFile) -> None:
+        super().__init__()
+        self._blocks = iter(blocks)
+        self._file = file
+        self._rest = memoryview(b"")
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        while not self._rest:
+            block = next(self._blocks, None)
+            if block is None:
+                self._check_end()
+                return 0
+            self._rest = memoryview(block)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        self._position += count
+        return count
+
+    def _check_end(self) -> None:
+        if self._position < self._file.size:
+            raise TransientError(f"the connection ended in the middle of {self._file.name}", hint="try again later")

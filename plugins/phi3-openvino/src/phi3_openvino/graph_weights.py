@@ -30,7 +30,7 @@ _TYPES = {
 }
 
 
-class _Marked:
+class MarkedConverts:
     """Creates Convert nodes with the ``decompression`` attribute, without which a plugin may decompress the weights.
 
     OpenVINO's Python API cannot set this attribute, but its compression pass does: it runs on dummy constants, and the
@@ -61,7 +61,7 @@ class CompressedWeights:
         self.plan, self.constants = plan, constants
         self.stored = stored
         """Called with each weight that has been written."""
-        self.marked = _Marked()
+        self.marked = MarkedConverts()
 
     @property
     def inputs(self) -> Sequence[ov.op.Parameter]:

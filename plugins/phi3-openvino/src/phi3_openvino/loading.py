@@ -20,7 +20,7 @@ from phi3_core.backend import artifact_folder, compiled_folder, thread_limit, wr
 from phi3_core.errors import BackendError, ModelError, UsageError
 from phi3_core.values import Artifact, Device
 
-from . import longrope, npu, weights
+from . import longrope, npu, tuning, weights
 from .derived import publish
 from .opening import Opening
 
@@ -126,9 +126,20 @@ class Loader:
         # OpenVINO does not know the quota of a container, and more threads than that wait for each other.
         if (threads := thread_limit()) is not None:
             exact[_NUM_THREADS] = threads
-        # An evaluation measures the weights and must not depend on the processor: it disables the quantization of
-        # activations to 8 bits, which OpenVINO uses on some processors. See docs/decisions/0017.
-        return exact | ({"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"} if self.purpose == "evaluation" else {})
+        if self.purpose == "evaluation":
+            # It measures the weights and must not depend on the processor: it disables the quantization of activations
+            # to 8 bits, which OpenVINO uses on some processors. See docs/decisions/0017.
+            return exact | {tuning.GROUP: "0"}
+        if tuning.GROUP not in self.opening.properties and (group := self._tuned(exact)) is not None:
+            exact[tuning.GROUP] = group
+        return exact
+
+    def _tuned(self, properties: Mapping[str, Any]) -> str | None:
+        try:
+            return tuning.tuned(self.artifact, self.device, self.source / weights.IR, _VERSION, properties)
+        except RuntimeError as error:  # it is not worth the answer
+            logger.warning("OpenVINO's defaults are used, because measuring failed: %s", clean(error))
+            return None
 
     def _long_form(self) -> Path:
         folder = artifact_folder(self.artifact, "long", _VERSION)
@@ -158,7 +169,7 @@ class Loader:
         if "CACHE_DIR" in properties or (self.device.kind == "cpu" and paged):
             return None
         # OpenVINO's own key has few of the properties: a model compiled with other ones would be taken.
-        given = (*self.opening.properties, _NUM_THREADS)
+        given = (*self.opening.properties, _NUM_THREADS, tuning.GROUP)
         differing = {
             name: properties[name]
             for name in (properties if isinstance(form, npu.Shape) else given)

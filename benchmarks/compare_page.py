@@ -1,0 +1,175 @@
+"""Make ``docs/benchmarks.md`` and its chart from the figures that ``compare.py`` has kept."""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BAR, ROW, LEFT, RIGHT = 260, 22, 190, 150
+FIRST = "first token, s"
+RATE = "tokens/s"
+
+
+def median(answers: list[dict[str, Any]], key: str) -> tuple[float, float, float] | None:
+    """Median, smallest and largest of a figure over all rounds and prompts; None without any."""
+    found = [each[key] for answer in answers for each in answer["answers"] if each.get(key)]
+    return (statistics.median(found), min(found), max(found)) if found else None
+
+
+def cell(found: tuple[float, float, float] | None) -> str:
+    if found is None:
+        return "-"
+    digits = 3 if found[0] < 10 else 1
+    middle, low, high = (f"{value:.{digits}f}".rstrip("0").rstrip(".") for value in found)
+    return f"{middle} ({low} to {high})"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def of_prompts(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    lengths = list(found)
+    head = ["", *(f"{length}: {what}" for length in lengths for what in (FIRST, RATE))]
+    rows = [
+        [name, *(cell(median(found[length][name], key)) for length in lengths for key in ("first_s", "rate"))]
+        for name in found[lengths[0]]
+    ]
+    return table(head, rows)
+
+
+def of_together(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    counts = list(found)
+    rows = []
+    for name in found[counts[0]]:
+        totals = [[answer["total_rate"] for answer in found[count][name]] for count in counts]
+        rows.append([name, *(cell((statistics.median(each), min(each), max(each))) for each in totals)])
+    return table(["tokens/s in all", *counts], rows)
+
+
+def ratios(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], key: str) -> str:
+    """The ratio of two engines round by round: median, smallest and largest."""
+    pairs = [(mine["answers"][0][key], other["answers"][0][key]) for mine, other in zip(ours, theirs, strict=True)]
+    found = [mine / other for mine, other in pairs if mine and other]
+    return cell((statistics.median(found), min(found), max(found)))
+
+
+def of_ratios(found: dict[str, Any]) -> str:
+    rows = []
+    for length, engines in found["prompts"].items():
+        for name in engines:
+            if name not in {"phi3-openvino", "phi3-dml"}:
+                ours = engines["phi3-dml" if name == "onnxruntime-genai" else "phi3-openvino"]
+                first, rate = (ratios(ours, engines[name], key) for key in ("first_s", "rate"))
+                rows.append([length, name, first, rate])
+    return table(
+        ["prompt", "this runtime against", "first token (lower is better)", "decoding (higher is better)"], rows
+    )
+
+
+def chart(found: dict[str, Any], length: str) -> str:
+    """Bars of the decoding speed after a prompt of ``length`` tokens, as SVG."""
+    values = [(name, median(answers, "rate")) for name, answers in found["prompts"][length].items()]
+    bars = [(name, each[0]) for name, each in values if each]
+    largest = max(value for _, value in bars)
+    height = ROW * len(bars) + 30
+    title = html.escape(f"Tokens per second, {found['model']}, after a prompt of {length} tokens")
+    box = f'viewBox="0 0 {LEFT + BAR + RIGHT} {height}"'
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box} font-family="sans-serif" font-size="12">',
+        f"<title>{title}</title>",
+        f'<text x="0" y="14" fill="#808080">{title}</text>',
+    ]
+    for place, (name, value) in enumerate(bars):
+        y = 26 + place * ROW
+        colour = "#3f51b5" if name.startswith("phi3") else "#9e9e9e"
+        lines += [
+            f'<text x="{LEFT - 6}" y="{y + 13}" text-anchor="end" fill="#808080">{html.escape(name)}</text>',
+            f'<rect x="{LEFT}" y="{y}" width="{BAR * value / largest:.1f}" height="{ROW - 5}" fill="{colour}"/>',
+            f'<text x="{LEFT + BAR * value / largest + 6:.1f}" y="{y + 13}" fill="#808080">{value:.1f}</text>',
+        ]
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def section(found: dict[str, Any], picture: str) -> str:
+    machine = found["machine"]
+    share = {
+        name: each[0] * found["weights_bytes"] / 1e9 / machine["read_bandwidth_gb_s"]
+        for name, answers in next(iter(found["prompts"].values())).items()
+        if (each := median(answers, "rate")) and name in {"phi3-openvino", "openvino-genai, tuned"}
+    }
+    shares = ", ".join(f"{name} {value:.0%}" for name, value in share.items())
+    turns = found["turns"]
+    rows = [
+        [str(place), str(turns[place - 1]["prompt_tokens"]), f"{turns[place - 1]['first_s']:.3f}"]
+        for place in (1, 2, 5, 10, 20)
+    ]
+    start = {name: cell((statistics.median(each), min(each), max(each))) for name, each in found["start"].items()}
+    return f"""## {found["model"]}
+
+{machine["processor"]}, {machine["cores"]} cores ({", ".join(machine["instructions"])}), Python {machine["python"]},
+{", ".join(f"{name} {version}" for name, version in machine["versions"].items())}, on {machine["date"]}. The cores read
+{machine["read_bandwidth_gb_s"]:.0f} GB/s together, measured in the same run. The weights have
+{found["weights_bytes"] / 1e9:.2f} GB and are read for each token; of the rate that this allows, {shares} is reached
+after the shortest prompt.
+
+![Tokens per second]({picture})
+
+### One answer, by the tokens of its prompt
+
+{of_prompts(found["prompts"])}
+
+{of_ratios(found)}
+
+### The same with another process on each core, 512 tokens
+
+{of_prompts(found["busy"])}
+
+### Several answers at once, prompts of 64 tokens
+
+{of_together(found["together"])}
+
+### A conversation
+
+{table(["turn", "tokens of the prompt", FIRST], rows)}
+
+### Start of the process to the first token
+
+{table(["", "seconds"], [[name, each] for name, each in start.items()])}
+"""
+
+
+INTRODUCTION = """# Benchmarks
+
+This runtime beside the engines that it uses, called directly, and beside llama.cpp: the same weights, prompts of the
+same tokens, in turns in one run. Medians, and in brackets the smallest and largest. `benchmarks/compare.py` measures
+and `benchmarks/compare_page.py` makes this page; the figures of each round are in `benchmarks/results`. Other
+processors give other figures: compare within a table only.
+
+"openvino-genai, tuned" computes in float32 as this runtime does, and has the groups of activations that this runtime
+chooses (decision 32). llama.cpp is built with the machine's instructions and has weights in Q4_0; its own benchmarks
+were used, which take random tokens.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", nargs="+", type=Path)
+    given = parser.parse_args()
+    parts = [INTRODUCTION]
+    for file in given.results:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        picture = f"benchmarks-{file.stem}.svg"
+        (ROOT / "docs" / picture).write_text(chart(found, next(iter(found["prompts"]))), encoding="utf-8")
+        parts.append(section(found, picture))
+    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,7 @@ from phi3_core.backend import artifact_folder, compiled_folder, thread_limit, wr
 from phi3_core.errors import BackendError, ModelError, UsageError
 from phi3_core.values import Artifact, Device
 
-from . import longrope, npu, weights
+from . import kv_cache, longrope, npu, weights
 from .derived import publish
 from .opening import Opening
 
@@ -48,6 +48,8 @@ class Loader:
     purpose: str
     source: Path
     """The folder of an IR, or a GGUF file if the store is not writable."""
+    cache: kv_cache.Plan | None = None
+    """The KV cache of a pipeline that batches; None for pipelines that process one request at a time."""
 
     def pipeline(self, form: Form) -> Any:
         """Return a new pipeline.
@@ -110,7 +112,13 @@ class Loader:
 
     def _load(self, source: Path, properties: Mapping[str, Any]) -> Any:
         try:
-            return openvino_genai.LLMPipeline(source, self._target, **properties)
+            if self.cache is None:
+                return openvino_genai.LLMPipeline(source, self._target, **properties)
+            scheduler = openvino_genai.SchedulerConfig()
+            scheduler.num_kv_blocks = self.cache.blocks
+            scheduler.enable_prefix_caching = True
+            given = {key: value for key, value in properties.items() if key not in _OF_PIPELINES}
+            return openvino_genai.ContinuousBatchingPipeline(source, scheduler, self._target, given)
         except RuntimeError as error:
             raise _loading_error(error, self.opening.properties) from error
 

@@ -4,14 +4,19 @@
 pull the answers, so there is none: of the threads that wait for a token, one leads. It waits until the others have sent
 what they got from the last step and are back, runs the next step, and leaves with its own token; whoever waits then
 leads. A consumer that does not come back within ``_PATIENCE`` is not waited for until it does.
+
+A step with a single row rounds differently than a step with more, all of which give the same bits for a row. A request
+that must not depend on its company never has a step to itself: a companion of one token fills it.
 See docs/decisions/0031.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from typing import Any, Protocol
@@ -25,6 +30,8 @@ from .loading import clean
 
 _PATIENCE = 0.002
 """Seconds to wait for consumers before a step."""
+_GATHER = 0.0005
+"""Seconds without another arrival before the first step of requests that start together."""
 _END = object()
 _LEAD = object()
 _RUNNING = openvino_genai.GenerationStatus.RUNNING
@@ -45,7 +52,9 @@ class Host(Protocol):
 
 
 class _Request:
-    def __init__(self, prompt_ids: Sequence[int], config: Any, stop_ids: frozenset[int], blocks: int) -> None:
+    def __init__(
+        self, prompt_ids: Sequence[int], config: Any, stop_ids: frozenset[int], *, blocks: int, exact: bool
+    ) -> None:
         self.ids = openvino.Tensor(np.array([prompt_ids], dtype=np.int64))
         self.length = len(prompt_ids)
         self.config = config
@@ -55,6 +64,9 @@ class _Request:
         self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
         """Ids, then ``_END`` or an exception; ``_LEAD`` tells the waiting thread to lead."""
         self.left: int = config.max_new_tokens
+        self.exact = exact
+        """Whether its bits must not depend on its company; the prompts' never do."""
+        self.started = False
         self.handle: Any = None
         self.waiting = False
         self.slow = False
@@ -83,14 +95,22 @@ class Batch:
         self._leader_waits = False
         self._closed = False
 
-    def stream(self, prompt_ids: Sequence[int], config: Any, stop_ids: frozenset[int]) -> Generator[int, None, None]:
+    def stream(
+        self, prompt_ids: Sequence[int], config: Any, stop_ids: frozenset[int], *, exact: bool
+    ) -> Generator[int, None, None]:
         """Yield the ids of an answer, of which the first of ``stop_ids`` is the end. Closing it cancels the request.
+
+        Args:
+            prompt_ids: the prompt.
+            config: a GenerationConfig.
+            stop_ids: ids that end the answer and are not part of it.
+            exact: whether the answer must be the same alone and among others, to the last bit.
 
         Raises:
             BackendError: OpenVINO failed, or the engine was closed.
         """
         blocks = -(-(len(prompt_ids) + config.max_new_tokens) // self._block) + 1
-        request = _Request(prompt_ids, config, stop_ids, blocks)
+        request = _Request(prompt_ids, config, stop_ids, blocks=blocks, exact=exact)
         with self._lock:
             if self._closed:
                 raise BackendError("the engine is closed")
@@ -130,12 +150,21 @@ class Batch:
     def _lead(self, request: _Request) -> None:
         """Run steps until one gives ``request`` an item, then let another waiting thread lead."""
         try:
+            if not self._active:
+                self._gather()
             while request.items.empty():
                 self._wait_for_consumers()
                 self._step()
         finally:
             with self._lock:
                 self._hand_over()
+
+    def _gather(self) -> None:
+        """Let requests that start at the same time arrive, so that their prompts are read in one step."""
+        seen = 0
+        while len(self._arrived) > seen:
+            seen = len(self._arrived)
+            time.sleep(_GATHER)
 
     def _hand_over(self) -> None:
         for request in itertools.chain(self._active, self._arrived):
@@ -175,7 +204,10 @@ class Batch:
             cancelled, self._cancelled = self._cancelled, []
             if not (self._active or cancelled):
                 return
+            alone = self._active[0] if len(self._active) == 1 else None
         try:
+            if alone is not None and (alone.exact or not alone.started):
+                self._pipeline.add_request(next(self._numbers), *_companion())
             self._pipeline.step()
         except Exception as error:
             with self._lock:
@@ -222,7 +254,7 @@ class Batch:
                     if token in request.stop_ids:
                         self._end(request, _END)
                         return
-                    got = True
+                    got = request.started = True
                     request.left -= 1
                     self._give(request, token)
         if request.left == 0:
@@ -277,3 +309,13 @@ class Batch:
     def _give(request: _Request, item: Any) -> None:
         request.waiting = False
         request.items.put(item)
+
+
+@functools.cache
+def _companion() -> tuple[Any, Any]:
+    """Return the prompt and the settings of a request that fills a row of one step."""
+    config = openvino_genai.GenerationConfig()
+    config.max_new_tokens = 1
+    config.eos_token_id = 0
+    config.stop_token_ids = {0}
+    return openvino.Tensor(np.zeros((1, 1), dtype=np.int64)), config

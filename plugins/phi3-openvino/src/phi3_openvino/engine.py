@@ -90,7 +90,7 @@ class OpenVinoEngine:
         cache = loader.cache
         self.context_length = cache.context if cache else loader.opening.context
         self.max_concurrency = cache.concurrency if cache else 1
-        self._batch = Batch(self, block=cache.block, blocks=cache.blocks) if cache else None
+        self._batch = Batch(self, block=cache.block, blocks=cache.blocks - 1) if cache else None
         self._loader = loader
         self._pipeline: Any = None
         self._form: loading.Form | None = None
@@ -166,7 +166,8 @@ class OpenVinoEngine:
     def _stream(self, request: GenerationRequest, *, done: int) -> Generator[int, None, None]:
         config = _config(request, done)
         if self._batch is not None:
-            return self._batch.stream(request.prompt_ids, config, frozenset(request.stop_ids))
+            repeatable = config.do_sample and request.sampling.seed is not None
+            return self._batch.stream(request.prompt_ids, config, frozenset(request.stop_ids), exact=repeatable)
         return self._stream_alone(request, config)
 
     def _stream_alone(self, request: GenerationRequest, config: Any) -> Generator[int, None, None]:

@@ -66,8 +66,8 @@ def plan(xml: Path, device: Device, properties: Mapping[str, Any], context: int)
     concurrency = max(1, min(MOST, int(memory * _CACHE) // token // SHARE))
     tokens = max(context, concurrency * SHARE)
     block = 32 if device.kind == "cpu" else 16  # as in OpenVINO GenAI
-    # A request may begin in a copy of a kept block, which needs one more.
-    return Plan(block=block, blocks=-(-tokens // block) + concurrency, context=context, concurrency=concurrency)
+    # A request may begin in a copy of a kept block, which needs one more, and there is one for a companion.
+    return Plan(block=block, blocks=-(-tokens // block) + concurrency + 1, context=context, concurrency=concurrency)
 
 
 def token_bytes(xml: Path, device: Device, properties: Mapping[str, Any]) -> int:

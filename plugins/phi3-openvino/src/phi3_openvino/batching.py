@@ -206,9 +206,11 @@ class Batch:
                 return
             alone = self._active[0] if len(self._active) == 1 else None
         try:
+            companion = None  # a handle that nobody keeps cancels its request
             if alone is not None and (alone.exact or not alone.started):
-                self._pipeline.add_request(next(self._numbers), *_companion())
+                companion = self._pipeline.add_request(next(self._numbers), *_companion())
             self._pipeline.step()
+            del companion
         except Exception as error:
             with self._lock:
                 self._free += sum(request.blocks for request in cancelled)

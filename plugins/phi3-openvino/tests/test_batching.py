@@ -258,6 +258,7 @@ def test_the_cache_fits_the_memory(tmp_path, caplog, memory, context, expected):
     token = 64 * 32 * (96 + 24)
     assert kv_cache.token_bytes(xml, device, {"KV_CACHE_PRECISION": "u8"}) == token
     found = kv_cache.plan(xml, device, {"KV_CACHE_PRECISION": "u8"}, context)
+    assert found is not None
     assert (found.context, found.concurrency) == expected
     assert found.blocks * found.block >= max(found.context, found.concurrency * kv_cache.SHARE)
     assert ("the context is limited to 15728 tokens" in caplog.text) == (context > 4096)

@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,12 @@ from attrs import evolve
 from phi3_core.errors import BackendError
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
 
-from . import loading, npu, opening, weights
+from . import kv_cache, loading, npu, opening, weights
+from .batching import Batch
 
 _END = object()
+_NO_TOKEN = 2**31 - 1
+"""An id that no vocabulary has."""
 _FOR = {"short": "short", "paged": "longer", "long": "long"}
 logger = logging.getLogger("phi3_core.openvino")
 
@@ -47,7 +51,14 @@ def load(
     """
     opened = opening.check(artifact, device, options, purpose)
     with loading.loadable(opened.file, artifact) as source:
-        loader = loading.Loader(artifact=artifact, device=device, opening=opened, purpose=purpose, source=source)
+        loader = loading.Loader(
+            artifact=artifact,
+            device=device,
+            opening=opened,
+            purpose=purpose,
+            source=source,
+            cache=_cache(opened, device, purpose, source),
+        )
         engine = OpenVinoEngine(loader)
         # Logits need no pipeline, which would double the memory and the loading time; only the pipeline checks options.
         # On the NPU the first prompt decides about the shape, if it is to be the only one: see docs/decisions/0020.
@@ -59,14 +70,27 @@ def load(
         return engine
 
 
+def _cache(opened: opening.Opening, device: Device, purpose: str, source: Path) -> kv_cache.Plan | None:
+    """Return the KV cache of a pipeline that batches; None if requests are processed one at a time.
+
+    Batches need paged attention, which single answers and NPUs do without.
+    """
+    attention = opened.properties.get("ATTENTION_BACKEND", "PA")
+    if purpose != "conversation" or opened.shapes is not None or attention != "PA" or source.is_file():
+        return None
+    return kv_cache.plan(source / weights.IR, device, opened.properties, opened.context)
+
+
 class OpenVinoEngine:
     """A loaded model: a pipeline of OpenVINO GenAI, or only the graph for evaluations."""
 
-    max_concurrency = 1
     capabilities: frozenset[str] = frozenset({"logits"})
 
     def __init__(self, loader: loading.Loader) -> None:
-        self.context_length = loader.opening.context
+        cache = loader.cache
+        self.context_length = cache.context if cache else loader.opening.context
+        self.max_concurrency = cache.concurrency if cache else 1
+        self._batch = Batch(self, block=cache.block, blocks=cache.blocks - 1) if cache else None
         self._loader = loader
         self._pipeline: Any = None
         self._form: loading.Form | None = None
@@ -84,7 +108,9 @@ class OpenVinoEngine:
         self._form = form
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model. Answers that are not finished end with an error."""
+        if self._batch is not None:
+            self._batch.close()
         self._pipeline = None
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
@@ -138,10 +164,16 @@ class OpenVinoEngine:
                 return
 
     def _stream(self, request: GenerationRequest, *, done: int) -> Generator[int, None, None]:
-        """Run the pipeline, which releases the GIL, in a separate thread and yield the ids that it streams."""
-        self._take_form(len(request.prompt_ids), request.max_new_tokens)
-        streamer = _Streamer(frozenset(request.stop_ids))
         config = _config(request, done)
+        if self._batch is not None:
+            repeatable = config.do_sample and request.sampling.seed is not None
+            return self._batch.stream(request.prompt_ids, config, frozenset(request.stop_ids), exact=repeatable)
+        return self._stream_alone(request, config)
+
+    def _stream_alone(self, request: GenerationRequest, config: Any) -> Generator[int, None, None]:
+        """Run the pipeline, which releases the GIL, in a separate thread and yield the ids that it streams."""
+        self.take(len(request.prompt_ids), request.max_new_tokens)
+        streamer = _Streamer(frozenset(request.stop_ids))
         arguments = (request.prompt_ids, config, streamer)
         thread = threading.Thread(target=self._run, args=arguments, name="phi3-openvino", daemon=True)
         thread.start()
@@ -154,18 +186,29 @@ class OpenVinoEngine:
             streamer.wanted = False
             thread.join()
 
-    def _take_form(self, length: int, new: int) -> None:
-        """Load the form of the graph for ``length`` tokens and up to ``new`` more, unless it is loaded."""
+    def holds(self, length: int, new: int) -> bool:
+        """Return whether the loaded pipeline has the form of the graph for ``length`` tokens and ``new`` more."""
+        return self._pipeline is not None and self._fitting_form(length, new) == self._form
+
+    def drop(self) -> None:
+        """Forget the pipeline. The next request loads it again."""
+        self._pipeline = None
+
+    def take(self, length: int, new: int) -> Any:
+        """Return the pipeline for ``length`` tokens and up to ``new`` more, loading it unless it is loaded."""
+        if self.holds(length, new):
+            return self._pipeline
         form = self._fitting_form(length, new)
-        if form == self._form and self._pipeline is not None:
-            return
-        if isinstance(form, npu.Shape):
+        if form == self._form:
+            logger.warning("loading the model again, after a failure")
+        elif isinstance(form, npu.Shape):
             if self._form is not None:
                 words = "%d tokens of text, and up to %d more: loading the model for prompts of %d and answers of %d"
                 logger.warning(words, length, new, form.prompt, form.answer)
         else:
             logger.warning("%d tokens of text: loading the model's form for %s ones", length, _FOR[form])
         self.load(form)
+        return self._pipeline
 
     def _fitting_form(self, length: int, new: int) -> loading.Form:
         opened = self._loader.opening
@@ -218,6 +261,9 @@ def _config(request: GenerationRequest, done: int) -> Any:
         config.stop_token_ids = set(request.stop_ids)
     else:
         config.ignore_eos = True
+        # The pipeline that batches insists on a token to stop at.
+        config.eos_token_id = _NO_TOKEN
+        config.stop_token_ids = {_NO_TOKEN}
     sampling = request.sampling
     config.repetition_penalty = sampling.repetition_penalty
     config.do_sample = sampling.temperature > 0

@@ -20,7 +20,7 @@ from phi3_core.backend import artifact_folder, compiled_folder, thread_limit, wr
 from phi3_core.errors import BackendError, ModelError, UsageError
 from phi3_core.values import Artifact, Device
 
-from . import longrope, npu, tuning, weights
+from . import kv_cache, longrope, npu, tuning, weights
 from .derived import publish
 from .opening import Opening
 
@@ -30,6 +30,8 @@ _OF_PIPELINES = {"ATTENTION_BACKEND", "GENERATE_HINT", "PREFILL_HINT", npu.PROMP
 # Release and build, without the commit.
 _VERSION = "-".join(openvino.__version__.split("-")[:2])
 _MAX_PATH = 260
+_STEP = 512
+"""Tokens that a step of a batch reads at most; until it ends, nobody joins or is cancelled. See docs/decisions/0031."""
 _LONG = 1024
 """From this number of tokens on, a single prompt is read with paged attention on CPUs. See docs/decisions/0028."""
 
@@ -48,6 +50,8 @@ class Loader:
     purpose: str
     source: Path
     """The folder of an IR, or a GGUF file if the store is not writable."""
+    cache: kv_cache.Plan | None = None
+    """The KV cache of a pipeline that batches; None for pipelines that process one request at a time."""
 
     def pipeline(self, form: Form) -> Any:
         """Return a new pipeline.
@@ -110,7 +114,14 @@ class Loader:
 
     def _load(self, source: Path, properties: Mapping[str, Any]) -> Any:
         try:
-            return openvino_genai.LLMPipeline(source, self._target, **properties)
+            if self.cache is None:
+                return openvino_genai.LLMPipeline(source, self._target, **properties)
+            scheduler = openvino_genai.SchedulerConfig()
+            scheduler.num_kv_blocks = self.cache.blocks
+            scheduler.enable_prefix_caching = True
+            scheduler.max_num_batched_tokens = _STEP
+            given = {key: value for key, value in properties.items() if key not in _OF_PIPELINES}
+            return openvino_genai.ContinuousBatchingPipeline(source, scheduler, self._target, given)
         except RuntimeError as error:
             raise _loading_error(error, self.opening.properties) from error
 

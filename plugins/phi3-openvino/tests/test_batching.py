@@ -1,0 +1,265 @@
+"""Requests that are processed together, with the sample model and the engine itself."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import phi3_core as phi3
+import pytest
+from phi3_core.errors import BackendError
+from phi3_core.paths import read_json
+from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
+from phi3_openvino import engine, kv_cache
+from tokenizers import Tokenizer
+
+CPU = Device(backend="openvino", id="CPU", kind="cpu", name="CPU")
+QUESTIONS = (
+    "What is the capital of France?",
+    "Tell me a story about a lighthouse.",
+    "Write a Python function that reverses a string.",
+    "Explain how rain forms.",
+    "List three fruits.",
+    "Who wrote Hamlet, and when?",
+    "Give me a recipe for pancakes.",
+    "What is the difference between a lake and a sea?",
+)
+NOISE = 0.5
+"""By how much the logits of two candidates may differ where answers part: activations are rounded to 8 bits, and other
+numbers of rows take other kernels."""
+
+
+@pytest.fixture(scope="module")
+def folder(sample_home):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHI3_HOME", str(sample_home))
+        phi3.load("sample", device="openvino:CPU").close()
+        yield sample_home / "artifacts" / "sample" / "openvino-int4"
+
+
+@pytest.fixture(scope="module")
+def artifact(folder):
+    return Artifact(path=folder, backend="openvino", precision="int4", manifest=read_json(folder / "phi3.json"))
+
+
+@pytest.fixture(scope="module")
+def prompts(folder):
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    text = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    return [tokenizer.encode(text.format(question)).ids for question in QUESTIONS]
+
+
+@pytest.fixture(scope="module")
+def loaded(artifact):
+    found = engine.load(artifact, CPU, {}, "conversation")
+    yield found
+    found.close()
+
+
+@pytest.fixture(autouse=True)
+def all_is_freed(request):
+    """After each test nothing of its requests is left: no blocks, no thread."""
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+    if "loaded" in request.fixturenames:
+        batch = request.getfixturevalue("loaded")._batch
+        assert batch._free == request.getfixturevalue("loaded")._loader.cache.blocks - 1
+        assert not any((batch._active, batch._arrived, batch._cancelled, batch._awaited, batch._led))
+        assert batch._pipeline is None or not batch._pipeline.has_non_finished_requests()
+
+
+def asked(ids, new=24, **sampling):
+    return GenerationRequest(prompt_ids=tuple(ids), max_new_tokens=new, sampling=Sampling(**sampling))
+
+
+def together(loaded, requests):
+    """Pull each request's answer in a thread of its own."""
+    start = threading.Barrier(len(requests))
+
+    def pull(request):
+        start.wait()
+        return list(loaded.generate(request))
+
+    with ThreadPoolExecutor(len(requests)) as pool:
+        return list(pool.map(pull, requests))
+
+
+def gap(loaded, prompt, one, other):
+    """The difference of the two candidates' logits where two answers part; 0 if they are the same."""
+    for place, (left, right) in enumerate(zip(one, other, strict=True)):
+        if left != right:
+            row = loaded.logits([*prompt, *one[:place]])[-1]
+            return float(abs(row[left] - row[right]))
+    return 0.0
+
+
+def test_eight_at_once_are_answered_as_alone(loaded, prompts):
+    alone = [list(loaded.generate(asked(prompt))) for prompt in prompts]
+    assert [len(answer) for answer in alone] == [24] * 8
+    found = together(loaded, [asked(prompt) for prompt in prompts])
+    gaps = [gap(loaded, *items) for items in zip(prompts, alone, found, strict=True)]
+    assert max(gaps) < NOISE
+    assert gaps.count(0.0) >= 4
+
+
+def test_a_seed_gives_the_same_answer_alone_and_among_others(loaded, prompts):
+    requests = [asked(prompt, temperature=0.9, top_p=0.95, seed=seed) for seed, prompt in enumerate(prompts)]
+    alone = [list(loaded.generate(request)) for request in requests]
+    assert together(loaded, requests) == alone
+    mixed = [requests[0], *(asked(prompt) for prompt in prompts[1:4]), asked(prompts[4], temperature=1.0)]
+    assert together(loaded, mixed)[0] == alone[0]
+    assert list(loaded.generate(asked(prompts[0], temperature=0.9, top_p=0.95, seed=99))) != alone[0]
+
+
+@pytest.mark.parametrize("tokens", [33, 65])
+def test_a_prompt_of_whole_blocks_and_one_is_answered_alike_every_time(loaded, tokens):
+    ids = [int(token) for token in np.random.default_rng(tokens).integers(100, 40000, tokens)]
+    first, *others = (list(loaded.generate(asked(ids))) for _ in range(3))
+    assert others == [first] * 2
+
+
+def test_a_late_request_joins_and_the_early_one_goes_on(loaded, prompts):
+    early = loaded.generate(asked(prompts[1], 200))
+    begun = list(itertools.islice(early, 5))
+    late = list(loaded.generate(asked(prompts[0], 8)))
+    assert len(late) == 8
+    assert len(loaded._batch._active) == 1  # the early one, which has run ahead of its consumer
+    assert early.gi_frame is not None
+    assert len(begun) + len(list(early)) == 200
+
+
+def test_a_closed_answer_frees_its_blocks(loaded, prompts):
+    kept, closed = (loaded.generate(asked(prompt, 300)) for prompt in prompts[:2])
+    for answer in (kept, closed):
+        next(answer)
+    held = loaded._batch._free
+    closed.close()
+    next(kept)
+    next(kept)
+    assert loaded._batch._free > held
+    kept.close()
+
+
+def test_a_consumer_that_stops_pulling_does_not_stall_the_others(loaded, prompts):
+    paused = loaded.generate(asked(prompts[0], 40))
+    next(paused)
+    answers = together(loaded, [asked(prompt, 60) for prompt in prompts[1:5]])
+    assert [len(answer) for answer in answers] == [60] * 4
+    assert len(list(paused)) == 39
+
+
+def test_an_answer_ends_before_a_stop_id(loaded, prompts):
+    answer = list(loaded.generate(asked(prompts[0], 12)))
+    request = GenerationRequest(prompt_ids=tuple(prompts[0]), max_new_tokens=12, stop_ids=(answer[5],))
+    assert list(loaded.generate(request)) == answer[: answer.index(answer[5])]
+
+
+def test_sixty_requests_one_in_five_cancelled_leave_nothing(loaded, prompts):
+    threads = set()
+
+    def pull(number):
+        answer = loaded.generate(asked(prompts[number % 8], 10))
+        found = list(itertools.islice(answer, 3 if number % 5 == 0 else None))
+        answer.close()
+        threads.add(threading.active_count())
+        return len(found)
+
+    before = threading.active_count()
+    with ThreadPoolExecutor(8) as pool:
+        lengths = list(pool.map(pull, range(60)))
+    assert lengths == [3 if number % 5 == 0 else 10 for number in range(60)]
+    assert max(threads) <= before + 8
+
+
+def test_a_failed_step_ends_what_was_in_it_and_the_next_request_loads_again(artifact, prompts, caplog):
+    own = engine.load(artifact, CPU, {}, "conversation")
+    expected = list(own.generate(asked(prompts[0], 6)))
+    answers = [own.generate(asked(prompt, 50)) for prompt in prompts[:2]]
+    for answer in answers:
+        next(answer)
+    own._batch._pipeline = Failing()
+    for answer in answers:
+        with pytest.raises(BackendError, match="the device is gone"):
+            list(answer)
+    assert list(own.generate(asked(prompts[0], 6))) == expected
+    assert "loading the model again, after a failure" in caplog.text
+    own.close()
+
+
+class Failing:
+    """A pipeline whose device is gone."""
+
+    def step(self):
+        raise RuntimeError("the device is gone")
+
+
+def test_a_request_that_openvino_refuses_fails_alone(loaded, prompts):
+    other = loaded.generate(asked(prompts[1], 20))
+    next(other)
+    refused = loaded._batch.stream(prompts[0], Refused(), frozenset(), exact=False)
+    with pytest.raises(BackendError, match="add_request"):
+        next(refused)
+    assert len(list(other)) == 19
+
+
+class Refused:
+    """Not a GenerationConfig."""
+
+    max_new_tokens = 5
+
+
+def test_closing_the_engine_ends_open_answers(artifact, prompts):
+    own = engine.load(artifact, CPU, {}, "conversation")
+    begun, fresh = (own.generate(asked(prompt, 100)) for prompt in prompts[:2])
+    next(begun)
+    own.close()
+    for answer in (begun, fresh):
+        with pytest.raises(BackendError, match="closed"):
+            list(answer)
+
+
+def test_requests_wait_for_room_in_the_cache(loaded, prompts):
+    batch = loaded._batch
+    room, batch._free = batch._free, 10  # of 320 tokens; each needs 5 or 6
+    try:
+        answers = together(loaded, [asked(prompt, 100) for prompt in prompts[:4]])
+        assert [len(answer) for answer in answers] == [100] * 4
+        assert batch._free == 10
+    finally:
+        batch._free = room
+
+
+def test_only_conversations_are_batched(artifact, sample_store):
+    assert engine.load(artifact, CPU, {}, "answer").max_concurrency == 1
+    assert engine.load(artifact, CPU, {"ATTENTION_BACKEND": "SDPA"}, "conversation").max_concurrency == 1
+    assert engine.load(artifact, CPU, {"ATTENTION_BACKEND": "PA"}, "conversation").max_concurrency > 1
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("memory", "context", "expected"),
+    [
+        (16 * GIB, 4096, (4096, 8)),
+        (64 * GIB, 4096, (4096, 16)),
+        (8 * GIB, 4096, (4096, 4)),
+        (4 * GIB, 131072, (15728, 2)),
+    ],
+)
+def test_the_cache_fits_the_memory(tmp_path, caplog, memory, context, expected):
+    layer = '<data variable_type="f32" variable_shape="?,32,?,96"/>'
+    xml = tmp_path / "openvino_model.xml"
+    xml.write_text("<net>" + layer * 64 + "</net>", encoding="utf-8")
+    device = Device(backend="openvino", id="GPU.1", kind="dgpu", name="x", memory_bytes=memory)
+    token = 64 * 32 * (96 + 24)
+    assert kv_cache.token_bytes(xml, device, {"KV_CACHE_PRECISION": "u8"}) == token
+    found = kv_cache.plan(xml, device, {"KV_CACHE_PRECISION": "u8"}, context)
+    assert found is not None
+    assert (found.context, found.concurrency) == expected
+    assert found.blocks * found.block >= max(found.context, found.concurrency * kv_cache.SHARE)
+    assert ("the context is limited to 15728 tokens" in caplog.text) == (context > 4096)
+    assert kv_cache.token_bytes(xml, device, {}) == 64 * 32 * 96 * 2

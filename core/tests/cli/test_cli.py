@@ -376,10 +376,12 @@ def test_text_far_beyond_the_context_is_refused_without_counting_it(phi3, plugin
 
 def test_a_reader_that_has_had_enough_is_no_error(phi3, plugins, source):
     change = """
+        import time
         @hookimpl
         def generate(engine, request):
             for _ in range(request.max_new_tokens):
                 yield request.prompt_ids[1]
+                time.sleep(0.02)  # it is not to come to its end before the reader has gone
     """
     plugins.add("talker", changes=change)
     with subprocess.Popen(

@@ -8,14 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from attrs import frozen
 
-
-@frozen
 class Result:
     """The end of a call that succeeded."""
 
-    value: Any
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 class Call:

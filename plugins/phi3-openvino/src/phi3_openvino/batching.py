@@ -26,7 +26,7 @@ import openvino
 import openvino_genai
 from phi3_core.errors import BackendError
 
-from .loading import clean
+from .loading import STEP, clean
 
 _PATIENCE = 0.002
 """Seconds to wait for consumers before a step."""
@@ -229,7 +229,8 @@ class Batch:
                     return
                 request = self._arrived[0]
                 holds = self._host.holds(request.length, request.left)
-                if (self._active or self._cancelled) and (request.blocks > self._free or not holds):
+                fits = request.blocks <= self._free and holds and self._reads_whole(request)
+                if (self._active or self._cancelled) and not fits:
                     return
                 self._arrived.popleft()
             try:
@@ -245,6 +246,19 @@ class Batch:
                     request.handle = handle
                     self._free -= request.blocks
                     self._active.append(request)
+                    if self._closed:  # meanwhile
+                        self._fail(BackendError("the engine was closed"))
+
+    def _reads_whole(self, request: _Request) -> bool:
+        """Return whether no prompt that has to be exact would be divided into steps otherwise than alone.
+
+        OpenVINO quantizes the keys of 32 tokens together, so the bits depend on where a step ends.
+        """
+        unread = [other for other in self._active if not other.started]
+        if any(other.exact and other.length > STEP for other in unread):
+            return False
+        rows = len(self._active) + sum(other.length for other in unread)
+        return not request.exact or not self._active or rows + request.length <= STEP
 
     def _collect(self, request: _Request) -> None:
         """Give a request's consumer what the last step made."""

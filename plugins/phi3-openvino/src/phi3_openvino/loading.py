@@ -30,7 +30,7 @@ _OF_PIPELINES = {"ATTENTION_BACKEND", "GENERATE_HINT", "PREFILL_HINT", npu.PROMP
 # Release and build, without the commit.
 _VERSION = "-".join(openvino.__version__.split("-")[:2])
 _MAX_PATH = 260
-_STEP = 512
+STEP = 512
 """Tokens that a step of a batch reads at most; until it ends, nobody joins or is cancelled. See docs/decisions/0031."""
 _LONG = 1024
 """From this number of tokens on, a single prompt is read with paged attention on CPUs. See docs/decisions/0028."""
@@ -119,7 +119,7 @@ class Loader:
             scheduler = openvino_genai.SchedulerConfig()
             scheduler.num_kv_blocks = self.cache.blocks
             scheduler.enable_prefix_caching = True
-            scheduler.max_num_batched_tokens = _STEP
+            scheduler.max_num_batched_tokens = STEP
             given = {key: value for key, value in properties.items() if key not in _OF_PIPELINES}
             return openvino_genai.ContinuousBatchingPipeline(source, scheduler, self._target, given)
         except RuntimeError as error:

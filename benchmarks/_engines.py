@@ -125,7 +125,7 @@ class OnnxRuntime:
 def _configuration(genai: Any, prompt: dict[str, Any], new: int) -> Any:
     configuration = genai.GenerationConfig()
     configuration.max_new_tokens, configuration.do_sample = new, False
-    configuration.stop_token_ids = set(prompt["stops"])
+    configuration.eos_token_id, configuration.stop_token_ids = prompt["stops"][0], set(prompt["stops"])
     return configuration
 
 

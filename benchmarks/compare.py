@@ -35,7 +35,7 @@ class Child:
     def __init__(self, kind: str, **given: Any) -> None:
         command = [sys.executable, str(Path(__file__).with_name("_engines.py")), kind, json.dumps(given)]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
         self._read()
 
     def _read(self) -> dict[str, Any]:
@@ -111,8 +111,21 @@ def artifacts(model: str) -> tuple[dict[str, str], str]:
     for device in ("openvino:CPU", "dml:CPU"):
         asked = DeviceRequest(device=device, precision="int4")
         resolved = fetch(ModelRequest(model=model, device=asked)).resolved
-        found[device] = str(resolved.artifact.path)
+        found[device] = str(_graph_folder(resolved.artifact))
     return found, str(resolved.tokenizer_dir)
+
+
+def _graph_folder(artifact: Any) -> Path:
+    """The folder with the graph; that of a GGUF file is made when it is first loaded."""
+    import phi3_core as phi3
+    from phi3_core.store.store import Store
+
+    if not list(artifact.path.glob("*.gguf")):
+        return Path(artifact.path)
+    with phi3.load(artifact.manifest["model"], device="openvino:CPU") as model:
+        model.generate("Hello", max_new_tokens=1)
+    (folder,) = (Store().root / "engines" / artifact.manifest["digest"][:16]).glob("openvino-ir-*")
+    return folder
 
 
 def bandwidth() -> float:
@@ -187,8 +200,8 @@ class Comparison:
 
     def __init__(self, given: argparse.Namespace) -> None:
         self._given = given
-        self._folders, text = artifacts(given.model)
-        self._prompts = Prompts(text)
+        self._folders, self._text = artifacts(given.model)
+        self._prompts = Prompts(self._text)
         self._plain = {"INFERENCE_PRECISION_HINT": "f32"}
         self._tuned = {**self._plain, **json.loads(given.tuned)}
         self._ours = Child("phi3", model=given.model, device="openvino:CPU")
@@ -204,7 +217,7 @@ class Comparison:
         with self._engines(self._alone()) as engines:
             found["prompts"] = {length: self._ask(engines, int(length), 1) for length in map(str, given.prompts)}
             with busy_cores():
-                found["busy"] = {"512": self._ask(engines, 512, 1)}
+                found["busy"] = {str(given.prompts[0]): self._ask(engines, given.prompts[0], 1)}
         batched = Child("batched", folder=folder, properties=self._tuned)
         with self._engines({"phi3-openvino": self._ours, "openvino-genai, tuned": batched, **self._llama}) as engines:
             found["together"] = {count: self._ask(engines, 64, int(count)) for count in map(str, given.together)}
@@ -252,7 +265,7 @@ class Comparison:
         commands = {"phi3 run": ours}
         if given.model == "sample":
             folder = self._folders["openvino:CPU"]
-            commands["openvino-genai"] = raw_command(Path(folder), Path(folder), 4, {}, question)
+            commands["openvino-genai"] = raw_command(Path(folder), Path(self._text), 4, {}, question)
         for command in commands.values():
             seconds_to_first_byte(command)
         found: dict[str, list[float]] = {name: [] for name in commands}

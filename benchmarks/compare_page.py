@@ -127,7 +127,7 @@ after the shortest prompt.
 
 {of_ratios(found)}
 
-### The same with another process on each core, 512 tokens
+### The same with another process on each core
 
 {of_prompts(found["busy"])}
 

@@ -6,6 +6,7 @@ The user's process only reads metadata (:func:`installed`). Plugins are imported
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,12 +114,16 @@ class PluginHooks:
         if missing:
             raise BackendError(f"{backend.target} does not implement {', '.join(missing)}")
 
+    def fault(self, hook: str, words: str) -> BackendError:
+        """Return the error for what a hook did against the contract. It names the hook and the distribution."""
+        return BackendError(f"{hook} of {self.backend.distribution} {self.backend.version} {words}")
+
     def _one(self, name: str, kind: type[T] | tuple[type[T], ...], **arguments: object) -> T:
         answer = getattr(self._manager.hook, name)(**arguments)
         if not isinstance(answer, kind):
             wanted = kind if isinstance(kind, tuple) else (kind,)
             words = " or ".join(item.__name__ for item in wanted)
-            raise BackendError(f"{name} returned {_describe(answer)}, not {words}")
+            raise self.fault(name, f"returned {_describe(answer)}, not {words}")
         return answer
 
     def _many(self, name: str, kinds: tuple[type, ...], **arguments: object) -> list[Any]:
@@ -160,7 +165,7 @@ class PluginHooks:
         """Call ``recognize``, and check that it returns a known precision or None."""
         precision = self._one("recognize", (str, type(None)), path=path)
         if precision is not None and precision not in PRECISIONS:
-            raise BackendError(f"recognize returned {precision!r}, not one of {', '.join(PRECISIONS)}")
+            raise self.fault("recognize", f"returned {shortened(precision)}, not one of {', '.join(PRECISIONS)}")
         return precision
 
     def published(self, model: str, device: Device, precision: str) -> Published | None:
@@ -174,6 +179,10 @@ class PluginHooks:
         kinds: Any = (Mapping, type(None))
         given = {"source": source, "device": device, "recipe": recipe, "output": output, "progress": progress}
         tools: Mapping[str, str] | None = self._one("quantize", kinds, **given)
+        for name, version in (tools or {}).items():
+            if not (isinstance(name, str) and isinstance(version, str)):
+                words = f"{shortened(name)}: {shortened(version)}"
+                raise self.fault("quantize", f"returned {words} among the tools, which are names and versions")
         return tools
 
     def load(
@@ -231,5 +240,14 @@ def _contracts(oldest: int, newest: int) -> str:
     return str(newest) if oldest == newest else f"{oldest} to {newest}"
 
 
+def shortened(value: object, longest: int = 60) -> str:
+    """Return the representation of a plugin's value on one short line."""
+    try:
+        text = " ".join(reprlib.repr(value).split())  # does not write out what is large
+    except Exception:  # as of an integer with more digits than Python converts
+        text = f"a value of {type(value).__name__}"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def _describe(answer: object) -> str:
-    return "None" if answer is None else f"a {type(answer).__name__} ({answer!r:.60})"
+    return "None" if answer is None else f"a {type(answer).__name__} ({shortened(answer)})"

@@ -84,6 +84,15 @@ def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
     return tuple(sorted(backends.values(), key=lambda backend: backend.name)), tuple(broken)
 
 
+def check_hook(name: str, backend: Backend, hooks: Sequence[str]) -> None:
+    """Raise :class:`BackendError` if a backend does not implement the hook ``name``."""
+    if name not in hooks:
+        raise BackendError(
+            f"{backend.name} ({backend.distribution} {backend.version}) does not implement the hook {name}",
+            hint="phi3 plugins lists the hooks of each backend; choose one with --device",
+        )
+
+
 class PluginHooks:
     """The hooks of one backend. A result of the wrong type raises :class:`BackendError`, which names the hook."""
 

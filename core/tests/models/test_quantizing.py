@@ -122,15 +122,59 @@ def test_what_was_not_checked_is_when_asked_to(phi3, plugins, checkpoint):
     assert "answers like noise" in err
 
 
-@pytest.mark.parametrize("value", ["float('nan')", "float('inf')"])
-def test_an_evaluation_of_noise_is_json_and_says_so(phi3, plugins, checkpoint, value):
-    plugins.add("noisy", changes=INT4.replace("parrot", "noisy") + LOGITS.format(value=value))
+def test_an_evaluation_of_noise_says_so(phi3, plugins, checkpoint):
+    plugins.add("noisy", changes=INT4.replace("parrot", "noisy") + LOGITS.format(value="0"))
     assert phi3("quantize", checkpoint, "-d", "noisy", "--precision", "int4", "--no-check")[0] == 0
     code, report, err = phi3("eval", checkpoint, "-d", "noisy", "--precision", "int4")
-    assert (code, report["kl_mean"]) == (0, None)
-    assert "the output is noise" in err
+    assert (code, report["vocabulary"]) == (0, 600)
+    assert report["kl_mean"] == pytest.approx(report["kl_guessing"])
+    assert "the output is noise: it agrees with the original in" in err
+    assert "its perplexity is 600 instead of" in err
     assert "int4, from the store, on noisy:CPU" in err
-    assert "Warning" not in err
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("float('nan')", "returned nan for the token 0 after position 0"),
+        ("float('-inf')", "returned -inf for the token 0 after position 0"),
+        ("1 / 600", "returned probabilities, and not logits"),
+    ],
+)
+@pytest.mark.parametrize("command", ["eval", "quantize"])
+def test_what_are_no_logits_is_an_error_of_the_backend(phi3, plugins, checkpoint, command, value, words):
+    plugins.add("noisy", changes=INT4.replace("parrot", "noisy") + LOGITS.format(value=value))
+    asked = (checkpoint, "-d", "noisy", "--precision", "int4")
+    if command == "eval":
+        assert phi3("quantize", *asked, "--no-check")[0] == 0
+    code, _, err = phi3(command, *asked)
+    assert code == 5
+    assert f"noisy:CPU: logits of phi3-noisy 1.0 {words}" in err
+    assert command == "eval" or Store().entries() == []
+
+
+def test_columns_that_are_missing_are_an_error_of_the_backend_and_not_of_the_user(phi3, plugins, checkpoint):
+    changes = INT4.replace("parrot", "noisy") + LOGITS.format(value="0").replace("600", "599")
+    plugins.add("noisy", changes=changes)
+    code, _, err = phi3("quantize", checkpoint, "-d", "noisy", "--precision", "int4")
+    assert code == 5
+    assert "noisy:CPU: logits of phi3-noisy 1.0 returned an array of [512, 599], and not of [512, 600]" in err
+
+
+def test_a_backend_without_logits_is_named_before_anything_is_made(phi3, checkpoint):
+    code, _, err = phi3("eval", checkpoint, "-d", "parrot", "--precision", "int4")
+    assert code == 5
+    assert "parrot:CPU: parrot (phi3-parrot 1.0) does not implement the hook logits" in err
+    assert "phi3 plugins lists the hooks of each backend; choose one with --device" in err
+    assert Store().entries() == []
+
+
+def test_a_backend_without_logits_is_passed_over(phi3, plugins, checkpoint):
+    plugins.add("scores", changes=INT4.replace("parrot", "scores") + LOGITS.format(value="0"))
+    code, report, err = phi3("eval", checkpoint, "--precision", "fp16")
+    assert code == 4  # noise
+    assert "hook logits; continuing with scores:CPU" in err
+    assert report is None
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,11 @@ def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
     return tuple(sorted(backends.values(), key=lambda backend: backend.name)), tuple(broken)
 
 
+def fault(hook: str, backend: Backend, words: str) -> BackendError:
+    """Return the error for what a hook of a backend did against the contract."""
+    return BackendError(f"{hook} of {backend.distribution} {backend.version} {words}")
+
+
 def check_hook(name: str, backend: Backend, hooks: Sequence[str]) -> None:
     """Raise :class:`BackendError` if a backend does not implement the hook ``name``."""
     if name not in hooks:
@@ -125,7 +130,7 @@ class PluginHooks:
 
     def fault(self, hook: str, words: str) -> BackendError:
         """Return the error for what a hook did against the contract. It names the hook and the distribution."""
-        return BackendError(f"{hook} of {self.backend.distribution} {self.backend.version} {words}")
+        return fault(hook, self.backend, words)
 
     def _one(self, name: str, kind: type[T] | tuple[type[T], ...], **arguments: object) -> T:
         answer = getattr(self._manager.hook, name)(**arguments)

@@ -64,8 +64,8 @@ class Quality:
         """The measures that tell noise, in a sentence."""
         return (
             f"it agrees with the original in {self.top1_agreement:.0%} of the positions, its perplexity is "
-            f"{self.perplexity:,.4g} instead of {self.perplexity_reference:,.4g}, and its KL divergence {self.kl_mean:.2g} "
-            f"where guessing has {self.kl_guessing:.2g}"
+            f"{self.perplexity:,.4g} instead of {self.perplexity_reference:,.4g}, and its KL divergence "
+            f"{self.kl_mean:.2g} where guessing has {self.kl_guessing:.2g}"
         )
 
 

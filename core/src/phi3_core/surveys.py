@@ -136,10 +136,14 @@ def _cached(file: Path, key: str, here: Machine, named: str) -> Survey | None:
             return None
         names = ("answers", "broken", "unasked")
         found = Survey(machine=here, **{name: content[name] for name in names})
-        known = {answer.backend.name.casefold() for answer in found.answers}
+        known = {name.casefold() for name in (*map(_name, found.answers), *(each.plugin for each in found.broken))}
         return None if found.unasked and named not in known else found
     except (KeyError, TypeError, ValueError):  # missing, or written by another version
         return None
+
+
+def _name(answer: Answer) -> str:
+    return answer.backend.name
 
 
 def _key(here: Machine) -> str:
@@ -168,7 +172,9 @@ def _ask_all(here: Machine, named: str) -> Survey:
     limit_s = longest_s = time_limit("detect")
     started = time.monotonic()
     # First the one that is named: it alone is waited for as long as may be.
-    workers = [WorkerPool().take(backend) for backend in sorted(backends, key=lambda each: each.name.casefold() != named)]
+    workers = [
+        WorkerPool().take(backend) for backend in sorted(backends, key=lambda each: each.name.casefold() != named)
+    ]
     try:
         for worker in workers:
             worker.begin("detect", machine=here)
@@ -189,7 +195,7 @@ def _ask_all(here: Machine, named: str) -> Survey:
     finally:
         for worker in workers:
             worker.kill()
-    answers.sort(key=lambda answer: answer.backend.name)
+    answers.sort(key=_name)
     return Survey(machine=here, answers=tuple(answers), broken=tuple(failed), unasked=tuple(sorted(unasked)))
 
 

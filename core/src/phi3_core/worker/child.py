@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import functools
 import logging
+import operator
 import queue
 import signal
 import sys
@@ -139,7 +140,7 @@ class Server:
         self._channel.send({"of": number, **message})
 
     def _progress(self, stage: str, done: int | None = None, total: int | None = None) -> None:
-        self._channel.send({"of": self._number, "progress": [stage, done, total]})
+        self._channel.send({"of": self._number, "progress": [str(stage), _count(done), _count(total)]})
 
     def do_open(self, backend: Mapping[str, str]) -> list[str]:
         """Import the plugin, and return the names of its hooks."""
@@ -253,6 +254,13 @@ class Server:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
+
+
+def _count(given: Any) -> int | float | None:
+    """Return a number of any type, such as numpy's, for JSON."""
+    if given is None:
+        return None
+    return operator.index(given) if hasattr(given, "__index__") else float(given)
 
 
 def _plain_error(error: BaseException) -> dict[str, Any]:

@@ -109,6 +109,7 @@ def check_hook(name: str, backend: Backend, hooks: Sequence[str]) -> None:
         )
 
 
+_OF_ENGINES = ["context_length", "max_concurrency", "capabilities", "close"]
 _LOWER_BOUND = re.compile(r"(?:>=|~=|===?|>)\s*v?(\d+(?:\.\d+)*)")
 
 
@@ -179,6 +180,11 @@ class PluginHooks:
         if not isinstance(answer, kind):
             wanted = kind if isinstance(kind, tuple) else (kind,)
             words = " or ".join(item.__name__ for item in wanted)
+            if (
+                kind is Engine
+                and (lacking := [each for each in _OF_ENGINES if not hasattr(answer, each)]) != _OF_ENGINES
+            ):
+                raise self.fault(name, f"returned an engine without {', '.join(lacking)}")
             raise self.fault(name, f"returned {_describe(answer)}, not {words}")
         return answer
 

@@ -143,6 +143,29 @@ def test_an_engine_with_a_wrong_attribute_is_named_and_the_user_not_blamed(plugi
         phi3.load(source)
 
 
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ("None", "returned None, not Engine"),
+        ("object()", "returned a object (<object objec"),
+        ("{'context_length': 64}", "returned a dict ({'context_length': 64}), not Engine"),
+        ("type('E', (), {'context_length': 64})()", "returned an engine without max_concurrency, capabilities, close"),
+        ("Half()", "returned an engine without close"),
+    ],
+)
+def test_what_is_no_engine_is_named_with_what_it_lacks(plugins, source, engine, words):
+    changes = f"""
+        class Half:
+            context_length, max_concurrency, capabilities = 64, 1, frozenset()
+        @hookimpl
+        def load(artifact):
+            return {engine}
+    """
+    plugins.add("bad", changes=changes)
+    with pytest.raises(BackendError, match=re.escape(f"bad:CPU: load of phi3-bad 1.0 {words}")):
+        phi3.load(source)
+
+
 def test_an_engine_with_numbers_of_numpy_is_loaded(plugins, source):
     changes = """
         import numpy as np
@@ -255,6 +278,28 @@ def test_long_messages_are_cut_and_the_traceback_has_all(plugins, tmp_path):
     assert caught.value.message.startswith("RuntimeError: page page")
     assert len(caught.value.message) < 700
     assert "page " * 10000 in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        ("BackendError('first\\n' + 'page ' * 10000, hint='more ' * 10000)", r"^first \| page page"),
+        ("ValueError('page ' * 10**7)", "^ValueError: page page"),
+        ("Odd()", "^Odd$"),
+    ],
+)
+def test_no_message_is_longer_than_a_screen(plugins, tmp_path, raised, words):
+    changes = f"""
+        from phi3_core.errors import BackendError
+        class Odd(Exception):
+            def __str__(self): raise RuntimeError
+        @hookimpl
+        def load(artifact):
+            raise {raised}
+    """
+    with pytest.raises(BackendError, match=words) as caught:
+        started(plugins, tmp_path, changes)
+    assert len(str(caught.value)) < 1300
 
 
 def test_progress_may_be_counted_in_numbers_of_numpy(plugins, tmp_path):

@@ -43,6 +43,8 @@ from .protocol import Channel
 _LONGEST_MESSAGE = 600
 """Characters of a plugin's error message that are shown."""
 
+_LONGEST_TRACEBACK = 1_000_000
+
 
 def main(handle: int, host: int | None = None) -> None:
     """Serve the host at the other end of the pipe ``handle`` until it closes the pipe.
@@ -264,19 +266,21 @@ def _count(given: Any) -> int | float | None:
 
 
 def _plain_error(error: BaseException) -> dict[str, Any]:
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    if isinstance(error, Phi3Error):
-        message = _cut(str(error.message))
-        return {"kind": type(error).__name__, "message": message, "hint": error.hint, "traceback": text}
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))[-_LONGEST_TRACEBACK:]
     if isinstance(error, SystemExit):
         return {"kind": "SystemExit", "message": f"it tried to exit with {shortened(error.code)}", "traceback": text}
+    hint = None
     try:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if isinstance(error, Phi3Error):
+            message, hint = _cut(str(error.message)), error.hint and _cut(str(error.hint))
+        else:
+            message = _cut(str(error))
     except Exception:  # of a plugin's own class
-        lines = []
-    return {"kind": type(error).__name__, "message": _cut(" | ".join(lines)), "traceback": text}
+        message = ""
+    return {"kind": type(error).__name__, "message": message, "hint": hint, "traceback": text}
 
 
 def _cut(message: str) -> str:
-    """Return a message that fits on a screen. The traceback has all of it."""
+    """Return a message as one line that fits on a screen. The traceback has all of it."""
+    message = " | ".join(line.strip() for line in message.splitlines() if line.strip())
     return message if len(message) <= _LONGEST_MESSAGE else f"{message[: _LONGEST_MESSAGE - 1]}…"

@@ -118,7 +118,8 @@ def source(phi3_folder, tmp_path) -> str:
     """Original weights, as far as a parrot cares."""
     folder = tmp_path / "tiny"
     shutil.copytree(phi3_folder, folder)
-    (folder / "config.json").write_text(json.dumps({"model_type": "phi3"}), encoding="utf-8")
+    config = {"model_type": "phi3", "vocab_size": 32064}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "model.safetensors").write_bytes(b"\0" * 8)
     return str(folder)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import pytest
-from phi3_core import paths
+from phi3_core import __version__, paths
 from phi3_core.plugin import installed
 from phi3_core.surveys import survey
 
@@ -30,7 +31,9 @@ def test_broken_backends_cost_the_others_nothing(plugins, monkeypatch):
     assert offers == ["good:CPU"]
     assert broken["bad"].distribution == "phi3-bad"
     assert broken["bad"].error == "ImportError: no such DLL"
-    assert "8 s" in broken["hangs"].error
+    assert "within 8 s and was stopped; it is asked again after 10 minutes, or by: phi3 devices --refresh" in (
+        broken["hangs"].error
+    )
     assert "died" in broken["dies"].error
 
 
@@ -94,6 +97,92 @@ def test_two_distributions_cannot_share_a_name(plugins):
     (refused,) = [one for one in broken if one.plugin == "good"]
     assert {known.distribution, refused.distribution} == {"phi3-good", "phi3-impostor"}
     assert known.distribution in refused.error
+
+
+@pytest.mark.parametrize(("first", "second"), [("phi3-good", "phi3-also"), ("phi3-also", "phi3-good")])
+def test_the_one_that_was_installed_first_keeps_the_name(plugins, first, second):
+    for age, distribution in ((60, second), (3600, first)):
+        plugins.add("good", distribution=distribution)
+        when = time.time() - age
+        os.utime(plugins.site / f"{distribution.replace('-', '_')}-1.0.dist-info", (when, when))
+    (known,) = [backend for backend in installed()[0] if backend.name == "good"]
+    (refused,) = [one for one in installed()[1] if one.plugin == "good"]
+    assert known.distribution == first
+    assert refused.distribution == second
+    assert refused.error == f"the name 'good' is taken by {first} 1.0; uninstall one of them"
+
+
+def test_a_backend_that_hangs_is_not_waited_for_when_another_is_named(plugins, monkeypatch):
+    monkeypatch.setenv("PHI3_DETECT_LIMIT", "30")
+    plugins.add("good")
+    plugins.add("hangs", changes="import time; time.sleep(600)")
+    begun = time.monotonic()
+    found = survey(wanted="good:CPU")
+    assert time.monotonic() - begun < 15
+    assert mine(found) == (["good:CPU"], {})
+    assert found.unasked == ("hangs",)
+    begun = time.monotonic()
+    assert survey(wanted="GOOD").unasked == ("hangs",)  # from the cache
+    assert time.monotonic() - begun < 0.5
+
+
+def test_what_was_not_waited_for_is_asked_when_it_matters(plugins, monkeypatch):
+    monkeypatch.setenv("PHI3_DETECT_LIMIT", "30")
+    slow = plugins.site / "slow"
+    slow.touch()
+    plugins.add("good")
+    changes = f"import os, time\nwhile os.path.exists({str(slow)!r}): time.sleep(0.1)"
+    plugins.add("late", changes=changes)
+    assert survey(wanted="good").unasked == ("late",)
+    slow.unlink()
+    assert mine(survey(wanted="late"))[0] == ["good:CPU", "late:CPU"]
+    assert survey().unasked == ()
+
+
+def test_a_named_backend_that_hangs_is_waited_for(plugins, monkeypatch):
+    monkeypatch.setenv("PHI3_DETECT_LIMIT", "3")
+    plugins.add("good")
+    plugins.add("hangs", changes="import time; time.sleep(600)")
+    found = survey(wanted="hangs")
+    assert "within 3 s" in mine(found)[1]["hangs"].error
+    assert found.unasked == ()
+
+
+def test_a_backend_that_names_no_device_and_no_reason_is_said(plugins, run_main):
+    plugins.add("good", changes="@hookimpl\ndef detect(machine):\n    return []\n")
+    code, out, _ = run_main("devices")
+    assert code == 3
+    assert "not usable: good: detect of phi3-good 1.0 returned nothing: no device, and no reason why not" in out
+
+
+@pytest.mark.parametrize(
+    ("requirement", "is_newer"),
+    [
+        ("phi3-core>=99", True),
+        ("phi3-core[quantization]<100,>=99.1", True),
+        ("Phi3.Core ~= 99.0", True),
+        ("phi3_core (>=99)", True),
+        ("phi3-core==99.*", True),
+        ("phi3-core>=0.2,<0.3", False),
+        ("phi3-core>=0.1.9", False),
+        ("phi3-core==0.2.0.0", False),
+        ("phi3-core<0.1", False),
+        ("phi3-core", False),
+        ("phi3-core>=99; extra == 'new'", False),
+        ("phi3-core-tools>=99", False),
+        ("attrs>=99", False),
+    ],
+)
+def test_a_plugin_that_needs_a_newer_core_is_told_so(plugins, requirement, is_newer):
+    plugins.add("good")
+    metadata = plugins.site / "phi3_good-1.0.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text(encoding="utf-8") + f"Requires-Dist: {requirement}\n", encoding="utf-8")
+    broken = {one.plugin: one.error for one in installed()[1]}
+    assert ("good" in {backend.name for backend in installed()[0]}) != is_newer
+    if is_newer:
+        assert broken["good"] == f"it needs {requirement}, and this phi3-core is {__version__}: upgrade phi3-core"
+    else:
+        assert broken == {}
 
 
 def test_a_store_that_cannot_be_written_costs_only_time(plugins, home):

@@ -32,6 +32,8 @@ class LoadedEngine:
     device: Device
     precision: str
     tokenizer: Tokenizer
+    vocabulary: int
+    """Number of token ids that there are."""
     context_length: int
     """Maximum number of tokens of prompt and answer together."""
     max_concurrency: int
@@ -72,6 +74,7 @@ def load_engine(
         device=device,
         precision=artifact.precision,
         tokenizer=tokenizer,
+        vocabulary=tokenizer.id_count,
         context_length=context_length,
         max_concurrency=engine["max_concurrency"],
         capabilities=engine["capabilities"],

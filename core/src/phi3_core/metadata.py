@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import math
+from pathlib import Path
 
 from attrs import frozen
 
@@ -16,6 +19,8 @@ class Distribution:
     entry_points: tuple[tuple[str, str], ...] = ()
     """Names and values of its entry points of the group that was asked for."""
     requires: tuple[str, ...] = ()
+    installed: float = math.inf
+    """When its metadata was written, in seconds since the epoch; infinity if unknown."""
 
 
 @frozen(kw_only=True)
@@ -63,4 +68,12 @@ def _read(distribution: importlib.metadata.Distribution, group: str) -> Distribu
         version=version,
         entry_points=tuple((point.name, point.value) for point in points),
         requires=tuple(distribution.requires or ()),
+        installed=_time(distribution),
     )
+
+
+def _time(distribution: importlib.metadata.Distribution) -> float:
+    """Return when the folder with a distribution's metadata was last changed: when an installer wrote its files."""
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # in an archive, or of an importer of its own
+        return Path(str(distribution._path)).stat().st_mtime  # type: ignore[attr-defined]  # noqa: SLF001
+    return math.inf

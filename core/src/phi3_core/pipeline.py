@@ -77,6 +77,6 @@ def plan(request: ModelRequest) -> DownloadPlan:
 def _candidates(request: ModelRequest) -> tuple[Store, ModelRef, Survey, tuple[Candidate, ...]]:
     store = Store()
     ref = look_up(request.model, store)
-    found = survey(refresh=request.refresh)  # 1. each backend in its own process
+    found = survey(refresh=request.refresh, wanted=request.device.device)  # 1. each backend in its own process
     warn_of_broken(found)
     return store, ref, found, choose(found, request.device)  # 2. ranked, with reasons

@@ -6,13 +6,17 @@ The user's process only reads metadata (:func:`installed`). Plugins are imported
 
 from __future__ import annotations
 
+import re
+import reprlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 
+from . import __version__
+from .distributions import canonical_name
 from .errors import BackendError
 from .values import (
     PRECISIONS,
@@ -60,7 +64,11 @@ class Broken:
 
 
 def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
-    """Return the installed backends, and as broken those whose name another distribution has already registered."""
+    """Return the installed backends, and those that are broken by their metadata.
+
+    Of two distributions with a backend of the same name, the one that was installed first keeps it. One that requires a
+    newer phi3-core is broken too.
+    """
     from .metadata import distributions  # start-up: worker processes need no metadata
 
     registered, unreadable = distributions(ENTRY_POINT_GROUP)
@@ -70,17 +78,64 @@ def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
         for each in unreadable
         if each.in_group
     ]
-    for found in (
-        Backend(name=name, target=target, distribution=each.name, version=each.version)
-        for each in registered
-        for name, target in each.entry_points
-    ):
-        known = backends.setdefault(found.name, found)
-        # A distribution may be found twice: an editable install that is also on PYTHONPATH.
-        if (known.distribution, known.target) != (found.distribution, found.target):
-            error = f"the name {found.name!r} is taken by {known.distribution} {known.version}; uninstall one of them"
-            broken.append(Broken(plugin=found.name, distribution=found.distribution, error=error))
+    # A distribution may be found twice: an editable install that is also on PYTHONPATH. The first is what is imported.
+    found_first = {canonical_name(each.name): each for each in reversed(registered)}
+    for each in sorted(found_first.values(), key=lambda each: (each.installed, each.name)):
+        needed = newer_core(each.requires)
+        for name, target in each.entry_points:
+            if needed is not None:
+                error = f"it needs {needed}, and this phi3-core is {__version__}: upgrade phi3-core"
+                broken.append(Broken(plugin=name, distribution=each.name, error=error))
+                continue
+            found = Backend(name=name, target=target, distribution=each.name, version=each.version)
+            known = backends.setdefault(name, found)
+            if known != found:
+                error = f"the name {name!r} is taken by {known.distribution} {known.version}; uninstall one of them"
+                broken.append(Broken(plugin=name, distribution=each.name, error=error))
     return tuple(sorted(backends.values(), key=lambda backend: backend.name)), tuple(broken)
+
+
+def fault(hook: str, backend: Backend, words: str) -> BackendError:
+    """Return the error for what a hook of a backend did against the contract."""
+    return BackendError(f"{hook} of {backend.distribution} {backend.version} {words}")
+
+
+def check_hook(name: str, backend: Backend, hooks: Sequence[str]) -> None:
+    """Raise :class:`BackendError` if a backend does not implement the hook ``name``."""
+    if name not in hooks:
+        raise BackendError(
+            f"{backend.name} ({backend.distribution} {backend.version}) does not implement the hook {name}",
+            hint="phi3 plugins lists the hooks of each backend; choose one with --device",
+        )
+
+
+_OF_ENGINES = ["context_length", "max_concurrency", "capabilities", "close"]
+_LOWER_BOUND = re.compile(r"(?:>=|~=|===?|>)\s*v?(\d+(?:\.\d+)*)")
+
+
+def newer_core(requires: Sequence[str]) -> str | None:
+    """Return the requirement of a newer phi3-core than this one among those of a distribution; None if there is none.
+
+    Only the numbers of versions are compared. Requirements with a marker, such as those of extras, do not count.
+    """
+    here = _numbers(__version__)
+    for requirement in requires:
+        text, _, marker = requirement.partition(";")
+        name = re.split(r"[^A-Za-z0-9._-]", text.strip(), maxsplit=1)[0]
+        if canonical_name(name) != "phi3-core" or marker.strip():
+            continue
+        if any(_numbers(bound[1]) > here for bound in _LOWER_BOUND.finditer(text)):
+            return text.strip()
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the release numbers of a version, without zeros at the end."""
+    release = re.match(r"\d+(?:\.\d+)*", version)
+    numbers = [int(part) for part in release[0].split(".")] if release else []
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
 
 
 class PluginHooks:
@@ -102,6 +157,7 @@ class PluginHooks:
         self._manager.add_hookspecs(hookspecs)
         plugin = _import(backend)
         _check_contract(backend)
+        _check_hooks(plugin, backend)
         try:
             self._manager.register(plugin, name=backend.name)
             self._manager.check_pending()
@@ -111,14 +167,25 @@ class PluginHooks:
         self.names = tuple(sorted(caller.name for caller in callers))
         missing = [name for name in hookspecs.REQUIRED if name not in self.names]
         if missing:
-            raise BackendError(f"{backend.target} does not implement {', '.join(missing)}")
+            unmarked = [name for name in missing if callable(getattr(plugin, name, None))]
+            more = f"; {unmarked[0]} is there without @hookimpl" if unmarked else ""
+            raise BackendError(f"{backend.target} does not implement {', '.join(missing)}{more}")
+
+    def fault(self, hook: str, words: str) -> BackendError:
+        """Return the error for what a hook did against the contract. It names the hook and the distribution."""
+        return fault(hook, self.backend, words)
 
     def _one(self, name: str, kind: type[T] | tuple[type[T], ...], **arguments: object) -> T:
         answer = getattr(self._manager.hook, name)(**arguments)
         if not isinstance(answer, kind):
             wanted = kind if isinstance(kind, tuple) else (kind,)
             words = " or ".join(item.__name__ for item in wanted)
-            raise BackendError(f"{name} returned {_describe(answer)}, not {words}")
+            if (
+                kind is Engine
+                and (lacking := [each for each in _OF_ENGINES if not hasattr(answer, each)]) != _OF_ENGINES
+            ):
+                raise self.fault(name, f"returned an engine without {', '.join(lacking)}")
+            raise self.fault(name, f"returned {_describe(answer)}, not {words}")
         return answer
 
     def _many(self, name: str, kinds: tuple[type, ...], **arguments: object) -> list[Any]:
@@ -160,7 +227,7 @@ class PluginHooks:
         """Call ``recognize``, and check that it returns a known precision or None."""
         precision = self._one("recognize", (str, type(None)), path=path)
         if precision is not None and precision not in PRECISIONS:
-            raise BackendError(f"recognize returned {precision!r}, not one of {', '.join(PRECISIONS)}")
+            raise self.fault("recognize", f"returned {shortened(precision)}, not one of {', '.join(PRECISIONS)}")
         return precision
 
     def published(self, model: str, device: Device, precision: str) -> Published | None:
@@ -174,6 +241,10 @@ class PluginHooks:
         kinds: Any = (Mapping, type(None))
         given = {"source": source, "device": device, "recipe": recipe, "output": output, "progress": progress}
         tools: Mapping[str, str] | None = self._one("quantize", kinds, **given)
+        for name, version in (tools or {}).items():
+            if not (isinstance(name, str) and isinstance(version, str)):
+                words = f"{shortened(name)}: {shortened(version)}"
+                raise self.fault("quantize", f"returned {words} among the tools, which are names and versions")
         return tools
 
     def load(
@@ -227,9 +298,53 @@ def _check_contract(backend: Backend) -> None:
         )
 
 
+def _check_hooks(plugin: Any, backend: Backend) -> None:
+    """Check the names and arguments of a plugin's hooks, and suggest what may have been meant.
+
+    pluggy makes the same checks, but its errors suggest nothing.
+    """
+    import inspect  # start-up: as in PluginHooks
+
+    from . import hookspecs
+
+    specs = {name: spec for name, spec in vars(hookspecs).items() if hasattr(spec, f"{hookspecs.PROJECT}_spec")}
+    for name in dir(plugin):
+        function = getattr(plugin, name, None)
+        marked = getattr(function, f"{hookspecs.PROJECT}_impl", None)
+        if not inspect.isroutine(function) or not isinstance(marked, dict) or marked.get("optionalhook"):
+            continue
+        hook = marked.get("specname") or name
+        if hook not in specs:
+            raise BackendError(f"{backend.target} has the unknown hook {hook!r}{_meant(hook, specs)}")
+        known = list(inspect.signature(specs[hook]).parameters)
+        for argument in inspect.signature(function).parameters.values():
+            required = argument.kind is argument.POSITIONAL_OR_KEYWORD and argument.default is argument.empty
+            if required and argument.name not in known:
+                words = f"takes the unknown argument {argument.name!r}{_meant(argument.name, known)}"
+                raise BackendError(f"{hook} of {backend.target} {words}")
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """Return what may have been meant by a word that is not known, to be put behind it."""
+    import difflib  # start-up: needed only for mistakes
+
+    choices = tuple(known)
+    close = difflib.get_close_matches(word.casefold(), choices, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(choices)}"
+
+
 def _contracts(oldest: int, newest: int) -> str:
     return str(newest) if oldest == newest else f"{oldest} to {newest}"
 
 
+def shortened(value: object, longest: int = 60) -> str:
+    """Return the representation of a plugin's value on one short line."""
+    try:
+        text = " ".join(reprlib.repr(value).split())  # does not write out what is large
+    except Exception:  # as of an integer with more digits than Python converts
+        text = f"a value of {type(value).__name__}"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def _describe(answer: object) -> str:
-    return "None" if answer is None else f"a {type(answer).__name__} ({answer!r:.60})"
+    return "None" if answer is None else f"a {type(answer).__name__} ({shortened(answer)})"

@@ -204,12 +204,13 @@ class EngineSession:
                 answer.turn.granted.result()  # raises if it was cancelled
                 yield BLOCKING
                 engine = self._begin(request, answer)
-                generation = engine.worker.start(_continue(request, made))
+                generation = engine.worker.start(_continue(request, made), vocabulary=engine.vocabulary)
                 try:
                     for item in generation:
                         if isinstance(item, int):
                             made.append(item)
                         yield item
+                    _warn_if_empty(made, engine)
                     return
                 except KeyboardInterrupt:
                     engine.worker.interrupt()
@@ -252,6 +253,14 @@ class EngineSession:
         """Kill the engine's process."""
         for engine in filter(None, (self._engine, *self._replacements)):
             engine.worker.kill()
+
+
+def _warn_if_empty(made: list[int], engine: LoadedEngine) -> None:
+    """Log a warning if an answer has ended without a token: rarely a model's first token is a stop id."""
+    if not made:
+        backend = engine.worker.backend
+        words = "%s: generate of %s %s ended the answer without a token"
+        logger.warning(words, engine.device, backend.distribution, backend.version)
 
 
 def _continue(request: GenerationRequest, made: list[int]) -> GenerationRequest:

@@ -29,6 +29,9 @@ logger = logging.getLogger("phi3_core")
 _FRESH_S = 24 * 3600.0
 # Shorter, because the cause of a failure may be temporary.
 _BROKEN_FRESH_S = 600.0
+_UNTIL = f"it is asked again after {_BROKEN_FRESH_S / 60:.0f} minutes, or by: phi3 devices --refresh"
+_OTHERS_S = 1.0
+"""How much longer than the backend that the user named others may take, in seconds."""
 
 
 def _backend(given: Any) -> Any:
@@ -77,6 +80,8 @@ class Survey:
     machine: Machine
     answers: tuple[Answer, ...] = field(converter=_answers, validator=_each(Answer))
     broken: tuple[Broken, ...] = field(converter=_broken, validator=_each(Broken))
+    unasked: tuple[str, ...] = field(default=(), converter=_words, validator=_each(str))
+    """The names of backends that were not waited for, because another one was named."""
 
     @property
     def offers(self) -> tuple[Offer, ...]:
@@ -93,21 +98,24 @@ class Survey:
         return next(answer.backend for answer in self.answers if answer.backend.name == name)
 
 
-def survey(*, refresh: bool = False) -> Survey:
+def survey(*, refresh: bool = False, wanted: str = "auto") -> Survey:
     """Ask every installed backend which devices it can use on this machine.
 
     Args:
         refresh: ask again instead of using cached answers.
+        wanted: what the user named as the device. If it is of one backend, slower ones are not waited for.
     """
     here = machine.this_machine()
     key = _key(here)
     file = paths.home() / "survey.json"
-    if not refresh and (cached := _cached(file, key, here)):
+    named = wanted.partition(":")[0].casefold()
+    if not refresh and (cached := _cached(file, key, here, named)):
         return cached
-    found = _ask_all(here)
+    found = _ask_all(here, named)
     # If the store cannot be written, the next survey is not cached.
     with contextlib.suppress(OSError):
-        content = {"key": key, "time": time.time(), "answers": found.answers, "broken": found.broken}
+        answers, broken = found.answers, found.broken
+        content = {"key": key, "time": time.time(), "answers": answers, "broken": broken, "unasked": found.unasked}
         paths.write_json(file, to_plain(content))
     return found
 
@@ -118,7 +126,7 @@ def warn_of_broken(found: Survey) -> None:
         logger.warning("backend %s (%s) is broken: %s", broken.plugin, broken.distribution, broken.error)
 
 
-def _cached(file: Path, key: str, here: Machine) -> Survey | None:
+def _cached(file: Path, key: str, here: Machine, named: str) -> Survey | None:
     content = paths.read_json(file)
     try:
         if content["key"] != key:
@@ -126,9 +134,16 @@ def _cached(file: Path, key: str, here: Machine) -> Survey | None:
         fresh_s = _BROKEN_FRESH_S if content["broken"] else _FRESH_S
         if not 0 <= time.time() - content["time"] < fresh_s:
             return None
-        return Survey(machine=here, answers=content["answers"], broken=content["broken"])
+        names = ("answers", "broken", "unasked")
+        found = Survey(machine=here, **{name: content[name] for name in names})
+        known = {name.casefold() for name in (*map(_name, found.answers), *(each.plugin for each in found.broken))}
+        return None if found.unasked and named not in known else found
     except (KeyError, TypeError, ValueError):  # missing, or written by another version
         return None
+
+
+def _name(answer: Answer) -> str:
+    return answer.backend.name
 
 
 def _key(here: Machine) -> str:
@@ -145,7 +160,7 @@ def _key(here: Machine) -> str:
     return hashlib.sha256("\n".join(facts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _ask_all(here: Machine) -> Survey:
+def _ask_all(here: Machine, named: str) -> Survey:
     # start-up: subprocess and multiprocessing, which a cached survey does not need
     from .config import time_limit
     from .worker.pool import WorkerPool
@@ -153,30 +168,43 @@ def _ask_all(here: Machine) -> Survey:
     backends, broken = installed()
     failed = list(broken)
     answers: list[Answer] = []
-    limit_s = time_limit("detect")
+    unasked: list[str] = []
+    limit_s = longest_s = time_limit("detect")
     started = time.monotonic()
-    workers = [WorkerPool().take(backend) for backend in backends]
+    # First the one that is named: it alone is waited for as long as may be.
+    workers = [
+        WorkerPool().take(backend) for backend in sorted(backends, key=lambda each: each.name.casefold() != named)
+    ]
     try:
         for worker in workers:
             worker.begin("detect", machine=here)
         for worker in workers:
+            backend = worker.backend
             try:
                 # The workers run in parallel: one limit, from the common start, applies to all.
                 answers.append(_answer(worker, limit_s, started))
             except Phi3Error as error:
-                backend = worker.backend
-                failed.append(Broken(plugin=backend.name, distribution=backend.distribution, error=error.message))
+                is_slow = time.monotonic() - started >= limit_s
+                if is_slow and limit_s < longest_s:
+                    unasked.append(backend.name)
+                    continue
+                words = f"{error.message}; {_UNTIL}" if is_slow else error.message
+                failed.append(Broken(plugin=backend.name, distribution=backend.distribution, error=words))
+            if backend.name.casefold() == named:
+                limit_s = min(longest_s, time.monotonic() - started + _OTHERS_S)
     finally:
         for worker in workers:
             worker.kill()
-    return Survey(machine=here, answers=tuple(answers), broken=tuple(failed))
+    answers.sort(key=_name)
+    return Survey(machine=here, answers=tuple(answers), broken=tuple(failed), unasked=tuple(sorted(unasked)))
 
 
 def _answer(worker: Worker, limit_s: float, started: float) -> Answer:
     said = worker.finish(limit_s, since=started)
-    return Answer(
-        backend=worker.backend,
-        hooks=worker.hooks,
-        offers=tuple(item["offer"] for item in said if "offer" in item),
-        refusals=tuple(item["refusal"] for item in said if "refusal" in item),
-    )
+    offers = tuple(item["offer"] for item in said if "offer" in item)
+    refusals = tuple(item["refusal"] for item in said if "refusal" in item)
+    if not said:
+        backend = worker.backend
+        words = f"detect of {backend.distribution} {backend.version} returned nothing: no device, and no reason why not"
+        refusals = (Refusal(reason=words, remedy="phi3 doctor"),)
+    return Answer(backend=worker.backend, hooks=worker.hooks, offers=offers, refusals=refusals)

@@ -51,6 +51,50 @@ def test_noise_is_recognized():
     assert measure(ids, reference, np.full((64, 1000), np.nan)).is_noise
 
 
+def test_what_agrees_everywhere_and_knows_nothing_is_noise():
+    """The likeliest token is the same; all else is as in guessing, or worse."""
+    reference = RANDOM.standard_normal((64, 1000)) * 5
+    ids = [0, *(int(token) for token in reference.argmax(1)[:-1])]
+    probs = np.exp(reference) / np.exp(reference).sum(1, keepdims=True)
+    for candidate in (probs, reference * 0.02, reference * 40, np.where(probs == probs.max(1, keepdims=True), 1.0, 0)):
+        quality = measure(ids, reference, candidate)
+        assert quality.top1_agreement == 1
+        assert quality.is_noise
+        assert "it agrees with the original in 100% of the positions" in quality.words
+
+
+def test_a_perplexity_near_that_of_guessing_is_noise_though_the_divergence_is_small():
+    """Both know which half of the tokens is never next, but only the reference knows the one that the text has."""
+    reference = np.zeros((64, 1000))
+    reference[:, 500:] = -10
+    candidate = reference.copy()
+    reference[:, 7] = 3.5
+    candidate[:, 8] = 0.1
+    reference[::2, 8] = 3.6  # so that they agree at half of the positions
+    quality = measure([7] * 64, reference, candidate)
+    assert quality.top1_agreement == 0.5
+    assert quality.kl_mean < 0.4 * quality.kl_guessing
+    assert quality.is_noise
+
+
+@pytest.mark.parametrize("error", [0.0, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize("scale", [0.05, 1.0, 5.0])
+def test_rounding_errors_are_no_noise_of_whatever_scale_the_logits_are(error, scale):
+    """Also not for random weights, which know nothing of the text."""
+    random = np.random.default_rng(3)
+    reference = random.standard_normal((64, 1000)) * scale
+    candidate = reference + random.standard_normal((64, 1000)) * scale * error
+    ids = [int(token) for token in random.integers(0, 1000, 64)]
+    assert not measure(ids, reference, candidate).is_noise
+    assert not measure([0, *map(int, reference.argmax(1)[:-1])], reference, candidate).is_noise
+
+
+def test_guessing_has_the_figures_of_guessing():
+    quality = measure(IDS, REFERENCE, np.zeros_like(REFERENCE))
+    assert quality.perplexity == pytest.approx(quality.vocabulary) == 50
+    assert quality.kl_mean == pytest.approx(quality.kl_guessing)
+
+
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(UsageError, match="at least two"):
         measure([1], REFERENCE[:1], REFERENCE[:1])

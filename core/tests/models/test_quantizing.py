@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from phi3_core.store.store import Store
@@ -122,15 +124,145 @@ def test_what_was_not_checked_is_when_asked_to(phi3, plugins, checkpoint):
     assert "answers like noise" in err
 
 
-@pytest.mark.parametrize("value", ["float('nan')", "float('inf')"])
-def test_an_evaluation_of_noise_is_json_and_says_so(phi3, plugins, checkpoint, value):
-    plugins.add("noisy", changes=INT4.replace("parrot", "noisy") + LOGITS.format(value=value))
+def test_an_evaluation_of_noise_says_so(phi3, plugins, checkpoint):
+    plugins.add("noisy", changes=INT4.replace("parrot", "noisy") + LOGITS.format(value="0"))
     assert phi3("quantize", checkpoint, "-d", "noisy", "--precision", "int4", "--no-check")[0] == 0
     code, report, err = phi3("eval", checkpoint, "-d", "noisy", "--precision", "int4")
-    assert (code, report["kl_mean"]) == (0, None)
-    assert "the output is noise" in err
+    assert (code, report["vocabulary"]) == (0, 600)
+    assert report["kl_mean"] == pytest.approx(report["kl_guessing"])
+    assert "the output is noise: it agrees with the original in" in err
+    assert "its perplexity is 600 instead of" in err
     assert "int4, from the store, on noisy:CPU" in err
-    assert "Warning" not in err
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("float('nan')", "returned nan for the token 0 after position 0"),
+        ("float('-inf')", "returned -inf for the token 0 after position 0"),
+        ("1 / 600", "returned probabilities, and not logits"),
+    ],
+)
+@pytest.mark.parametrize("command", ["eval", "quantize"])
+def test_what_are_no_logits_is_an_error_of_the_backend(phi3, plugins, checkpoint, command, value, words):
+    plugins.add("noisy", changes=INT4.replace("parrot", "noisy") + LOGITS.format(value=value))
+    asked = (checkpoint, "-d", "noisy", "--precision", "int4")
+    if command == "eval":
+        assert phi3("quantize", *asked, "--no-check")[0] == 0
+    code, _, err = phi3(command, *asked)
+    assert code == 5
+    assert f"noisy:CPU: logits of phi3-noisy 1.0 {words}" in err
+    assert command == "eval" or Store().entries() == []
+
+
+def test_columns_that_are_missing_are_an_error_of_the_backend_and_not_of_the_user(phi3, plugins, checkpoint):
+    changes = INT4.replace("parrot", "noisy") + LOGITS.format(value="0").replace("600", "599")
+    plugins.add("noisy", changes=changes)
+    code, _, err = phi3("quantize", checkpoint, "-d", "noisy", "--precision", "int4")
+    assert code == 5
+    assert "noisy:CPU: logits of phi3-noisy 1.0 returned an array of [512, 599], and not of [512, 600]" in err
+
+
+def test_a_backend_without_logits_is_named_before_anything_is_made(phi3, checkpoint):
+    code, _, err = phi3("eval", checkpoint, "-d", "parrot", "--precision", "int4")
+    assert code == 5
+    assert "parrot:CPU: parrot (phi3-parrot 1.0) does not implement the hook logits" in err
+    assert "phi3 plugins lists the hooks of each backend; choose one with --device" in err
+    assert Store().entries() == []
+
+
+def test_a_backend_without_logits_is_passed_over(phi3, plugins, checkpoint):
+    plugins.add("scores", changes=INT4.replace("parrot", "scores") + LOGITS.format(value="0"))
+    code, report, err = phi3("eval", checkpoint, "--precision", "fp16")
+    assert code == 4  # noise
+    assert "hook logits; continuing with scores:CPU" in err
+    assert report is None
+
+
+WRONG_OUTPUTS = [
+    ("pass", "left no weights in its output"),
+    ("(output / 'weights').mkdir()", "left no weights in its output"),
+    ("(output / 'weights.bin').touch()", "left no weights in its output"),
+    ("(output / 'config.json').write_text('{}')", "left no weights in its output"),
+    (
+        "(output / 'w.bin').symlink_to(source.path / 'config.json')",
+        "left a link in its output instead of a file: w.bin",
+    ),
+    ("(output / 'w.bin').symlink_to('/nowhere')", "left a link in its output instead of a file: w.bin"),
+    (
+        "(output / 'w').mkdir(); (output / 'w' / 'a').symlink_to(source.path)",
+        "a link in its output instead of a file: w/a",
+    ),
+    pytest.param(
+        *("import os; os.mkfifo(output / 'w.bin')", "neither a file nor a folder: w.bin"),
+        marks=pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files"),
+    ),
+    ("output.rmdir()", "has removed or replaced the folder it was to fill"),
+    ("output.rmdir(); output.symlink_to(source.path)", "has removed or replaced the folder it was to fill"),
+    ("output.rmdir(); output.write_text('7')", "has removed or replaced the folder it was to fill"),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), WRONG_OUTPUTS)
+def test_an_output_without_weights_of_its_own_is_not_published(phi3, plugins, source, line, words):
+    if sys.platform == "win32" and "symlink" in line:
+        pytest.skip("links need a privilege on Windows")
+    plugins.add(
+        "bad", changes=f"{INT4.replace('parrot', 'bad')}\n@hookimpl\ndef quantize(source, output):\n    {line}\n"
+    )
+    code, _, err = phi3("quantize", source, "-d", "bad", "--precision", "int4")
+    assert code == 5
+    assert "bad:CPU: quantize of phi3-bad 1.0 " in err
+    assert words in err
+    assert Store().entries() == []
+    assert phi3("quantize", source, "-d", "parrot", "--precision", "int4")[0] == 0
+    assert phi3("quantize", source, "-d", "bad", "--precision", "int4")[0] == 5  # the same again, whatever it has left
+
+
+@pytest.mark.parametrize("place", ["output.parent / 'stray.bin'", "source.path / 'stray.bin'"])
+def test_what_is_written_outside_of_the_output_is_named(phi3, plugins, source, place):
+    lines = f"(output / 'w.bin').write_bytes(b'7'); ({place}).write_bytes(b'7')"
+    plugins.add(
+        "bad", changes=f"{INT4.replace('parrot', 'bad')}\n@hookimpl\ndef quantize(source, output):\n    {lines}\n"
+    )
+    code, _, err = phi3("quantize", source, "-d", "bad", "--precision", "int4")
+    assert code == 5
+    assert "bad:CPU: quantize of phi3-bad 1.0 wrote outside its output: " in err
+    assert "stray.bin" in err
+    assert Store().entries() == []
+
+
+def test_a_backend_that_leaves_nothing_is_passed_over(phi3, plugins, source):
+    plugins.add("flaky", changes=GPU.replace('raise OSError("boom")', "pass"))
+    code, made, err = phi3("quantize", source, "--precision", "int4")
+    assert (code, made["device"]) == (0, "parrot:CPU")
+    assert "left no weights in its output; continuing with parrot:CPU" in err
+
+
+@pytest.mark.parametrize("tools", ["{'maker': 7}", "{1: 'x'}", "{'maker': object()}"])
+def test_tools_that_are_no_versions_are_named(phi3, plugins, source, tools):
+    lines = f"(output / 'w.bin').write_bytes(b'7'); return {tools}"
+    plugins.add(
+        "bad", changes=f"{INT4.replace('parrot', 'bad')}\n@hookimpl\ndef quantize(source, output):\n    {lines}\n"
+    )
+    code, _, err = phi3("quantize", source, "-d", "bad", "--precision", "int4")
+    assert code == 5
+    assert "quantize of phi3-bad 1.0 returned " in err
+    assert "among the tools, which are names and versions" in err
+
+
+@pytest.mark.parametrize("dtype", ["I8", "U8", "I32", "BOOL"])
+@pytest.mark.parametrize("name", ["model.layers.0.mlp.down_proj.weight", "model.layers.0.mlp.down_proj.qweight"])
+def test_weights_that_are_integers_are_no_originals(phi3, source, dtype, name):
+    size = {"I32": 4}.get(dtype, 1) * 4
+    entry = {"dtype": dtype, "shape": [2, 2], "data_offsets": [0, size]}
+    header = json.dumps({name: entry}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(size)
+    Path(source, "model.safetensors").write_bytes(content)
+    code, _, err = phi3("quantize", source, "-d", "parrot", "--precision", "int4")
+    assert code == 4
+    assert f"tensor {name} is {dtype}, and original weights are floating-point numbers" in err
+    assert Store().entries() == []
 
 
 @pytest.mark.parametrize(

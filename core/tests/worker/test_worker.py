@@ -119,9 +119,19 @@ def detect(machine):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("@hookimpl\ndef detekt(machine): return []", "unknown hook 'detekt'"),
-        ("@hookimpl\ndef logits(engine, tokens): return []", "tokens"),
-        ("del detect", "does not implement detect"),
+        ("@hookimpl\ndef detekt(machine): return []", "unknown hook 'detekt'; did you mean detect?"),
+        ("@hookimpl\ndef Generate(engine): return []", "unknown hook 'Generate'; did you mean generate?"),
+        ("@hookimpl\ndef xyz(engine): return []", "unknown hook 'xyz'; there is detect, "),
+        (
+            "@hookimpl\ndef logits(engine, tokens): return []",
+            "logits of phi3_bad takes the unknown argument 'tokens'; there is engine, ids$",
+        ),
+        (
+            "@hookimpl\ndef load(artefact, device): return []",
+            "load of phi3_bad takes the unknown argument 'artefact'; did you mean artifact?",
+        ),
+        ("del detect", "does not implement detect$"),
+        ("def detect(machine): return []", "does not implement detect; detect is there without @hookimpl"),
         ("@hookimpl\ndef detect(machine): return 'GPU'", "detect returned a str"),
         ("@hookimpl\ndef detect(machine): return None", "detect returned None"),
         ("@hookimpl\ndef detect(machine): return [1]", "detect returned a int"),
@@ -135,8 +145,15 @@ def test_a_hook_that_is_misspelt_or_answers_nonsense_is_named(plugins, change, w
     text = module.read_text(encoding="utf-8")
     module.write_text(f"{text}\n{change}\n", encoding="utf-8")
     worker = start("bad")
-    with pytest.raises(BackendError, match=words):
+    with pytest.raises(BackendError, match=words.replace("?", r"\?")):
         worker.call("detect", limit_s=LIMIT_S, machine=this_machine())
+    worker.close()
+
+
+def test_arguments_with_a_default_are_a_plugins_own(plugins, tmp_path):
+    plugins.add("good", changes="@hookimpl\ndef load(artifact, mine=3, *, also=None):\n    return Engine()\n")
+    worker = start("good")
+    load(worker, tmp_path)
     worker.close()
 
 

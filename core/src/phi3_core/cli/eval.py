@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from phi3_core.errors import UsageError
+from phi3_core.errors import BackendError, UsageError
 
 from . import options
 
@@ -33,12 +33,15 @@ def call(given: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from pathlib import Path
 
+    from attrs import evolve
+
     from phi3_core import textfiles
     from phi3_core.checkpoint.checkpoint import Checkpoint
     from phi3_core.evaluation.evaluate import evaluate, evaluation_ids
     from phi3_core.models import sources
     from phi3_core.models.ref import look_up
     from phi3_core.pipeline import fetch
+    from phi3_core.session import failed_attempt
     from phi3_core.store.store import Store
     from phi3_core.values import to_plain
 
@@ -53,22 +56,27 @@ def call(given: argparse.Namespace) -> int:
     reference = look_up(given.reference or given.model, store)
     if reference.form == "artifact":
         raise UsageError(f"{reference.path} has no original weights to compare with", hint="--reference FOLDER")
-    fetched = fetch(model_request(given, progress))
+    fetched = fetch(evolve(model_request(given, progress), hook="logits"))
     artifact, device = fetched.resolved.artifact, fetched.device
     output.logger.info("%s %s, %s, on %s", fetched.ref.name, artifact.precision, fetched.resolved.origin, device)
     source = sources.source_of(reference, store, progress, offline=given.offline)
-    report = evaluate(
-        artifact,
-        device,
-        fetched.backend,
-        ids=evaluation_ids(fetched.resolved.tokenizer_dir, text),
-        reference=Checkpoint.open(source.path),
-        progress=progress,
-        options=dict(given.option),
-    )
+    ids, weights = evaluation_ids(fetched.resolved.tokenizer_dir, text), Checkpoint.open(source.path)
+    try:
+        report = evaluate(
+            artifact,
+            device,
+            fetched.backend,
+            ids=ids,
+            reference=weights,
+            progress=progress,
+            options=dict(given.option),
+        )
+    except BackendError as error:
+        failed_attempt(error, device)  # names the device
+        raise
     progress.clear()
     if report.is_noise:
-        output.logger.warning("the output is noise: it does not agree with the original weights")
+        output.logger.warning("the output is noise: %s", report.words)
     if given.json:
         document = {"model": fetched.ref.name, "device": str(device), "precision": artifact.precision}
         output.print_json({**document, **to_plain(report)})

@@ -15,12 +15,13 @@ from phi3_core.config import time_limit
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.files import discard_tree
 from phi3_core.paths import home
-from phi3_core.plugin import Backend
+from phi3_core.plugin import Backend, check_hook
+from phi3_core.text.settings import TextSettings
 from phi3_core.text.tokenizer import Tokenizer
 from phi3_core.values import Artifact, Device, Progress
 from phi3_core.worker.pool import WorkerPool
 
-from .metrics import Quality, measure
+from .metrics import Quality, check_vocabularies, measure
 from .text import EVALUATION_TEXT
 
 MOST_TOKENS = 512
@@ -73,9 +74,12 @@ def evaluate(
         ModelError: the reference is damaged.
         UsageError: the vocabularies differ, or there are fewer than two ids.
     """
+    vocabulary = TextSettings.read(artifact.path).embedding_rows if artifact.path.is_dir() else None
+    check_vocabularies(reference.architecture.vocabulary, vocabulary)
     with WorkerPool().take(backend) as worker:
+        check_hook("logits", backend, worker.hooks)
         worker.begin("load", artifact=artifact, device=device, options=options or {}, purpose="evaluation")
-        worker.begin("logits", ids=ids)
+        worker.begin("logits", ids=ids, vocabulary=vocabulary)
         # Concurrently, unless both use the CPU: then running one after the other takes less time.
         if device.kind != "cpu":
             expected = logits(reference, ids, progress=progress)
@@ -113,8 +117,7 @@ def check_quality(  # noqa: PLR0917 - all are required
         discard_tree(home() / "engines" / unpublished)
     if found.is_noise:
         raise ModelError(
-            f"what came out answers like noise: it agrees with the original in {found.top1_agreement:.0%} of the "
-            f"positions",
-            hint="--no-check if the weights are noise themselves",
+            f"what came out answers like noise: {found.words}",
+            hint="phi3 quantize --no-check if the weights are noise themselves",
         )
     return found

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from phi3_core.checkpoint.contents import unusable
+from phi3_core.checkpoint.dtypes import check_floating
 from phi3_core.disk import reason
 from phi3_core.errors import ModelError, NoArtifactError, UsageError
 from phi3_core.evaluation.text import EVALUATION_TEXT
+from phi3_core.plugin import fault
 from phi3_core.store import manifest, sidecars
 from phi3_core.store.store import Store
 from phi3_core.values import Artifact, Recipe, Source, to_plain
 
-from . import gguf_source
+from . import gguf_source, output
 from .request import ArtifactRequest, BackendCalls, ResolvedModel
 
 logger = logging.getLogger("phi3_core")
@@ -92,6 +94,7 @@ def quantize(
 
     Raises:
         NoArtifactError: the backend does not quantize.
+        BackendError: the backend failed, or left no weights, links, or files outside of its output.
         UsageError: the backend does not support the recipe.
         ModelError: the original weights are damaged, the result is noise, or the disk is full.
     """
@@ -106,9 +109,11 @@ def quantize(
         return ResolvedModel(artifact=old, tokenizer_dir=old.path, origin="already in the store")
     if "quantize" not in backend.hooks:
         raise NoArtifactError(f"{request.device.backend} does not quantize", hint="phi3 plugins lists backends that do")
+    check_floating(source.path)
     _check_text(request, source, measured=_is_measured(request, backend))
 
     def fill(folder: Path) -> Mapping[str, Any]:
+        around = output.Surroundings.of(folder, source.path)
         tools = backend.call(
             "quantize",
             limit_s=SILENCE_LIMIT_S,
@@ -118,6 +123,8 @@ def quantize(
             recipe=recipe,
             output=folder,
         )
+        if (words := output.problem(around)) is not None:
+            raise fault("quantize", backend.backend, words)
         sidecars.copy_sidecars(source.path, folder)
         return {
             "source": {"model": source.model, "revision": source.revision, **gguf_source.recorded(source.path)},

@@ -47,6 +47,8 @@ class ModelRequest:
     """How to quantize; with a recipe, stored artifacts of other recipes and published weights are not used."""
     check_quality: bool = True
     """Whether to measure the quality after quantizing, and to reject noise."""
+    hook: str | None = None
+    """An optional hook that the backend is to implement."""
 
 
 @frozen(kw_only=True)
@@ -63,6 +65,7 @@ class ArtifactRequest:
     update: bool = False
     recipe: Recipe | None = None
     check_quality: bool = True
+    hook: str | None = None
     chat: bool = False
     """Whether the artifact is loaded to answer, for which the model needs a chat template."""
 
@@ -83,6 +86,7 @@ class ArtifactRequest:
             update=request.update,
             recipe=request.recipe,
             check_quality=request.check_quality,
+            hook=request.hook,
             chat=chat,
         )
 

@@ -16,6 +16,7 @@ from phi3_core.checkpoint.gguf_parts import linked_file
 from phi3_core.errors import ModelError, NoArtifactError, NotOnHubError, UsageError
 from phi3_core.hub.address import Address
 from phi3_core.hub.contents import is_gguf
+from phi3_core.plugin import check_hook
 from phi3_core.store.store import Store
 from phi3_core.values import Artifact, Published, Recipe, Source
 
@@ -38,11 +39,14 @@ def obtain(request: ArtifactRequest, store: Store, backend: BackendCalls) -> Res
     The backend is called only if the artifact is not in the store, so that loading can start at once.
 
     Raises:
+        BackendError: the backend does not implement the hook that is asked for.
         NoArtifactError: there is no artifact for this device's backend.
         UsageError: the model cannot be quantized as requested.
         ModelError: the model is damaged or cannot be obtained.
         StoreError: the store cannot be written, or its disk is full.
     """
+    if request.hook is not None:
+        check_hook(request.hook, backend.backend, backend.hooks)
     resolver = _Resolver(request=request, store=store, backend=backend)
     if request.ref.form == "artifact" and request.ref.path is not None:
         if request.recipe is not None:

@@ -312,5 +312,8 @@ def _staging_name(parts: tuple[str, ...]) -> str:
 
 def _clear(staging: Path) -> None:
     """Delete unfinished work, unless it is a download that can be resumed."""
+    if staging.is_symlink() or staging.is_file():  # a backend has replaced it
+        staging.unlink()
+        return
     if not (staging / PARTIAL).is_dir():
         files.remove_tree(staging)

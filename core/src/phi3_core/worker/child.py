@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import functools
 import logging
+import operator
 import queue
 import signal
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 
 from phi3_core.disk import raise_if_full
 from phi3_core.errors import BackendError, Phi3Error
-from phi3_core.plugin import Backend, PluginHooks
+from phi3_core.plugin import Backend, PluginHooks, shortened
 from phi3_core.values import (
     Artifact,
     Device,
@@ -34,9 +35,15 @@ from phi3_core.values import (
     to_plain,
 )
 
+from . import checks
 from .generations import Generations
 from .lifetime import end_with_host
 from .protocol import Channel
+
+_LONGEST_MESSAGE = 600
+"""Characters of a plugin's error message that are shown."""
+
+_LONGEST_TRACEBACK = 1_000_000
 
 
 def main(handle: int, host: int | None = None) -> None:
@@ -112,6 +119,8 @@ class Server:
         self.generations = Generations()
         self._channel = channel
         self._engine: Engine | None = None
+        self._most = 1
+        self._close_failed = False
         self._number = 0
 
     def serve(self, message: Mapping[str, Any]) -> None:
@@ -119,8 +128,7 @@ class Server:
         given = dict(message)
         verb, number = given.pop("call"), given.pop("number")
         if verb == "generate":
-            most = 1 if self._engine is None else self._engine.max_concurrency
-            self.generations.run(functools.partial(self._answer, number, self._generate, number, **given), most)
+            self.generations.run(functools.partial(self._answer, number, self._generate, number, **given), self._most)
         else:
             self._number = number
             self._answer(number, getattr(self, f"do_{verb}"), **given)
@@ -134,7 +142,7 @@ class Server:
         self._channel.send({"of": number, **message})
 
     def _progress(self, stage: str, done: int | None = None, total: int | None = None) -> None:
-        self._channel.send({"of": self._number, "progress": [stage, done, total]})
+        self._channel.send({"of": self._number, "progress": [str(stage), _count(done), _count(total)]})
 
     def do_open(self, backend: Mapping[str, str]) -> list[str]:
         """Import the plugin, and return the names of its hooks."""
@@ -181,54 +189,65 @@ class Server:
     ) -> dict[str, Any]:
         """Call ``load``, keep the engine, and return its properties."""
         engine = self._hooks.load(Artifact(**artifact), Device(**device), options, purpose, prompt_tokens)
-        most = engine.max_concurrency
-        if not isinstance(most, int) or most < 1:
-            raise BackendError(f"the engine's max_concurrency is {most!r}, and not a number of 1 or more")
-        self._engine = engine
-        return {
-            "context_length": engine.context_length,
-            "max_concurrency": most,
-            "capabilities": engine.capabilities,
-        }
+        try:
+            facts = checks.engine_facts(engine)
+        except checks.ContractError as error:
+            raise self._hooks.fault("load", str(error)) from None
+        self._engine, self._most = engine, facts["max_concurrency"]
+        return facts
 
-    def _generate(self, number: int, request: Mapping[str, Any]) -> None:
+    def _generate(self, number: int, request: Mapping[str, Any], vocabulary: int | None = None) -> None:
         """Call ``generate``, and send each id until the end or a cancel."""
         try:
-            self._send_ids(number, GenerationRequest(**request))
+            self._send_ids(number, GenerationRequest(**request), vocabulary)
+        except checks.ContractError as error:
+            raise self._hooks.fault("generate", str(error)) from None
         finally:
             self.generations.end(number)
 
-    def _send_ids(self, number: int, asked: GenerationRequest) -> None:
+    def _send_ids(self, number: int, asked: GenerationRequest, vocabulary: int | None) -> None:
         if self._engine is None:
             raise BackendError("generate was called before load")
         if self.generations.is_cancelled(number):
             return
         stops = frozenset(asked.stop_ids)
+        size = vocabulary or 0
         ids = self._hooks.generate(self._engine, asked)
         try:
             for count, item in enumerate(ids, start=1):
-                token = int(item)
+                # Nearly all ids pass the first two comparisons.
+                token = item if type(item) is int and 0 <= item < size else checks.token_id(item, vocabulary)
                 if token in stops:
-                    raise BackendError(f"generate yielded the stop id {token} instead of ending before it")
+                    raise checks.ContractError(f"yielded the stop id {token} instead of ending before it")
                 if count > asked.max_new_tokens:
-                    raise BackendError(f"generate yielded more than the {asked.max_new_tokens} ids asked for")
+                    raise checks.ContractError(f"yielded more than the {asked.max_new_tokens} ids asked for")
                 self._channel.send_id(number, token)
                 if self.generations.is_cancelled(number):
                     break
         finally:
+            self._close_iterator(ids)
+
+    def _close_iterator(self, ids: object) -> None:
+        """Close an iterator of ``generate``. An error is only a notice: the answer has ended, or has its own error."""
+        try:
             close = getattr(ids, "close", None)
             if close is not None:
                 close()
+        except BaseException as error:  # includes SystemExit
+            if not self._close_failed:
+                self._close_failed = True
+                words = f"{type(error).__name__}: {shortened(str(error))}"
+                notice = self._hooks.fault("generate", f"returned an iterator that cannot be closed ({words})").message
+                self._channel.send({"notice": notice})
 
-    def do_logits(self, ids: Sequence[int]) -> list[int]:
+    def do_logits(self, ids: Sequence[int], vocabulary: int | None = None) -> list[int]:
         """Call ``logits``, send the array, and return its shape."""
         if self._engine is None:
             raise BackendError("logits was called before load")
-        found = self._hooks.logits(self._engine, ids)
-        if getattr(found, "ndim", None) != 2:
-            raise BackendError(f"logits returned {type(found).__name__}, and no array of two dimensions")
-        if len(found) != len(ids):
-            raise BackendError(f"logits returned {list(found.shape)} for {len(ids)} ids")
+        try:
+            found = checks.logits_array(self._hooks.logits(self._engine, ids), len(ids), vocabulary)
+        except checks.ContractError as error:
+            raise self._hooks.fault("logits", str(error)) from error.__cause__
         self._channel.send_array(self._number, found)
         return list(found.shape)
 
@@ -239,11 +258,29 @@ class Server:
             engine.close()
 
 
+def _count(given: Any) -> int | float | None:
+    """Return a number of any type, such as numpy's, for JSON."""
+    if given is None:
+        return None
+    return operator.index(given) if hasattr(given, "__index__") else float(given)
+
+
 def _plain_error(error: BaseException) -> dict[str, Any]:
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    if isinstance(error, Phi3Error):
-        return {"kind": type(error).__name__, "message": error.message, "hint": error.hint, "traceback": text}
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))[-_LONGEST_TRACEBACK:]
     if isinstance(error, SystemExit):
-        return {"kind": "SystemExit", "message": f"it tried to exit with {error.code!r}", "traceback": text}
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return {"kind": type(error).__name__, "message": " | ".join(lines)[:2000], "traceback": text}
+        return {"kind": "SystemExit", "message": f"it tried to exit with {shortened(error.code)}", "traceback": text}
+    hint = None
+    try:
+        if isinstance(error, Phi3Error):
+            message, hint = _cut(str(error.message)), error.hint and _cut(str(error.hint))
+        else:
+            message = _cut(str(error))
+    except Exception:  # of a plugin's own class
+        message = ""
+    return {"kind": type(error).__name__, "message": message, "hint": hint, "traceback": text}
+
+
+def _cut(message: str) -> str:
+    """Return a message as one line that fits on a screen. The traceback has all of it."""
+    message = " | ".join(line.strip() for line in message.splitlines() if line.strip())
+    return message if len(message) <= _LONGEST_MESSAGE else f"{message[: _LONGEST_MESSAGE - 1]}…"

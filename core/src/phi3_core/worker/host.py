@@ -114,9 +114,14 @@ class Worker:
         self.begin(verb, **arguments)
         return self.finish(limit_s, progress)
 
-    def start(self, request: GenerationRequest) -> Generation:
-        """Start a generation. As many may run at once as the engine's ``max_concurrency``."""
-        return Generation(self._calls, self._calls.begin("generate", request=request))
+    def start(self, request: GenerationRequest, *, vocabulary: int | None = None) -> Generation:
+        """Start a generation. As many may run at once as the engine's ``max_concurrency``.
+
+        Args:
+            request: prompt ids, sampling settings and stop conditions.
+            vocabulary: the number of token ids that there are; None if unknown. Any other id is an error.
+        """
+        return Generation(self._calls, self._calls.begin("generate", request=request, vocabulary=vocabulary))
 
     def generate(self, request: GenerationRequest) -> Generator[int, None, None]:
         """Yield token ids as they are generated, blocking. Closing the iterator cancels the generation.

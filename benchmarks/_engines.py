@@ -46,9 +46,9 @@ class OpenVino:
 
     def answer(self, prompt: dict[str, Any], new: int) -> dict[str, Any]:
         times: list[float] = []
-        genai = self._genai
+        genai: Any = self._genai
 
-        class Streamer(genai.StreamerBase):
+        class Streamer(genai.StreamerBase):  # type: ignore[misc, name-defined]
             def write(self, token: Any) -> Any:
                 times.extend([time.perf_counter()] * (len(token) if isinstance(token, list) else 1))
                 return genai.StreamingStatus.RUNNING

@@ -209,22 +209,28 @@ class Comparison:
         if given.llama and given.gguf:
             self._llama["llama.cpp"] = Llama(given.llama, given.gguf, os.cpu_count() or 1)
 
-    def run(self) -> dict[str, Any]:
-        """Measure everything, in sections."""
+    def run(self) -> Iterator[dict[str, Any]]:
+        """Measure everything, and yield all figures after each section."""
         given, folder = self._given, self._folders["openvino:CPU"]
         found: dict[str, Any] = {"machine": machine(), "model": Path(given.model).name, "new": given.new}
         found["weights_bytes"] = Path(folder, "openvino_model.bin").stat().st_size
         with self._engines(self._alone()) as engines:
             found["prompts"] = {length: self._ask(engines, int(length), 1) for length in map(str, given.prompts)}
+            yield found
             with busy_cores():
                 found["busy"] = {str(given.prompts[0]): self._ask(engines, given.prompts[0], 1)}
+            yield found
         batched = Child("batched", folder=folder, properties=self._tuned)
         with self._engines({"phi3-openvino": self._ours, "openvino-genai, tuned": batched, **self._llama}) as engines:
-            found["together"] = {count: self._ask(engines, 64, int(count)) for count in map(str, given.together)}
+            found["together"] = {}
+            for count in map(str, given.together):
+                found["together"][count] = self._ask(engines, 64, int(count))
+                yield found
         self._ours.close()
         found["turns"] = turns(given.model, 20)
+        yield found
         found["start"] = self._start()
-        return found
+        yield found
 
     def _alone(self) -> dict[str, Any]:
         folder, onnx = self._folders["openvino:CPU"], self._folders["dml:CPU"]
@@ -287,8 +293,8 @@ def main() -> None:
     parser.add_argument("--together", type=int, nargs="*", default=TOGETHER)
     parser.add_argument("--prompts", type=int, nargs="*", default=PROMPTS)
     given = parser.parse_args()
-    found = Comparison(given).run()
-    Path(given.output).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for found in Comparison(given).run():
+        Path(given.output).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

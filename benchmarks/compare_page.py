@@ -6,6 +6,7 @@ import argparse
 import html
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,52 +98,55 @@ def chart(found: dict[str, Any], length: str) -> str:
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
+def of_turns(found: list[dict[str, Any]]) -> str:
+    rows = [
+        [str(place), str(turn["prompt_tokens"]), f"{turn['first_s']:.3f}"]
+        for place, turn in enumerate(found, start=1)
+        if place in {1, 2, 5, 10, 20}
+    ]
+    return table(["turn", "tokens of the prompt", FIRST], rows)
+
+
+def of_start(found: dict[str, list[float]]) -> str:
+    rows = [[name, cell((statistics.median(each), min(each), max(each)))] for name, each in found.items()]
+    return table(["", "seconds"], rows)
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "prompts": ("One answer, by the tokens of its prompt", of_prompts),
+    "busy": ("The same with another process on each core", of_prompts),
+    "together": ("Several answers at once, prompts of 64 tokens", of_together),
+    "turns": ("A conversation", of_turns),
+    "start": ("Start of the process to the first token", of_start),
+}
+
+
+def shares(found: dict[str, Any]) -> str:
+    """What part of the memory's read bandwidth decoding uses, after the shortest prompt."""
+    limit = found["machine"]["read_bandwidth_gb_s"] * 1e9 / found["weights_bytes"]
+    answers = next(iter(found["prompts"].values()))
+    rates = {name: median(answers[name], "rate") for name in ("phi3-openvino", "openvino-genai, tuned")}
+    return ", ".join(f"{each[0] / limit:.0%} ({name})" for name, each in rates.items() if each)
+
+
 def section(found: dict[str, Any], picture: str) -> str:
     machine = found["machine"]
-    share = {
-        name: each[0] * found["weights_bytes"] / 1e9 / machine["read_bandwidth_gb_s"]
-        for name, answers in next(iter(found["prompts"].values())).items()
-        if (each := median(answers, "rate")) and name in {"phi3-openvino", "openvino-genai, tuned"}
-    }
-    shares = ", ".join(f"{name} {value:.0%}" for name, value in share.items())
-    turns = found["turns"]
-    rows = [
-        [str(place), str(turns[place - 1]["prompt_tokens"]), f"{turns[place - 1]['first_s']:.3f}"]
-        for place in (1, 2, 5, 10, 20)
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    processor = f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['instructions'])})"
+    bandwidth = f"The cores read {machine['read_bandwidth_gb_s']:.0f} GB/s together, measured in the same run."
+    weights = f"The weights have {found['weights_bytes'] / 1e9:.2f} GB."
+    parts = [
+        f"## {found['model']}",
+        f"{processor}, Python {machine['python']}, on {machine['date']}: {versions}.",
+        f"{bandwidth} {weights} Of the rate that this allows, decoding reaches {shares(found)}.",
+        f"![Tokens per second]({picture})",
     ]
-    start = {name: cell((statistics.median(each), min(each), max(each))) for name, each in found["start"].items()}
-    return f"""## {found["model"]}
-
-{machine["processor"]}, {machine["cores"]} cores ({", ".join(machine["instructions"])}), Python {machine["python"]},
-{", ".join(f"{name} {version}" for name, version in machine["versions"].items())}, on {machine["date"]}. The cores read
-{machine["read_bandwidth_gb_s"]:.0f} GB/s together, measured in the same run. The weights have
-{found["weights_bytes"] / 1e9:.2f} GB and are read for each token; of the rate that this allows, {shares} is reached
-after the shortest prompt.
-
-![Tokens per second]({picture})
-
-### One answer, by the tokens of its prompt
-
-{of_prompts(found["prompts"])}
-
-{of_ratios(found)}
-
-### The same with another process on each core
-
-{of_prompts(found["busy"])}
-
-### Several answers at once, prompts of 64 tokens
-
-{of_together(found["together"])}
-
-### A conversation
-
-{table(["turn", "tokens of the prompt", FIRST], rows)}
-
-### Start of the process to the first token
-
-{table(["", "seconds"], [[name, each] for name, each in start.items()])}
-"""
+    for name, (title, make) in SECTIONS.items():
+        if name in found:
+            parts += [f"### {title}", make(found[name])]
+            if name == "prompts":
+                parts.append(of_ratios(found))
+    return "\n\n".join(parts) + "\n"
 
 
 INTRODUCTION = """# Benchmarks

@@ -48,7 +48,7 @@ class OpenVino:
         times: list[float] = []
         genai: Any = self._genai
 
-        class Streamer(genai.StreamerBase):  # type: ignore[misc, name-defined]
+        class Streamer(genai.StreamerBase):  # type: ignore[misc]
             def write(self, token: Any) -> Any:
                 times.extend([time.perf_counter()] * (len(token) if isinstance(token, list) else 1))
                 return genai.StreamingStatus.RUNNING

@@ -365,3 +365,19 @@ def test_a_script_needs_no_guard_and_may_forget_to_close(plugins, source, tmp_pa
 def test_options_that_are_not_unicode(model, options):
     with pytest.raises(UsageError, match=f"{min(options)} is not valid Unicode"):
         model.generate("Hello", **options)
+
+
+def test_an_id_that_the_tokenizer_does_not_name_is_taken_where_the_vocabulary_is_unknown(plugins, source):
+    """Embeddings have rows for padding, which have no name and no text."""
+    config = Path(source, "config.json")
+    config.write_text(json.dumps({"model_type": "phi3"}), encoding="utf-8")
+    changes = """
+        @hookimpl
+        def generate(engine, request):
+            yield request.prompt_ids[1]
+            yield 50_000
+    """
+    plugins.add("parrot", changes=changes)
+    with phi3.load(source, device="parrot") as model:
+        reply = model.generate("Hello world")
+    assert (reply.completion_tokens, reply.text.strip()) == (2, "Hello")

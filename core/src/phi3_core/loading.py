@@ -32,8 +32,8 @@ class LoadedEngine:
     device: Device
     precision: str
     tokenizer: Tokenizer
-    vocabulary: int
-    """Number of token ids that there are."""
+    vocabulary: int | None
+    """Number of token ids that there are; None if unknown."""
     context_length: int
     """Maximum number of tokens of prompt and answer together."""
     max_concurrency: int

@@ -85,11 +85,9 @@ class Tokenizer:
         )
 
     @property
-    def id_count(self) -> int:
-        """The number of token ids: of rows of the model's embedding, or, if that is unknown, of those named here."""
-        if self._rows is not None:
-            return self._rows
-        return max([self.vocabulary_size, *(number + 1 for number in self._plain.get_added_tokens_decoder())])
+    def id_count(self) -> int | None:
+        """The number of token ids, those without a name included: of rows of the model's embedding; None if unknown."""
+        return self._rows
 
     def check_chat(self) -> None:
         """Encode a short conversation; this also compiles the chat template. Raises as :meth:`encode_chat`."""

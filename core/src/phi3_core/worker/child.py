@@ -211,7 +211,7 @@ class Server:
         if self.generations.is_cancelled(number):
             return
         stops = frozenset(asked.stop_ids)
-        size = vocabulary or 0
+        size = checks.LARGEST_ID if vocabulary is None else vocabulary
         ids = self._hooks.generate(self._engine, asked)
         try:
             for count, item in enumerate(ids, start=1):

@@ -16,7 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-SUPPORTED = sys.platform == "linux"
+# While coverage traces, a thread of CPython before 3.12 may fail to start if another one starts at the same time and
+# there is an audit hook: "Cannot install a trace function while another trace function is being installed".
+_TRACED = sys.version_info < (3, 12) and threading.gettrace() is not None
+SUPPORTED = sys.platform == "linux" and not _TRACED
 # Renaming and removing are done for the caller by these.
 _HELPERS = ("contextlib", "os", "pathlib", "pathlib._local", "shutil", "tempfile", "phi3_core.files", __name__)
 # These have ways of their own on Windows, or pass over what it refuses.

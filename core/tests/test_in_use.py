@@ -13,7 +13,7 @@ from pathlib import Path
 import in_use
 import pytest
 
-pytestmark = pytest.mark.skipif(not in_use.SUPPORTED, reason="only Linux shows what is open")
+pytestmark = pytest.mark.skipif(not in_use.SUPPORTED, reason="only Linux, untraced")
 
 CHANGES: dict[str, Callable[[Path], object]] = {
     "rename the folder": lambda folder: folder.rename(folder.with_name("other")),

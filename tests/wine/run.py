@@ -43,7 +43,7 @@ def windows_path(path: Path) -> str:
     return "Z:" + str(path).replace("/", "\\")
 
 
-def wine(folder: Path, *command: str, screen: bool = False, seconds: float = 900.0) -> int:
+def wine(folder: Path, *command: str, screen: bool = False, seconds: float = 1500.0) -> int:
     """Run a Windows program until it ends, printing what it prints, and return its exit code."""
     with _screen() if screen else contextlib.nullcontext("") as display:
         settings = {**environment(folder), "DISPLAY": display}

@@ -12,6 +12,7 @@ import importlib.util
 import numpy as np
 import phi3_core as phi3
 import pytest
+from phi3_core.plugin import PluginHooks, installed
 from phi3_core.store import sidecars
 from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest, Recipe, Source
@@ -55,8 +56,12 @@ def test_every_shape_gives_the_same_ids(tmp_path, name):
     assert all(len(ids) == 16 for ids in found["dml"].values())
 
 
+def hooks_of(backend):
+    return PluginHooks(next(each for each in installed()[0] if each.name == backend))
+
+
 def load(backend, source, folder):
-    hooks = importlib.import_module(f"phi3_{backend}.hooks")
+    hooks = hooks_of(backend)
     device = Device(backend=backend, id="CPU", kind="cpu", name="CPU")
     folder.mkdir()
     hooks.quantize(source, device, Recipe(precision="fp16"), folder, lambda *_: None)
@@ -68,5 +73,4 @@ def load(backend, source, folder):
 
 def ask(backend, engine, count):
     prompt = np.random.default_rng(7).integers(3, 320, count).tolist()
-    hooks = importlib.import_module(f"phi3_{backend}.hooks")
-    return list(hooks.generate(engine, GenerationRequest(prompt_ids=prompt, max_new_tokens=16)))
+    return list(hooks_of(backend).generate(engine, GenerationRequest(prompt_ids=prompt, max_new_tokens=16)))

@@ -203,7 +203,8 @@ class Comparison:
         self._folders, self._text = artifacts(given.model)
         self._prompts = Prompts(self._text)
         self._plain = {"INFERENCE_PRECISION_HINT": "f32"}
-        self._tuned = {**self._plain, **json.loads(given.tuned)}
+        self._tuned = {**self._plain, "DYNAMIC_QUANTIZATION_GROUP_SIZE": given.group}
+        self._tuned_name = f"openvino-genai, groups of {given.group}"
         self._ours = Child("phi3", model=given.model, device="openvino:CPU")
         self._llama = {}
         if given.llama and given.gguf:
@@ -221,7 +222,7 @@ class Comparison:
                 found["busy"] = {str(given.prompts[0]): self._ask(engines, given.prompts[0], 1)}
             yield found
         batched = Child("batched", folder=folder, properties=self._tuned)
-        with self._engines({"phi3-openvino": self._ours, "openvino-genai, tuned": batched, **self._llama}) as engines:
+        with self._engines({"phi3-openvino": self._ours, self._tuned_name: batched, **self._llama}) as engines:
             found["together"] = {}
             for count in map(str, given.together):
                 found["together"][count] = self._ask(engines, 64, int(count))
@@ -238,7 +239,7 @@ class Comparison:
             "phi3-openvino": self._ours,
             "openvino-genai, defaults": Child("openvino", folder=folder, properties={}),
             "openvino-genai, float32": Child("openvino", folder=folder, properties=self._plain),
-            "openvino-genai, tuned": Child("openvino", folder=folder, properties=self._tuned),
+            self._tuned_name: Child("openvino", folder=folder, properties=self._tuned),
             "phi3-dml": Child("phi3", model=self._given.model, device="dml:CPU"),
             "onnxruntime-genai": Child("onnxruntime", folder=onnx),
             **self._llama,
@@ -287,7 +288,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="the file for the figures, as JSON")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--new", type=int, default=32, help="tokens to generate")
-    parser.add_argument("--tuned", default='{"DYNAMIC_QUANTIZATION_GROUP_SIZE": "128"}', help="of the raw engine")
+    parser.add_argument("--group", default="128", help="group of activations of the raw engine; 32 is its default")
     parser.add_argument("--llama", help="folder with llama-bench")
     parser.add_argument("--gguf", help="the weights for llama.cpp")
     parser.add_argument("--together", type=int, nargs="*", default=TOGETHER)

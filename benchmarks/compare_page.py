@@ -125,7 +125,7 @@ def shares(found: dict[str, Any]) -> str:
     """What part of the memory's read bandwidth decoding uses, after the shortest prompt."""
     limit = found["machine"]["read_bandwidth_gb_s"] * 1e9 / found["weights_bytes"]
     answers = next(iter(found["prompts"].values()))
-    rates = {name: median(answers[name], "rate") for name in ("phi3-openvino", "openvino-genai, tuned")}
+    rates = {name: median(answers[name], "rate") for name in ("phi3-openvino", "openvino-genai, float32")}
     return ", ".join(f"{each[0] / limit:.0%} ({name})" for name, each in rates.items() if each)
 
 
@@ -151,14 +151,15 @@ def section(found: dict[str, Any], picture: str) -> str:
 
 INTRODUCTION = """# Benchmarks
 
-This runtime beside the engines that it uses, called directly, and beside llama.cpp: the same weights, prompts of the
-same tokens, in turns in one run. Medians, and in brackets the smallest and largest. `benchmarks/compare.py` measures
+This runtime beside the engines that it uses, called directly: the same weights, prompts of the same tokens, in turns in
+one run. Medians, and in brackets the smallest and largest. `benchmarks/compare.py` measures
 and `benchmarks/compare_page.py` makes this page; the figures of each round are in `benchmarks/results`. Other
 processors give other figures: compare within a table only.
 
-"openvino-genai, tuned" computes in float32 as this runtime does, and has the groups of activations that this runtime
-chooses (decision 32). llama.cpp is built with the machine's instructions and has weights in Q4_0; its own benchmarks
-were used, which take random tokens.
+"float32" is OpenVINO with `INFERENCE_PRECISION_HINT=f32`, as this runtime sets it; "groups of 128" rounds activations in
+such groups besides. `sample` has weights in groups of 32, so there OpenVINO computes in float32 without rounding, which is
+slow: this runtime does not choose it (decision 32). llama.cpp, where it is there, is built with the machine's
+instructions and has weights in Q4_0; its own benchmarks were used, which take random tokens.
 """
 
 

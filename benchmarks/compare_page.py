@@ -156,9 +156,9 @@ one run. Medians, and in brackets the smallest and largest. `benchmarks/compare.
 and `benchmarks/compare_page.py` makes this page; the figures of each round are in `benchmarks/results`. Other
 processors give other figures: compare within a table only.
 
-"float32" is OpenVINO with `INFERENCE_PRECISION_HINT=f32`, as this runtime sets it; "groups of 128" rounds activations in
-such groups besides. `sample` has weights in groups of 32, so there OpenVINO computes in float32 without rounding, which is
-slow: this runtime does not choose it (decision 32). llama.cpp, where it is there, is built with the machine's
+"float32" is OpenVINO with `INFERENCE_PRECISION_HINT=f32`, as this runtime sets it; "groups of 128" rounds activations
+in such groups besides. `sample` has weights in groups of 32, so there OpenVINO computes in float32 without rounding,
+which is slow: this runtime does not choose it (decision 32). llama.cpp, where it is there, is built with the machine's
 instructions and has weights in Q4_0; its own benchmarks were used, which take random tokens.
 """
 

@@ -244,9 +244,9 @@ def test_an_answer_that_fails_alone_goes_on_elsewhere_and_the_others_stay(two, t
 def test_when_no_device_is_left_each_answer_fails_with_the_reason(plugins, source, tmp_path):
     plugins.add("choir", changes=choir("choir", tmp_path / "loaded", most=8))
     with phi3.load(source) as model:
-        asking = [Asking(model, STEADY, 100, 4000) for _ in range(7)]
+        asking = [Asking(model, STEADY, 100, 300) for _ in range(7)]
         wait_until(lambda: all(each.ids for each in asking))
-        asking.append(Asking(model, DIES, 100, 4000))
+        asking.append(Asking(model, DIES, 100, 300))
         for each in asking:
             each.end()
             assert each.error is None or "its process died during generate (exit code 9)" in str(each.error)

@@ -12,7 +12,7 @@ PLUGINS = Path(__file__).resolve().parent.parent / "plugins"
 ALLOWED = {"phi3_core.backend", "phi3_core.errors", "phi3_core.hookspecs", "phi3_core.values"}
 RUNTIMES = {"intel_npu_acceleration_library", "numpy", "onnxruntime_genai", "openvino", "openvino_genai", "torch"}
 # Where a runtime may be imported at the top: what generates, what writes graphs, and what only they import.
-HEAVY = {"engine", "graph", "library", "loading", "quantization"}
+HEAVY = {"batching", "engine", "graph", "library", "loading", "quantization", "tuning"}
 FILES = sorted(PLUGINS.glob("*/src/**/*.py"))
 
 

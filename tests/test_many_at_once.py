@@ -58,7 +58,7 @@ def test_tasks_are_answered_side_by_side(model):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_eight_answers_go_on_when_their_engine_is_killed(sample_store, caplog):
     """All go on behind what they have said, on the next device, which is loaded once."""
-    pytest.importorskip("phi3_dml")
+    pytest.importorskip("onnxruntime_genai")
     with phi3.load("sample") as model:
         assert model.device == "openvino:CPU"
         replies, begun = {}, threading.Barrier(len(QUESTIONS) + 1)

@@ -249,8 +249,7 @@ def test_when_no_device_is_left_each_answer_fails_with_the_reason(plugins, sourc
         asking.append(Asking(model, DIES, 100, 300))
         for each in asking:
             each.end()
-            assert each.error is None or "its process died during generate (exit code 9)" in str(each.error)
-        assert sum(each.error is not None for each in asking) >= 1
+            assert "its process died during generate (exit code 9)" in str(each.error)
         # The engine is loaded again for whoever asks next.
         assert Asking(model, STEADY, 100, 3).end().ids == [101, 102, 103]
 

@@ -107,6 +107,8 @@ class EngineSession:
         """The first of the failed attempts that belong to the next answer."""
         self._replacements: dict[LoadedEngine, tuple[Attempt, ...]] = {}
         """For each engine that failed, the attempts until another one was loaded."""
+        self._dead_ends: set[LoadedEngine] = set()
+        """Engines that failed when no other candidate was left."""
         self.closed = False
 
     @property
@@ -148,6 +150,8 @@ class EngineSession:
         with self._loading:
             if engine in self._replacements:
                 return [attempt, *self._replacements[engine][1:]]
+            if engine in self._dead_ends:
+                raise error
             if self._engine is not engine:  # it was loaded again meanwhile
                 return [attempt]
             self._engine = None
@@ -156,6 +160,9 @@ class EngineSession:
             self._queue.attempts.append(attempt)
             try:
                 self._load_next(error)
+            except Phi3Error:
+                self._dead_ends.add(engine)
+                raise
             finally:
                 self._unreported = len(self._queue.attempts)
             attempts = self._replacements[engine] = tuple(self._queue.attempts[before:])

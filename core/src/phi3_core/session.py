@@ -105,10 +105,8 @@ class EngineSession:
         self._loading = threading.Lock()
         self._unreported = 0
         """The first of the failed attempts that belong to the next answer."""
-        self._replacements: dict[LoadedEngine, tuple[Attempt, ...]] = {}
-        """For each engine that failed, the attempts until another one was loaded."""
-        self._dead_ends: set[LoadedEngine] = set()
-        """Engines that failed when no other candidate was left."""
+        self._failed: dict[LoadedEngine, tuple[Attempt, ...] | None] = {}
+        """For each engine that failed, the attempts until another one was loaded; None if no candidate was left."""
         self.closed = False
 
     @property
@@ -148,24 +146,22 @@ class EngineSession:
         """
         attempt = failed_attempt(error, engine.device)
         with self._loading:
-            if engine in self._replacements:
-                return [attempt, *self._replacements[engine][1:]]
-            if engine in self._dead_ends:
-                raise error
+            if engine in self._failed:
+                known = self._failed[engine]
+                if known is None:
+                    raise error
+                return [attempt, *known[1:]]
             if self._engine is not engine:  # it was loaded again meanwhile
                 return [attempt]
-            self._engine = None
+            self._engine, self._failed[engine] = None, None
             engine.worker.retire()
             before = len(self._queue.attempts)
             self._queue.attempts.append(attempt)
             try:
                 self._load_next(error)
-            except Phi3Error:
-                self._dead_ends.add(engine)
-                raise
             finally:
                 self._unreported = len(self._queue.attempts)
-            attempts = self._replacements[engine] = tuple(self._queue.attempts[before:])
+            attempts = self._failed[engine] = tuple(self._queue.attempts[before:])
             return list(attempts)
 
     def _load_next(self, failure: Phi3Error | None = None) -> LoadedEngine:
@@ -253,12 +249,12 @@ class EngineSession:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.worker.close()
-        for failed in tuple(self._replacements):  # they may have had answers to finish
+        for failed in tuple(self._failed):  # they may have had answers to finish
             failed.worker.kill()
 
     def kill(self) -> None:
         """Kill the engine's process."""
-        for engine in filter(None, (self._engine, *self._replacements)):
+        for engine in filter(None, (self._engine, *self._failed)):
             engine.worker.kill()
 
 

@@ -5,6 +5,9 @@ An answer counts on from the last id of its prompt. The first id of the prompt s
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 STEADY, RAISES, HANGS, IGNORES_CLOSE, DIES = range(1, 6)
 
 CHOIR = """
@@ -61,3 +64,11 @@ def choir(name: str, log: object, *, most: int = 4, pace: float = 0.01, faults: 
     for key, value in values.items():
         text = text.replace(key, str(value))
     return text
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait until a condition holds; fail if it does not within ``seconds``."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)

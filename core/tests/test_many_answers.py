@@ -12,7 +12,7 @@ from pathlib import Path
 import phi3_core as phi3
 import psutil
 import pytest
-from batching import DIES, RAISES, STEADY, choir
+from batching import DIES, RAISES, STEADY, choir, wait_until
 from phi3_core.errors import Phi3Error, QueueFullError
 from phi3_core.session import Answer
 from phi3_core.turns import Turn
@@ -40,13 +40,6 @@ def model(plugins, source):
     plugins.add("song", changes=SONG)
     with phi3.load(source, device="song", max_waiting=2) as loaded:
         yield loaded
-
-
-def wait_until(condition, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def in_threads(call, count):

@@ -11,6 +11,7 @@ import time
 
 import phi3_core as phi3
 import pytest
+from batching import wait_until
 from phi3_core import turns
 from phi3_core.errors import UsageError
 
@@ -38,13 +39,6 @@ def slow(plugins, source):
     plugins.add("slow", changes=SLOW)
     with phi3.load(source, device="slow") as loaded:
         yield loaded
-
-
-def wait_until(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def in_thread(call, *arguments):

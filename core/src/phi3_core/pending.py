@@ -29,6 +29,8 @@ class Step(enum.Enum):
     BLOCKING = enum.auto()
 
 
+TICK_S = 0.2
+"""Threads wait in steps of so many seconds, because on Windows Ctrl-C does not interrupt every wait."""
 BLOCKING: Literal[Step.BLOCKING] = Step.BLOCKING
 """The generator's next step may take long, such as loading an engine."""
 Pending = Awaited | Literal[Step.BLOCKING]

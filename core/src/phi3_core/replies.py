@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from attrs import field, frozen, validators
 
 from .errors import UsageError, as_usage_error
-from .pending import BLOCKING, Awaited, Pending
+from .pending import BLOCKING, TICK_S, Awaited, Pending
 from .text.stops import StopStrings
 from .textfiles import lone_surrogate
 from .turns import Turn
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 DEFAULT_MAX_NEW_TOKENS = 1024
-_TICK_S = 0.2
 _OPTIONS_HINT = "phi3 run --help lists what can be set"
 
 Message = Mapping[str, str]
@@ -182,8 +181,7 @@ class Stream:
 
     def _wait(self, event: Awaited) -> None:
         try:
-            # In short steps, because on Windows Ctrl-C does not interrupt every wait.
-            event.wait(_TICK_S)
+            event.wait(TICK_S)
         except BaseException as error:
             self._chunks.throw(error)
             raise

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from batching import DIES, HANGS, IGNORES_CLOSE, RAISES, STEADY, choir
+from batching import DIES, HANGS, IGNORES_CLOSE, RAISES, STEADY, choir, wait_until
 from phi3_core.errors import BackendDiedError, BackendError
 from phi3_core.plugin import installed
 from phi3_core.values import GenerationRequest
@@ -55,13 +55,6 @@ class Reader(threading.Thread):
         self.join(30)
         assert not self.is_alive()
         return self.ids, self.error
-
-
-def wait_until(condition, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def counted(start, count):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from phi3_core.config import time_limit
+from phi3_core.pending import TICK_S
 
 from .call import Result
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 _CANCEL_S = 0.5
 _LONGEST_CANCEL_S = 2.0
-_TICK_S = 0.2
 
 
 class Generation(Iterator["int | Awaited"]):
@@ -55,7 +55,7 @@ class Generation(Iterator["int | Awaited"]):
                 if isinstance(item, int):
                     yield item
                 else:
-                    item.wait(_TICK_S)
+                    item.wait(TICK_S)
         finally:
             self.close()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from phi3_core.config import time_limit
 from phi3_core.errors import BackendError
+from phi3_core.pending import TICK_S
 
 from .call import Result
 from .calls import Calls
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from phi3_core.values import GenerationRequest, Progress
 
     from .call import Call
-
-_TICK_S = 0.2
 
 
 class Worker:
@@ -176,8 +175,7 @@ class Worker:
 def _wait_for_result(call: Call, progress: Progress | None) -> Any:
     while True:
         while not call.arrived:
-            # In short steps, because on Windows Ctrl-C does not interrupt every wait.
-            call.wait(_TICK_S)
+            call.wait(TICK_S)
         item = call.arrived.popleft()
         if isinstance(item, Result):
             return item.value

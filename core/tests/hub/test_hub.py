@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -150,11 +151,16 @@ def test_something_that_is_not_a_hub(server, commit) -> None:
     ],
 )
 def test_settings_that_the_client_refuses_are_one_line_that_names_them(server, commit, name, value) -> None:
+    with_requests = version("huggingface_hub").startswith("0.")
     code = f"from phi3_core.hub.snapshot import take_snapshot; take_snapshot({support.REPOSITORY!r})"
     environment = {**support.with_sources(), "NO_PROXY": "", "no_proxy": "", name: value}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, encoding="utf-8", check=False
     )
+    if done.returncode == 0:
+        assert with_requests
+        assert name in {"HF_TOKEN", "HTTPS_PROXY", "SSL_CERT_FILE"}
+        pytest.skip(f"requests takes this {name}, or does not read it")
     said = done.stderr.splitlines()[-1]
     assert said.startswith("phi3_core.errors.ModelError: the hub's client does not accept its settings: ")
     assert name in said

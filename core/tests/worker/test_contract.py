@@ -40,7 +40,7 @@ def generating(plugins, tmp_path, body: str) -> Worker:
         ("5.7", "yielded 5.7, a float, and not the integer of a token"),
         ("5.0", "yielded 5.0, a float"),
         ("True", "yielded True, a bool"),
-        ("np.True_", "and not the integer of a token"),
+        ("np.bool_(1)", "and not the integer of a token"),
         ("np.float32(3)", "and not the integer of a token"),
         ("None", "yielded None, a NoneType"),
         ("'7'", "yielded '7', a str"),

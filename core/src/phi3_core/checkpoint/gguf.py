@@ -8,7 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from attrs import field, frozen
@@ -73,7 +73,8 @@ def describe_gguf(path: Path) -> GgufDescription:
 class Gguf:
     """A complete GGUF file and the content of its header."""
 
-    path: Path
+    path: PurePath
+    """The file's name, for messages; that of a file on the hub is ``OWNER/NAME/FILE``."""
     metadata: Mapping[str, Any] = field(repr=False)
     tensors: Mapping[str, Tensor] = field(repr=False)
 

@@ -12,7 +12,7 @@ import re
 import struct
 import sys
 from array import array
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, NoReturn
 
 from attrs import define, evolve, field, frozen
@@ -68,7 +68,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def read_header_of(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_header_of(file: BinaryIO, path: PurePath, size: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the metadata and the tensors of an open file, of which no more than the header is read.
 
     Args:
@@ -84,7 +84,7 @@ def read_header_of(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any
 
 @define(kw_only=True)
 class _Header:
-    path: Path
+    path: PurePath
     file: BinaryIO
     size: int
     left: int
@@ -137,7 +137,7 @@ class _Header:
         if not all(shape) or shape[-1] % elements:
             self.fault(f"has the tensor {name!r} of the impossible shape {list(shape)}")
         size *= math.prod(shape) // elements
-        return Tensor(file=self.path, type=kind, shape=shape, offset=offset, size=size)
+        return Tensor(file=Path(self.path), type=kind, shape=shape, offset=offset, size=size)
 
     def placed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors with offsets from the start of the file, and check that they end within it."""

@@ -301,6 +301,8 @@ class HubClient:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             hint = "set SSL_CERT_FILE and REQUESTS_CA_BUNDLE to the certificates of your network"
             raise ModelError(f"{self.endpoint} shows a certificate that is not trusted here", hint=hint) from error
+        if isinstance(error, ValueError):  # of requests, for an address that cannot be one
+            raise error
         hint = "check the network, HF_ENDPOINT and HTTPS_PROXY; an interrupted download will be resumed"
         raise TransientError(f"the connection to {self.endpoint} failed: {_root_cause(error)}", hint=hint) from error
 

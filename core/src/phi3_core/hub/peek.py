@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Collection, Iterable
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 
 from phi3_core.checkpoint.gguf import Gguf
@@ -30,7 +30,7 @@ def gguf_header(snapshot: Snapshot, file: RemoteFile, *, offline: bool) -> Gguf 
     Raises:
         ModelError: the header is damaged, or the hub does not deliver it.
     """
-    name = Path(snapshot.repository, file.name)
+    name = PurePosixPath(snapshot.repository, file.name)
 
     def parse(stream: BinaryIO) -> Gguf:
         metadata, tensors = read_header_of(stream, name, file.size)

@@ -72,8 +72,10 @@ def engine_facts(engine: Engine) -> dict[str, Any]:
 
 def _integer(given: object) -> int | None:
     """Return an integer of any type as ``int``; None for anything else, also for a truth value."""
+    if isinstance(given, bool) or type(given).__name__ == "bool_":  # numpy 1's, which passes as an integer
+        return None
     try:
-        return None if isinstance(given, bool) else operator.index(given)  # type: ignore[arg-type]
+        return operator.index(given)  # type: ignore[arg-type]
     except TypeError:
         return None
 

@@ -3,8 +3,10 @@
 ==============================  ======================================================================================
 Task                            Names
 ==============================  ======================================================================================
-detecting devices               :func:`installed_versions`, :func:`this_machine`, :func:`driver_fingerprint`; on
-                                Windows :class:`DeviceManager`, :func:`system_library`, :class:`Guid`
+detecting devices               :func:`missing_requirement`, :func:`installed_versions`, :func:`this_machine`,
+                                :func:`driver_fingerprint`; on Windows :class:`DeviceManager`,
+                                :func:`system_library`, :class:`Guid`
+options of the engine           :func:`check_options`
 limits of containers            :func:`thread_limit`
 reading model files             :func:`read_limits`, :func:`read_config`, :func:`read_json`, :func:`read_header`,
                                 :func:`describe_gguf`, :func:`is_gguf`
@@ -13,7 +15,7 @@ reading original weights        :class:`Checkpoint`, :class:`Architecture`, :cla
 quantizing                      :func:`check_extra`, :func:`check_recipe`, :func:`check_resources`,
                                 :class:`RoundingSettings`, :class:`RoundingPlan`, :class:`Scheme`,
                                 :func:`round_blocks`, :func:`pack_nibbles`, :func:`to_float16`,
-                                :class:`SafetensorsWriter`
+                                :class:`SafetensorsWriter`, :func:`save_weights`
 running external exporters      :class:`Toolchain`, :func:`prepare_toolchain`, :func:`copy_sidecars`
 running child processes         :func:`module_command`
 caching compiled models         :func:`compiled_folder`, :func:`artifact_folder`, :func:`replace_path`,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from .interpreter import module_command as module_command
     from .machine import driver_fingerprint as driver_fingerprint
     from .machine import this_machine as this_machine
+    from .options import check_options as check_options
     from .paths import read_json as read_json
     from .quantization.bit_allocation import RoundingPlan as RoundingPlan
     from .quantization.bit_allocation import make_plan as make_plan
@@ -74,7 +77,9 @@ if TYPE_CHECKING:
     from .quantization.rounding import check_group_size as check_group_size
     from .quantization.rounding import pack_nibbles as pack_nibbles
     from .quantization.rounding import round_blocks as round_blocks
+    from .quantization.saving import save_weights as save_weights
     from .quantization.scales import Scheme as Scheme
+    from .requirements import missing_requirement as missing_requirement
     from .sampling import Sampler as Sampler
     from .store.derived import artifact_folder as artifact_folder
     from .store.derived import compiled_folder as compiled_folder
@@ -131,6 +136,7 @@ _HOMES = {
         "driver_fingerprint",
         "this_machine",
     ),
+    "options": ("check_options",),
     "paths": ("read_json",),
     "quantization.bit_allocation": (
         "RoundingPlan",
@@ -158,7 +164,9 @@ _HOMES = {
         "pack_nibbles",
         "round_blocks",
     ),
+    "quantization.saving": ("save_weights",),
     "quantization.scales": ("Scheme",),
+    "requirements": ("missing_requirement",),
     "sampling": ("Sampler",),
     "store.derived": (
         "artifact_folder",

@@ -18,6 +18,8 @@ from attrs import frozen
 from . import __version__
 from .distributions import canonical_name
 from .errors import BackendError
+from .options import closest
+from .requirements import release
 from .values import (
     PRECISIONS,
     Artifact,
@@ -118,24 +120,15 @@ def newer_core(requires: Sequence[str]) -> str | None:
 
     Only the numbers of versions are compared. Requirements with a marker, such as those of extras, do not count.
     """
-    here = _numbers(__version__)
+    here = release(__version__)
     for requirement in requires:
         text, _, marker = requirement.partition(";")
         name = re.split(r"[^A-Za-z0-9._-]", text.strip(), maxsplit=1)[0]
         if canonical_name(name) != "phi3-core" or marker.strip():
             continue
-        if any(_numbers(bound[1]) > here for bound in _LOWER_BOUND.finditer(text)):
+        if any(release(bound[1]) > here for bound in _LOWER_BOUND.finditer(text)):
             return text.strip()
     return None
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """Return the release numbers of a version, without zeros at the end."""
-    release = re.match(r"\d+(?:\.\d+)*", version)
-    numbers = [int(part) for part in release[0].split(".")] if release else []
-    while numbers and not numbers[-1]:
-        numbers.pop()
-    return tuple(numbers)
 
 
 class PluginHooks:
@@ -326,11 +319,9 @@ def _check_hooks(plugin: Any, backend: Backend) -> None:
 
 def _meant(word: str, known: Iterable[str]) -> str:
     """Return what may have been meant by a word that is not known, to be put behind it."""
-    import difflib  # start-up: needed only for mistakes
-
     choices = tuple(known)
-    close = difflib.get_close_matches(word.casefold(), choices, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(choices)}"
+    meant = closest(word, choices)
+    return f"; did you mean {meant}?" if meant else f"; there is {', '.join(choices)}"
 
 
 def _contracts(oldest: int, newest: int) -> str:

@@ -100,7 +100,7 @@ def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(model):
 
 
 def test_options_are_refused(sample_store, model):
-    with pytest.raises(UsageError, match="npu knows no option NUM_STREAMS"):
+    with pytest.raises(UsageError, match="npu has no option NUM_STREAMS"):
         phi3.load("sample", device="npu:CPU", precision="fp16", options={"NUM_STREAMS": "1"})
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import openvino
 import pytest
+from phi3_core import requirements
 from phi3_core.machine import this_machine
 from phi3_core.values import Machine, Offer, Refusal
 from phi3_openvino import detection
@@ -141,11 +142,11 @@ def test_in_a_container_without_the_device_the_remedy_is_to_pass_it_on(tmp_path,
 
 
 def test_without_openvino_genai_the_devices_are_refused_with_the_remedy(monkeypatch):
-    monkeypatch.setattr(detection, "installed_versions", lambda names: {})
+    monkeypatch.setattr(requirements, "installed_versions", lambda names, path: {})
     (refusal,) = detection.detect(Machine(os="linux", architecture="x86_64", memory_bytes=2**34))
     assert refusal == Refusal(reason="openvino-genai is not installed", remedy="pip install openvino-genai")
     monkeypatch.undo()
-    monkeypatch.setattr(detection.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(requirements.importlib.util, "find_spec", lambda name: None)
     (refusal,) = detection.detect(Machine(os="linux", architecture="x86_64", memory_bytes=2**34))
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "the files of openvino-genai are missing, although it is installed"

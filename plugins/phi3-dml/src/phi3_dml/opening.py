@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from attrs import evolve, field, frozen
-from phi3_core.backend import read_limits, thread_limit
+from phi3_core.backend import check_options, read_limits, thread_limit
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.values import Artifact, Device
 
@@ -124,9 +124,8 @@ def with_provider(opened: Opening, name: str) -> Opening:
 
 
 def _session(options: Mapping[str, str]) -> dict[str, int]:
+    check_options("dml", options, known=_OPTIONS)
     for key, value in options.items():
-        if key not in _OPTIONS:
-            raise UsageError(f"dml has no option {key}", hint=f"there are {', '.join(_OPTIONS)}")
         if key in _THREADS and not (value.isascii() and value.isdigit() and int(value) < 1024):
             raise UsageError(f"the option {key} is a number of threads, not {value!r}")
     # ONNX Runtime counts the machine's processors, whatever a container allows.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from phi3_core.backend import read_limits
-from phi3_core.errors import ModelError, UsageError
+from phi3_core.backend import check_options, read_limits
+from phi3_core.errors import ModelError
 from phi3_core.values import Artifact
 
 from . import weights
@@ -21,8 +21,7 @@ def check(artifact: Artifact, options: Mapping[str, str]) -> int:
         ModelError: there are no weights of this backend, or they are damaged.
         UsageError: there are options; the library has none.
     """
-    if options:
-        raise UsageError(f"npu knows no option {', '.join(sorted(options))}", hint="leave --option out")
+    check_options("npu", options, known=())
     found = weights.recognize(artifact.path)
     if found != artifact.precision:
         raise ModelError(f"{artifact.path} holds {found or 'no'} weights for npu, not {artifact.precision}")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from attrs import frozen
-from phi3_core.backend import installed_versions, this_machine
+from phi3_core.backend import installed_versions, missing_requirement, this_machine
 from phi3_core.values import Machine, Refusal
 
 LIBRARY = "intel-npu-acceleration-library"
@@ -15,26 +14,8 @@ NEWEST_PYTHON = (3, 12)
 _BUILD = "build its wheel as the README of phi3-npu says, then: pip install FOLDER/intel_npu_acceleration_library-*.whl"
 
 
-@frozen(kw_only=True)
-class _Needed:
-    """A required distribution in a version of at least ``least`` and, if not empty, lower than ``below``."""
-
-    name: str
-    least: tuple[int, ...]
-    below: tuple[int, ...]
-
-    @property
-    def words(self) -> str:
-        below = f",<{'.'.join(map(str, self.below))}" if self.below else ""
-        return f"{self.name}>={'.'.join(map(str, self.least))}{below}"
-
-
 # Transformers before 4.49 ignores partial rotary embeddings (Phi-4-mini); 5.23 requires PyTorch 2.6 or newer.
-NEEDED = (
-    _Needed(name="torch", least=(2, 6), below=()),
-    _Needed(name="transformers", least=(4, 49), below=(6,)),
-    _Needed(name="safetensors", least=(0, 4, 3), below=()),
-)
+NEEDED = ("torch>=2.6", "transformers>=4.49,<6", "safetensors>=0.4.3")
 
 
 def missing(
@@ -62,12 +43,13 @@ def missing(
             reason=f"Intel's NPU library ends at Python {newest}, and this is {python[0]}.{python[1]}",
             remedy=f"use an environment with Python {newest}, or pip install phi3-openvino, which drives NPUs too",
         )
-    installed = installed_versions([LIBRARY, *(needed.name for needed in NEEDED)], path)
-    return _library(machine, installed) or next(filter(None, (_judge(needed, installed) for needed in NEEDED)), None)
+    library = installed_versions([LIBRARY], path).get(LIBRARY)
+    return _library(machine, library) or next(
+        filter(None, (missing_requirement(needed, path=path) for needed in NEEDED)), None
+    )
 
 
-def _library(machine: Machine, installed: Mapping[str, str]) -> Refusal | None:
-    found = installed.get(LIBRARY)
+def _library(machine: Machine, found: str | None) -> Refusal | None:
     if found == LIBRARY_VERSION:
         return None
     wanted = f"{LIBRARY}=={LIBRARY_VERSION}"
@@ -75,13 +57,3 @@ def _library(machine: Machine, installed: Mapping[str, str]) -> Refusal | None:
         reason=f"{LIBRARY} is not installed" if found is None else f"{LIBRARY} is {found}, not {wanted}",
         remedy=f"pip install {wanted}" if machine.os == "windows" else _BUILD,
     )
-
-
-def _judge(needed: _Needed, installed: Mapping[str, str]) -> Refusal | None:
-    found = installed.get(needed.name)
-    if found is not None:
-        number = tuple(int(part) for part in found.partition("+")[0].split(".") if part.isdigit())
-        if needed.least <= number and not (needed.below and number >= needed.below):
-            return None
-    reason = f"{needed.name} is not installed" if found is None else f"{needed.name} is {found}"
-    return Refusal(reason=reason, remedy=f'pip install "{needed.words}"')

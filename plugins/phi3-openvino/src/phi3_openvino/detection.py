@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from phi3_core.backend import installed_versions
+from phi3_core.backend import missing_requirement
 from phi3_core.values import Device, Machine, Offer, Refusal
 
 from . import npu
@@ -26,7 +25,6 @@ PROPERTIES = (
 UNTRIED = "this project has not been run on such a device yet"
 ON_CPU = "for trying and testing the NPU pipeline without an NPU"
 _INTEL = "0x8086"
-_GENAI = "openvino-genai"
 # Where Linux describes a kind of device, and the folder and names of what is opened.
 _NODES = {
     "gpu": ("drm/card*/device/vendor", "dri", "renderD*"),
@@ -52,11 +50,9 @@ class Obstacle:
 
 def detect(machine: Machine) -> list[Offer | Refusal]:
     """Return offers and refusals for this machine. Takes about half a second, mostly for importing OpenVINO."""
-    if not installed_versions([_GENAI]):
-        return [Refusal(reason=f"{_GENAI} is not installed", remedy=f"pip install {_GENAI}")]
-    if importlib.util.find_spec("openvino_genai") is None:
-        reason = f"the files of {_GENAI} are missing, although it is installed"
-        return [Refusal(reason=reason, remedy=f"pip install --force-reinstall --no-deps {_GENAI}")]
+    refusal = missing_requirement("openvino-genai", module="openvino_genai")
+    if refusal is not None:
+        return [refusal]
     import openvino
 
     core = openvino.Core()

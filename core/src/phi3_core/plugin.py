@@ -102,6 +102,13 @@ def fault(hook: str, backend: Backend, words: str) -> BackendError:
     return BackendError(f"{hook} of {backend.distribution} {backend.version} {words}")
 
 
+def name_device(error: BackendError, device: Device) -> None:
+    """Put the device that a backend failed on into the error's message, once."""
+    if not error.message.startswith(str(device)):
+        error.message = f"{device}: {error.message}"
+        error.args = (error.message,)
+
+
 def check_hook(name: str, backend: Backend, hooks: Sequence[str]) -> None:
     """Raise :class:`BackendError` if a backend does not implement the hook ``name``."""
     if name not in hooks:

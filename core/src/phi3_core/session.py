@@ -12,6 +12,7 @@ from attrs import define, evolve, field
 from .errors import BackendError, NoArtifactError, NoDeviceError, Phi3Error, TooLargeError, UsageError
 from .loading import LoadedEngine
 from .pending import BLOCKING, Pending
+from .plugin import name_device
 from .replies import Attempt
 from .selection import Candidate
 from .turns import Turn, Turns
@@ -64,9 +65,8 @@ class CandidateQueue:
 
 def failed_attempt(error: Phi3Error, device: Device) -> Attempt:
     """Return a failed attempt, and put the device into the error's message."""
-    if isinstance(error, BackendError) and not error.message.startswith(str(device)):
-        error.message = f"{device}: {error.message}"
-        error.args = (error.message,)
+    if isinstance(error, BackendError):
+        name_device(error, device)
     return Attempt(device=str(device), outcome=error.message)
 
 

@@ -41,6 +41,28 @@ def logits(engine, ids):
     return numpy.full((len(ids), 600), {value}, "float32")
 """
 
+EXACT = """
+@hookimpl
+def quantize(source, output, progress):
+    from phi3_core.backend import Checkpoint, save_weights
+    save_weights(Checkpoint.open(source.path), output, progress)
+
+@hookimpl
+def load(artifact, options):
+    from phi3_core.backend import check_options
+    check_options("{name}", options, ())
+    engine = Engine()
+    engine.path = artifact.path
+    return engine
+
+@hookimpl
+def logits(engine, ids):
+    from phi3_core.backend import Checkpoint
+    from phi3_core.checkpoint.forward import logits
+    return logits(Checkpoint.open(engine.path), ids)
+"""
+"""A backend that computes what core computes."""
+
 
 @pytest.fixture
 def phi3(run_main, plugins):
@@ -305,6 +327,48 @@ def test_a_reference_that_is_not_there_is_said_first(phi3, source):
     assert code == 4
     assert "there is no file or folder" in err
     assert Store().entries() == []
+
+
+def test_a_backend_can_be_the_reference(phi3, plugins, checkpoint):
+    plugins.add("noisy", changes=INT4.replace("parrot", "noisy") + LOGITS.format(value="0"))
+    plugins.add("exact", changes=EXACT.replace("{name}", "exact"))
+    assert phi3("quantize", checkpoint, "-d", "noisy", "--precision", "int4", "--no-check")[0] == 0
+    asked = ("eval", checkpoint, "-d", "noisy", "--precision", "int4")
+    code, by_core, _ = phi3(*asked)
+    assert code == 0
+    code, report, err = phi3(*asked, "--reference", "exact")
+    assert (code, report["device"]) == (0, "noisy:CPU")
+    assert "fp16, quantized from the original weights, on exact:CPU" in err
+    assert report == by_core
+    code, report, _ = phi3("eval", checkpoint, "-d", "exact", "--reference", "exact")
+    assert (code, report["kl_mean"], report["top1_agreement"]) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ("", "parrot:CPU: parrot (phi3-parrot 1.0) does not implement the hook logits"),
+        (LOGITS.format(value="float('nan')"), "parrot:CPU: logits of phi3-parrot 1.0 returned nan"),
+        (LOGITS.format(value="0").replace("600", "599"), "of [512, 599], and not of [512, 600]"),
+    ],
+)
+def test_a_reference_that_fails_is_named(run_main, plugins, checkpoint, changes, words):
+    plugins.add("exact", changes=EXACT.replace("{name}", "exact"))
+    plugins.add("parrot", changes=changes)
+    code, _, err = run_main("eval", checkpoint, "-d", "exact", "--reference", "parrot")
+    assert code == 5
+    assert words in err
+
+
+def test_options_are_for_the_engine_that_is_judged(phi3, plugins, checkpoint):
+    plugins.add("noisy", changes=INT4.replace("parrot", "noisy") + LOGITS.format(value="0"))
+    plugins.add("exact", changes=EXACT.replace("{name}", "exact"))
+    assert phi3("quantize", checkpoint, "-d", "noisy", "--precision", "int4", "--no-check")[0] == 0
+    asked = ("eval", checkpoint, "--precision", "int4", "--option", "FOO=1")
+    assert phi3(*asked, "-d", "noisy", "--reference", "exact")[0] == 0
+    code, _, err = phi3("eval", checkpoint, "-d", "exact", "--option", "FOO=1", "--reference", "exact")
+    assert code == 2
+    assert "exact has no option FOO" in err
 
 
 @pytest.fixture

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 
-from phi3_core.errors import BackendError, UsageError
+from phi3_core.errors import UsageError
 
 from . import options
 
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from typing import Any
+
+    from phi3_core.checkpoint.checkpoint import Checkpoint
+    from phi3_core.evaluation.evaluate import EngineLogits
+    from phi3_core.models.ref import ModelRef
+    from phi3_core.models.request import FetchedModel, ModelRequest
+    from phi3_core.store.store import Store
 
 
 def add(commands: Any) -> None:
@@ -24,7 +30,11 @@ def add(commands: Any) -> None:
     options.add_device(command)
     options.add_engine(command)
     options.add_offline(command)
-    command.add_argument("--reference", metavar="FOLDER", help="original weights to compare with [the model's own]")
+    command.add_argument(
+        "--reference",
+        metavar="FOLDER",
+        help="original weights to compare with, or a backend that runs them [the model's own, run by phi3-core]",
+    )
     command.add_argument("--text", metavar="FILE", help="a text to evaluate with, 512 tokens of it [a built-in one]")
     options.finish(command, call, json="print the report as JSON")
 
@@ -36,12 +46,9 @@ def call(given: argparse.Namespace) -> int:
     from attrs import evolve
 
     from phi3_core import textfiles
-    from phi3_core.checkpoint.checkpoint import Checkpoint
     from phi3_core.evaluation.evaluate import evaluate, evaluation_ids
-    from phi3_core.models import sources
     from phi3_core.models.ref import look_up
     from phi3_core.pipeline import fetch
-    from phi3_core.session import failed_attempt
     from phi3_core.store.store import Store
     from phi3_core.values import to_plain
 
@@ -53,33 +60,55 @@ def call(given: argparse.Namespace) -> int:
         text = textfiles.read(Path(given.text), "the text")
     progress = output.Progress()
     store = Store()
-    reference = look_up(given.reference or given.model, store)
-    if reference.form == "artifact":
+    reference = None if _is_backend(given.reference) else look_up(given.reference or given.model, store)
+    if reference is not None and reference.form == "artifact":
         raise UsageError(f"{reference.path} has no original weights to compare with", hint="--reference FOLDER")
-    fetched = fetch(evolve(model_request(given, progress), hook="logits"))
-    artifact, device = fetched.resolved.artifact, fetched.device
-    output.logger.info("%s %s, %s, on %s", fetched.ref.name, artifact.precision, fetched.resolved.origin, device)
-    source = sources.source_of(reference, store, progress, offline=given.offline)
-    ids, weights = evaluation_ids(fetched.resolved.tokenizer_dir, text), Checkpoint.open(source.path)
-    try:
-        report = evaluate(
-            artifact,
-            device,
-            fetched.backend,
-            ids=ids,
-            reference=weights,
-            progress=progress,
-            options=dict(given.option),
-        )
-    except BackendError as error:
-        failed_attempt(error, device)  # names the device
-        raise
+    request = evolve(model_request(given, progress), hook="logits")
+    fetched = fetch(request)
+    engine = _engine(fetched, dict(given.option))
+    ids = evaluation_ids(fetched.resolved.tokenizer_dir, text)
+    compared = _other_engine(request, given.reference) if reference is None else _weights(reference, store, request)
+    report = evaluate(engine, reference=compared, ids=ids, progress=progress)
     progress.clear()
     if report.is_noise:
         output.logger.warning("the output is noise: %s", report.words)
     if given.json:
-        document = {"model": fetched.ref.name, "device": str(device), "precision": artifact.precision}
+        document = {"model": fetched.ref.name, "device": str(engine.device), "precision": engine.artifact.precision}
         output.print_json({**document, **to_plain(report)})
     else:
         output.print_quality(to_plain(report))
     return 0
+
+
+def _is_backend(name: str | None) -> bool:
+    from phi3_core.plugin import installed
+
+    return name is not None and any(backend.name == name for backend in installed()[0])
+
+
+def _weights(reference: ModelRef, store: Store, request: ModelRequest) -> Checkpoint:
+    """Return the original weights to compare with."""
+    from phi3_core.checkpoint.checkpoint import Checkpoint
+    from phi3_core.models import sources
+
+    return Checkpoint.open(sources.source_of(reference, store, request.progress, offline=request.offline).path)
+
+
+def _other_engine(request: ModelRequest, backend: str) -> EngineLogits:
+    """Return the same model on a device of the backend to compare with."""
+    from attrs import evolve
+
+    from phi3_core.pipeline import fetch
+    from phi3_core.selection import DeviceRequest
+
+    return _engine(fetch(evolve(request, device=DeviceRequest(device=backend))), {})
+
+
+def _engine(fetched: FetchedModel, engine_options: dict[str, str]) -> EngineLogits:
+    from phi3_core.evaluation.evaluate import EngineLogits
+
+    from . import output
+
+    artifact, device = fetched.resolved.artifact, fetched.device
+    output.logger.info("%s %s, %s, on %s", fetched.ref.name, artifact.precision, fetched.resolved.origin, device)
+    return EngineLogits(artifact=artifact, device=device, backend=fetched.backend, options=engine_options)

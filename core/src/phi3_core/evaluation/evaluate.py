@@ -1,32 +1,52 @@
-"""Evaluate an artifact: compare its logits over a text with those of the original weights.
+"""Evaluate an artifact: compare its logits over a text with those of a reference.
 
-The engine runs in a worker process; this process computes the reference.
+Engines run in worker processes. The reference is the original weights, which this process runs, or another engine.
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+from attrs import field, frozen
 
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import affordable_tokens, logits
 from phi3_core.config import time_limit
-from phi3_core.errors import ModelError, UsageError
+from phi3_core.errors import BackendError, ModelError, UsageError
 from phi3_core.files import discard_tree
 from phi3_core.paths import home
-from phi3_core.plugin import Backend, check_hook
+from phi3_core.plugin import Backend, check_hook, name_device
 from phi3_core.text.settings import TextSettings
 from phi3_core.text.tokenizer import Tokenizer
 from phi3_core.values import Artifact, Device, Progress
 from phi3_core.worker.pool import WorkerPool
 
-from .metrics import Quality, check_vocabularies, measure
+from .metrics import Logits, Quality, check_vocabularies, measure
 from .text import EVALUATION_TEXT
 
 MOST_TOKENS = 512
 _LONGEST_TOKEN = 256
 """More characters than a token has: what is behind those of all tokens is not encoded."""
+
+
+@frozen(kw_only=True)
+class EngineLogits:
+    """The logits of an artifact on a device."""
+
+    artifact: Artifact
+    device: Device
+    backend: Backend
+    options: Mapping[str, str] = field(factory=dict)
+    """Options of the engine."""
+
+    @property
+    def vocabulary(self) -> int | None:
+        """The size of the vocabulary, if the artifact's ``config.json`` states it."""
+        path = self.artifact.path
+        return TextSettings.read(path).embedding_rows if path.is_dir() else None
 
 
 def evaluation_ids(tokenizer_dir: Path, text: str | None = None, *, subject: str | None = None) -> list[int]:
@@ -49,45 +69,54 @@ def evaluation_ids(tokenizer_dir: Path, text: str | None = None, *, subject: str
 
 
 def evaluate(
-    artifact: Artifact,
-    device: Device,
-    backend: Backend,
-    *,
-    reference: Checkpoint,
-    ids: list[int],
-    progress: Progress,
-    options: Mapping[str, str] | None = None,
+    engine: EngineLogits, *, reference: Checkpoint | EngineLogits, ids: list[int], progress: Progress
 ) -> Quality:
-    """Compare an artifact on a device with its original weights.
+    """Compare an artifact on a device with a reference.
 
     Args:
-        artifact: the artifact to evaluate.
-        device: the device to run it on.
-        backend: the backend of the device.
-        reference: the original weights.
+        engine: the artifact to evaluate.
+        reference: the original weights, or another engine.
         ids: token ids of the text.
         progress: called as the work proceeds.
-        options: engine options.
 
     Raises:
-        BackendError: the engine failed, or the backend does not return logits.
+        BackendError: an engine failed, or its backend does not return logits. The message names the device.
         ModelError: the reference is damaged.
         UsageError: the vocabularies differ, or there are fewer than two ids.
     """
-    vocabulary = TextSettings.read(artifact.path).embedding_rows if artifact.path.is_dir() else None
-    check_vocabularies(reference.architecture.vocabulary, vocabulary)
-    with WorkerPool().take(backend) as worker:
-        check_hook("logits", backend, worker.hooks)
-        worker.begin("load", artifact=artifact, device=device, options=options or {}, purpose="evaluation")
-        worker.begin("logits", ids=ids, vocabulary=vocabulary)
-        # Concurrently, unless both use the CPU: then running one after the other takes less time.
-        if device.kind != "cpu":
+    if isinstance(reference, Checkpoint):
+        check_vocabularies(reference.architecture.vocabulary, engine.vocabulary)
+    with _running(engine, ids) as finish:
+        # Meanwhile, unless both use the CPU: then running one after the other takes less time.
+        if isinstance(reference, Checkpoint) and engine.device.kind != "cpu":
             expected = logits(reference, ids, progress=progress)
-        progress(f"running the text on {device}", None, None)
-        given = worker.finish(time_limit("load"))
-    if device.kind == "cpu":
-        expected = logits(reference, ids, progress=progress)
-    return measure(ids, expected, given)
+            return measure(ids, expected, finish(progress))
+        given = finish(progress)
+    if isinstance(reference, Checkpoint):
+        return measure(ids, logits(reference, ids, progress=progress), given)
+    with _running(reference, ids) as finish:  # not beside the other engine: two may not fit the memory
+        return measure(ids, finish(progress), given)
+
+
+@contextlib.contextmanager
+def _running(engine: EngineLogits, ids: list[int]) -> Iterator[Callable[[Progress], Logits]]:
+    """Load an engine in a worker and start its logits. What is yielded waits for them, and returns them."""
+
+    def finish(progress: Progress) -> Logits:
+        progress(f"running the text on {engine.device}", None, None)
+        found: Logits = worker.finish(time_limit("load"))
+        return found
+
+    try:
+        with WorkerPool().take(engine.backend) as worker:
+            check_hook("logits", engine.backend, worker.hooks)
+            given = {"artifact": engine.artifact, "device": engine.device, "options": engine.options}
+            worker.begin("load", **given, purpose="evaluation")
+            worker.begin("logits", ids=ids, vocabulary=engine.vocabulary)
+            yield finish
+    except BackendError as error:
+        name_device(error, engine.device)
+        raise
 
 
 def check_quality(  # noqa: PLR0917 - all are required
@@ -112,7 +141,8 @@ def check_quality(  # noqa: PLR0917 - all are required
     artifact = Artifact(path=folder, backend=backend.name, precision=precision, manifest={"digest": unpublished})
     try:
         ids = evaluation_ids(folder, subject=str(source.path))[: affordable_tokens(source)]
-        found = evaluate(artifact, device, backend, reference=source, ids=ids, progress=progress)
+        engine = EngineLogits(artifact=artifact, device=device, backend=backend)
+        found = evaluate(engine, reference=source, ids=ids, progress=progress)
     finally:
         discard_tree(home() / "engines" / unpublished)
     if found.is_noise:

@@ -147,7 +147,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def core(session: nox.Session) -> None:
     """Test phi3-core alone, without any backend, and see that the tests reach its code."""
-    session.install(*TESTING, COVERAGE, "-e", CORE)
+    session.install(*TESTING, COVERAGE, "debugpy>=1.8.5", "-e", CORE)
     session.run("coverage", "erase")
     _test(session, "core/tests", runner=("coverage", "run", "-m", "pytest"))
     session.run("coverage", "combine", "--quiet")

@@ -1,4 +1,4 @@
-"""Settings from the environment: time limits, after which a backend counts as hung."""
+"""Settings from the environment: time limits, after which a backend counts as hung, and help for its authors."""
 
 from __future__ import annotations
 
@@ -28,3 +28,28 @@ def time_limit(name: str) -> float:
     if not seconds > 0:
         raise UsageError(f"{variable} is {text!r}, not a number of seconds", hint=f"unset {variable}")
     return seconds
+
+
+DEBUGGED = ("import", "detect", "quantize", "load", "generate", "recognize", "published", "logits", "diagnose")
+"""What a worker can wait for a debugger before: the import of the plugin, and each hook."""
+
+
+def debugged_hook() -> tuple[str, str] | None:
+    """Return the backend and the hook that the user wants to debug, from ``PHI3_DEBUG=BACKEND:HOOK``; None if unset.
+
+    Raises:
+        UsageError: the environment variable is not of this form.
+    """
+    text = os.environ.get("PHI3_DEBUG", "")
+    if not text:
+        return None
+    backend, _, hook = text.partition(":")
+    if not backend or hook not in DEBUGGED:
+        hint = f"PHI3_DEBUG=BACKEND:HOOK, where HOOK is one of {', '.join(DEBUGGED)}"
+        raise UsageError(f"PHI3_DEBUG is {text!r}, not a backend and a hook", hint=hint)
+    return backend, hook
+
+
+def shows_output() -> bool:
+    """Return whether what backends print is shown at once: ``PHI3_SHOW_OUTPUT`` is neither empty nor 0."""
+    return os.environ.get("PHI3_SHOW_OUTPUT", "") not in {"", "0"}

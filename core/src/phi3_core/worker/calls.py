@@ -47,6 +47,8 @@ class Calls:
     def __init__(self, channel: Channel, process: subprocess.Popen[bytes], output: Output) -> None:
         self.backend_name = ""
         """The name of the backend, for its notices."""
+        self.limited = True
+        """Whether time limits apply; they do not while somebody debugs the backend."""
         self.kill: Callable[[], object] = self.stop
         """Ends the process and calls :meth:`stop`. Set by the owner."""
         self._channel = channel
@@ -181,7 +183,7 @@ class Calls:
 
     def _look_at_limits(self, now: float) -> None:
         for call in tuple(self._open.values()):
-            limit_s = None if call.abandoned else call.exceeded(now)
+            limit_s = call.exceeded(now) if self.limited and not call.abandoned else None
             if now >= self._cancelled.get(call.number, math.inf):
                 self._abandon(call)
             elif limit_s is not None:

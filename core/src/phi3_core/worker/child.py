@@ -36,6 +36,7 @@ from phi3_core.values import (
 )
 
 from . import checks
+from .debugger import Debugger
 from .generations import Generations
 from .lifetime import end_with_host
 from .protocol import Channel
@@ -122,6 +123,7 @@ class Server:
         self._most = 1
         self._close_failed = False
         self._number = 0
+        self._debugger = Debugger(lambda words: channel.send({"notice": words}))
 
     def serve(self, message: Mapping[str, Any]) -> None:
         """Serve one call: start it if it is a generation that can run beside others, else run it to its end."""
@@ -131,7 +133,13 @@ class Server:
             self.generations.run(functools.partial(self._answer, number, self._generate, number, **given), self._most)
         else:
             self._number = number
-            self._answer(number, getattr(self, f"do_{verb}"), **given)
+            self._answer(number, self._call, verb, **given)
+
+    def _call(self, verb: str, **given: object) -> object:
+        if verb != "open":
+            self._debugger.wait(self._hooks.backend.name, verb)
+        found: object = getattr(self, f"do_{verb}")(**given)
+        return found
 
     def _answer(self, number: int, call: Callable[..., object], *arguments: object, **given: object) -> None:
         """Run a call, and send its result or error."""
@@ -146,6 +154,7 @@ class Server:
 
     def do_open(self, backend: Mapping[str, str]) -> list[str]:
         """Import the plugin, and return the names of its hooks."""
+        self._debugger.wait(backend["name"], "import")
         self._hooks = PluginHooks(Backend(**backend))
         return list(self._hooks.names)
 
@@ -210,6 +219,7 @@ class Server:
             raise BackendError("generate was called before load")
         if self.generations.is_cancelled(number):
             return
+        self._debugger.wait(self._hooks.backend.name, "generate")
         stops = frozenset(asked.stop_ids)
         size = checks.LARGEST_ID if vocabulary is None else vocabulary
         ids = self._hooks.generate(self._engine, asked)

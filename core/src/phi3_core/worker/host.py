@@ -11,7 +11,7 @@ from collections.abc import Generator
 from multiprocessing import connection as connections
 from typing import TYPE_CHECKING, Any
 
-from phi3_core.config import time_limit
+from phi3_core.config import debugged_hook, time_limit
 from phi3_core.errors import BackendError
 from phi3_core.pending import TICK_S
 
@@ -67,9 +67,14 @@ class Worker:
         Args:
             backend: the backend to import.
             disposable: whether Ctrl-C during an answer may kill the process, because it is the only answer.
+
+        Raises:
+            UsageError: ``PHI3_DEBUG`` is malformed.
         """
+        debugged = debugged_hook()
         self.backend = backend
-        self._calls.backend_name = backend.name
+        self._calls.backend_name = self._output.name = backend.name
+        self._calls.limited = debugged is None or debugged[0] != backend.name
         self._disposable = disposable
         self.begin("open", backend=backend)
         return self

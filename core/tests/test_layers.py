@@ -18,7 +18,7 @@ PACKAGE = Path(phi3_core.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("backend", "testing"),
+    ("backend", "scaffold", "testing"),
     ("diagnostics",),
     ("api",),
     ("model",),

@@ -30,7 +30,7 @@ def save_weights(checkpoint: Checkpoint, output: Path, progress: Progress) -> Pa
     Args:
         checkpoint: the original weights.
         output: the folder to write to.
-        progress: called with the number of parameters written.
+        progress: called with the bytes written.
 
     Returns:
         The file.
@@ -41,18 +41,18 @@ def save_weights(checkpoint: Checkpoint, output: Path, progress: Progress) -> Pa
     """
     weights = list(_weights(checkpoint))
     specs = [TensorSpec(name=weight.name, dtype=_dtype(weight), shape=weight.shape) for weight in weights]
-    check_resources(output, size=sum(spec.size_bytes for spec in specs), memory=_MEMORY, margin=16 << 20)
-    done, total = 0, sum(weight.raw.size for weight in weights)
+    done, total = 0, sum(spec.size_bytes for spec in specs)
+    check_resources(output, size=total, memory=_MEMORY, margin=16 << 20)
     file = output / SINGLE
     with SafetensorsWriter(file, specs) as writer:
-        for weight in weights:
+        for weight, spec in zip(weights, specs, strict=True):
             for rows in weight.blocks(_AT_ONCE):
-                if _dtype(weight) == "BF16":
+                if spec.dtype == "BF16":
                     weight.check_finite(rows)
                     writer.put(weight.name, weight.raw[rows], rows.start)
                 else:
                     writer.put(weight.name, np.ascontiguousarray(weight.float16(rows)), rows.start)
-            done += weight.raw.size
+            done += spec.size_bytes
             progress("writing weights", done, total)
     config = dict(read_config(checkpoint.path))
     if bool(config.get("tie_word_embeddings", False)) != checkpoint.architecture.tied:

@@ -39,6 +39,7 @@ LAYERS = (
     ("replies",),
     ("turns",),
     ("pending",),
+    ("decoding",),
     ("machine", "sampling", "text"),
     ("requirements",),
     ("config", "distributions", "metadata", "paths"),

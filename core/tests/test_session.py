@@ -89,6 +89,38 @@ def test_a_json_schema_reaches_an_engine_that_follows_one(plugins, source):
         assert model.generate("Hello", json_schema="{}").completion_tokens == 2
 
 
+def test_prompt_lookup_is_refused_by_name_where_the_engine_has_none(plugins, source):
+    plugins.add("parrot")
+    with phi3.load(source, device="parrot") as model:
+        with pytest.raises(UsageError, match="parrot:CPU has no prompt lookup"):
+            model.generate("Hello", lookup="on")
+        with pytest.raises(UsageError, match="lookup.*'maybe'"):
+            model.generate("Hello", lookup="maybe")
+        assert model.generate("Hello", lookup="auto").text == model.generate("Hello", lookup="off").text
+
+
+def test_an_answer_with_prompt_lookup_goes_on_without_it_on_another_device(plugins, source, caplog):
+    plugins.add(
+        "looking",
+        changes="""
+        Engine.capabilities = frozenset({"lookup"})
+
+        @hookimpl
+        def generate(engine, request):
+            assert request.lookup == "on"
+            yield request.prompt_ids[1]
+            raise RuntimeError("broken")
+        """,
+    )
+    plugins.add("parrot")
+    with phi3.load(source, device="auto") as model:
+        if model.device != "looking:CPU":
+            pytest.fail(f"the test starts on {model.device}")
+        reply = model.generate("Hello", lookup="on")
+    assert reply.device == "parrot:CPU"
+    assert "parrot:CPU has no prompt lookup: the answer goes on without it" in caplog.text
+
+
 def test_a_queue_without_candidates_is_an_error_with_a_hint():
     with pytest.raises(NoDeviceError, match="no device is left"):
         CandidateQueue(()).first(lambda candidate: candidate)

@@ -20,11 +20,11 @@ running external exporters      :class:`Toolchain`, :func:`prepare_toolchain`, :
 running child processes         :func:`module_command`
 caching compiled models         :func:`compiled_folder`, :func:`artifact_folder`, :func:`replace_path`,
                                 :func:`write_problem`
-sampling                        :class:`Sampler`
+generating                      :class:`Decoder` with a :class:`Forward`, :func:`chunks`, :class:`Sampler`
 converting values from JSON     :func:`values_of`
 ==============================  ======================================================================================
 
-Names are imported on first use. Reading original weights, quantizing and sampling need the extra
+Names are imported on first use. Reading original weights, quantizing and generating need the extra
 ``phi3-core[quantization]``. Before 1.0, names may change in a minor version; the changelog lists such changes.
 """
 
@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from .checkpoint.safetensors import to_float16 as to_float16
     from .checkpoint.safetensors_writer import SafetensorsWriter as SafetensorsWriter
     from .checkpoint.safetensors_writer import TensorSpec as TensorSpec
+    from .decoding.chunks import Chunks as Chunks
+    from .decoding.chunks import chunks as chunks
+    from .decoding.decoder import Decoder as Decoder
+    from .decoding.decoder import Forward as Forward
     from .disk import write_problem as write_problem
     from .distributions import installed_versions as installed_versions
     from .files import replace_path as replace_path
@@ -127,6 +131,14 @@ _HOMES = {
     "checkpoint.safetensors_writer": (
         "SafetensorsWriter",
         "TensorSpec",
+    ),
+    "decoding.chunks": (
+        "Chunks",
+        "chunks",
+    ),
+    "decoding.decoder": (
+        "Decoder",
+        "Forward",
     ),
     "distributions": ("installed_versions",),
     "disk": ("write_problem",),

@@ -187,6 +187,7 @@ class Model:
             sampling=settings.sampling,
             stop_ids=self._tokenizer.stop_ids,
             json_schema=settings.json_schema,
+            lookup=settings.lookup,
         )
 
     def _too_long(self, messages: Sequence[Message], count: str) -> PromptTooLongError:

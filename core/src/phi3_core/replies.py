@@ -14,7 +14,7 @@ from .pending import BLOCKING, TICK_S, Awaited, Pending
 from .text.stops import StopStrings
 from .textfiles import lone_surrogate
 from .turns import Turn
-from .values import Sampling
+from .values import LOOKUPS, Sampling
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -45,6 +45,8 @@ class GenerationOptions(TypedDict, total=False):
     """Strings that end the answer and are not part of it."""
     json_schema: str | None
     """A JSON schema, as text, that the answer follows; only for engines with the capability ``json_schema``."""
+    lookup: str
+    """Prompt lookup: ``auto`` (the default) where the engine has it, ``on`` insists, ``off`` does without."""
 
 
 @frozen(kw_only=True)
@@ -55,6 +57,7 @@ class GenerationSettings:
     max_new_tokens: int
     stop: tuple[str, ...]
     json_schema: str | None = field(default=None, validator=validators.optional(validators.instance_of(str)))
+    lookup: str = field(default="auto", validator=validators.in_(LOOKUPS))
 
     @classmethod
     def of(cls, options: GenerationOptions) -> GenerationSettings:
@@ -74,6 +77,7 @@ class GenerationSettings:
         if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise UsageError(f"max_new_tokens must be 1 or more, not {max_new_tokens!r}", hint=_OPTIONS_HINT)
         json_schema = given.pop("json_schema", None)
+        lookup = given.pop("lookup", "auto")
         for name, text in (*(("stop", each) for each in stop), ("json_schema", json_schema)):
             if isinstance(text, str) and (half := lone_surrogate(text)) is not None:
                 raise UsageError(
@@ -81,7 +85,9 @@ class GenerationSettings:
                 )
         with as_usage_error(hint=_OPTIONS_HINT):
             sampling = Sampling(**given)
-            return cls(sampling=sampling, max_new_tokens=max_new_tokens, stop=stop, json_schema=json_schema)
+            return cls(
+                sampling=sampling, max_new_tokens=max_new_tokens, stop=stop, json_schema=json_schema, lookup=lookup
+            )
 
 
 @frozen(kw_only=True)

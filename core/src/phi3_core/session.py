@@ -241,6 +241,12 @@ class EngineSession:
         answer.attempts += self._take_attempts()
         if request.json_schema is not None and "json_schema" not in engine.capabilities:
             raise UsageError(f"{engine.device} cannot follow a JSON schema", hint="phi3 devices lists others")
+        if request.lookup == "on" and "lookup" not in engine.capabilities:
+            if not answer.attempts:
+                raise UsageError(
+                    f"{engine.device} has no prompt lookup for this", hint="leave it to auto, or name another device"
+                )
+            logger.warning("%s has no prompt lookup: the answer goes on without it", engine.device)
         return engine
 
     def close(self) -> None:

@@ -22,6 +22,8 @@ MATURITIES = ("stable", "experimental", "legacy")
 """Maturities of an offer, best first."""
 SEVERITIES = ("info", "warning", "error")
 """Severities of a finding."""
+LOOKUPS = ("auto", "on", "off")
+"""Whether prompt lookup proposes tokens: ``auto`` where the engine has it."""
 
 
 def _one_of(*allowed: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
@@ -249,6 +251,8 @@ class GenerationRequest:
     """Ids that end the answer and are not part of it."""
     json_schema: str | None = field(default=None, validator=_optional_text)
     """A JSON schema, as text, that the answer follows; only for engines with the capability ``json_schema``."""
+    lookup: str = field(default="auto", validator=_one_of(*LOOKUPS))
+    """One of :data:`LOOKUPS`: prompt lookup where the engine has it, required, or not used."""
 
 
 @frozen(kw_only=True)

@@ -431,7 +431,9 @@ def test_ctrl_c_ends_it_and_leaves_no_process(phi3, plugins, source, place):
         workers = host.children(recursive=True)
         process.send_signal(signal.SIGINT)
         code = process.wait(60)
-        assert code == 130, process.stderr.read()
+        # A shell shows 130 for both. CPython ends itself by the signal if it came while a string was evaluated, such as
+        # that of a namedtuple of a module that is being imported, whoever catches the exception then.
+        assert code in {130, -signal.SIGINT}, process.stderr.read()
         assert process.stderr.read() == b""
         assert workers
         _, alive = psutil.wait_procs(workers, timeout=20)

@@ -111,12 +111,17 @@ def add_generation(command: argparse.ArgumentParser) -> None:
     group.add_argument("--top-p", metavar="P", type=float, help="keep the likeliest tokens up to probability P")
     group.add_argument("--repetition-penalty", metavar="R", type=float, help="over 1 discourages repeating")
     group.add_argument("--seed", metavar="N", type=int, help="makes sampling repeatable")
+    group.add_argument(
+        "--lookup",
+        choices=("auto", "on", "off"),
+        help="propose tokens from the text itself, faster where the answer quotes [auto]",
+    )
     group.add_argument("--stop", metavar="TEXT", type=text, action="append", help="end the answer before this text")
 
 
 def generation(given: argparse.Namespace) -> Any:
     """Return the :class:`~phi3_core.replies.GenerationOptions` that were given."""
-    names = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "stop")
+    names = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "lookup", "stop")
     return {name: value for name in names if (value := getattr(given, name)) is not None}
 
 

@@ -1,0 +1,126 @@
+"""Generate token ids with a runtime that has a forward pass and a KV cache, and no more than that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from phi3_core.sampling import Sampler
+from phi3_core.values import GenerationRequest
+
+from .chunks import Chunks, chunks
+from .prompt_lookup import PromptLookup
+
+Logits = npt.NDArray[Any]
+
+
+class Forward(Protocol):
+    """A model with a KV cache of one sequence."""
+
+    def advance(self, ids: Sequence[int], rows: int) -> Logits:
+        """Append ``ids`` to the cache, and return the logits after each of the last ``rows`` of them.
+
+        Returns:
+            Shape ``[rows, vocabulary]``. It is read before the next call.
+        """
+        ...
+
+    def rewind(self, length: int) -> None:
+        """Remove all but the first ``length`` tokens from the cache. 0 must work after a call that failed, too."""
+        ...
+
+
+class Decoder:
+    """Generates one answer after the other, and keeps what the next prompt has in common with the last one.
+
+    A prompt is read in chunks, and whole chunks are kept. From the first different one on, a prompt is read as without
+    a cache, an earlier answer included: kernels round differently for other numbers of rows, and an answer must not
+    depend on those before.
+
+    Args:
+        forward: the model.
+        plan: divides a prompt into chunks; by default of 512 tokens.
+        keeps: whether chunks are kept for the next prompt.
+        proposals: the largest number of tokens that prompt lookup proposes at a time; 0 for an engine without it.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        *,
+        plan: Callable[[Sequence[int]], Chunks] = lambda ids: chunks(ids, 512),
+        keeps: bool = True,
+        proposals: int = 0,
+    ) -> None:
+        self._forward = forward
+        self._plan = plan
+        self._keeps = keeps
+        self._proposals = proposals
+        self._kept: Chunks = []
+        """The chunks that the cache begins with."""
+
+    def generate(self, request: GenerationRequest) -> Generator[int, None, None]:
+        """Yield the ids of an answer, each as soon as it exists. It ends before a stop id, or at the limit.
+
+        Raises whatever the model raises. The cache is not used again then.
+        """
+        try:
+            yield from self._generate(request)
+        except Exception:
+            self._kept = []
+            raise
+
+    def _generate(self, request: GenerationRequest) -> Generator[int, None, None]:
+        ids = list(request.prompt_ids)
+        stops = frozenset(request.stop_ids)
+        limit = len(ids) + request.max_new_tokens
+        sampler = Sampler(request.sampling, ids)
+        lookup = PromptLookup(ids, self._proposals) if self._proposals and request.lookup != "off" else None
+        rows = self._prefill(ids)
+        proposed: tuple[int, ...] = ()
+        while True:
+            confirmed = 0
+            for row, guess in zip(rows, (*proposed, None), strict=True):
+                token = sampler.pick(row)
+                if token in stops:
+                    return
+                yield token
+                ids.append(token)
+                if len(ids) == limit:
+                    return
+                if token != guess:
+                    break
+                confirmed += 1
+            if proposed and lookup is not None:
+                lookup.learn(len(proposed), confirmed)
+                if confirmed < len(proposed):
+                    self._forward.rewind(len(ids) - 1)
+            proposed = () if lookup is None else lookup.propose(limit - len(ids) - 1)
+            rows = self._forward.advance([ids[-1], *proposed], 1 + len(proposed))
+
+    def logits(self, ids: Sequence[int]) -> Iterator[Logits]:
+        """Yield the logits after every id, a chunk at a time, ``[chunk, vocabulary]``."""
+        self.forget()
+        for chunk in self._plan(ids):
+            yield self._forward.advance(chunk, len(chunk))
+
+    def forget(self) -> None:
+        """Empty the cache."""
+        self._kept = []
+        self._forward.rewind(0)
+
+    def _prefill(self, ids: Sequence[int]) -> Logits:
+        """Read a prompt, and return the logits after its last token, ``[1, vocabulary]``."""
+        plan = self._plan(ids)
+        same = 0
+        # The last chunk is always read, for its logits.
+        while same < min(len(plan) - 1, len(self._kept)) and plan[same] == self._kept[same]:
+            same += 1
+        kept, self._kept = plan[:same], []
+        self._forward.rewind(sum(map(len, kept)))
+        for chunk in plan[same:]:
+            rows = self._forward.advance(chunk, 1)
+        self._kept = plan if self._keeps else []
+        return rows

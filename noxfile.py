@@ -49,7 +49,7 @@ TRANSFORMERS = "transformers>=5.5,<5.6"  # as optimum-intel 2.2 wants it
 
 # Sessions that CI runs besides: other versions of what was tested already, what takes minutes, and what resolving for
 # others takes. What they run of a plugin's tests is what is not FAST.
-SLOWER = ("core_minimum", "dml_newest", "quality", "quality_npu", "docs", "resolve", "agreement", "windows")
+SLOWER = ("core_minimum", "dml_newest", "example", "quality", "quality_npu", "docs", "resolve", "agreement", "windows")
 FAST, QUALITY = ("-m", "not quality"), ("-m", "quality")
 
 # Each backend in plugins/phi3-NAME, with what its tests need besides its own requirements.
@@ -115,6 +115,7 @@ SDISTS = {("aarch64", "3.11"): ("pyyaml",)}
 FOLDERS = {name: f"plugins/phi3-{name}" for name in PLUGINS}
 # phi3-npu has sessions of its own: it needs PyTorch, and on Linux a library that is built here.
 NPU = "plugins/phi3-npu"
+EXAMPLE = "examples/phi3-torch"
 
 
 @nox.session
@@ -132,12 +133,13 @@ def types(session: nox.Session) -> None:
     """Check the types of everything that is shipped, next to the libraries it uses, and of the tests."""
     extras = ",".join(nox.project.load_toml("core/pyproject.toml")["project"]["optional-dependencies"])
     session.install(MYPY, *STUBS, "-e", f"core[{extras}]", *_editable(*FOLDERS.values()))
-    session.install("--no-deps", "-e", NPU)  # without PyTorch, which weighs more than all the rest
-    session.run("mypy", "core/src", *(f"{folder}/src" for folder in (*FOLDERS.values(), NPU)))
+    session.install("--no-deps", *_editable(NPU, EXAMPLE))  # without PyTorch, which weighs more than all the rest
+    session.run("mypy", "core/src", *(f"{folder}/src" for folder in (*FOLDERS.values(), NPU, EXAMPLE)))
     # Tests need not annotate, nor prove that what they look for is there; all the rest holds for them too. Folders have
     # files of the same name, and so a run of their own.
     session.install(*TESTING, "nox", *(need for needs in PLUGINS.values() for need in needs))
-    folders = ("core/tests", *(f"{folder}/tests" for folder in (*FOLDERS.values(), NPU)), "tests", "benchmarks")
+    of_plugins = (f"{folder}/tests" for folder in (*FOLDERS.values(), NPU, EXAMPLE))
+    folders = ("core/tests", *of_plugins, "tests", "benchmarks")
     path = os.pathsep.join(("core/tests", "tests/wine", "benchmarks"))
     for folder in (*folders, "conftest.py"):
         session.run("mypy", *TEST_TYPES, folder, env={"MYPYPATH": path})
@@ -203,6 +205,16 @@ def quality(session: nox.Session) -> None:
     needs = [*TESTING, *_runtimes_of("dml").get("0.13.1", ()), *(need for needs in PLUGINS.values() for need in needs)]
     session.install(*needs, *_editable(CORE, *FOLDERS.values()))
     _test(session, *(f"{folder}/tests/test_quality.py" for folder in FOLDERS.values()), *QUALITY)
+
+
+@nox.session(default=False)
+def example(session: nox.Session) -> None:
+    """Test the example of a third party's backend, with PyTorch's build for CPUs."""
+    if reason := _no_torch(session):
+        session.skip(reason)
+    session.install(*TESTING, TORCH, *_editable(CORE, EXAMPLE))
+    # In one process: PyTorch takes all processors by itself.
+    _test(session, f"{EXAMPLE}/tests", processes=1)
 
 
 @nox.session(default=False)
@@ -278,16 +290,22 @@ def _no_library(session: nox.Session) -> str:
         return "it is for Windows and Linux on x86-64"
     if sys.version_info >= (3, 13):
         return "it ends at Python 3.12"
-    if sys.platform == "linux":
-        pip = ("python", "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed")
-        report = Path(session.create_tmp(), "torch.json")
-        session.run(*pip, "--report", str(report), TORCH, success_codes=[0, 1], silent=True)
-        found = json.loads(report.read_text(encoding="utf-8"))["install"] if report.is_file() else []
-        if not found or "+cpu" not in found[0]["metadata"]["version"]:
-            return (
-                f"pip finds no CPU build of {TORCH} for this Python, and PyPI's brings gigabytes of CUDA; "
-                "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu offers one"
-            )
+    return _no_torch(session)
+
+
+def _no_torch(session: nox.Session) -> str:
+    """Return why PyTorch is not installed by this interpreter for a test, or nothing."""
+    if sys.platform != "linux":
+        return ""
+    pip = ("python", "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed")
+    report = Path(session.create_tmp(), "torch.json")
+    session.run(*pip, "--report", str(report), TORCH, success_codes=[0, 1], silent=True)
+    found = json.loads(report.read_text(encoding="utf-8"))["install"] if report.is_file() else []
+    if not found or "+cpu" not in found[0]["metadata"]["version"]:
+        return (
+            f"pip finds no CPU build of {TORCH} for this Python, and PyPI's brings gigabytes of CUDA; "
+            "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu offers one"
+        )
     return ""
 
 

@@ -27,7 +27,14 @@ from phi3_core.cli.parser import parser
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", ".github/*.md", "core/README.md", "plugins/*/README.md", "docs/**/*.md")
+    for pattern in (
+        "*.md",
+        ".github/*.md",
+        "core/README.md",
+        "plugins/*/README.md",
+        "examples/*/README.md",
+        "docs/**/*.md",
+    )
     for path in ROOT.glob(pattern)
 )
 RUN = ("README.md", "docs/index.md")

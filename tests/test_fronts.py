@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-PLUGINS = Path(__file__).resolve().parent.parent / "plugins"
+ROOT = Path(__file__).resolve().parent.parent
+PLUGINS = ROOT / "plugins"
 ALLOWED = {"phi3_core.backend", "phi3_core.errors", "phi3_core.hookspecs", "phi3_core.values"}
 RUNTIMES = {"intel_npu_acceleration_library", "numpy", "onnxruntime_genai", "openvino", "openvino_genai", "torch"}
 # Where a runtime may be imported at the top: what generates, what writes graphs, and what only they import.
 HEAVY = {"batching", "engine", "graph", "library", "loading", "quantization", "tuning"}
-FILES = sorted(PLUGINS.glob("*/src/**/*.py"))
+FILES = sorted(file for folder in ("plugins", "examples") for file in ROOT.glob(f"{folder}/*/src/**/*.py"))
 
 
 def name_of(file: Path) -> str:
-    return file.relative_to(PLUGINS).as_posix()
+    return file.relative_to(ROOT).as_posix()
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -30,7 +31,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_a_plugin_imports_from_the_fronts_alone(file):
-    own = file.relative_to(PLUGINS).parts[2]
+    own = file.relative_to(ROOT).parts[3]
     found = {name for name in imported(ast.parse(file.read_text(encoding="utf-8"))) if name.startswith("phi3_")}
     assert {name for name in found if name.partition(".")[0] != own} <= ALLOWED
 

@@ -42,9 +42,12 @@ def start(plugins):
 def logged(monkeypatch):
     """The messages that the user sees, as they come."""
     messages = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())
-    monkeypatch.setattr(logging.getLogger("phi3_core"), "handlers", [handler])
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            messages.append(record.getMessage())
+
+    monkeypatch.setattr(logging.getLogger("phi3_core"), "handlers", [Handler(logging.WARNING)])
     return messages
 
 

@@ -74,6 +74,7 @@ class TorchEngine:
         self._decoder.forget()
         return self.advance(ids, len(ids))
 
+    # --8<-- [start:forward]
     def advance(self, ids: Sequence[int], rows: int) -> np.ndarray:
         """Append ids to the KV cache, and return the logits after each of the last ``rows`` of them."""
         with torch.inference_mode():
@@ -89,6 +90,7 @@ class TorchEngine:
         else:
             self._cache = DynamicCache()
 
+    # --8<-- [end:forward]
     def close(self) -> None:
         """Free the model and the KV cache."""
         self._cache = DynamicCache()

@@ -335,7 +335,8 @@ def whole_way(session: nox.Session) -> None:
             session.error(f"{wheel.name} has {odd[0]}")
         wheels.append(f"{wheel}[sample]" if folder == "core" else str(wheel))
     *wheels, npu_wheel = wheels
-    session.install(*TESTING, *(need for needs in PLUGINS.values() for need in needs), *wheels)
+    # hatchling builds what `phi3 plugins new` writes.
+    session.install(*TESTING, "hatchling>=1.26", *(need for needs in PLUGINS.values() for need in needs), *wheels)
     # Without PyTorch and the library: it is the one that has to say what it lacks, and to cost the others nothing.
     session.install("--no-deps", npu_wheel)
     _test(session, "tests")

@@ -96,6 +96,22 @@ def test_it_answers_as_the_reference_does(new, install, run_main, checkpoint, na
     ]
 
 
+def test_it_imports_from_the_fronts_of_core_alone_and_its_runtime_late(new):
+    imported = {}
+    for file in map(Path, new("acme")["files"]):
+        if file.suffix == ".py" and file.parent.name == "phi3_acme":
+            nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            imported[file.stem] = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+            if file.stem in {"detection", "hooks"}:
+                top = [
+                    node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.Import)
+                ]
+                assert top == []
+    of_core = {name for names in imported.values() for name in names if name.startswith("phi3_core")}
+    assert of_core == {f"phi3_core.{name}" for name in ("backend", "errors", "hookspecs", "values")}
+    assert len(imported) == 6
+
+
 def test_its_bounds_fit_this_version_and_end_before_the_next_minor_one(new, install):
     project = install(Path(new("acme")["folder"]))
     (needed,) = [each for each in project["dependencies"] if each.startswith("phi3-core")]

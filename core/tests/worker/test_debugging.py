@@ -16,8 +16,8 @@ from phi3_core.plugin import installed
 from phi3_core.worker.host import Worker
 
 NOISY = """
-import os, sys
-print("to stdout", flush=True)
+import os
+print("to stdout"{flush})
 os.write(2, b"to stderr\\n")
 """
 
@@ -64,7 +64,7 @@ def wait_for(messages, pattern):
 @pytest.mark.parametrize("value", ["1", "yes"])
 def test_what_a_backend_prints_is_shown_on_request(start, logged, monkeypatch, value):
     monkeypatch.setenv("PHI3_SHOW_OUTPUT", value)
-    worker = start("noisy", changes=NOISY)
+    worker = start("noisy", changes=NOISY.replace("{flush}", ""))
     worker.call("detect", limit_s=30.0, machine=this_machine())
     assert wait_for(logged, r"^noisy \| to stdout$")
     assert wait_for(logged, r"^noisy \| to stderr$")
@@ -73,7 +73,7 @@ def test_what_a_backend_prints_is_shown_on_request(start, logged, monkeypatch, v
 @pytest.mark.parametrize("value", ["", "0"])
 def test_what_a_backend_prints_is_not_shown_by_default(start, logged, monkeypatch, value):
     monkeypatch.setenv("PHI3_SHOW_OUTPUT", value)
-    worker = start("noisy", changes=NOISY)
+    worker = start("noisy", changes=NOISY.replace("{flush}", ", flush=True"))
     worker.call("detect", limit_s=30.0, machine=this_machine())
     worker.close()
     assert set(worker.last_lines) == {"to stdout", "to stderr"}

@@ -27,10 +27,10 @@ _FILES = {
     "src/phi3_acme/hooks.py": "hooks.py",
     "src/phi3_acme/py.typed": "py.typed",
     "src/phi3_acme/quantization.py": "quantization.py",
-    "tests/test_contract.py": "test_contract.py",
-    "tests/test_detection.py": "test_detection.py",
+    "tests/test_contract.py": "contract.py",
+    "tests/test_detection.py": "offers.py",
 }
-"""Files of a backend ``acme``, and their templates."""
+"""Files of a backend ``acme``, and their templates. None is named as a test: wheels have none."""
 
 
 def backend_name(given: str) -> str:

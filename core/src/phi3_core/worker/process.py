@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_core.cgroups import memory_limit
+from phi3_core.config import shows_output
 from phi3_core.interpreter import module_command
 from phi3_core.paths import home
 from phi3_core.units import format_bytes
@@ -70,8 +71,10 @@ def _environment() -> dict[str, str]:
     for entry in sys.path:
         with contextlib.suppress(OSError):  # the current folder has been removed
             path.append(str(Path(entry).absolute()))
+    shown = {"PYTHONUNBUFFERED": "1"} if shows_output() else {}
     return {
         **os.environ,
+        **shown,
         "PYTHONPATH": os.pathsep.join(path),
         "PYTHONIOENCODING": "utf-8:backslashreplace",
         "XDG_CACHE_HOME": str(home() / "libraries"),

@@ -10,7 +10,8 @@ import threading
 import time
 
 import pytest
-from phi3_core.errors import UsageError
+from phi3_core.cli.output import print_error
+from phi3_core.errors import BackendDiedError, UsageError
 from phi3_core.machine import this_machine
 from phi3_core.plugin import installed
 from phi3_core.worker.host import Worker
@@ -78,6 +79,47 @@ def test_what_a_backend_prints_is_not_shown_by_default(start, logged, monkeypatc
     worker.close()
     assert set(worker.last_lines) == {"to stdout", "to stderr"}
     assert logged == []
+
+
+LOUD = """
+@hookimpl
+def detect(machine):
+    raise RuntimeError("no such kernel, " * 100 + "the end")
+"""
+
+
+def test_a_shortened_message_names_where_all_of_it_is(run_main, plugins, monkeypatch):
+    plugins.add("loud", changes=LOUD)
+    _, out, err = run_main("devices", "--refresh", "--json")
+    (broken,) = [each for each in json.loads(out)["broken"] if each["plugin"] == "loud"]
+    assert len(broken["error"]) < 650
+    assert broken["error"].endswith("kernel, no… [PHI3_SHOW_OUTPUT=1 shows all of it]")
+    assert "the end" not in err
+    monkeypatch.setenv("PHI3_SHOW_OUTPUT", "1")
+    _, _, err = run_main("devices", "--refresh", "--json")
+    assert "phi3: loud | Traceback (most recent call last):\n" in err
+    assert "no such kernel, the end\n" in err
+
+
+DYING = """
+@hookimpl
+def detect(machine):
+    import os
+    for number in range({lines}):
+        os.write(2, b"line %d\\n" % number)
+    os._exit(9)
+"""
+
+
+@pytest.mark.parametrize(("lines", "first"), [(8, "line 0"), (9, "… (PHI3_SHOW_OUTPUT=1 shows all of it)")])
+def test_more_lines_than_are_shown_are_told_of(start, logged, lines, first):
+    worker = start("dying", changes=DYING.replace("{lines}", str(lines)))
+    with pytest.raises(BackendDiedError) as caught:
+        worker.call("detect", limit_s=30.0, machine=this_machine())
+    print_error(caught.value, traceback=False)
+    assert logged[1] == f"  | {first}"
+    assert logged[-1] == f"  | line {lines - 1}"
+    assert len(logged) == 1 + lines
 
 
 class Client:

@@ -17,6 +17,8 @@ from phi3_core.values import to_plain
 
 logger = logging.getLogger("phi3_core")
 
+SHOWN_LINES = 8
+"""Lines of a worker that are shown with an error."""
 NARROW = 72
 """The width of a terminal, in columns, below which tables are not folded to fit."""
 
@@ -49,7 +51,9 @@ def print_error(error: Phi3Error, *, traceback: bool) -> None:
     if traceback:
         _print_traceback(error)
     logger.error("%s", error)
-    for line in error.last_lines[-8:]:
+    if len(error.last_lines) > SHOWN_LINES:
+        logger.error("  | … (PHI3_SHOW_OUTPUT=1 shows all of it)")
+    for line in error.last_lines[-SHOWN_LINES:]:
         logger.error("  | %s", line)
 
 

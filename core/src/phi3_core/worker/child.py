@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from phi3_core.config import shows_output
 from phi3_core.disk import raise_if_full
 from phi3_core.errors import BackendError, Phi3Error
 from phi3_core.plugin import Backend, PluginHooks, shortened
@@ -43,6 +44,8 @@ from .protocol import Channel
 
 _LONGEST_MESSAGE = 600
 """Characters of a plugin's error message that are shown."""
+
+_CUT = "… [PHI3_SHOW_OUTPUT=1 shows all of it]"
 
 _LONGEST_TRACEBACK = 1_000_000
 
@@ -147,6 +150,8 @@ class Server:
             message = {"result": to_plain(call(*arguments, **given))}
         except BaseException as error:  # includes SystemExit, which plugins may raise
             message = {"error": _plain_error(error)}
+            if shows_output():
+                print(message["error"]["traceback"], file=sys.stderr, flush=True)
         self._channel.send({"of": number, **message})
 
     def _progress(self, stage: str, done: int | None = None, total: int | None = None) -> None:
@@ -291,6 +296,8 @@ def _plain_error(error: BaseException) -> dict[str, Any]:
 
 
 def _cut(message: str) -> str:
-    """Return a message as one line that fits on a screen. The traceback has all of it."""
+    """Return a message as one line that fits on a screen. The traceback has all of it, and is shown on request."""
     message = " | ".join(line.strip() for line in message.splitlines() if line.strip())
-    return message if len(message) <= _LONGEST_MESSAGE else f"{message[: _LONGEST_MESSAGE - 1]}…"
+    if len(message) <= _LONGEST_MESSAGE:
+        return message
+    return f"{message[: _LONGEST_MESSAGE - len(_CUT)]}{_CUT}"

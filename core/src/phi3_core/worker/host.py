@@ -164,6 +164,7 @@ class Worker:
     def kill(self) -> None:
         """Kill the process. Its calls end with an error."""
         self._finalizer()
+        self._output.finish()
 
     def retire(self) -> None:
         """Kill the process as soon as it has no answer to generate."""

@@ -37,6 +37,11 @@ class Output:
         """Wait up to a second for the end of the output, which a child of the process may keep open."""
         self._thread.join(timeout=1.0)
 
+    def finish(self) -> None:
+        """After the end of the process: wait until all is shown, if it is."""
+        if self._shows:
+            self.join()
+
     def _read(self, stream: IO[bytes] | None) -> None:
         if stream is None:
             return

@@ -326,6 +326,10 @@ def test_a_reference_that_is_not_there_is_said_first(phi3, source):
     code, _, err = phi3("eval", source, "-d", "parrot", "--precision", "int4", "--reference", "/nowhere")
     assert code == 4
     assert "there is no file or folder" in err
+    assert "(--reference takes original weights, or a backend that phi3 plugins lists)" in err
+    code, _, err = phi3("eval", source, "-d", "parrot", "--precision", "int4", "--reference", "torch")
+    assert code == 4
+    assert "unknown model 'torch' (--reference takes original weights, or a backend that phi3 plugins lists)" in err
     assert Store().entries() == []
 
 

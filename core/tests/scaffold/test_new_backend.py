@@ -205,9 +205,12 @@ def test_a_folder_that_cannot_be_is_one_line(plugins, run_main, tmp_path, name):
     assert len(err.splitlines()) == 1
 
 
-def test_a_full_disk_is_named(make_disk):
+@pytest.mark.parametrize("pages", [2, 8, 12])
+def test_a_full_disk_is_named(make_disk, pages):
+    folder = make_disk(pages * 4096) / "phi3-acme"
     with pytest.raises(DiskFullError):
-        write_backend("acme", make_disk(8192) / "phi3-acme")
+        write_backend("acme", folder)
+    assert list(folder.iterdir()) == []  # for the next try
 
 
 def test_the_words_say_what_to_do_next(plugins, run_main, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from phi3_core.errors import UsageError
+from phi3_core.errors import ModelError, UsageError
 
 from . import options
 
@@ -60,7 +60,14 @@ def call(given: argparse.Namespace) -> int:
         text = textfiles.read(Path(given.text), "the text")
     progress = output.Progress()
     store = Store()
-    reference = None if _is_backend(given.reference) else look_up(given.reference or given.model, store)
+    reference = None
+    if not _is_backend(given.reference):
+        try:
+            reference = look_up(given.reference or given.model, store)
+        except ModelError as error:
+            if given.reference is not None:
+                error.hint = "--reference takes original weights, or a backend that phi3 plugins lists"
+            raise
     if reference is not None and reference.form == "artifact":
         raise UsageError(f"{reference.path} has no original weights to compare with", hint="--reference FOLDER")
     request = evolve(model_request(given, progress), hook="logits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -72,23 +73,31 @@ def write_backend(name: str, folder: Path) -> list[Path]:
         UsageError: the folder is not empty, or cannot be written.
     """
     hint = "phi3 plugins new NAME FOLDER names another folder"
+    files: list[Path] = []
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             what = "is not empty" if folder.is_dir() else "is a file"
             raise UsageError(f"{folder} {what}", hint=hint)
-        files = []
         for target, template in _FILES.items():
             text = (_TEMPLATES / f"{template}.template").read_text(encoding="utf-8")
-            file = folder / _renamed(target, name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(_renamed(text, name), encoding="utf-8", newline="\n")
-            files.append(file)
+            files.append(folder / _renamed(target, name))
+            files[-1].parent.mkdir(parents=True, exist_ok=True)
+            files[-1].write_text(_renamed(text, name), encoding="utf-8", newline="\n")
     except (OSError, ValueError) as error:  # such as a null character in the name
+        _discard(files, folder)
         if isinstance(error, OSError):
             raise_if_full(error, folder, hint=hint)
         words = reason(error) if isinstance(error, OSError) else str(error)
         raise UsageError(f"{folder} cannot be written: {words}", hint=hint) from error
     return files
+
+
+def _discard(files: list[Path], folder: Path) -> None:
+    """Remove files and the folders that they were alone in, so that a second try finds the folder empty."""
+    paths = {path for file in files for path in (file, *file.parents) if folder in path.parents}
+    for path in sorted(paths, key=lambda path: -len(path.parts)):  # what is in a folder before the folder
+        with contextlib.suppress(OSError, ValueError):
+            path.rmdir() if path.is_dir() else path.unlink()
 
 
 def _renamed(text: str, name: str) -> str:

@@ -84,13 +84,13 @@ def _cache(opened: opening.Opening, device: Device, purpose: str, source: Path) 
 class OpenVinoEngine:
     """A loaded model: a pipeline of OpenVINO GenAI, or only the graph for evaluations."""
 
-    capabilities: frozenset[str] = frozenset({"logits"})
-
     def __init__(self, loader: loading.Loader) -> None:
         cache = loader.cache
         self.context_length = cache.context if cache else loader.opening.context
         self.max_concurrency = cache.concurrency if cache else 1
         self._batch = Batch(self, block=cache.block, blocks=cache.blocks - 1) if cache else None
+        self._decodes = loader.decodes_here
+        self.capabilities = frozenset({"logits", "lookup"} if self._decodes else {"logits"})
         self._loader = loader
         self._pipeline: Any = None
         self._form: loading.Form | None = None
@@ -164,11 +164,29 @@ class OpenVinoEngine:
                 return
 
     def _stream(self, request: GenerationRequest, *, done: int) -> Generator[int, None, None]:
+        if self._decodes:
+            return self._decode(request, done)
         config = _config(request, done)
         if self._batch is not None:
             repeatable = config.do_sample and request.sampling.seed is not None
             return self._batch.stream(request.prompt_ids, config, frozenset(request.stop_ids), exact=repeatable)
         return self._stream_alone(request, config)
+
+    def _decode(self, request: GenerationRequest, done: int) -> Generator[int, None, None]:
+        sampling = request.sampling
+        if done and sampling.seed is not None:  # a later part must not repeat the random numbers of the first
+            sampling = evolve(sampling, seed=sampling.seed + done)
+        length = len(request.prompt_ids)
+        decoder = self.take(length, request.max_new_tokens)
+        lookup = request.lookup
+        if self._form is not None and not self._loader.may_leave_gaps(self._form, length + request.max_new_tokens):
+            lookup = "off"
+            if request.lookup == "on":
+                logger.warning("no prompt lookup: the answer may go beyond this graph's sliding window")
+        try:
+            yield from decoder.generate(evolve(request, sampling=sampling, lookup=lookup))
+        except RuntimeError as error:
+            raise BackendError(loading.clean(error)) from error
 
     def _stream_alone(self, request: GenerationRequest, config: Any) -> Generator[int, None, None]:
         """Run the pipeline, which releases the GIL, in a separate thread and yield the ids that it streams."""

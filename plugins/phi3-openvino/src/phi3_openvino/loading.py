@@ -16,17 +16,31 @@ from typing import Any, Literal
 import openvino
 import openvino_genai
 from attrs import frozen
-from phi3_core.backend import artifact_folder, compiled_folder, thread_limit, write_problem
+from phi3_core.backend import (
+    Decoder,
+    artifact_folder,
+    chunks,
+    compiled_folder,
+    read_config,
+    thread_limit,
+    write_problem,
+)
 from phi3_core.errors import BackendError, ModelError, UsageError
 from phi3_core.values import Artifact, Device
 
 from . import kv_cache, longrope, npu, tuning, weights
 from .derived import publish
+from .forward import PagedForward, StatefulForward
 from .opening import Opening
 
 logger = logging.getLogger("phi3_core.openvino")
 _NUM_THREADS = "INFERENCE_NUM_THREADS"
 _OF_PIPELINES = {"ATTENTION_BACKEND", "GENERATE_HINT", "PREFILL_HINT", npu.PROMPT, npu.ANSWER}
+_NOT_FOR_DECODING = (_OF_PIPELINES - {"ATTENTION_BACKEND"}) | {"KV_CACHE_PRECISION"}
+_GAPS = 256
+"""More places than an answer's wrong proposals leave behind."""
+_PROPOSALS = 8
+"""Tokens that prompt lookup proposes at a time."""
 # Release and build, without the commit.
 _VERSION = "-".join(openvino.__version__.split("-")[:2])
 _MAX_PATH = 260
@@ -53,8 +67,25 @@ class Loader:
     cache: kv_cache.Plan | None = None
     """The KV cache of a pipeline that batches; None for pipelines that process one request at a time."""
 
+    @property
+    def decodes_here(self) -> bool:
+        """Whether phi3-core decodes with the graph (``forward.py``): for single answers on CPUs."""
+        on_cpu = self.device.kind == "cpu" and self.opening.shapes is None
+        plain = self.source.is_dir() and _NOT_FOR_DECODING.isdisjoint(self.opening.properties)
+        return self.purpose == "answer" and on_cpu and plain
+
+    def may_leave_gaps(self, form: Form, tokens: int) -> bool:
+        """Return whether tokens can be removed from the KV cache of a text of ``tokens`` tokens.
+
+        With SDPA, their places stay in the cache, masked. Graphs of others count them in a sliding window.
+        """
+        if form != "short" or weights.made_here(self.source / weights.IR):
+            return True
+        window = read_config(self.artifact.path).get("sliding_window") if self.artifact.path.is_dir() else None
+        return not isinstance(window, int) or tokens + _GAPS <= window
+
     def pipeline(self, form: Form) -> Any:
-        """Return a new pipeline.
+        """Return a new pipeline, or a decoder if the engine decodes by itself.
 
         Args:
             form: the form of the graph.
@@ -114,6 +145,8 @@ class Loader:
 
     def _load(self, source: Path, properties: Mapping[str, Any]) -> Any:
         try:
+            if self.decodes_here:
+                return self._decoder(source / weights.IR, properties)
             if self.cache is None:
                 return openvino_genai.LLMPipeline(source, self._target, **properties)
             scheduler = openvino_genai.SchedulerConfig()
@@ -124,6 +157,14 @@ class Loader:
             return openvino_genai.ContinuousBatchingPipeline(source, scheduler, self._target, given)
         except RuntimeError as error:
             raise _loading_error(error, self.opening.properties) from error
+
+    def _decoder(self, graph: Path, properties: Mapping[str, Any]) -> Decoder:
+        given = {key: value for key, value in properties.items() if key not in _OF_PIPELINES}
+        if properties.get("ATTENTION_BACKEND") == "SDPA":
+            stateful = StatefulForward(graph, given)
+            return Decoder(stateful, plan=lambda ids: [tuple(ids)], keeps=False, proposals=_PROPOSALS)
+        paged = PagedForward(graph, given)
+        return Decoder(paged, plan=lambda ids: chunks(ids, STEP), keeps=False, proposals=_PROPOSALS)
 
     def _cpu_properties(self) -> dict[str, Any]:
         """Return the default properties for CPUs: the precision of activations, and the number of threads.

@@ -12,6 +12,8 @@ from phi3_core.values import Device, Published
 from . import npu
 
 IR = "openvino_model.xml"
+_HEAD = 256
+"""Characters of an IR's beginning, with the graph's name."""
 # The element type, offset and size of a constant in an IR. The order of the attributes depends on the version.
 _DATA = re.compile(r"<data ([^>]*\boffset=[^>]*)>")
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
@@ -73,6 +75,12 @@ def recognize(path: Path) -> str | None:
     found = describe_gguf(file)
     kind = (found.architecture, found.tokenizer, found.parts)
     return found.precision if kind == _GGUF_KIND and _GGUF_TYPES.issuperset(found.tensor_types) else None
+
+
+def made_here(xml: Path) -> bool:
+    """Return whether an IR's graph is one that ``graph.py`` makes."""
+    with xml.open(encoding="utf-8", errors="replace") as file:
+        return '<net name="phi3"' in file.read(_HEAD)
 
 
 def _ir_precision(xml: Path) -> str:

@@ -1,4 +1,4 @@
-"""``phi3 plugins``: the installed backends, their versions and their hooks; with a verb, what their authors need."""
+"""``phi3 plugins``: the installed backends, their versions and their hooks; ``new`` starts one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
         "plugins",
-        help="installed backends, versions, hooks; new NAME",
-        description="List the installed backends; with a verb, start one.",
+        help="installed backends, versions, hooks; new NAME starts one",
+        description="List the installed backends, or start one.",
     )
     options.add_refresh(command)
     options.finish(command, call, json="print everything as JSON", quiet=False)
     verbs = command.add_subparsers(metavar="VERB", parser_class=type(command))
-    options.finish(plugins_new.add(verbs), plugins_new.call_new, json="print what was written", quiet=False)
+    plugins_new.add(verbs)
 
 
 def call(given: argparse.Namespace) -> int:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import argparse
 
+from . import options
+
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from typing import Any
 
 
-def add(verbs: Any) -> argparse.ArgumentParser:
-    """Add the verb to the parser of ``phi3 plugins``, and return its parser."""
-    new: argparse.ArgumentParser = verbs.add_parser(
+def add(verbs: Any) -> None:
+    """Add the verb to the parser of ``phi3 plugins``."""
+    new = verbs.add_parser(
         "new",
         help="write a distribution to start a backend from",
         description="Write a backend that installs, registers and answers, with numpy in place of a runtime.",
     )
     new.add_argument("name", metavar="NAME", help="the name of the backend, e.g. acme")
     new.add_argument("folder", metavar="FOLDER", nargs="?", help="an empty or a new folder [phi3-NAME]")
-    return new
+    options.finish(new, call, json="print what was written", quiet=False)
 
 
-def call_new(given: argparse.Namespace) -> int:
+def call(given: argparse.Namespace) -> int:
     """Run ``phi3 plugins new`` and return its exit code."""
     from pathlib import Path
 

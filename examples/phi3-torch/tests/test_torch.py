@@ -46,6 +46,7 @@ def engine(make):
     engine = hooks.load(make(max_position_embeddings=600, vocab_size=320), CPU, {}, "conversation")
     yield engine
     engine.close()
+    engine.close()
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])

@@ -92,8 +92,7 @@ class TorchEngine:
 
     # --8<-- [end:forward]
     def close(self) -> None:
-        """Free the model and the KV cache."""
-        self._cache = DynamicCache()
-        del self._model
+        """Free the model and the KV cache. Closing it again does nothing."""
+        self._cache, self._model = DynamicCache(), None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 import numpy as np
-import torch
-from phi3_core.backend import Sampler
+from attrs import evolve
+from phi3_core.backend import Decoder, chunks
 from phi3_core.errors import BackendError, PromptTooLongError, UsageError
 from phi3_core.values import Artifact, Device, GenerationRequest
 
@@ -60,8 +60,7 @@ class NpuEngine:
         self._graph = graph
         self._library = loaded
         self._workspace = workspace
-        self._read: list[tuple[int, ...]] = []
-        """The chunks of the prompt that are in the KV cache."""
+        self._decoder = Decoder(self, plan=lambda ids: chunks(ids, *CHUNKS))
         self._failed = False
 
     def close(self) -> None:
@@ -95,19 +94,7 @@ class NpuEngine:
             )
         if request.json_schema is not None:
             raise UsageError("npu does not follow a JSON schema")
-        sampler = Sampler(request.sampling, prompt)
-        with self._forward():
-            states = self._prefill(prompt)
-        for left in range(min(request.max_new_tokens, room), 0, -1):
-            with self._forward():
-                logits = self._graph.logits(states[-1:], 1)
-            token = sampler.pick(logits[0].numpy())
-            if token in request.stop_ids:
-                return
-            yield token
-            if left > 1:
-                with self._forward():
-                    states = self._graph.forward([token], 1)
+        yield from self._decoder.generate(evolve(request, max_new_tokens=min(request.max_new_tokens, room)))
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Return the logits at every position, ``[ids, vocabulary]``, in float32.
@@ -118,35 +105,28 @@ class NpuEngine:
         """
         if len(ids) > self.context_length:
             raise PromptTooLongError(f"{len(ids)} tokens do not fit the context of {self.context_length}")
-        rows = np.empty((len(ids), self._graph.vocabulary), np.float32)
-        with self._workspace.compiling(), self._forward():
-            self._rewind([])
-            for chunk in chunks(ids):
-                start = self._graph.cache.length
-                states = self._graph.forward(list(chunk), _rows(chunk))
-                rows[start : start + len(chunk)] = self._graph.logits(states, _rows(chunk)).numpy()
-                self._read.append(chunk)
-        return rows
+        with self._workspace.compiling():
+            return np.concatenate(list(self._decoder.logits(ids)))
 
-    def _prefill(self, ids: Sequence[int]) -> torch.Tensor:
-        """Fill the KV cache with ``ids`` and return the states of the last chunk; chunks already cached are reused.
+    def advance(self, ids: Sequence[int], rows: int) -> np.ndarray:
+        """Append ``ids`` to the KV cache and return the logits of the last ``rows``, ``[rows, vocabulary]``.
 
-        From the first different chunk on, chunks are processed with the same sizes as without a cache: kernels of
-        other sizes round differently, and the output must not depend on earlier requests.
+        Args:
+            ids: a chunk of a prompt, or the last token.
+            rows: 1 or the length of the chunk.
+
+        Raises:
+            BackendError: the library failed in an earlier call.
         """
-        plan = chunks(ids)
-        same = 0
-        while same < min(len(plan) - 1, len(self._read)) and plan[same] == self._read[same]:
-            same += 1
-        self._rewind(plan[:same])
-        for chunk in plan[same:]:
-            states = self._graph.forward(list(chunk), _rows(chunk))
-            self._read.append(chunk)
-        return states
+        with self._forward():
+            states = self._graph.forward(list(ids), _rows(ids))
+            logits = self._graph.logits(states[-1:], 1) if rows == 1 else self._graph.logits(states, _rows(ids))
+            found: np.ndarray = logits.numpy()
+            return found
 
-    def _rewind(self, kept: list[tuple[int, ...]]) -> None:
-        self._read = kept
-        self._graph.cache.length = sum(map(len, kept))
+    def rewind(self, length: int) -> None:
+        """Remove all but the first ``length`` tokens from the KV cache."""
+        self._graph.cache.length = length
 
     @contextlib.contextmanager
     def _forward(self) -> Iterator[None]:
@@ -162,13 +142,6 @@ class NpuEngine:
         self._failed = False
 
 
-def chunks(ids: Sequence[int]) -> list[tuple[int, ...]]:
-    """Divide ``ids`` into the chunks of the prefill: as many large ones as possible, then small ones."""
-    large, small = CHUNKS
-    cut = len(ids) // large * large
-    pieces = [tuple(ids[start : start + large]) for start in range(0, cut, large)]
-    return pieces + [tuple(ids[start : start + small]) for start in range(cut, len(ids), small)]
-
-
-def _rows(chunk: tuple[int, ...]) -> int:
-    return CHUNKS[0] if len(chunk) == CHUNKS[0] else CHUNKS[1]
+def _rows(ids: Sequence[int]) -> int:
+    """Return the number of rows of the kernel for a chunk, or for the last token."""
+    return next(size for size in (1, *reversed(CHUNKS)) if len(ids) <= size)

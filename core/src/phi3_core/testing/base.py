@@ -113,6 +113,11 @@ class ContractBase:
         return usable_artifact(subject, models.PLAIN, offer, best)
 
     @pytest.fixture
+    def made(self, subject: Subject, offer: Offer, offered: str, quantizes: None) -> Artifact:
+        """The same in one precision. Not to be changed."""
+        return usable_artifact(subject, models.PLAIN, offer, offered)
+
+    @pytest.fixture
     def engine(self, subject: Subject, artifact: Artifact, offer: Offer, best: str) -> LoadedEngine:
         """An engine with that model."""
         return usable_engine(subject, models.PLAIN, offer, best)

@@ -43,7 +43,7 @@ class LoadedEngine:
         prompt_tokens: int | None = None,
     ) -> LoadedEngine:
         """Call ``load`` in a worker process, whose engine it becomes."""
-        given = {"artifact": artifact, "device": device, "options": options, "purpose": purpose}
+        given: dict[str, Any] = {"artifact": artifact, "device": device, "options": options, "purpose": purpose}
         facts = worker.call("load", limit_s=LIMIT_S, **given, prompt_tokens=prompt_tokens)
         name = artifact.path.name.rpartition("-")[0]
         vocabulary = models.MODELS.get(name, {}).get("vocab_size", models.VOCABULARY)

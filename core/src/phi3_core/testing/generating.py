@@ -28,9 +28,7 @@ class Generating(ContractBase):
         """Each an integer of the vocabulary."""
         answer(subject, offer, best)
 
-    def test_greedy_is_repeatable(
-        self, subject: Subject, offer: Offer, best: str, generates: None
-    ) -> None:
+    def test_greedy_is_repeatable(self, subject: Subject, offer: Offer, best: str, generates: None) -> None:
         """A temperature of 0 has one answer."""
         repeated(subject, offer, best)
 
@@ -54,9 +52,9 @@ class Generating(ContractBase):
     ) -> None:
         """A conversation that grows, forks and starts over has the answers that new engines give."""
         ids = models.random_ids(70, seed=2)
-        prompts = (ids[:8], ids[:40], [*ids[:40], *ids[50:60]], ids[:36] + ids[60:66], ids[:39], ids[:8], ids[40:44])
-        used = [engine.ask(prompt, 8) for prompt in (*prompts, ids[:40])]
-        prompts = (*prompts, ids[:40])
+        grown = (ids[:8], ids[:40], [*ids[:40], *ids[50:60]])
+        prompts = (*grown, ids[:36] + ids[60:66], ids[:39], ids[:8], ids[40:44], ids[:40])
+        used = [engine.ask(prompt, 8) for prompt in prompts]
         for place, prompt in enumerate(prompts):
             fresh = subject.engine(models.PLAIN, offer, best, fresh=True).ask(prompt, 8)
             assert used[place] == fresh, f"request {place + 1}, of {len(prompt)} ids, had another answer before"

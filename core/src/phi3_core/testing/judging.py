@@ -23,9 +23,9 @@ class Bound:
 
 
 BOUNDS = {
-    "fp16": Bound(0.9, 2e-3, 0.01),
+    "fp16": Bound(0.9, 2e-3, 0.02),
     "int8": Bound(0.8, 0.02, 0.05),
-    "int4": Bound(0.3, 0.5, 0.35),
+    "int4": Bound(0.15, 0.6, 0.5),
 }
 
 

@@ -43,7 +43,7 @@ class Lengths(ContractBase):
     ) -> None:
         """Prompt and answer together fill it to the last token."""
         new = min(new, engine.context_length - 1)
-        prompt = models.random_ids(engine.context_length - new, seed=7)
+        prompt = models.random_ids(engine.context_length - new, seed=70 + new)
         found = engine.ask(prompt, new)
         assert len(found) == new
         check_greedy(subject, models.PLAIN, best, prompt, found)

@@ -11,18 +11,13 @@ from phi3_core.errors import ModelError, UsageError
 from phi3_core.values import Artifact, Offer
 
 from . import models
-from .base import ContractBase, usable_artifact
+from .base import ContractBase
 from .engines import LoadedEngine
 from .subject import Subject
 
 
 class Loading(ContractBase):
     """Engines, and what ``load`` refuses."""
-
-    @pytest.fixture
-    def made(self, subject: Subject, offer: Offer, offered: str, quantizes: None) -> Artifact:
-        """A quantized model of one precision. Not to be changed."""
-        return usable_artifact(subject, models.PLAIN, offer, offered)
 
     @pytest.mark.parametrize("purpose", ["answer", "conversation", "evaluation"])
     def test_load_makes_an_engine(

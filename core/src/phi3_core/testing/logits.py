@@ -21,9 +21,7 @@ class Logits(ContractBase):
     """Logits of each shape of the family, in each precision."""
 
     @pytest.fixture
-    def evaluated(
-        self, subject: Subject, offer: Offer, offered: str, shape: str, quantizes: None
-    ) -> LoadedEngine:
+    def evaluated(self, subject: Subject, offer: Offer, offered: str, shape: str, quantizes: None) -> LoadedEngine:
         """An engine for an evaluation."""
         self.needs(subject, "logits")
         usable_artifact(subject, shape, offer, offered)

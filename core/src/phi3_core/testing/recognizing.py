@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from phi3_core.values import Offer
+from phi3_core.values import Artifact
 
-from . import models
 from .base import ContractBase
 from .subject import Subject
 
@@ -13,12 +12,11 @@ class Recognizing(ContractBase):
     """What ``recognize`` takes for weights of this backend."""
 
     def test_recognize_knows_what_quantize_has_made(
-        self, subject: Subject, offer: Offer, offered: str, quantizes: None
+        self, subject: Subject, offered: str, made: Artifact
     ) -> None:
         """And its precision, without the manifest."""
         self.needs(subject, "recognize")
-        artifact = subject.artifact(models.PLAIN, offer, offered)
-        assert subject.call("recognize", path=artifact.path) == offered
+        assert subject.call("recognize", path=made.path) == offered
 
     def test_recognize_leaves_to_others_what_is_not_its_own(self, subject: Subject) -> None:
         """An empty folder, text, and bytes without a meaning."""

@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 
 from phi3_core.errors import ModelError, UsageError
-from phi3_core.values import Offer, Recipe
+from phi3_core.values import Artifact, Offer, Recipe
 
 from . import models
 from .base import ContractBase
@@ -27,10 +27,10 @@ class Refusing(ContractBase):
 
     @pytest.mark.parametrize("recipe", [recipe for _, recipe in RECIPES], ids=[name for name, _ in RECIPES])
     def test_quantize_refuses_a_recipe_before_the_work(
-        self, subject: Subject, offer: Offer, quantizes: None, recipe: dict[str, Any]
+        self, subject: Subject, offer: Offer, artifact: Artifact, recipe: dict[str, Any]
     ) -> None:
         """A recipe that is not supported is an error of usage, and nothing is written."""
-        lowest = [each for each in ("int4", "int8", "fp16") if each in offer.precisions][0]
+        lowest = next(each for each in ("int4", "int8", "fp16") if each in offer.precisions)
         if lowest != "int4" and "group_size" in recipe:
             pytest.skip(f"{offer.device} offers no int4, so that it has no groups to refuse")
         output = subject.empty("refused")
@@ -39,7 +39,7 @@ class Refusing(ContractBase):
         assert not list(output.iterdir()), "quantize wrote something before it refused"
 
     def test_quantize_refuses_weights_that_are_not_finite(
-        self, subject: Subject, offer: Offer, offered: str, quantizes: None
+        self, subject: Subject, offer: Offer, offered: str, made: Artifact
     ) -> None:
         """A damaged file is named as such, in every precision, instead of becoming an artifact."""
         source = subject.source(models.PLAIN)

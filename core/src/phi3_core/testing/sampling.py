@@ -40,7 +40,8 @@ class SamplingSettings(ContractBase):
     @pytest.fixture
     def row(self, subject: Subject) -> Row:
         """The logits of the original after the prompt."""
-        return subject.reference(models.PLAIN, PROMPT)[-1].astype(np.float64)
+        row: Row = subject.reference(models.PLAIN, PROMPT)[-1].astype(np.float64)
+        return row
 
     def test_with_a_temperature_answers_vary(self, subject: Subject, engine: LoadedEngine, greedy: list[int]) -> None:
         """Without a seed, and from seed to seed."""
@@ -48,7 +49,7 @@ class SamplingSettings(ContractBase):
 
     def test_a_seed_has_one_answer(self, engine: LoadedEngine, samples: None) -> None:
         """Whatever was asked in between."""
-        settings = {"temperature": 1.0, "top_k": 50, "top_p": 0.95}
+        settings: dict[str, Any] = {"temperature": 1.0, "top_k": 50, "top_p": 0.95}
         first = engine.ask(PROMPT, COUNT, seed=3, **settings)
         assert engine.ask(PROMPT, COUNT, seed=3, **settings) == first
         engine.ask(PROMPT[:5], 3, temperature=0.7)
@@ -94,9 +95,7 @@ class SamplingSettings(ContractBase):
         assert not prompt, f"with a penalty of 20, the answer repeats {len(prompt)} tokens of the prompt"
         assert len(set(found)) == len(found), "with a penalty of 20, the answer repeats its own tokens"
 
-    def test_settings_of_one_request_do_not_last(
-        self, engine: LoadedEngine, greedy: list[int], samples: None
-    ) -> None:
+    def test_settings_of_one_request_do_not_last(self, engine: LoadedEngine, greedy: list[int], samples: None) -> None:
         """The next request has its own."""
         engine.ask(PROMPT, 8, temperature=2.0, top_k=9, top_p=0.5, repetition_penalty=3.0, seed=8)
         assert engine.ask(PROMPT, COUNT) == greedy
@@ -114,4 +113,5 @@ def _draw(engine: LoadedEngine, **settings: Any) -> list[int]:
 
 def _softmax(row: Row) -> Row:
     probs: Row = np.exp(row - row.max())
-    return probs / probs.sum()
+    probs /= probs.sum()
+    return probs

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from phi3_core.checkpoint import forward
 from phi3_core.checkpoint.checkpoint import Checkpoint
-from phi3_core.errors import Phi3Error
+from phi3_core.errors import BackendError, Phi3Error
 from phi3_core.machine import this_machine
+from phi3_core.models.output import Surroundings, problem
 from phi3_core.plugin import Backend
 from phi3_core.store import sidecars
 from phi3_core.values import Artifact, Machine, Offer, Progress, Recipe, Refusal, Source, no_progress
@@ -157,7 +158,10 @@ class Subject:
 
         def make() -> Artifact:
             source, output = self.source(name), self.empty(f"{name}-{precision}")
+            around = Surroundings.of(output, source.path)
             self.quantize(source, offer, Recipe(precision=precision), output)
+            if (words := problem(around)) is not None:  # core asks the same
+                raise BackendError(f"quantize {words}")
             sidecars.copy_sidecars(source.path, output)  # as core does
             digest = f"{name}-{precision}".ljust(64, "0")
             manifest = {"digest": digest}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
 from phi3_core.api import load
 from phi3_core.values import Offer
@@ -14,12 +14,10 @@ from .subject import Subject
 class WholeWay(ContractBase):
     """The public interface, with a store of its own."""
 
-    def test_users_get_an_answer(
-        self, subject: Subject, offer: Offer, best: str, greedy: list[int], caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_users_get_an_answer(self, subject: Subject, offer: Offer, best: str, greedy: list[int]) -> None:
         """The model is quantized, measured, loaded and asked; the second time it comes from the store."""
         path = str(subject.source("long").path)
-        settings = {"device": str(offer.device), "precision": best, "options": self.options}
+        settings: dict[str, Any] = {"device": str(offer.device), "precision": best, "options": self.options}
         texts = []
         with subject.surroundings():
             for _ in range(2):

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-THREE_LINES = """
-from phi3_core.testing import BackendContract
+import pytest
+from wrong_backends import FAULTS, ROOMS
 
+HEAD = "from phi3_core.testing import BackendContract\n"
+THREE_LINES = f"""
+{HEAD}
 class TestGood(BackendContract):
     backend = "good"
 """
+
+
+def suite(faults, rooms=None):
+    """A class of tests for each fault."""
+    text = HEAD
+    for name in faults:
+        text += f"\nclass Test_{name.replace('-', '_')}(BackendContract):\n    backend = {name!r}\n"
+        settings = faults[name].settings or 'precisions = ("fp16",)'
+        text += f"    {settings}\n"
+        text += f"    rooms = {rooms!r}\n" if rooms else ""
+    return text
+
+
+def failures(run, name):
+    """The tests that failed, apart from those that need what failed in another."""
+    kind = f"Test_{name.replace('-', '_')}"
+    return {each.name.partition("[")[0] for each in run.outcomes if each.backend == kind and each.outcome == "failed" and each.when == "call"}
+
+
+def check(run, faults):
+    found = {name: failures(run, name) for name in faults}
+    assert found == {name: set(fault.tests.split()) for name, fault in faults.items()}, run.output[-6000:]
 
 
 def test_a_good_backend_passes(run_kit):
@@ -15,3 +40,11 @@ def test_a_good_backend_passes(run_kit):
     assert found.code == 0, found.output[-3000:]
     assert {each.outcome for each in found.outcomes} == {"passed"}
     assert len(found.outcomes) > 100
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_each_fault_fails_the_tests_that_name_it(run_kit, room, monkeypatch):
+    faults, rooms = ROOMS[room]
+    if room == "IMPORT":
+        monkeypatch.setenv("PHI3_DETECT_LIMIT", "2")
+    check(run_kit({name: fault.changes for name, fault in faults.items()}, suite(faults, rooms)), faults)

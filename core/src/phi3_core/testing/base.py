@@ -70,7 +70,15 @@ class ContractBase:
         return subjects[kind]
 
     @pytest.fixture
-    def offer(self, subject: Subject, request: pytest.FixtureRequest) -> Offer:
+    def hooks(self, subject: Subject) -> tuple[str, ...]:
+        """The hooks that the plugin implements."""
+        try:
+            return subject.hooks
+        except Phi3Error as error:
+            blocked("importing the plugin", error)
+
+    @pytest.fixture
+    def offer(self, subject: Subject, hooks: tuple[str, ...], request: pytest.FixtureRequest) -> Offer:
         """The device to test. Without it the test is skipped, for the reason that ``detect`` gave."""
         try:
             offer = subject.offer(self.device)
@@ -146,11 +154,7 @@ class ContractBase:
 
     def needs(self, subject: Subject, hook: str) -> None:
         """Skip a test of an optional hook that the plugin does not implement."""
-        try:
-            hooks = subject.hooks
-        except Phi3Error as error:
-            blocked("the plugin's import", error)
-        if hook not in hooks:
+        if hook not in subject.hooks:
             pytest.skip(f"{self.backend} does not implement {hook}")
 
 

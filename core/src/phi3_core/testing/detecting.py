@@ -29,14 +29,14 @@ class Detecting(ContractBase):
     """The devices that the backend offers, and its refusals."""
 
     @pytest.fixture
-    def detected(self, subject: Subject) -> list[Offer | Refusal]:
+    def detected(self, subject: Subject, hooks: tuple[str, ...]) -> list[Offer | Refusal]:
         """What ``detect`` answers."""
         try:
             return subject.answers
         except Phi3Error as error:
             blocked("detect", error)
 
-    def test_detect_offers_or_refuses(self, subject: Subject) -> None:
+    def test_detect_offers_or_refuses(self, subject: Subject, hooks: tuple[str, ...]) -> None:
         """There is an answer: a device, or a reason why there is none."""
         assert subject.answers, "detect returned nothing: return a Refusal with the reason why there is no device"
 

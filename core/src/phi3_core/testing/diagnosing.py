@@ -14,7 +14,7 @@ from .subject import Subject
 class Diagnosing(ContractBase):
     """What ``phi3 doctor`` shows of the backend."""
 
-    def test_diagnose_answers(self, subject: Subject) -> None:
+    def test_diagnose_answers(self, subject: Subject, hooks: tuple[str, ...]) -> None:
         """With findings, in half of the time limit, whether the device is usable or not."""
         self.needs(subject, "diagnose")
         limit = time_limit("diagnose")

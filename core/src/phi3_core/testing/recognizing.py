@@ -18,7 +18,7 @@ class Recognizing(ContractBase):
         self.needs(subject, "recognize")
         assert subject.call("recognize", path=made.path) == offered
 
-    def test_recognize_leaves_to_others_what_is_not_its_own(self, subject: Subject) -> None:
+    def test_recognize_leaves_to_others_what_is_not_its_own(self, subject: Subject, hooks: tuple[str, ...]) -> None:
         """An empty folder, text, and bytes without a meaning."""
         self.needs(subject, "recognize")
         folder = subject.empty("others")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from wrong_backends import FAULTS, ROOMS
+from wrong_backends import FAULTS
 
 HEAD = "from phi3_core.testing import BackendContract\n"
+FP16 = 'precisions = ("fp16",)'
 THREE_LINES = f"""
 {HEAD}
 class TestGood(BackendContract):
@@ -13,21 +14,32 @@ class TestGood(BackendContract):
 """
 
 
-def suite(faults, rooms=None):
-    """A class of tests for each fault."""
+def suite(faults, *, whole=False):
+    """A class of tests for each fault, with the parts of the contract that name it, or with all of them."""
     text = HEAD
-    for name in faults:
+    for name, fault in faults.items():
         text += f"\nclass Test_{name.replace('-', '_')}(BackendContract):\n    backend = {name!r}\n"
-        settings = faults[name].settings or 'precisions = ("fp16",)'
-        text += f"    {settings}\n"
-        text += f"    rooms = {rooms!r}\n" if rooms else ""
+        text += f"    {fault.settings or FP16}\n"
+        text += "" if whole else f"    only = {fault.tests.split()}\n"
     return text
 
 
 def failures(run, name):
     """The tests that failed, apart from those that need what failed in another."""
     kind = f"Test_{name.replace('-', '_')}"
-    return {each.name.partition("[")[0] for each in run.outcomes if each.backend == kind and each.outcome == "failed" and each.when == "call"}
+    return {
+        each.name.partition("[")[0]
+        for each in run.outcomes
+        if each.backend == kind and each.outcome == "failed" and each.when == "call"
+    }
+
+
+@pytest.fixture(params=FAULTS)
+def faults(request, monkeypatch):
+    """Backends of one kind of fault."""
+    if request.param == "import":
+        monkeypatch.setenv("PHI3_DETECT_LIMIT", "2")
+    return FAULTS[request.param]
 
 
 def check(run, faults):
@@ -42,9 +54,10 @@ def test_a_good_backend_passes(run_kit):
     assert len(found.outcomes) > 100
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_each_fault_fails_the_tests_that_name_it(run_kit, room, monkeypatch):
-    faults, rooms = ROOMS[room]
-    if room == "IMPORT":
-        monkeypatch.setenv("PHI3_DETECT_LIMIT", "2")
-    check(run_kit({name: fault.changes for name, fault in faults.items()}, suite(faults, rooms)), faults)
+def test_each_fault_fails_the_tests_that_name_it(run_kit, faults):
+    check(run_kit({name: fault.changes for name, fault in faults.items()}, suite(faults)), faults)
+
+
+@pytest.mark.slow
+def test_each_fault_fails_no_other_test(run_kit, faults):
+    check(run_kit({name: fault.changes for name, fault in faults.items()}, suite(faults, whole=True)), faults)

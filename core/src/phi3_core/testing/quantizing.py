@@ -25,13 +25,17 @@ class Run:
         self.output = subject.empty(f"{models.PLAIN}-{precision}-watched")
         self.stages: list[str] = []
         digests, around = _digests(source.path), Surroundings.of(self.output, source.path)
-        watched = (subject.current, subject.temporary)
-        before = {folder: _names(folder) for folder in watched}
+        place = subject.empty("place")
         given = {"source": source, "device": offer.device, "recipe": Recipe(precision=precision)}
-        subject.call("quantize", lambda stage, *_: self.stages.append(stage), output=self.output, **given)
-        self.stray = [*filter(None, [around.stray()])]
-        for folder in watched:
-            self.stray += sorted(folder / name for name in _names(folder) - before[folder])
+
+        def progress(stage: str, done: int | None = None, total: int | None = None) -> None:  # noqa: ARG001 - Progress
+            self.stages.append(stage)
+
+        with subject.start(place) as worker:
+            worker.call("quantize", limit_s=LIMIT_S, progress=progress, output=self.output, **given)
+            # A runtime may keep a file as long as its process lives.
+            worker.close()
+        self.stray = [*filter(None, [around.stray()]), *_files(place)]
         self.changed = [name for name, digest in _digests(source.path).items() if digests.get(name) != digest]
         self.problem = problem(Surroundings.of(self.output, source.path))
 
@@ -71,23 +75,22 @@ class Quantizing(ContractBase):
         """But in its output, which core removes."""
         source, output = subject.source(models.PLAIN), subject.empty("killed")
         around = Surroundings.of(output, source.path)
-        watched = (subject.current, subject.temporary)
-        before = {folder: _names(folder) for folder in watched}
+        place = subject.empty("place")
         given = {"source": source, "device": offer.device, "recipe": Recipe(precision=best), "output": output}
-        with subject.start() as worker:
+        with subject.start(place) as worker:
 
             def kill(stage: str, done: int | None = None, total: int | None = None) -> None:  # noqa: ARG001 - Progress
                 worker.kill()
 
             with contextlib.suppress(BackendError):  # that its process has died
                 worker.call("quantize", limit_s=LIMIT_S, progress=kill, **given)
-        stray = [*filter(None, [around.stray()])]
-        stray += [folder / name for folder in watched for name in _names(folder) - before[folder]]
+        stray = [*filter(None, [around.stray()]), *_files(place)]
         assert stray == [], f"quantize left {', '.join(map(str, stray))}"
 
 
-def _names(folder: Path) -> frozenset[str]:
-    return frozenset(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+def _files(place: Path) -> list[Path]:
+    """Return what the current and the temporary folder of a process have."""
+    return sorted(path for path in place.rglob("*") if path.parent != place)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -11,9 +11,7 @@ from .subject import Subject
 class Recognizing(ContractBase):
     """What ``recognize`` takes for weights of this backend."""
 
-    def test_recognize_knows_what_quantize_has_made(
-        self, subject: Subject, offered: str, made: Artifact
-    ) -> None:
+    def test_recognize_knows_what_quantize_has_made(self, subject: Subject, offered: str, made: Artifact) -> None:
         """And its precision, without the manifest."""
         self.needs(subject, "recognize")
         assert subject.call("recognize", path=made.path) == offered

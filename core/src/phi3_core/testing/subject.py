@@ -25,6 +25,8 @@ from .engines import LoadedEngine
 
 LIMIT_S = 300.0
 """The time limit of a call, in seconds."""
+CURRENT, TEMPORARY = "current", "temporary"
+"""The names of the folders of a process."""
 
 T = TypeVar("T")
 
@@ -42,14 +44,8 @@ class Subject:
         self.backend = backend
         self.folder = folder
         self.options = dict(options)
-        self.current = folder / "current"
-        """The current folder of its processes."""
-        self.temporary = folder / "temporary"
-        """The folder for temporary files of its processes."""
         self.home = folder / "home"
         """The store."""
-        for each in (self.current, self.temporary):
-            each.mkdir()
         self._worker: Worker | None = None
         self._loaded: LoadedEngine | None = None
         self._made: dict[object, Any] = {}
@@ -78,13 +74,20 @@ class Subject:
     # --- processes ------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def surroundings(self) -> Iterator[None]:
-        """Give processes that are started the store, the temporary folder and the current folder of this object."""
-        names = {"PHI3_HOME": self.home} | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self.temporary)
+    def surroundings(self, place: Path | None = None) -> Iterator[None]:
+        """Give processes that are started the store of this object, and a current and a temporary folder of their own.
+
+        Args:
+            place: where these two are made.
+        """
+        place = place or self.empty("processes")
+        for name in (CURRENT, TEMPORARY):
+            (place / name).mkdir()
+        names = {"PHI3_HOME": self.home} | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), place / TEMPORARY)
         before, current = {name: os.environ.get(name) for name in names}, Path.cwd()
         try:
             os.environ.update({name: str(path) for name, path in names.items()})
-            os.chdir(self.current)
+            os.chdir(place / CURRENT)
             yield
         finally:
             os.chdir(current)
@@ -94,9 +97,9 @@ class Subject:
                 else:
                     os.environ[name] = value
 
-    def start(self) -> Worker:
-        """Return a new worker process of the backend. The caller ends it."""
-        with self.surroundings():
+    def start(self, place: Path | None = None) -> Worker:
+        """Return a new worker process of the backend. The caller ends it. See :meth:`surroundings`."""
+        with self.surroundings(place):
             return Worker().open(self.backend)
 
     def call(self, verb: str, progress: Progress | None = None, **arguments: object) -> Any:
@@ -189,7 +192,8 @@ class Subject:
         if loaded is None or loaded.key != key or fresh:
             worker = loaded.worker if loaded is not None else self.start()
             try:
-                worker.call("close", limit_s=LIMIT_S)
+                with contextlib.suppress(Phi3Error):  # an engine that cannot be closed has a test of its own
+                    worker.call("close", limit_s=LIMIT_S)
                 loaded = LoadedEngine.load(worker, artifact, offer.device, self.options, purpose, key=key)
             except BaseException:
                 worker.kill()

@@ -327,7 +327,8 @@ SAMPLE = {
         "test_settings_of_one_request_do_not_last",
         "last = [1.0]\n"
         + sampling(repetition_penalty="remember(given)")
-        + "def remember(given):\n    last[0], before = given.repetition_penalty, last[0]\n    return before if before == 3 else given.repetition_penalty\n",
+        + "def remember(given):\n    last[0], before = given.repetition_penalty, last[0]\n"
+        + "    return before if before == 3 else given.repetition_penalty\n",
     ),
 }
 NUMBERS = {

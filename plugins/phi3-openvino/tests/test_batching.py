@@ -151,12 +151,6 @@ def test_a_consumer_that_stops_pulling_does_not_stall_the_others(loaded, prompts
     assert len(list(paused)) == 39
 
 
-def test_an_answer_ends_before_a_stop_id(loaded, prompts):
-    answer = list(loaded.generate(asked(prompts[0], 12)))
-    request = GenerationRequest(prompt_ids=tuple(prompts[0]), max_new_tokens=12, stop_ids=(answer[5],))
-    assert list(loaded.generate(request)) == answer[: answer.index(answer[5])]
-
-
 def test_sixty_requests_one_in_five_cancelled_leave_nothing(loaded, prompts):
     threads = set()
 

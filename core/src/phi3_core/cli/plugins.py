@@ -1,10 +1,10 @@
-"""``phi3 plugins``: the installed backends, their versions and their hooks."""
+"""``phi3 plugins``: the installed backends, their versions and their hooks; ``check`` tests one."""
 
 from __future__ import annotations
 
 import argparse
 
-from . import options
+from . import options, plugins_check
 
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
-        "plugins", help="installed backends, versions, hooks", description="List the installed backends."
+        "plugins",
+        help="installed backends, versions, hooks; check one",
+        description="List the installed backends, or check one.",
     )
     options.add_refresh(command)
     options.finish(command, call, json="print everything as JSON", quiet=False)
+    verbs = command.add_subparsers(metavar="VERB", parser_class=type(command))
+    plugins_check.add(verbs)
 
 
 def call(given: argparse.Namespace) -> int:

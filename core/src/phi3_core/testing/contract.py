@@ -23,22 +23,22 @@ from .whole_way import WholeWay
 _SETTINGS = frozenset(("backend", "device", "precisions", "options", "quirks"))
 
 
-class BackendContract(
-    Importing,
-    Detecting,
-    Quantizing,
-    Refusing,
-    Recognizing,
-    PublishedWeights,
-    Loading,
-    Generating,
-    Lengths,
-    SamplingSettings,
-    Many,
-    Logits,
-    Lifetime,
-    Diagnosing,
+class BackendContract(  # pytest begins with the tests of the last base
     WholeWay,
+    Diagnosing,
+    Lifetime,
+    Logits,
+    Many,
+    SamplingSettings,
+    Lengths,
+    Generating,
+    Loading,
+    PublishedWeights,
+    Recognizing,
+    Refusing,
+    Quantizing,
+    Detecting,
+    Importing,
     ContractBase,
 ):
     """Tests of one backend, on one device, with tiny models in core's worker processes.

@@ -54,8 +54,9 @@ class Lengths(ContractBase):
         """Past a sliding window, and across the original context of longrope, for each shape of the family."""
         usable_artifact(subject, shape, offer, best)
         engine = usable_engine(subject, shape, offer, best)
-        for size in (5, 20, 30):
-            count = min(16, engine.context_length - size)
+        ids = models.random_ids(60, seed=9)
+        # Prompts that grow, fork and start over.
+        for prompt in (ids[:5], ids[:20], ids[:30], ids[:12] + ids[40:50], ids[:28], ids[:8], ids[40:44]):
+            count = min(16, engine.context_length - len(prompt))
             if count > 0:
-                prompt = models.random_ids(size, seed=9)
                 check_greedy(subject, shape, best, prompt, engine.ask(prompt, count))

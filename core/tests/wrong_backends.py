@@ -102,7 +102,7 @@ QUANTIZE = {
         quantizing("original(source, recipe, output, progress)\n(output / 'other').symlink_to(output / FILE)"),
     ),
     "writes-beside": Fault(
-        "test_quantize_writes_only_into_its_output",
+        "test_quantize_writes_only_into_its_output test_quantize_that_is_killed_leaves_nothing_behind",
         quantizing("""
             import os
             open("log.txt", "w").write("kept in the current folder")
@@ -253,7 +253,7 @@ GENERATE = {
                 yield from original(engine, request)
             finally:
                 if request.max_new_tokens > 1000:
-                    threading.Thread(target=work, args=(time.monotonic() + 2,), daemon=True).start()
+                    threading.Thread(target=work, args=(time.monotonic() + 4,), daemon=True).start()
         """),
     ),
     "reads-blocks-of-32": Fault(

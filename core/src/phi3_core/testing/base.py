@@ -89,9 +89,8 @@ class ContractBase:
         reasons = [answer.reason for answer in subject.answers if isinstance(answer, Refusal)]
         offered = [str(answer.device) for answer in subject.answers if isinstance(answer, Offer)]
         wanted = f"{self.backend}:{self.device}" if self.device else f"a device of {self.backend}"
-        words = (
-            f"{wanted} is not usable here: {'; '.join(reasons) or f'detect offers {', '.join(offered) or 'nothing'}'}"
-        )
+        why = "; ".join(reasons) or f"detect offers {', '.join(offered) or 'nothing'}"
+        words = f"{wanted} is not usable here: {why}"
         required = request.config.getoption(plugin.REQUIRED, default=None) or ()
         if self.backend in required:
             pytest.fail(f"{words} (--require-backend={self.backend})", pytrace=False)

@@ -353,6 +353,10 @@ NUMBERS = {
         "test_an_engine_is_closed_after_an_answer_that_was_not_finished",
         engine("def close(self):\n    if self.ids:\n        raise RuntimeError('the queue is not empty')"),
     ),
+    "closes-once": Fault(
+        "test_an_engine_can_be_closed_twice",
+        engine("def close(self):\n    assert self.checkpoint is not None\n    super().close()"),
+    ),
     "leaks": Fault(
         "test_fifty_loads_give_their_memory_back",
         loading("kept.append(bytearray(b'x') * (8 << 20))\nreturn original(artifact, options)") + "kept = []\n",

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from phi3_core.errors import Phi3Error
-from phi3_core.values import Artifact, Offer
+from phi3_core.interpreter import module_command
+from phi3_core.values import Artifact, Offer, to_plain
 
-from . import models
+from . import closing, models
 from .base import ContractBase, blocked, usable_artifact
 from .engines import LIMIT_S, LoadedEngine
 from .subject import Subject
@@ -31,6 +36,27 @@ class Lifetime(ContractBase):
     ) -> None:
         """And loaded again in the same process, where it has the same answer."""
         subject.once("closes", lambda: self._close_midway(subject, offer, artifact, greedy))
+
+    def test_an_engine_can_be_closed_twice(
+        self, subject: Subject, offer: Offer, artifact: Artifact, closes: None
+    ) -> None:
+        """The second time does nothing, and the process ends by itself."""
+        given = {"backend": subject.backend, "artifact": artifact, "device": offer.device, "options": subject.options}
+        text = json.dumps(to_plain({**given, "prompt": models.random_ids(9)}))
+        with subject.surroundings():
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))}
+            done = subprocess.run(
+                module_command(closing.__name__, text),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=LIMIT_S,
+                check=False,
+            )
+        said = done.stdout.decode("utf-8", "replace").strip()
+        assert closing.CLOSED in said, f"closing an engine twice failed: {said[-2000:]}"
+        assert done.returncode == 0, f"a process whose engine was closed ended with {done.returncode}: {said[-2000:]}"
 
     @pytest.fixture
     def closes(self, subject: Subject, offer: Offer, artifact: Artifact, greedy: list[int]) -> None:

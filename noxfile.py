@@ -90,8 +90,12 @@ RESOLVED: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # What the session "windows" tests: the environment, options of tests/wine/run.py, and the tests.
 WINDOWS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    # Without what only computes, on numbers and text: the session is to take ten minutes.
-    ("core", (), ("core/tests", *(f"--ignore=core/tests/{name}" for name in ("evaluation", "quantization", "text")))),
+    # Without what only computes, on numbers and text, and what tests the tests: the session is to take ten minutes.
+    (
+        "core",
+        (),
+        ("core/tests", *(f"--ignore=core/tests/{name}" for name in ("evaluation", "quantization", "testing", "text"))),
+    ),
     (
         "all",
         (),

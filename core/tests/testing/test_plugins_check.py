@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from phi3_core.testing import check
 
-GOOD = (Path(__file__).parents[1] / "testing" / "good_backend.py").read_text(encoding="utf-8")
+GOOD = Path(__file__).with_name("good_backend.py").read_text(encoding="utf-8")
 WRONG = """
 @hookimpl
 def recognize(path):

@@ -70,8 +70,8 @@ IMPORT = {
         detecting("assert machine.os != 'haiku', 'no such system'\nreturn original(machine)"),
     ),
     "detects-slowly": Fault(
-        "test_detect_is_fast", detecting("import time\ntime.sleep(1.5)\nreturn original(machine)")
-    ),  # with PHI3_DETECT_LIMIT=2
+        "test_detect_is_fast", detecting("import time\ntime.sleep(1.7)\nreturn original(machine)")
+    ),  # with PHI3_DETECT_LIMIT=3
     "detects-by-chance": Fault(
         "test_detect_is_repeatable",
         detecting("import os\nreturn [*original(machine), Refusal(reason=f'no GPU: {os.urandom(4).hex()}')]"),

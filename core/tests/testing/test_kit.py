@@ -38,7 +38,7 @@ def failures(run, name):
 def faults(request, monkeypatch):
     """Backends of one kind of fault."""
     if request.param == "import":
-        monkeypatch.setenv("PHI3_DETECT_LIMIT", "2")
+        monkeypatch.setenv("PHI3_DETECT_LIMIT", "3")
     return FAULTS[request.param]
 
 

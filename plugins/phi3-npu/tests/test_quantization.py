@@ -115,8 +115,6 @@ def test_rounded_weights_times_what_was_divided_are_the_original(make, tmp_path,
         ({"precision": "int4", "group_size": 64}, "npu:NPU takes one scale per channel, no groups of 64"),
         ({"precision": "int4", "symmetric": False}, "npu:NPU takes symmetric weights only"),
         ({"precision": "int8", "ratio": 0.5}, "a ratio of 0.5 needs int4"),
-        ({"precision": "int4", "extra": {"awq": "yes"}}, "no quantization setting awq"),
-        ({"precision": "int4", "extra": {"calibration": "nowhere.txt"}}, r"nowhere\.txt cannot be read"),
     ],
 )
 def test_refused_before_the_work(make, tmp_path, recipe, message):

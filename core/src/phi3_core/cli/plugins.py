@@ -1,10 +1,10 @@
-"""``phi3 plugins``: the installed backends, their versions and their hooks; ``new`` starts one."""
+"""``phi3 plugins``: the installed backends, their versions and their hooks; ``new`` starts one, ``check`` tests one."""
 
 from __future__ import annotations
 
 import argparse
 
-from . import options, plugins_new
+from . import options, plugins_check, plugins_new
 
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
@@ -15,13 +15,14 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
         "plugins",
-        help="installed backends, versions, hooks; new NAME starts one",
-        description="List the installed backends, or start one.",
+        help="installed backends, versions, hooks; new NAME starts one, check NAME tests one",
+        description="List the installed backends, start one, or test one.",
     )
     options.add_refresh(command)
     options.finish(command, call, json="print everything as JSON", quiet=False)
     verbs = command.add_subparsers(metavar="VERB", parser_class=type(command))
     plugins_new.add(verbs)
+    plugins_check.add(verbs)
 
 
 def call(given: argparse.Namespace) -> int:

@@ -136,7 +136,7 @@ class Loader:
         try:
             return openvino.Core().compile_model(self.source / weights.IR, self._target, defaults | given)
         except RuntimeError as error:
-            raise _loading_error(error, given) from error
+            raise self._loading_error(error, given) from error
 
     @property
     def _target(self) -> str:
@@ -156,7 +156,15 @@ class Loader:
             given = {key: value for key, value in properties.items() if key not in _OF_PIPELINES}
             return openvino_genai.ContinuousBatchingPipeline(source, scheduler, self._target, given)
         except RuntimeError as error:
-            raise _loading_error(error, self.opening.properties) from error
+            raise self._loading_error(error, self.opening.properties) from error
+
+    def _loading_error(self, error: RuntimeError, options: Mapping[str, Any]) -> Exception:
+        """Return the error for a failure of OpenVINO, which does not tell damaged weights from others."""
+        try:
+            weights.recognize(self.artifact.path)
+        except ModelError as damage:
+            return damage
+        return _loading_error(error, options)
 
     def _decoder(self, graph: Path, properties: Mapping[str, Any]) -> Decoder:
         given = {key: value for key, value in properties.items() if key not in _OF_PIPELINES}

@@ -1,0 +1,57 @@
+"""``load``: an engine, or an error that says what is wrong."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from attrs import evolve
+
+from phi3_core.errors import ModelError, UsageError
+from phi3_core.values import Artifact, Offer
+
+from . import models
+from .base import ContractBase
+from .engines import LoadedEngine
+from .subject import Subject
+
+
+class Loading(ContractBase):
+    """Engines, and what ``load`` refuses."""
+
+    @pytest.mark.parametrize("purpose", ["answer", "conversation", "evaluation"])
+    def test_load_makes_an_engine(
+        self, subject: Subject, offer: Offer, offered: str, made: Artifact, purpose: str
+    ) -> None:
+        """Of each precision, for each purpose."""
+        subject.engine(models.PLAIN, offer, offered, purpose)
+
+    def test_the_context_is_no_longer_than_the_models(self, engine: LoadedEngine) -> None:
+        """Beyond it, no answer means anything."""
+        words = f"the model has a context of {models.CONTEXT} tokens, and its engine one of {engine.context_length}"
+        assert engine.context_length <= models.CONTEXT, words
+
+    def test_load_refuses_an_option_that_it_does_not_know(
+        self, subject: Subject, offer: Offer, best: str, artifact: Artifact, engine: LoadedEngine
+    ) -> None:
+        """It is an error of usage; a misspelt option would have no effect."""
+        options = {**self.options, "no_such_option_of_phi3": "1"}
+        with subject.start() as worker, pytest.raises(UsageError):
+            LoadedEngine.load(worker, artifact, offer.device, options, "conversation")
+
+    @pytest.mark.parametrize("harm", ["half", "empty"])
+    def test_load_refuses_weights_that_were_cut(
+        self, subject: Subject, offer: Offer, artifact: Artifact, engine: LoadedEngine, harm: str
+    ) -> None:
+        """A damaged artifact is named as such, and the process survives it."""
+        folder = subject.empty("cut")
+        for file in artifact.path.iterdir():
+            shutil.copyfile(file, folder / file.name)
+        largest = max(folder.iterdir(), key=lambda file: file.stat().st_size)
+        content = largest.read_bytes()
+        largest.write_bytes(content[: len(content) // 2 if harm == "half" else 0])
+        damaged = evolve(artifact, path=folder, manifest={"digest": f"{harm}".ljust(64, "1")})
+        with subject.start() as worker:
+            with pytest.raises(ModelError):
+                LoadedEngine.load(worker, damaged, offer.device, self.options, "conversation")
+            assert worker.alive

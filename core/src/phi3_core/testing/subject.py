@@ -1,0 +1,207 @@
+"""The backend under test: its worker processes, and what is made once and used by many tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+
+from phi3_core.checkpoint import forward
+from phi3_core.checkpoint.checkpoint import Checkpoint
+from phi3_core.errors import BackendError, Phi3Error
+from phi3_core.machine import this_machine
+from phi3_core.models.output import Surroundings, problem
+from phi3_core.plugin import Backend
+from phi3_core.store import sidecars
+from phi3_core.values import Artifact, Machine, Offer, Progress, Recipe, Refusal, Source, no_progress
+from phi3_core.worker.host import Worker
+
+from . import models
+from .engines import LoadedEngine
+
+LIMIT_S = 300.0
+"""The time limit of a call, in seconds."""
+CURRENT, TEMPORARY = "current", "temporary"
+"""The names of the folders of a process."""
+
+T = TypeVar("T")
+
+
+class Subject:
+    """A backend, and what the kit has made with it.
+
+    Args:
+        backend: the installed backend.
+        folder: an empty folder for all that is written.
+        options: options for every engine.
+    """
+
+    def __init__(self, backend: Backend, folder: Path, options: Mapping[str, str]) -> None:
+        self.backend = backend
+        self.folder = folder
+        self.options = dict(options)
+        self.home = folder / "home"
+        """The store."""
+        self._worker: Worker | None = None
+        self._loaded: LoadedEngine | None = None
+        self._made: dict[object, Any] = {}
+        self._count = 0
+
+    def close(self) -> None:
+        """End all processes."""
+        if self._loaded is not None:
+            self._loaded.worker.close()
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = self._loaded = None
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """Return what ``make`` returns, or raise what it raises, the first time that it is needed."""
+        if key not in self._made:
+            try:
+                self._made[key] = make()
+            except (Phi3Error, AssertionError) as error:
+                self._made[key] = error
+        made = self._made[key]
+        if isinstance(made, Exception):
+            raise made.with_traceback(None)
+        return made  # type: ignore[no-any-return]
+
+    # --- processes ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def surroundings(self, place: Path | None = None) -> Iterator[None]:
+        """Give processes that are started the store of this object, and a current and a temporary folder of their own.
+
+        Args:
+            place: where these two are made.
+        """
+        place = place or self.empty("processes")
+        for name in (CURRENT, TEMPORARY):
+            (place / name).mkdir()
+        names = {"PHI3_HOME": self.home} | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), place / TEMPORARY)
+        before, current = {name: os.environ.get(name) for name in names}, Path.cwd()
+        try:
+            os.environ.update({name: str(path) for name, path in names.items()})
+            os.chdir(place / CURRENT)
+            yield
+        finally:
+            os.chdir(current)
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+    def start(self, place: Path | None = None) -> Worker:
+        """Return a new worker process of the backend. The caller ends it. See :meth:`surroundings`."""
+        with self.surroundings(place):
+            return Worker().open(self.backend)
+
+    def call(self, verb: str, progress: Progress | None = None, **arguments: object) -> Any:
+        """Make a call in a process that loads no engine."""
+        if self._worker is None or not self._worker.alive:
+            self._worker = self.start()
+        return self._worker.call(verb, limit_s=LIMIT_S, progress=progress, **arguments)
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """The hooks that the plugin implements."""
+
+        def ask() -> tuple[str, ...]:
+            with self.start() as worker:
+                return worker.hooks
+
+        return self.once("hooks", ask)
+
+    # --- what is made once ----------------------------------------------------------------------------------------
+
+    def detect(self, machine: Machine | None = None) -> list[Offer | Refusal]:
+        """Call ``detect``, by default for this machine."""
+        answers = self.call("detect", machine=machine or this_machine())
+        return [Offer(**each["offer"]) if "offer" in each else Refusal(**each["refusal"]) for each in answers]
+
+    @property
+    def answers(self) -> list[Offer | Refusal]:
+        """What ``detect`` answers."""
+        return self.once("answers", self.detect)
+
+    def offer(self, device: str | None) -> Offer | None:
+        """Return the offer of a device; of the first automatic one, else of the first, if None is named."""
+        offers = [answer for answer in self.answers if isinstance(answer, Offer)]
+        if device is not None:
+            return next((offer for offer in offers if device in {offer.device.id, str(offer.device)}), None)
+        return next((offer for offer in offers if offer.automatic), next(iter(offers), None))
+
+    def source(self, name: str) -> Source:
+        """Return a model of :data:`phi3_core.testing.models.MODELS`. Tests leave it as it is."""
+        folder = self.folder / "sources" / name
+        path = self.once(("source", name), lambda: models.write_model(folder, name))
+        return Source(path=path, model=name)
+
+    def empty(self, name: str) -> Path:
+        """Return a new folder, alone in a folder of its own."""
+        self._count += 1
+        folder = self.folder / "made" / str(self._count) / name
+        folder.mkdir(parents=True)
+        return folder
+
+    def quantize(self, source: Source, offer: Offer, recipe: Recipe, output: Path) -> Mapping[str, str] | None:
+        """Call ``quantize``."""
+        given = {"source": source, "device": offer.device, "recipe": recipe, "output": output}
+        tools: Mapping[str, str] | None = self.call("quantize", no_progress, **given)
+        return tools
+
+    def artifact(self, name: str, offer: Offer, precision: str) -> Artifact:
+        """Return a quantized model. Tests leave it as it is."""
+
+        def make() -> Artifact:
+            source, output = self.source(name), self.empty(f"{name}-{precision}")
+            around = Surroundings.of(output, source.path)
+            self.quantize(source, offer, Recipe(precision=precision), output)
+            if (words := problem(around)) is not None:  # core asks the same
+                raise BackendError(f"quantize {words}")
+            sidecars.copy_sidecars(source.path, output)  # as core does
+            digest = f"{name}-{precision}".ljust(64, "0")
+            manifest = {"digest": digest}
+            return Artifact(path=output, backend=self.backend.name, precision=precision, manifest=manifest)
+
+        return self.once(("artifact", name, precision), make)
+
+    def engine(
+        self, name: str, offer: Offer, precision: str, purpose: str = "conversation", *, fresh: bool = False
+    ) -> LoadedEngine:
+        """Return an engine with a quantized model.
+
+        Args:
+            name: the model.
+            offer: the device.
+            precision: the precision.
+            purpose: what it is for.
+            fresh: whether it is to be loaded anew, so that it knows no earlier request.
+        """
+        artifact = self.artifact(name, offer, precision)
+        key = (name, precision, purpose)
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None and not loaded.worker.alive:
+            loaded = None
+        if loaded is None or loaded.key != key or fresh:
+            worker = loaded.worker if loaded is not None else self.start()
+            try:
+                with contextlib.suppress(Phi3Error):  # an engine that cannot be closed has a test of its own
+                    worker.call("close", limit_s=LIMIT_S)
+                loaded = LoadedEngine.load(worker, artifact, offer.device, self.options, purpose, key=key)
+            except BaseException:
+                worker.kill()
+                raise
+        self._loaded = loaded
+        return loaded
+
+    def reference(self, name: str, ids: Sequence[int]) -> npt.NDArray[Any]:
+        """Return core's logits after each of ``ids``, ``[ids, vocabulary]``."""
+        path = self.source(name).path
+        return self.once(("reference", name, tuple(ids)), lambda: forward.logits(Checkpoint.open(path), ids))

@@ -1,0 +1,63 @@
+"""The kit on backends in numpy: a good one passes, and each fault fails the tests that name it."""
+
+from __future__ import annotations
+
+import pytest
+from wrong_backends import FAULTS
+
+HEAD = "from phi3_core.testing import BackendContract\n"
+FP16 = 'precisions = ("fp16",)'
+THREE_LINES = f"""
+{HEAD}
+class TestGood(BackendContract):
+    backend = "good"
+"""
+
+
+def suite(faults, *, whole=False):
+    """A class of tests for each fault, with the parts of the contract that name it, or with all of them."""
+    text = HEAD
+    for name, fault in faults.items():
+        text += f"\nclass Test_{name.replace('-', '_')}(BackendContract):\n    backend = {name!r}\n"
+        text += f"    {fault.settings or FP16}\n"
+        text += "" if whole else f"    only = {fault.tests.split()}\n"
+    return text
+
+
+def failures(run, name):
+    """The tests that failed, apart from those that need what failed in another."""
+    kind = f"Test_{name.replace('-', '_')}"
+    return {
+        each.name.partition("[")[0]
+        for each in run.outcomes
+        if each.backend == kind and each.outcome == "failed" and each.when == "call"
+    }
+
+
+@pytest.fixture(params=FAULTS)
+def faults(request, monkeypatch):
+    """Backends of one kind of fault."""
+    if request.param == "import":
+        monkeypatch.setenv("PHI3_DETECT_LIMIT", "3")
+    return FAULTS[request.param]
+
+
+def check(run, faults):
+    found = {name: failures(run, name) for name in faults}
+    assert found == {name: set(fault.tests.split()) for name, fault in faults.items()}, run.output[-6000:]
+
+
+def test_a_good_backend_passes(run_kit):
+    found = run_kit({"good": ""}, THREE_LINES)
+    assert found.code == 0, found.output[-3000:]
+    assert {each.outcome for each in found.outcomes} == {"passed"}
+    assert len(found.outcomes) > 100
+
+
+def test_each_fault_fails_the_tests_that_name_it(run_kit, faults):
+    check(run_kit({name: fault.changes for name, fault in faults.items()}, suite(faults)), faults)
+
+
+@pytest.mark.slow
+def test_each_fault_fails_no_other_test(run_kit, faults):
+    check(run_kit({name: fault.changes for name, fault in faults.items()}, suite(faults, whole=True)), faults)

@@ -1,0 +1,87 @@
+"""``phi3 plugins check``: a table for people, JSON, JUnit's form, and exit codes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from phi3_core.testing import check
+
+GOOD = Path(__file__).with_name("good_backend.py").read_text(encoding="utf-8")
+WRONG = """
+@hookimpl
+def recognize(path):
+    return None
+"""
+
+
+@pytest.fixture
+def add(plugins):
+    def add(name, changes=""):
+        plugins.add(name, GOOD.replace('NAME = "good"', f'NAME = "{name}"'), changes=changes)
+
+    return add
+
+
+def test_a_fault_is_shown_with_its_test(run_main, add, tmp_path):
+    add("wrong", WRONG)
+    report = tmp_path / "report.xml"
+    code, out, _ = run_main("plugins", "check", "WRONG", "-d", "wrong:CPU", "-p", "fp16", "-q", "--junit", report)
+    assert code == 5
+    (line,) = [line for line in out.splitlines() if line.startswith(" failed")]
+    assert "test_recognize_knows_what_quantize_has_made[fp16]" in line
+    assert "1 failed" in out.splitlines()[-1]
+    (suite,) = ET.parse(report).getroot()
+    assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
+
+
+def test_what_has_no_device_here_exits_with_3(run_main, add):
+    add("absent", "@hookimpl\ndef detect(machine):\n    return [Refusal(reason='there is no NPU')]\n")
+    code, out, err = run_main("plugins", "check", "absent", "-q", "--json")
+    assert code == 3
+    assert "a device of absent is not usable here: there is no NPU" in err
+    found = json.loads(out)
+    assert (found["backend"], found["distribution"], found["failed"], found["blocked"]) == (
+        *("absent", "phi3-absent"),
+        *(0, 0),
+    )
+    assert {test["outcome"] for test in found["tests"]} == {"passed", "skipped"}
+
+
+def test_what_cannot_be_imported_is_a_failure(run_main, add):
+    add("broken", "import no_such_module_of_phi3")
+    code, out, _ = run_main("plugins", "check", "broken", "-q", "--json")
+    assert code == 5
+    found = json.loads(out)
+    failed = {test["name"] for test in found["tests"] if test["outcome"] == "failed"}
+    assert failed == {
+        "test_importing_the_plugin_loads_no_native_library",
+        "test_the_hooks_are_those_of_the_contract",
+    }
+    assert found["blocked"] > 50
+
+
+def test_an_unknown_backend_is_a_usage_error(run_main, plugins):
+    code, _, err = run_main("plugins", "check", "nothing")
+    assert code == 2
+    assert "there is no backend 'nothing'" in err
+
+
+def test_without_pytest_the_hint_says_what_to_install(run_main, plugins, monkeypatch):
+    known = importlib.util.find_spec
+    monkeypatch.setattr(
+        check.importlib.util, "find_spec", lambda name, *more: None if name == "pytest" else known(name, *more)
+    )
+    code, _, err = run_main("plugins", "check", "any")
+    assert code == 2
+    assert 'the tests need pytest, which is not installed (pip install "phi3-core[testing]")' in err
+
+
+def test_without_a_verb_the_plugins_are_listed(run_main, add):
+    add("good")
+    code, out, _ = run_main("plugins", "--json")
+    assert code == 0
+    assert "good" in [each["plugin"] for each in json.loads(out)["plugins"]]

@@ -1,0 +1,370 @@
+"""Faults of a backend, each with the tests of the contract that name it.
+
+The changes are put below the source of the good backend, in which ``original`` is the good one's hook.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+from attrs import frozen
+
+
+@frozen
+class Fault:
+    """What is changed in the good backend, and the tests that fail."""
+
+    tests: str
+    """Their names, separated by spaces."""
+    changes: str
+    settings: str = ""
+    """Further lines of the class of tests."""
+
+
+def detecting(body: str) -> str:
+    return _hook("detect", "machine", body)
+
+
+def quantizing(body: str) -> str:
+    return _hook("quantize", "source, recipe, output, progress", body)
+
+
+def loading(body: str) -> str:
+    return _hook("load", "artifact, options", body)
+
+
+def generating(body: str) -> str:
+    return _hook("generate", "engine, request", body)
+
+
+def _hook(name: str, arguments: str, body: str) -> str:
+    text = textwrap.dedent(body).strip().replace("original(", f"ORIGINAL[{name!r}](")
+    return f"@hookimpl\ndef {name}({arguments}):\n" + textwrap.indent(text, "    ") + "\n"
+
+
+def engine(body: str) -> str:
+    """Changes of the engine, whose class ``Good`` is."""
+    return "Good = Engine\nclass Engine(Good):\n" + textwrap.indent(textwrap.dedent(body).strip(), "    ") + "\n"
+
+
+def sampling(**changes: str) -> str:
+    """A backend that samples with other settings than those of the request, ``given``."""
+    given = ", ".join(f"{name}={value}" for name, value in changes.items())
+    return generating(f"""
+        from attrs import evolve
+        given = request.sampling
+        yield from original(engine, evolve(request, sampling=evolve(given, {given})))
+    """)
+
+
+IMPORT = {
+    "imports-at-its-top": Fault("test_importing_the_plugin_loads_no_native_library", "import numpy"),
+    "has-no-detect": Fault("test_the_hooks_are_those_of_the_contract", "del detect"),
+    "misspells-a-hook": Fault(
+        "test_the_hooks_are_those_of_the_contract", "@hookimpl\ndef quantise(source, output):\n    pass\n"
+    ),
+    "raises": Fault("test_detect_offers_or_refuses", detecting("raise OSError('no driver')")),
+    "says-nothing": Fault("test_detect_offers_or_refuses", detecting("return []")),
+    "raises-elsewhere": Fault(
+        "test_detect_refuses_instead_of_raising",
+        detecting("assert machine.os != 'haiku', 'no such system'\nreturn original(machine)"),
+    ),
+    "detects-slowly": Fault(
+        "test_detect_is_fast", detecting("import time\ntime.sleep(1.7)\nreturn original(machine)")
+    ),  # with PHI3_DETECT_LIMIT=3
+    "detects-by-chance": Fault(
+        "test_detect_is_repeatable",
+        detecting("import os\nreturn [*original(machine), Refusal(reason=f'no GPU: {os.urandom(4).hex()}')]"),
+    ),
+    "counts-megabytes": Fault(
+        "test_memory_is_in_bytes",
+        detecting("""
+            from attrs import evolve
+            found = original(machine)
+            offers = [each for each in found if isinstance(each, Offer)]
+            return [evolve(each, device=evolve(each.device, memory_bytes=16384)) for each in offers] or found
+        """),
+    ),
+    "names-in-bytes": Fault(
+        "test_detect_survives_json",
+        detecting("return [*original(machine), Refusal(reason='no ' + chr(0xDCFF))]"),
+    ),
+    "is-long-winded": Fault(
+        "test_refusals_have_one_line",
+        detecting("return [*original(machine), Refusal(reason='no GPU' + chr(10) + 'at line 5')]"),
+    ),
+    "diagnoses-nothing": Fault("test_diagnose_answers", "@hookimpl\ndef diagnose(machine):\n    raise KeyError('x')\n"),
+}
+QUANTIZE = {
+    "writes-nothing": Fault("test_quantize_fills_its_output", quantizing("progress('pretending')")),
+    "leaves-a-link": Fault(
+        "test_quantize_fills_its_output",
+        quantizing("original(source, recipe, output, progress)\n(output / 'other').symlink_to(output / FILE)"),
+    ),
+    "writes-beside": Fault(
+        "test_quantize_writes_only_into_its_output test_quantize_that_is_killed_leaves_nothing_behind",
+        quantizing("""
+            import os
+            open("log.txt", "w").write("kept in the current folder")
+            return original(source, recipe, output, progress)
+        """),
+    ),
+    "changes-the-source": Fault(
+        "test_quantize_leaves_the_source_as_it_is",
+        quantizing("""
+            with (source.path / "config.json").open("a") as file:
+                file.write(" ")
+            return original(source, recipe, output, progress)
+        """),
+    ),
+    "is-silent": Fault(
+        "test_quantize_tells_its_progress",
+        quantizing("return original(source, recipe, output, lambda *given: None)"),
+    ),
+    "dies-untidily": Fault(
+        "test_quantize_that_is_killed_leaves_nothing_behind",
+        quantizing("""
+            import tempfile
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder, "part").write_text("of the work")
+                return original(source, recipe, output, progress)
+        """),
+    ),
+    "takes-any-setting": Fault(
+        "test_quantize_refuses_a_recipe_before_the_work",
+        quantizing("""
+            from attrs import evolve
+            known = {key: value for key, value in recipe.extra.items() if key == "calibration"}
+            return original(source, evolve(recipe, extra=known), output, progress)
+        """),
+    ),
+    "refuses-too-late": Fault(
+        "test_quantize_refuses_a_recipe_before_the_work",
+        quantizing("(output / 'begun').write_text('x')\nreturn original(source, recipe, output, progress)"),
+    ),
+    "takes-any-number": Fault(
+        "test_quantize_refuses_weights_that_are_not_finite",
+        """
+def rounded(weight, recipe):
+    import numpy
+    values = weight.float32(check=False)
+    return numpy.nan_to_num(values)
+""",
+        "precisions = ('fp16',)",
+    ),
+    "forgets-what-it-made": Fault(
+        "test_recognize_knows_what_quantize_has_made", "@hookimpl\ndef recognize(path):\n    return None\n"
+    ),
+    "takes-everything": Fault(
+        "test_recognize_leaves_to_others_what_is_not_its_own",
+        _hook("recognize", "path", "return original(path) or 'int4'"),
+    ),
+    "publishes-everything": Fault(
+        "test_published_answers_for_every_model",
+        "@hookimpl\ndef published(model):\n    return Published(repository=f'acme/{model}')\n",
+    ),
+    "knows-three-models": Fault(
+        "test_published_answers_for_every_model",
+        "@hookimpl\ndef published(model):\n    return {'phi-4': None, 'phi-3-mini-4k-instruct': None}[model]\n",
+    ),
+    "takes-any-option": Fault(
+        "test_load_refuses_an_option_that_it_does_not_know", loading("return original(artifact, {})")
+    ),
+    "takes-what-was-cut": Fault(
+        "test_load_refuses_weights_that_were_cut",
+        loading("""
+            try:
+                return original(artifact, options)
+            except Exception:
+                raise RuntimeError("unexpected end of file") from None
+        """).replace("except Exception", "except __import__('phi3_core').ModelError"),
+    ),
+    "has-a-wide-context": Fault(
+        "test_the_context_is_no_longer_than_the_models",
+        engine("def __init__(self, *given):\n    super().__init__(*given)\n    self.context_length += 1"),
+    ),
+    "has-no-evaluation": Fault(
+        "test_load_makes_an_engine",
+        _hook(
+            "load", "artifact, options, purpose", "assert purpose != 'evaluation'\nreturn original(artifact, options)"
+        ),
+    ),
+}
+GENERATE = {
+    "counts-from-one": Fault(
+        "test_generate_yields_as_many_ids_as_asked_for",
+        generating("ids = original(engine, request)\nnext(ids)\nyield from ids"),
+    ),
+    "yields-arrays": Fault(
+        "test_generate_yields_as_many_ids_as_asked_for",
+        generating("import numpy\nyield from (numpy.array([token]) for token in original(engine, request))"),
+    ),
+    "answers-by-chance": Fault(
+        "test_greedy_is_repeatable",
+        generating("""
+            from attrs import evolve
+            yield from original(engine, evolve(request, sampling=evolve(request.sampling, temperature=1.0, seed=None)))
+        """),
+    ),
+    "stops-at-the-first-only": Fault(
+        "test_an_answer_ends_before_a_stop_id",
+        generating("""
+            from attrs import evolve
+            yield from original(engine, evolve(request, stop_ids=request.stop_ids[:1]))
+        """),
+    ),
+    "stops-by-itself": Fault(
+        "test_only_the_stop_ids_of_the_request_end_an_answer",
+        generating("""
+            for count, token in enumerate(original(engine, request)):
+                if count == 50 and engine.context_length == 96:
+                    return
+                yield token
+        """),
+    ),
+    "keeps-too-much": Fault(
+        "test_what_is_kept_of_earlier_requests_changes_nothing",
+        engine("""
+            def is_kept(self, ids):
+                return 36 < len(ids) <= len(self.ids) and self.ids[:36] == ids[:36] or super().is_kept(ids)
+        """),
+    ),
+    "answers-at-the-end": Fault(
+        "test_ids_come_as_they_are_made", generating("yield from list(original(engine, request))")
+    ),
+    "is-never-closed": Fault(
+        "test_closing_an_answer_stops_the_work",
+        generating("""
+            for token in original(engine, request):
+                try:
+                    yield token
+                except GeneratorExit:
+                    pass
+        """),
+    ),
+    "works-on": Fault(
+        "test_closing_an_answer_stops_the_work",
+        generating("""
+            import threading, time
+            def work(until):
+                while time.monotonic() < until:
+                    pass
+            try:
+                yield from original(engine, request)
+            finally:
+                if request.max_new_tokens > 1000:
+                    threading.Thread(target=work, args=(time.monotonic() + 4,), daemon=True).start()
+        """),
+    ),
+    "reads-blocks-of-32": Fault(
+        "test_a_prompt_of_any_length_is_read",
+        generating("""
+            from attrs import evolve
+            size = 32 if len(request.prompt_ids) == 33 else None
+            yield from original(engine, evolve(request, prompt_ids=request.prompt_ids[:size]))
+        """),
+    ),
+    "reads-blocks-of-512": Fault(
+        "test_a_long_prompt_of_any_length_is_read",
+        generating("""
+            from attrs import evolve
+            size = 512 if len(request.prompt_ids) == 513 else None
+            yield from original(engine, evolve(request, prompt_ids=request.prompt_ids[:size]))
+        """),
+    ),
+    "keeps-the-last-place": Fault(
+        "test_the_whole_context_can_be_used",
+        engine("""
+            def rows(self, ids):
+                assert len(ids) < 95 or self.context_length > 96
+                return super().rows(ids)
+        """),
+    ),
+    "has-one-answer-at-once": Fault(
+        "test_answers_at_once_are_answers_alone test_an_answer_that_is_closed_leaves_the_others_alone",
+        generating("""
+            import itertools
+            counter[0] += 1
+            mine = counter[0]
+            for token in original(engine, request):
+                if counter[0] != mine:
+                    return
+                yield token
+        """)
+        + "counter = [0]\n",
+    ),
+}
+SAMPLE = {
+    "is-always-greedy": Fault("test_with_a_temperature_answers_vary", sampling(temperature="0.0")),
+    "has-one-seed": Fault("test_with_a_temperature_answers_vary", sampling(seed="1")),
+    "ignores-the-seed": Fault("test_a_seed_has_one_answer", sampling(seed="None")),
+    "draws-on": Fault(
+        "test_a_seed_has_one_answer",
+        "drawn = [0]\n"
+        + sampling(seed="next_seed(given.seed)")
+        + "def next_seed(seed):\n    drawn[0] += 1\n    return seed and seed + drawn[0]\n",
+    ),
+    "has-one-temperature": Fault(
+        "test_the_temperature_has_its_effect", sampling(temperature="min(given.temperature, 1.0)")
+    ),
+    "ignores-top-k": Fault("test_top_k_keeps_the_likeliest", sampling(top_k="0")),
+    "ignores-top-p": Fault("test_top_p_keeps_the_likeliest", sampling(top_p="1.0")),
+    "ignores-the-penalty": Fault("test_the_penalty_discourages_what_was_said", sampling(repetition_penalty="1.0")),
+    "forgets-the-prompt": Fault(
+        "test_the_penalty_discourages_what_was_said",
+        generating("""
+            from phi3_core.backend import Sampler
+            ids, sampler = list(request.prompt_ids), Sampler(request.sampling, ())
+            for _ in range(request.max_new_tokens):
+                token = sampler.pick(engine.rows(ids)[-1])
+                if token in request.stop_ids:
+                    return
+                yield token
+                ids.append(token)
+        """),
+    ),
+    "keeps-the-settings": Fault(
+        "test_settings_of_one_request_do_not_last",
+        "last = [1.0]\n"
+        + sampling(repetition_penalty="remember(given)")
+        + "def remember(given):\n    last[0], before = given.repetition_penalty, last[0]\n"
+        + "    return before if before == 3 else given.repetition_penalty\n",
+    ),
+}
+NUMBERS = {
+    "has-no-window": Fault(
+        "test_logits_are_those_of_the_original test_an_answer_goes_on_as_the_original_would",
+        engine("""
+            def __init__(self, checkpoint, limits):
+                from attrs import evolve
+                super().__init__(evolve(checkpoint, architecture=evolve(checkpoint.architecture, window=None)), limits)
+        """),
+    ),
+    "turns-its-logits": Fault(
+        "test_logits_are_those_of_the_original test_users_get_an_answer",
+        _hook("logits", "engine, ids", "return original(engine, ids)[:, ::-1]"),
+    ),
+    "counts-its-logits": Fault(
+        "test_logits_are_repeatable",
+        "count = [0]\n"
+        + _hook("logits", "engine, ids", "count[0] += 1\nreturn original(engine, ids) + count[0] * 1e-4"),
+    ),
+    "cannot-be-closed": Fault(
+        "test_an_engine_is_closed_after_an_answer_that_was_not_finished",
+        engine("def close(self):\n    if self.ids:\n        raise RuntimeError('the queue is not empty')"),
+    ),
+    "closes-once": Fault(
+        "test_an_engine_can_be_closed_twice",
+        engine("def close(self):\n    assert self.checkpoint is not None\n    super().close()"),
+    ),
+    "leaks": Fault(
+        "test_fifty_loads_give_their_memory_back",
+        loading("kept.append(bytearray(b'x') * (8 << 20))\nreturn original(artifact, options)") + "kept = []\n",
+    ),
+    "cannot-be-measured": Fault(
+        "test_users_get_an_answer",
+        loading("assert not artifact.manifest.get('tools')\nreturn original(artifact, options)"),
+    ),
+}
+FAULTS = {"import": IMPORT, "quantize": QUANTIZE, "generate": GENERATE, "sample": SAMPLE, "numbers": NUMBERS}
+"""The faults, by what they are about."""

@@ -9,6 +9,7 @@ import textwrap
 import uuid
 from pathlib import Path
 
+import psutil
 import pytest
 from phi3_core import cgroups
 from phi3_core.cgroups import memory_available, memory_limit, processor_quota, processors
@@ -171,6 +172,13 @@ def test_a_quota_is_rounded_up_to_whole_processors(monkeypatch):
     ):
         monkeypatch.setattr(cgroups, "processor_quota", lambda quota=quota: quota)
         assert (processors(), cgroups.thread_limit()) == (expected, limit)
+
+
+@pytest.mark.parametrize(("usable", "cores", "expected"), [(8, 4, 4), (2, 4, 2), (8, None, 8)])
+def test_threads_are_cores_that_may_be_used(monkeypatch, usable, cores, expected):
+    monkeypatch.setattr(cgroups, "processors", lambda: usable)
+    monkeypatch.setattr(psutil, "cpu_count", lambda *, logical: cores)
+    assert cgroups.core_threads() == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="affinity is set as Linux does it")

@@ -7,7 +7,7 @@ detecting devices               :func:`missing_requirement`, :func:`installed_ve
                                 :func:`driver_fingerprint`; on Windows :class:`DeviceManager`,
                                 :func:`system_library`, :class:`Guid`
 options of the engine           :func:`check_options`
-limits of containers            :func:`thread_limit`
+numbers of threads              :func:`core_threads`; :func:`thread_limit`, of containers
 reading model files             :func:`read_limits`, :func:`read_config`, :func:`read_json`, :func:`read_header`,
                                 :func:`describe_gguf`, :func:`is_gguf`
 reading original weights        :class:`Checkpoint`, :class:`Architecture`, :class:`Layer`, :class:`Weight` and
@@ -34,6 +34,7 @@ TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from typing import Any
 
+    from .cgroups import core_threads as core_threads
     from .cgroups import thread_limit as thread_limit
     from .checkpoint.architecture import Architecture as Architecture
     from .checkpoint.checkpoint import Checkpoint as Checkpoint
@@ -105,7 +106,10 @@ if TYPE_CHECKING:
     from .windows import system_library as system_library
 
 _HOMES = {
-    "cgroups": ("thread_limit",),
+    "cgroups": (
+        "core_threads",
+        "thread_limit",
+    ),
     "checkpoint.architecture": ("Architecture",),
     "checkpoint.checkpoint": (
         "Checkpoint",

@@ -87,6 +87,14 @@ def thread_limit() -> int | None:
     return found if found < (os.cpu_count() or 1) else None
 
 
+def core_threads() -> int:
+    """Return the number of threads for a runtime that counts cores wrongly: cores that this process may use."""
+    import psutil  # start-up: only workers need it
+
+    found = processors()
+    return min(found, psutil.cpu_count(logical=False) or found)
+
+
 def _memory_limit(version: str, group: Path) -> int | None:
     if version == _V2:
         # Above "high" processes are slowed down until they give memory back.

@@ -6,13 +6,13 @@ import json
 from random import Random
 
 import pytest
-from phi3_core.backend import Sampler, Scheme
+from phi3_core.backend import Sampler, Scheme, core_threads
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import logits
 from phi3_core.errors import ModelError, PromptTooLongError, UsageError
 from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
-from phi3_dml import idle, layouts
+from phi3_dml import idle, layouts, opening
 
 pytestmark = pytest.mark.runs
 CPU = Device(backend="dml", id="CPU", kind="cpu", name="CPU")
@@ -295,3 +295,8 @@ def test_options(checkpoints, write_graph, options, message):
     load(folder, intra_op_num_threads="1").close()
     with pytest.raises(UsageError, match=message):
         load(folder, **options)
+
+
+def test_every_core_has_a_thread_unless_the_user_says_how_many():
+    assert opening._session({}) == {"intra_op_num_threads": core_threads()}
+    assert opening._session({"intra_op_num_threads": "3"}) == {"intra_op_num_threads": 3}

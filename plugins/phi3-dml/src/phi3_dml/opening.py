@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from attrs import evolve, field, frozen
-from phi3_core.backend import check_options, read_limits, thread_limit
+from phi3_core.backend import check_options, core_threads, read_limits
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.values import Artifact, Device
 
@@ -128,10 +128,9 @@ def _session(options: Mapping[str, str]) -> dict[str, int]:
     for key, value in options.items():
         if key in _THREADS and not (value.isascii() and value.isdigit() and int(value) < 1024):
             raise UsageError(f"the option {key} is a number of threads, not {value!r}")
-    # ONNX Runtime counts the machine's processors, whatever a container allows.
-    limit = thread_limit()
-    defaults = {} if limit is None else {_THREADS[0]: limit}
-    return defaults | {key: int(value) for key, value in options.items() if key in _THREADS}
+    # ONNX Runtime takes the two cores of some virtual machines for one, counts what a container does not allow, and
+    # binds its threads to cores unless their number is given.
+    return {_THREADS[0]: core_threads()} | {key: int(value) for key, value in options.items() if key in _THREADS}
 
 
 def requested_provider(options: Mapping[str, str], flavour: str | None) -> ProviderRequest | None:

@@ -54,10 +54,10 @@ def test_fewer_new_tokens_than_a_match_needs_are_not_enough():
 
 
 def test_text_whose_matches_mislead_soon_has_no_proposals():
-    """The prompt has every three tokens of the answer, and after each something else than the answer."""
+    """The prompt has all tokens of the answer, few at a time, and after each something else than the answer."""
     random = np.random.default_rng(1)
     answer = random.integers(0, 100, 300).tolist()
-    prompt = [token for at in range(3, 300) for token in (*answer[at - 3 : at], 1000 + at)]
+    prompt = [token for at in range(LEAST, 300) for token in (*answer[at - LEAST : at], 1000 + at)]
     passes, vain = simulated(prompt, answer)
     assert passes == 300
     assert 0 < sum(count for _, count in vain) <= LEAST

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from phi3_core.values import Artifact
-from phi3_openvino import loading
+from phi3_openvino import converting
 from phi3_openvino.derived import publish
 
 NAMES = ("model.bin", "model.xml")
@@ -94,7 +94,7 @@ def test_a_gguf_file_in_a_folder_of_another_script_is_converted(sample_store, mo
     monkeypatch.setenv("PHI3_HOME", str(tmp_path / "王小明" / "мой"))
     before = Path.cwd()
     artifact = Artifact(path=file, backend="openvino", precision="int4", manifest={"digest": "0123456789abcdef"})
-    with loading.loadable(file, artifact) as source:
+    with converting.loadable(file, artifact) as source:
         assert sorted(path.name for path in source.iterdir()) == ["openvino_model.bin", "openvino_model.xml"]
         assert not str(source).isascii()
     assert Path.cwd() == before

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-LEAST = 3
-"""Tokens that must have occurred before, at first."""
+LEAST = 4
+"""Tokens that must have occurred before, at first. Answers often begin with three words of the question."""
 _MOST_NEEDED = 48
 _OCCURRENCES = 8
 """Earlier occurrences that are compared, the latest ones."""

@@ -18,7 +18,7 @@ from attrs import evolve
 from phi3_core.errors import BackendError
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
 
-from . import kv_cache, loading, npu, opening, weights
+from . import converting, kv_cache, loading, npu, opening, weights
 from .batching import Batch
 
 _END = object()
@@ -50,7 +50,7 @@ def load(
         UsageError: OpenVINO does not accept an option.
     """
     opened = opening.check(artifact, device, options, purpose)
-    with loading.loadable(opened.file, artifact) as source:
+    with converting.loadable(opened.file, artifact) as source:
         loader = loading.Loader(
             artifact=artifact,
             device=device,

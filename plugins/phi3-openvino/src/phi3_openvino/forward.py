@@ -20,7 +20,7 @@ _ROWS = "rows"
 """The input with the number of rows at the end for which logits are computed."""
 _BLOCK = 32
 """Tokens in a block of the KV cache, on CPUs."""
-_SPARE = 32
+_SPARE = 8
 """Blocks that a growing cache gets beyond what is needed."""
 
 

@@ -1,4 +1,4 @@
-"""Load weights into a pipeline of OpenVINO GenAI: properties, compiled models and derived graphs."""
+"""Load an IR into a pipeline of OpenVINO GenAI or a decoder: properties, compiled models and derived graphs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +26,6 @@ from phi3_core.errors import BackendError, ModelError, UsageError
 from phi3_core.values import Artifact, Device
 
 from . import kv_cache, longrope, npu, tuning, weights
-from .derived import publish
 from .forward import PagedForward, StatefulForward
 from .opening import Opening
 
@@ -42,8 +38,7 @@ _GAPS = 256
 _PROPOSALS = 8
 """Tokens that prompt lookup proposes at a time."""
 # Release and build, without the commit.
-_VERSION = "-".join(openvino.__version__.split("-")[:2])
-_MAX_PATH = 260
+VERSION = "-".join(openvino.__version__.split("-")[:2])
 STEP = 512
 """Tokens that a step of a batch reads at most; until it ends, nobody joins or is cancelled. See docs/decisions/0031."""
 _LONG = 1024
@@ -196,13 +191,13 @@ class Loader:
 
     def _tuned(self, properties: Mapping[str, Any]) -> str | None:
         try:
-            return tuning.tuned(self.artifact, self.device, self.source / weights.IR, _VERSION, properties)
+            return tuning.tuned(self.artifact, self.device, self.source / weights.IR, VERSION, properties)
         except RuntimeError as error:  # it is not worth the answer
             logger.warning("OpenVINO's defaults are used, because measuring failed: %s", clean(error))
             return None
 
     def _long_form(self) -> Path:
-        folder = artifact_folder(self.artifact, "long", _VERSION)
+        folder = artifact_folder(self.artifact, "long", VERSION)
         if folder is None:
             raise BackendError(
                 f"beyond {self.opening.longrope_limit} tokens this model needs a store that can be "
@@ -238,7 +233,7 @@ class Loader:
         text = json.dumps({key: str(value) for key, value in differing.items()}, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8] if differing else ""
         variant = ".".join(filter(None, ["long" if form == "long" else "", digest]))
-        folder = compiled_folder(self.artifact, self.device, _VERSION, variant=variant, discard_older=True)
+        folder = compiled_folder(self.artifact, self.device, VERSION, variant=variant, discard_older=True)
         if folder is None:
             logger.warning("the store cannot be written: the compiled model is not kept, the next start is as slow")
         return folder
@@ -261,76 +256,6 @@ def _empty(folder: Path) -> None:
         with contextlib.suppress(OSError):
             file.chmod(0o600)
             file.unlink()
-
-
-@contextlib.contextmanager
-def loadable(file: Path, artifact: Artifact) -> Iterator[Path]:
-    """Provide the path that a pipeline can load: the folder of an IR, or a GGUF file if the store is not writable.
-
-    A GGUF file is converted to an IR on first use, because the IR loads in a tenth of the time.
-
-    Args:
-        file: an IR's ``.xml`` file, or a GGUF file.
-        artifact: the artifact with that file.
-
-    Raises:
-        ModelError: OpenVINO GenAI cannot read the GGUF file.
-    """
-    if file.name == weights.IR:
-        yield file.parent
-        return
-    folder = artifact_folder(artifact, "ir", _VERSION)
-    if folder is not None and (folder / weights.IR).is_file():
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as staging:
-        gguf = _writable(file, Path(staging))
-        with _with_plain_path(gguf) as plain:
-            if folder is None:
-                yield plain
-                return
-            try:
-                openvino_genai.LLMPipeline(plain, "CPU", ATTENTION_BACKEND="SDPA", enable_save_ov_model=True)
-            except RuntimeError as error:
-                problem = write_problem(folder, file.stat().st_size)
-                if not problem:
-                    raise ModelError(f"OpenVINO GenAI cannot read {file}: {clean(error)}") from error
-                logger.warning("%s: the converted model is not kept, the next start is as slow", problem)
-                yield plain
-                return
-        publish(gguf.parent, folder, (Path(weights.IR).with_suffix(".bin").name, weights.IR))
-    yield folder
-
-
-@contextlib.contextmanager
-def _with_plain_path(file: Path) -> Iterator[Path]:
-    """Provide a short path of ASCII characters for a file with such a name; its folder may be the current one then.
-
-    On Windows, OpenVINO GenAI opens GGUF files by their path in the system's code page, which lacks most of the world's
-    letters, and of fewer than 260 characters. IRs and caches have no such limits.
-    """
-    if str(file).isascii() and len(str(file)) < _MAX_PATH:
-        yield file
-        return
-    before = Path.cwd()
-    os.chdir(file.parent)
-    try:
-        yield Path(file.name)
-    finally:
-        os.chdir(before)
-
-
-def _writable(file: Path, folder: Path) -> Path:
-    """Link or copy a file into ``folder``: OpenVINO GenAI opens a GGUF file for writing and saves the IR beside it."""
-    here = folder / "model.gguf"
-    try:
-        if os.access(file, os.W_OK):
-            here.symlink_to(file.resolve())
-            return here
-    except OSError:  # on Windows, symbolic links require a privilege
-        pass
-    shutil.copyfile(file, here)
-    return here
 
 
 def _loading_error(error: RuntimeError, options: Mapping[str, Any]) -> Exception:

@@ -32,12 +32,15 @@ def call(given: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from pathlib import Path
 
+    from phi3_core.testing.needs import require_pytest
+
+    require_pytest()
+
     from phi3_core.errors import NoDeviceError
     from phi3_core.testing import check
 
     from . import output
 
-    check.require_pytest()
     backend = _backend(given.name)
     device = given.device.rpartition(":")[2] if given.device else None
     progress = output.Progress()

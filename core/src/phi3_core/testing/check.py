@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,14 +12,13 @@ from pathlib import Path
 
 from attrs import frozen
 
-from phi3_core.errors import BackendError, UsageError
+from phi3_core.errors import BackendError
 from phi3_core.interpreter import module_command
 
 from . import plugin, report
+from .needs import require_pytest
 
 SUITE = "suite.py"
-NEEDED = ("pytest", "numpy", "threadpoolctl")
-"""Modules that the extra ``testing`` brings."""
 
 
 @frozen(kw_only=True)
@@ -36,18 +34,6 @@ class Result:
     """Why it did not pass; empty if it did."""
     unavailable: bool
     """Whether it was skipped because there is no usable device."""
-
-
-def require_pytest() -> None:
-    """Check that what the tests need is installed.
-
-    Raises:
-        UsageError: it is not.
-    """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        words = f"the tests need {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed"
-        raise UsageError(words, hint='pip install "phi3-core[testing]"')
 
 
 def run(

@@ -34,7 +34,7 @@ class Many(ContractBase):
         # All are begun before one can have ended, also on a machine that does other things.
         streams = [engine.start(prompt, _LONG).ids() for prompt in prompts]
         with ThreadPoolExecutor(most) as pool:
-            found = list(pool.map(list, streams))
+            found = list(pool.map(lambda stream: [*stream], streams))
         for prompt, ids in zip(prompts, found, strict=True):
             assert len(ids) == _LONG
             check_greedy(subject, models.PLAIN, best, prompt, ids)

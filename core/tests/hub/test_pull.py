@@ -304,7 +304,9 @@ def put(server, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(folder))
 
     def put(repository, **how):
-        huggingface_hub.HfApi(endpoint=server.url).snapshot_download(repository, cache_dir=folder, **how)
+        api = huggingface_hub.HfApi(endpoint=server.url)
+        # As in test_cache.py: one after the other, for files of the same content.
+        api.snapshot_download(repository, cache_dir=folder, max_workers=1, **how)
         server.requests.clear()
         return folder
 

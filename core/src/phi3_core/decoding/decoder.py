@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from phi3_core.sampling import Sampler
@@ -100,11 +101,10 @@ class Decoder:
             proposed = () if lookup is None else lookup.propose(limit - len(ids) - 1)
             rows = self._forward.advance([ids[-1], *proposed], 1 + len(proposed))
 
-    def logits(self, ids: Sequence[int]) -> Iterator[Logits]:
-        """Yield the logits after every id, a chunk at a time, ``[chunk, vocabulary]``."""
+    def logits(self, ids: Sequence[int]) -> Logits:
+        """Return the logits after every id, ``[ids, vocabulary]``, for which the cache is emptied."""
         self.forget()
-        for chunk in self._plan(ids):
-            yield self._forward.advance(chunk, len(chunk))
+        return np.concatenate([self._forward.advance(chunk, len(chunk)).copy() for chunk in self._plan(ids)])
 
     def forget(self) -> None:
         """Empty the cache."""

@@ -106,7 +106,7 @@ class NpuEngine:
         if len(ids) > self.context_length:
             raise PromptTooLongError(f"{len(ids)} tokens do not fit the context of {self.context_length}")
         with self._workspace.compiling():
-            return np.concatenate(list(self._decoder.logits(ids)))
+            return self._decoder.logits(ids)
 
     def advance(self, ids: Sequence[int], rows: int) -> np.ndarray:
         """Append ``ids`` to the KV cache and return the logits of the last ``rows``, ``[rows, vocabulary]``.

@@ -36,9 +36,7 @@ class StatefulForward:
     """
 
     def __init__(self, graph: Path, properties: Mapping[str, Any]) -> None:
-        model = ov.Core().read_model(graph)
-        _select_rows(model, axis=1)
-        self._request = ov.Core().compile_model(model, "CPU", dict(properties)).create_infer_request()
+        self._request = _compiled(ov.Core().read_model(graph), properties, axis=1).create_infer_request()
         self._beam = np.zeros(1, np.int32)
         self._mask = np.ones((1, 1024), np.int64)
         self._used = 0
@@ -91,8 +89,7 @@ class PagedForward:
     def __init__(self, graph: Path, properties: Mapping[str, Any]) -> None:
         model = ov.Core().read_model(graph)
         paged_attention_transformation(model)
-        _select_rows(model, axis=0)
-        compiled = ov.Core().compile_model(model, "CPU", dict(properties))
+        compiled = _compiled(model, properties, axis=0)
         self._request = compiled.create_infer_request()
         self._ports = {
             name: port for port in compiled.inputs for name in port.get_names() if name.startswith(("key_", "value_"))
@@ -138,11 +135,14 @@ class PagedForward:
         self._blocks = blocks
 
 
-def _select_rows(model: ov.Model, axis: int) -> None:
-    """Compute logits for the last rows only, whose number is an input, as OpenVINO GenAI does for the last one.
+def _compiled(model: ov.Model, properties: Mapping[str, Any], *, axis: int) -> ov.CompiledModel:
+    """Compile a graph that computes logits for the last rows only, whose number is an input.
+
+    OpenVINO GenAI's pipelines compute them for the last row.
 
     Args:
         model: changed in place.
+        properties: OpenVINO's properties.
         axis: the axis of the tokens.
     """
     matmul = model.output("logits").get_node().input_value(0).get_node()
@@ -156,3 +156,4 @@ def _select_rows(model: ov.Model, axis: int) -> None:
     matmul.input(0).replace_source_output(last.output(0))
     model.add_parameters([rows])
     model.validate_nodes_and_infer_types()
+    return ov.Core().compile_model(model, "CPU", dict(properties))

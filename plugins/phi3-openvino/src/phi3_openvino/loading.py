@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -49,7 +51,7 @@ Form = Literal["short", "paged", "long"] | npu.Shape
 (``longrope.py``), or a shape on the NPU."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Loader:
     """Creates the pipelines of one artifact on one device."""
 
@@ -69,15 +71,20 @@ class Loader:
         plain = self.source.is_dir() and _NOT_FOR_DECODING.isdisjoint(self.opening.properties)
         return self.purpose == "answer" and on_cpu and plain
 
-    def may_leave_gaps(self, form: Form, tokens: int) -> bool:
-        """Return whether tokens can be removed from the KV cache of a text of ``tokens`` tokens.
+    @functools.cached_property
+    def _longest_with_gaps(self) -> float:
+        """The number of tokens of a text from whose KV cache some can be removed with SDPA: their places stay, masked.
 
-        With SDPA, their places stay in the cache, masked. Graphs of others count them in a sliding window.
+        Graphs of others count such places in a sliding window.
         """
-        if form != "short" or weights.made_here(self.source / weights.IR):
-            return True
-        window = read_config(self.artifact.path).get("sliding_window") if self.artifact.path.is_dir() else None
-        return not isinstance(window, int) or tokens + _GAPS <= window
+        if not self.artifact.path.is_dir() or weights.made_here(self.source / weights.IR):
+            return math.inf
+        window = read_config(self.artifact.path).get("sliding_window")
+        return window - _GAPS if isinstance(window, int) else math.inf
+
+    def may_leave_gaps(self, form: Form, tokens: int) -> bool:
+        """Return whether tokens can be removed from the KV cache of a text of ``tokens`` tokens."""
+        return form != "short" or tokens <= self._longest_with_gaps
 
     def pipeline(self, form: Form) -> Any:
         """Return a new pipeline, or a decoder if the engine decodes by itself.
@@ -159,7 +166,12 @@ class Loader:
             weights.recognize(self.artifact.path)
         except ModelError as damage:
             return damage
-        return _loading_error(error, options)
+        text = clean(error)
+        for key, value in options.items():
+            if key in text or (value and str(value) in text):
+                hint = f"leave --option {key}={value} out"
+                return UsageError(f"OpenVINO does not take the option {key}={value}: {text}", hint=hint)
+        return BackendError(f"loading failed: {text}")
 
     def _decoder(self, graph: Path, properties: Mapping[str, Any]) -> Decoder:
         given = {key: value for key, value in properties.items() if key not in _OF_PIPELINES}
@@ -256,15 +268,6 @@ def _empty(folder: Path) -> None:
         with contextlib.suppress(OSError):
             file.chmod(0o600)
             file.unlink()
-
-
-def _loading_error(error: RuntimeError, options: Mapping[str, Any]) -> Exception:
-    text = clean(error)
-    for key, value in options.items():
-        if key in text or (value and str(value) in text):
-            hint = f"leave --option {key}={value} out"
-            return UsageError(f"OpenVINO does not take the option {key}={value}: {text}", hint=hint)
-    return BackendError(f"loading failed: {text}")
 
 
 def clean(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from phi3_core.backend import Sampler
+from phi3_core.backend import chunks as even_chunks
 from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
 from phi3_core.values import Artifact, Device, GenerationRequest
 
@@ -298,10 +299,10 @@ def chunks(ids: Sequence[int], size: int, longrope_limit: int | None) -> list[tu
         longrope_limit: the longest sequence that uses LongRoPE's short factors. The first chunk of a longer sequence
             exceeds it, so that all chunks are read with the long factors.
     """
-    long = longrope_limit is not None and len(ids) > longrope_limit
-    first = (longrope_limit // size + 1) * size if longrope_limit is not None and long else size
-    ends = [*range(first, len(ids), size), len(ids)]
-    return [tuple(ids[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+    if longrope_limit is None or len(ids) <= longrope_limit:
+        return even_chunks(ids, size)
+    first = (longrope_limit // size + 1) * size
+    return [tuple(ids[:first]), *even_chunks(ids[first:], size)]
 
 
 def _append(generator: Any, ids: Sequence[int]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, NoReturn
 
 import pytest
@@ -135,18 +136,14 @@ class ContractBase:
     @pytest.fixture
     def generates(self, subject: Subject, offer: Offer, best: str, engine: LoadedEngine) -> None:
         """Tests that need an answer of the right length ask for this."""
-        try:
+        with needed("generate"):
             answers.answer(subject, offer, best)
-        except (Phi3Error, AssertionError) as error:
-            blocked("generate", error)
 
     @pytest.fixture
     def greedy(self, subject: Subject, offer: Offer, best: str, generates: None) -> list[int]:
         """The greedy answer to :data:`answers.PROMPT`, which is the same every time."""
-        try:
+        with needed("generate"):
             return answers.repeated(subject, offer, best)
-        except (Phi3Error, AssertionError) as error:
-            blocked("generate", error)
 
     @pytest.fixture
     def long_engine(self, subject: Subject, greedy: list[int], offer: Offer, best: str) -> LoadedEngine:
@@ -174,6 +171,15 @@ def find(name: str) -> Backend:
 def blocked(what: str, error: BaseException) -> NoReturn:
     """Fail in a fixture: something that has a test of its own does not work, so this test cannot be run."""
     pytest.fail(f"{plugin.BLOCKED} {what} failed: {error}", pytrace=False)
+
+
+@contextlib.contextmanager
+def needed(what: str) -> Iterator[None]:
+    """Fail as :func:`blocked` if what a fixture does, which has a test of its own, does not work."""
+    try:
+        yield
+    except (Phi3Error, AssertionError) as error:
+        blocked(what, error)
 
 
 def usable_artifact(subject: Subject, name: str, offer: Offer, precision: str) -> Artifact:

@@ -6,12 +6,11 @@ import time
 
 import pytest
 
-from phi3_core.errors import Phi3Error
 from phi3_core.values import Offer
 
 from . import models
 from .answers import COUNT, PROMPT, answer, repeated
-from .base import ContractBase, blocked
+from .base import ContractBase, needed
 from .engines import LoadedEngine
 from .subject import Subject
 
@@ -67,10 +66,8 @@ class Generating(ContractBase):
     @pytest.fixture
     def streaming_engine(self, subject: Subject, long_engine: LoadedEngine) -> LoadedEngine:
         """An engine that yields each id when it has been made."""
-        try:
+        with needed("generate"):
             subject.once("streams", lambda: self._time_ids(long_engine))
-        except (Phi3Error, AssertionError) as error:
-            blocked("generate", error)
         return long_engine
 
     def _time_ids(self, long_engine: LoadedEngine) -> None:

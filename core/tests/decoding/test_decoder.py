@@ -128,6 +128,56 @@ def test_after_a_failure_the_cache_is_not_used(after):
     assert list(decoder.generate(request(prompt))) == expected(model, prompt, 20)
 
 
+class TwoForms(Remembering):
+    """Longrope: what was read of a sequence up to six tokens long is of no use to a longer one."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.long: list[bool] = []
+
+    def advance(self, ids: Sequence[int], rows: int) -> np.ndarray:
+        long = len(self.cache) + len(ids) > 6
+        assert self.long[: len(self.cache)] == [long] * len(self.cache)
+        self.long = [*self.long[: len(self.cache)], *[long] * len(ids)]
+        return super().advance(ids, rows)
+
+
+def divided(ids: Sequence[int]) -> list[tuple[int, ...]]:
+    """Chunks of two, where the first one of a long sequence is long itself."""
+    return chunks(ids, 2) if len(ids) <= 6 else [tuple(ids[:8]), *chunks(ids[8:], 2)]
+
+
+@given(
+    seed=st.integers(0, 9),
+    prompts=st.lists(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=12), min_size=1, max_size=5),
+    proposals=st.integers(0, 4),
+)
+def test_answers_that_cross_the_limit_of_longrope_are_read_again(seed, prompts, proposals):
+    model = TwoForms(seed)
+    decoder = Decoder(model, plan=divided, proposals=proposals, short=6)
+    for prompt in prompts:
+        found = list(decoder.generate(request(prompt, 9)))
+        assert found == expected(model, prompt, 9)
+        for _ in decoder.read_ahead([*prompt, *found]):
+            pass
+
+
+def test_what_was_read_ahead_is_not_read_again():
+    model = Remembering()
+    decoder = Decoder(model, plan=lambda ids: chunks(ids, 2))
+    prompt = [1, 2, 3, 4, 1]
+    whole = [*prompt, *decoder.generate(request(prompt, 6))]
+    model.calls.clear()
+    steps = decoder.read_ahead(whole)
+    next(steps)
+    steps.close()
+    assert model.calls == [2]
+    assert list(decoder.read_ahead(whole)) == [None] * 2
+    model.calls.clear()
+    assert list(decoder.generate(request([*whole, 1], 5))) == expected(model, [*whole, 1], 5)
+    assert model.calls == [2, 1, 1, 1, 1]
+
+
 def test_closing_an_answer_leaves_the_cache_usable():
     model = Remembering()
     decoder = Decoder(model, plan=lambda ids: chunks(ids, 2), proposals=4)

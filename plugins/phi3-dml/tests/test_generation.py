@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from random import Random
 
+import onnx
 import pytest
 from phi3_core.backend import Sampler, Scheme, core_threads
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import logits
-from phi3_core.errors import ModelError, PromptTooLongError, UsageError
+from phi3_core.decoding.prompt_lookup import PromptLookup
+from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
 from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
 from phi3_dml import idle, layouts, opening
@@ -43,19 +45,30 @@ def ask(engine, prompt, count, **more):
     return list(engine.generate(GenerationRequest(prompt_ids=prompt, max_new_tokens=count, **more)))
 
 
-def test_whole_chunks_of_a_prompt_are_kept_and_the_rest_is_read_again(checkpoints, write_graph, ids, monkeypatch):
-    from phi3_dml import engine as module
+@pytest.fixture
+def appended(monkeypatch):
+    """The numbers of ids that were appended to a cache."""
+    from phi3_dml import forward
 
-    appended = []
-    original = module._append
+    found = []
+    original = forward.append
 
     def append(generator, given):
-        appended.append(len(given))
+        found.append(len(given))
         original(generator, given)
 
-    monkeypatch.setattr(module, "_append", append)
+    monkeypatch.setattr(forward, "append", append)
+    return found
+
+
+def kept(engine):
+    return engine._decoder._kept
+
+
+def test_whole_chunks_of_a_prompt_are_kept_and_the_rest_is_read_again(checkpoints, write_graph, ids, appended):
     engine = load(write_graph(checkpoints["phi-4"], layouts.CPU), "answer")
-    engine._capacity, engine._generator = 64, engine._make(64)
+    engine._forward.reserve(64)
+    appended.clear()
     answer = ask(engine, ids[:40], 3)
     assert appended == [32, 8, 1, 1]  # the third id of the answer is not fed
     appended.clear()
@@ -66,23 +79,14 @@ def test_whole_chunks_of_a_prompt_are_kept_and_the_rest_is_read_again(checkpoint
     assert appended == [32]
 
 
-def test_an_answer_is_read_again_while_nothing_is_asked(checkpoints, write_graph, ids, monkeypatch):
-    from phi3_dml import engine as module
-
+def test_an_answer_is_read_again_while_nothing_is_asked(checkpoints, write_graph, ids, appended):
     engine = load(write_graph(checkpoints["phi-4"], layouts.CPU))
     answer = ask(engine, ids[:60], 12)
-    assert engine._read == [tuple(ids[:32]), tuple(ids[32:60])]
+    assert kept(engine) == [tuple(ids[:32]), tuple(ids[32:60])]
     engine._idle.wait()
     whole = [*ids[:60], *answer]
-    assert engine._read == [tuple(whole[:32]), tuple(whole[32:64])]
-    appended = []
-    original = module._append
-
-    def append(generator, given):
-        appended.append(len(given))
-        original(generator, given)
-
-    monkeypatch.setattr(module, "_append", append)
+    assert kept(engine) == [tuple(whole[:32]), tuple(whole[32:64])]
+    appended.clear()
     ask(engine, [*whole, 7, 8], 1)
     assert appended == [10]
 
@@ -92,8 +96,48 @@ def test_requests_that_follow_each_other_do_not_wait(checkpoints, write_graph, i
     engine = load(write_graph(checkpoints["phi-4"], layouts.CPU))
     for _ in range(3):
         ask(engine, ids[:60], 12)
-        assert engine._read == [tuple(ids[:32]), tuple(ids[32:60])]
+        assert kept(engine) == [tuple(ids[:32]), tuple(ids[32:60])]
     engine.close()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_prompt_lookup_changes_no_id(checkpoints, write_graph, ids, name, appended, monkeypatch):
+    """Proposals of which the first tokens are right; also where the answer crosses longrope's original context."""
+    engine = load(write_graph(checkpoints[name], layouts.CPU), "answer")
+    assert "lookup" in engine.capabilities
+    for prompt in (ids[:9], ids[:22]):
+        expected = greedy(checkpoints[name], prompt, 16)
+
+        class Knowing(PromptLookup):
+            def propose(self, room, prompt=prompt, expected=expected):
+                done = len(self._ids) - len(prompt)
+                return (*expected[done : done + 3], *ids[:5])[:room]
+
+        monkeypatch.setattr("phi3_core.decoding.decoder.PromptLookup", Knowing)
+        appended.clear()
+        assert ask(engine, prompt, 16) == expected
+        assert 9 in appended
+        assert len(appended) < 10
+
+
+def test_a_graph_with_the_logits_of_the_last_token_has_no_lookup(checkpoints, write_graph, ids):
+    folder = write_graph(checkpoints["phi-4"], layouts.CPU)
+    model = onnx.load(folder / "model.onnx")
+    (head,) = (node for node in model.graph.node if "logits" in node.output)
+    last = onnx.helper.make_node("Slice", [head.input[0], "last", "end", "one"], ["of_the_last"])
+    position = list(model.graph.node).index(head)
+    head.input[0] = "of_the_last"
+    model.graph.node.insert(position, last)
+    for name, value in (("last", -1), ("end", 1 << 31), ("one", 1)):
+        model.graph.initializer.append(onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value]))
+    (output,) = (output for output in model.graph.output if output.name == "logits")
+    output.type.tensor_type.shape.dim[1].dim_value = 1
+    onnx.save(model, folder / "model.onnx")
+    engine = load(folder, "answer")
+    assert "lookup" not in engine.capabilities
+    assert ask(engine, ids[:10], 6) == greedy(checkpoints["phi-4"], ids[:10], 6)
+    with pytest.raises(BackendError, match="1 rows of logits for 3 tokens"):
+        engine.logits(ids[:3])
 
 
 @pytest.mark.parametrize("limit", [None, 24, 32, 64])
@@ -117,8 +161,6 @@ def test_chunks(limit):
 @pytest.mark.parametrize("shape", ["phi-3-mini-128k", "phi-3-medium", "wide int4"])
 def test_logits_do_not_depend_on_earlier_requests(checkpoints, wide, write_graph, monkeypatch, shape, purpose, seed):
     """Bit for bit: after conversations that grow, fork and start over, and answers that were closed."""
-    from phi3_dml import engine as module
-
     if shape in TINY:
         folder = write_graph(checkpoints[shape], layouts.CPU)
     else:
@@ -131,7 +173,7 @@ def test_logits_do_not_depend_on_earlier_requests(checkpoints, wide, write_graph
             seen.append(logits.tobytes())
             return super().pick(logits)
 
-    monkeypatch.setattr(module, "Sampler", Recording)
+    monkeypatch.setattr("phi3_core.decoding.decoder.Sampler", Recording)
 
     def bits(engine, prompt, count):
         seen.clear()
@@ -167,7 +209,8 @@ def test_the_way_for_providers_that_cannot_rewind(checkpoints, write_graph, ids,
     """DirectML's way, on the CPU: generators are never added to, and onnxruntime-genai chooses."""
     engine = load(write_graph(checkpoints[name], layouts.CPU))
     monkeypatch.setattr(engine, "_rewinds", False)
-    monkeypatch.setattr(engine, "_prefill", None)
+    monkeypatch.setattr(engine, "_forward", None)
+    monkeypatch.setattr(engine, "_forget", lambda: None)
     for prompt in (ids[:5], ids[:20], ids[:30]):
         assert ask(engine, prompt, 16) == greedy(checkpoints[name], prompt, 16)
 
@@ -260,7 +303,7 @@ def test_room_is_made_for_the_request_alone_or_for_a_conversation(checkpoints, w
     for purpose in ("answer", "conversation"):
         engine = load(folder, purpose)
         ask(engine, ids[:10], 5)
-        rooms.append(engine._capacity)
+        rooms.append(engine._forward.capacity)
     assert rooms == [15, 96]  # its context is 96
 
 
@@ -273,6 +316,8 @@ def test_what_does_not_fit_is_refused_before_the_runtime_sees_it(checkpoints, wr
         ask(engine, [320], 4)
     with pytest.raises(UsageError, match="JSON schema"):
         ask(engine, [5], 4, json_schema="{")
+    with pytest.raises(UsageError, match="a JSON schema and prompt lookup"):
+        ask(engine, [5], 4, json_schema="{}", lookup="on")
 
 
 def test_json_and_the_change_to_the_long_context_do_not_go_together(checkpoints, write_graph, ids):

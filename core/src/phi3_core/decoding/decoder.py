@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
@@ -45,6 +48,8 @@ class Decoder:
         plan: divides a prompt into chunks; by default of 512 tokens.
         keeps: whether chunks are kept for the next prompt.
         proposals: the largest number of tokens that prompt lookup proposes at a time; 0 for an engine without it.
+        short: the longest sequence that is read with LongRoPE's short factors. Those that become longer are read again,
+            with the long ones; ``plan`` then has a first chunk that exceeds this length.
     """
 
     def __init__(
@@ -54,11 +59,13 @@ class Decoder:
         plan: Callable[[Sequence[int]], Chunks] = lambda ids: chunks(ids, 512),
         keeps: bool = True,
         proposals: int = 0,
+        short: int | None = None,
     ) -> None:
         self._forward = forward
         self._plan = plan
         self._keeps = keeps
         self._proposals = proposals
+        self._short = math.inf if short is None else short
         self._kept: Chunks = []
         """The chunks that the cache begins with."""
 
@@ -98,8 +105,25 @@ class Decoder:
                 lookup.learn(len(proposed), confirmed)
                 if confirmed < len(proposed):
                     self._forward.rewind(len(ids) - 1)
-            proposed = () if lookup is None else lookup.propose(limit - len(ids) - 1)
+            if len(ids) - 1 == self._short:
+                proposed, rows = (), self._prefill(ids)
+                continue
+            room = limit if len(ids) > self._short else min(limit, self._short + 1)
+            proposed = () if lookup is None else lookup.propose(int(room) - len(ids) - 1)
             rows = self._forward.advance([ids[-1], *proposed], 1 + len(proposed))
+
+    def read_ahead(self, ids: Sequence[int]) -> Generator[None, None, None]:
+        """Read the whole chunks of a prompt and its answer, with which the next prompt may begin, one each step.
+
+        Nothing is read if that would need LongRoPE's other factors. It may be left after any step.
+
+        Raises whatever the model raises.
+        """
+        plan = self._plan(ids)[:-1]
+        same = self._same(plan)
+        if same < len(plan) and (same or len(ids) <= self._short):
+            for _ in self._read(plan, same):
+                yield
 
     def logits(self, ids: Sequence[int]) -> Logits:
         """Return the logits after every id, ``[ids, vocabulary]``, for which the cache is emptied."""
@@ -114,13 +138,23 @@ class Decoder:
     def _prefill(self, ids: Sequence[int]) -> Logits:
         """Read a prompt, and return the logits after its last token, ``[1, vocabulary]``."""
         plan = self._plan(ids)
-        same = 0
         # The last chunk is always read, for its logits.
-        while same < min(len(plan) - 1, len(self._kept)) and plan[same] == self._kept[same]:
-            same += 1
-        kept, self._kept = plan[:same], []
-        self._forward.rewind(sum(map(len, kept)))
-        for chunk in plan[same:]:
-            rows = self._forward.advance(chunk, 1)
-        self._kept = plan if self._keeps else []
+        (rows,) = deque(self._read(plan, min(self._same(plan), len(plan) - 1)), maxlen=1)
+        if not self._keeps:
+            self._kept = []
         return rows
+
+    def _same(self, plan: Chunks) -> int:
+        """Return the number of chunks with which ``plan`` begins that are in the cache."""
+        pairs = zip(plan, self._kept, strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    def _read(self, plan: Chunks, same: int) -> Generator[Logits, None, None]:
+        """Read the chunks of ``plan`` after the first ``same``, which are in the cache, one each step."""
+        self._kept = plan[:same]
+        self._forward.rewind(sum(map(len, self._kept)))
+        for chunk in plan[same:]:
+            kept, self._kept = self._kept, []  # if this fails
+            rows = self._forward.advance(chunk, 1)
+            self._kept = [*kept, chunk]
+            yield rows

@@ -2,7 +2,8 @@
 
 onnxruntime-genai allocates a generator's KV cache for ``max_length`` tokens, never releases the GIL, and on DirectML
 cannot extend a filled cache. A generator is therefore created for the length that a request needs. It is reused for the
-next request if the execution provider can rewind it; prompts are then read in chunks, of which whole ones are kept.
+next request if the execution provider can rewind it: phi3-core's decoder then samples from its logits, so that any
+request can use what is cached, whatever its sampling settings.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from typing import Any
 
 import numpy as np
-from phi3_core.backend import Sampler
+from phi3_core.backend import Decoder
 from phi3_core.backend import chunks as even_chunks
 from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
 from phi3_core.values import Artifact, Device, GenerationRequest
 
 from . import catalogue, opening
+from .forward import GeneratorForward, append, line
 from .idle import IdleWork
 from .opening import Opening
 
@@ -32,6 +35,8 @@ CHUNK = 32
 """Tokens of a prompt that are read at a time on CPUs. See docs/decisions/0028."""
 _CHUNK_ON_GPUS = 512
 """The same on GPUs, which more rows at a time keep busy."""
+_PROPOSALS = 8
+"""Tokens that prompt lookup proposes at most."""
 
 
 def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> OnnxEngine:
@@ -52,7 +57,8 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
     if opened.requested is not None:
         name = catalogue.register(opened.requested, og.register_execution_provider_library)
         opened = opening.with_provider(opened, name)
-    return OnnxEngine(_open(artifact, opened), opened, roomy=purpose == "conversation")
+    made_here = "phi3-dml" in artifact.manifest.get("tools", ())
+    return OnnxEngine(_open(artifact, opened), opened, roomy=purpose == "conversation", made_here=made_here)
 
 
 def _open(artifact: Artifact, opened: Opening) -> Any:
@@ -62,7 +68,7 @@ def _open(artifact: Artifact, opened: Opening) -> Any:
     except RuntimeError as error:  # an older runtime does not know every setting that is allowed
         hint = "use a newer onnxruntime-genai, or phi3 quantize the original weights"
         raise ModelError(
-            f"{artifact.path} is not for onnxruntime-genai {og.__version__}: {_line(error)}", hint=hint
+            f"{artifact.path} is not for onnxruntime-genai {og.__version__}: {line(error)}", hint=hint
         ) from error
     config.clear_providers()
     if provider.name is not None:
@@ -90,7 +96,7 @@ def _open(artifact: Artifact, opened: Opening) -> Any:
     try:
         return og.Model(config)
     except RuntimeError as error:
-        raise BackendError(f"loading {artifact.path} failed: {_line(error)}") from error
+        raise BackendError(f"loading {artifact.path} failed: {line(error)}") from error
 
 
 class OnnxEngine:
@@ -98,21 +104,25 @@ class OnnxEngine:
 
     max_concurrency = 1
 
-    def __init__(self, model: Any, opened: Opening, *, roomy: bool) -> None:
+    def __init__(self, model: Any, opened: Opening, *, roomy: bool, made_here: bool) -> None:
         self.context_length = opened.context
-        words = {"json_schema", "logits"} | ({"rewind"} if opened.provider.rewinds else set())
-        self.capabilities: frozenset[str] = frozenset(words)
         self._vocabulary = opened.vocabulary
         self._model: Any = model
         self._rewinds = opened.provider.rewinds
         self._original = opened.original
         self._roomy = roomy
-        self._generator: Any = None
-        self._capacity = 0
-        self._chunk = _CHUNK_ON_GPUS if opened.provider.float16 else CHUNK
-        self._read: list[tuple[int, ...]] = []
-        """The chunks of the prompt that are in the KV cache of the generator."""
         self._idle = IdleWork()
+        lookup = self._rewinds and (made_here or self._gives_all_rows())
+        words = {"json_schema": True, "logits": True, "rewind": self._rewinds, "lookup": lookup}
+        self.capabilities = frozenset(word for word, there in words.items() if there)
+        size = _CHUNK_ON_GPUS if opened.provider.float16 else CHUNK
+        self._forward = GeneratorForward(self._make, opened.vocabulary)
+        self._decoder = Decoder(
+            self._forward,
+            plan=lambda ids: chunks(ids, size, opened.original),
+            proposals=_PROPOSALS if lookup else 0,
+            short=opened.original,
+        )
 
     def close(self) -> None:
         """Free the model."""
@@ -128,12 +138,18 @@ class OnnxEngine:
         """
         self._idle.stop()
         self._forget()
-        generator = self._make(len(ids) + 1)
-        _append(generator, ids)
-        rows: np.ndarray = np.asarray(generator.get_output("logits"))[0]
-        if rows.shape[0] != len(ids):
-            raise BackendError(f"the graph gives {rows.shape[0]} rows of logits for {len(ids)} tokens")
-        return rows.astype(np.float32)
+        self._forward.reserve(len(ids) + 1)
+        found: np.ndarray = self._forward.advance(ids, len(ids))
+        return found
+
+    def _gives_all_rows(self) -> bool:
+        """Return whether the graph gives the logits of more than the last token; model builders can leave them out."""
+        generator = self._make(3)
+        try:
+            append(generator, (0, 0))
+            return len(generator.get_output("logits")[0]) == 2
+        except RuntimeError:  # the first answer meets it again, and says so
+            return False
 
     def generate(self, request: GenerationRequest) -> Iterator[int]:
         """Yield generated token ids. Each is computed when it is requested.
@@ -145,13 +161,11 @@ class OnnxEngine:
         """
         self._check(request)
         self._idle.stop()
+        if self._rewinds and request.json_schema is None:
+            yield from self._sample_here(request)
+            return
         stops = frozenset(request.stop_ids)
-        tokens = (
-            self._sample_here(request)
-            if self._rewinds and request.json_schema is None
-            else self._sample_in_runtime(request)
-        )
-        for _, token in zip(range(request.max_new_tokens), tokens, strict=False):
+        for _, token in zip(range(request.max_new_tokens), self._sample_in_runtime(request), strict=False):
             if token in stops:
                 return
             yield token
@@ -170,78 +184,35 @@ class OnnxEngine:
                 f"changes over to its long context",
                 hint="ask for fewer tokens",
             )
+        if request.json_schema is not None and request.lookup == "on":
+            raise UsageError("a JSON schema and prompt lookup exclude each other", hint="leave --lookup out")
         if not all(0 <= token < self._vocabulary for token in request.prompt_ids):
             raise UsageError(f"a token of the prompt is not among the {self._vocabulary} of the vocabulary")
 
     def _sample_here(self, request: GenerationRequest) -> Iterator[int]:
-        """Yield ids that this engine samples from the generator's logits, so that any request can reuse the KV cache.
+        """Yield ids that phi3-core samples from the generator's logits, so that any request can reuse the KV cache.
 
         In onnxruntime-genai, sampling settings and the random state belong to a generator: with its own sampling,
         only requests with the same settings could reuse the cache, and the random numbers would depend on the request
         before.
         """
-        ids, sampler = list(request.prompt_ids), Sampler(request.sampling, request.prompt_ids)
+        ids = list(request.prompt_ids)
         limit = len(ids) + request.max_new_tokens
-        try:
-            if self._generator is None or limit > self._capacity:
-                self._forget()
-                self._capacity = self._room(limit)
-                self._generator = self._make(self._capacity)
-            self._prefill(ids)
-            while True:
-                token = sampler.pick(self._generator.get_logits().reshape(-1)[-self._vocabulary :])
-                yield token
-                ids.append(token)
-                if len(ids) == limit:
-                    return
-                if self._crosses_longrope_limit(len(ids) - 1, len(ids)):
-                    self._prefill(ids)
-                else:
-                    _append(self._generator, [token])
-        except RuntimeError as error:
+        if limit > self._forward.capacity:
             self._forget()
-            raise BackendError(_line(error)) from error
+            self._forward.reserve(self._room(limit))
+        try:
+            with closing(self._decoder.generate(request)) as answer:
+                for token in answer:
+                    ids.append(token)
+                    yield token
         finally:
-            if self._roomy and self._generator is not None:
+            if self._roomy and self._forward.capacity:
                 self._idle.start(self._read_ahead(ids))
 
-    def _prefill(self, ids: Sequence[int]) -> None:
-        """Fill the KV cache with exactly ``ids``, reusing the chunks of an earlier prompt that are the same.
-
-        From the first different chunk on, chunks are read as without a cache, an earlier answer included: kernels
-        round differently for other numbers of rows, and the output must not depend on earlier requests.
-        """
-        plan = chunks(ids, self._chunk, self._original)
-        # The last one is always read, for its logits.
-        for _ in self._fill(plan, min(self._kept(plan), len(plan) - 1)):
-            pass
-
     def _read_ahead(self, ids: Sequence[int]) -> Iterator[None]:
-        """Read the whole chunks of a prompt and its answer, with which the next prompt of a conversation begins."""
-        plan = chunks(ids, self._chunk, self._original)[:-1]
-        kept = self._kept(plan)
-        # Not after a change of longrope's factors, which would read everything anew.
-        if kept < len(plan) and (kept or len(plan[0]) == self._chunk):
-            try:
-                yield from self._fill(plan, kept)
-            except RuntimeError:  # the next request meets it again, and says so
-                self._forget()
-
-    def _kept(self, plan: Sequence[tuple[int, ...]]) -> int:
-        """Return the number of chunks with which ``plan`` begins that are in the KV cache."""
-        same = 0
-        while same < min(len(plan), len(self._read)) and plan[same] == self._read[same]:
-            same += 1
-        return same
-
-    def _fill(self, plan: Sequence[tuple[int, ...]], kept: int) -> Iterator[None]:
-        """Read the chunks of ``plan`` after the first ``kept``, one a step."""
-        self._read = list(plan[:kept])
-        self._generator.rewind_to(sum(map(len, self._read)))
-        for chunk in plan[kept:]:
-            _append(self._generator, chunk)
-            self._read.append(chunk)
-            yield
+        with suppress(BackendError):  # the next request meets it again, and says so
+            yield from self._decoder.read_ahead(ids)
 
     def _crosses_longrope_limit(self, cached: int, length: int) -> bool:
         """Return whether a cached sequence and its continuation use different LongRoPE factors."""
@@ -255,7 +226,7 @@ class OnnxEngine:
         while True:
             try:
                 generator = self._make(limit, request, done=len(ids) - len(request.prompt_ids))
-                _append(generator, ids)
+                append(generator, ids)
                 started = len(ids)
                 while len(ids) < limit and not generator.is_done():
                     if started < len(ids) and self._crosses_longrope_limit(started, len(ids)):
@@ -265,7 +236,7 @@ class OnnxEngine:
                     yield token
                     ids.append(token)
             except RuntimeError as error:
-                raise BackendError(_line(error)) from error
+                raise BackendError(line(error)) from error
             if len(ids) >= limit or request.json_schema is not None:
                 return
             # is_done() is also true after a stop id of the configuration that is not one of the request's.
@@ -283,11 +254,12 @@ class OnnxEngine:
             return og.Generator(self._model, settings)
         except RuntimeError as error:
             if request is not None and request.json_schema is not None:
-                raise UsageError(f"the JSON schema cannot be followed: {_line(error)}") from error
-            raise BackendError(f"no room for {length} tokens: {_line(error)}") from error
+                raise UsageError(f"the JSON schema cannot be followed: {line(error)}") from error
+            raise BackendError(f"no room for {length} tokens: {line(error)}") from error
 
     def _forget(self) -> None:
-        self._generator, self._read, self._capacity = None, [], 0
+        self._forward.drop()
+        self._decoder.forget()
 
 
 def chunks(ids: Sequence[int], size: int, longrope_limit: int | None) -> list[tuple[int, ...]]:
@@ -303,10 +275,6 @@ def chunks(ids: Sequence[int], size: int, longrope_limit: int | None) -> list[tu
         return even_chunks(ids, size)
     first = (longrope_limit // size + 1) * size
     return [tuple(ids[:first]), *even_chunks(ids[first:], size)]
-
-
-def _append(generator: Any, ids: Sequence[int]) -> None:
-    generator.append_tokens(np.array(ids, np.int32))
 
 
 def _search(request: GenerationRequest | None, done: int) -> dict[str, Any]:
@@ -327,9 +295,4 @@ def _guide(settings: Any, schema: str) -> None:
         json.loads(schema)
         settings.set_guidance("json_schema", schema)
     except (RuntimeError, ValueError) as error:
-        raise UsageError(f"the JSON schema is not one: {_line(error)}") from error
-
-
-def _line(error: BaseException) -> str:
-    """Return an error message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"the JSON schema is not one: {line(error)}") from error

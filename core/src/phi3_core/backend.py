@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from .checkpoint.rope import Rotary as Rotary
     from .checkpoint.safetensors import Floats as Floats
     from .checkpoint.safetensors import Weight as Weight
-    from .checkpoint.safetensors import read_header as read_header
     from .checkpoint.safetensors import to_float16 as to_float16
+    from .checkpoint.safetensors_header import read_header as read_header
     from .checkpoint.safetensors_writer import SafetensorsWriter as SafetensorsWriter
     from .checkpoint.safetensors_writer import TensorSpec as TensorSpec
     from .decoding.chunks import Chunks as Chunks
@@ -129,9 +129,9 @@ _HOMES = {
     "checkpoint.safetensors": (
         "Floats",
         "Weight",
-        "read_header",
         "to_float16",
     ),
+    "checkpoint.safetensors_header": ("read_header",),
     "checkpoint.safetensors_writer": (
         "SafetensorsWriter",
         "TensorSpec",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from phi3_core.errors import ModelError
 
 from .contents import stored_files
+from .safetensors_header import read_header
 
 _INTEGERS = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
-_LONGEST_HEADER = 100_000_000
 
 
 def check_floating(folder: Path) -> None:
@@ -35,9 +34,6 @@ def check_floating(folder: Path) -> None:
 
 def _header(file: Path) -> dict[str, Any]:
     try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length)) if 2 <= length <= _LONGEST_HEADER else {}
-    except (OSError, ValueError, RecursionError):
+        return read_header(file)[0]
+    except (OSError, ModelError):
         return {}
-    return header if isinstance(header, dict) else {}

@@ -1,13 +1,10 @@
 """Weights in memory-mapped safetensors files.
 
-A safetensors file consists of the header length (8 bytes, little endian), a JSON header with the type, shape and
-byte range of every tensor, and the data (https://github.com/huggingface/safetensors#format). Mapping a file uses
-address space only: the system loads pages on access and can discard them again.
+Mapping a file uses address space only: the system loads pages on access and can discard them again.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +18,7 @@ from attrs import field, frozen
 from phi3_core.errors import ModelError
 
 from .contents import INDEX, SINGLE, stored_files, weight_files
+from .safetensors_header import parse_object, read_header
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,7 +29,6 @@ ITEM_BYTES |= {"U64": 8, "I64": 8, "F64": 8}
 """Bytes per element, by the type's name in the header."""
 _MAGNITUDE = {"F16": np.uint16(0x7FFF), "BF16": np.uint16(0x7FFF), "F32": np.uint32(0x7FFF_FFFF)}
 _INFINITY = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F80_0000}
-_LONGEST_HEADER = 100_000_000
 _BLOCK = 1 << 22
 """Values to compare at once."""
 _HINT = "fetch the file again"
@@ -172,7 +169,10 @@ def stored_bytes(folder: Path) -> int:
 
 
 def _open_shards(folder: Path, index: Path) -> dict[str, Weight]:
-    places = _json(index, index.read_bytes()).get("weight_map")
+    try:
+        places = parse_object(index.read_bytes()).get("weight_map")
+    except ValueError as error:
+        raise ModelError(f"{index} is damaged: {error}", hint=_HINT) from error
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise ModelError(f"{index} has no weight_map", hint=_HINT)
     shards = sorted(set(places.values()))
@@ -216,34 +216,6 @@ def map_file(path: Path) -> Mapping[str, Weight]:
     }
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Return the header of a file and the offset in bytes at which the data starts.
-
-    Raises:
-        ModelError: the file is not a safetensors file, or its header is damaged.
-    """
-    size = path.stat().st_size
-    if size < 8:
-        raise ModelError(f"{path} is truncated: {size} bytes are no safetensors file", hint=_HINT)
-    with path.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
-            what = _other_format(path) or f"a header of {length} bytes in a file of {size}"
-            raise ModelError(f"{path} is damaged: {what}", hint=_HINT)
-        return _json(path, opened.read(length)), 8 + length
-
-
-def _other_format(path: Path) -> str | None:
-    """Return what a file is that is not a safetensors file, if its first bytes tell."""
-    with path.open("rb") as opened:
-        start = opened.read(64).lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it is a web page, such as an error of a server"
-    if start.startswith((b"pk\3\4", b"\x80\2")):
-        return "it is a pickle of PyTorch under another name"
-    return "it is a GGUF file under another name" if start.startswith(b"gguf") else None
-
-
 _Span = tuple[str, tuple[int, ...], int, int]
 
 
@@ -282,13 +254,3 @@ def _view(memory: mmap.mmap, offset: int, dtype: str, shape: Sequence[int]) -> n
         return np.empty((0, *shape[1:]), np.uint8)
     flat: npt.NDArray[Any] = np.frombuffer(memory, stored, math.prod(shape), offset)
     return flat.reshape(shape)
-
-
-def _json(path: Path, content: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is damaged: {error}", hint=_HINT) from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} is damaged: its JSON is not an object", hint=_HINT)
-    return value

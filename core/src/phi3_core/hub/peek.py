@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 
+from phi3_core.checkpoint import safetensors_header
 from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.checkpoint.gguf_header import read_header_of
 
@@ -47,14 +47,10 @@ def tensor_names(snapshot: Snapshot, file: RemoteFile, *, offline: bool) -> Coll
     """
 
     def parse(stream: BinaryIO) -> Collection[str]:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= min(_LONGEST_HEADER, file.size - 8):
-            return ()
         try:
-            header = json.loads(stream.read(length))
-        except (ValueError, RecursionError):
+            return tuple(safetensors_header.read_header_of(stream, file.size, _LONGEST_HEADER)[0])
+        except ValueError:
             return ()
-        return tuple(header) if isinstance(header, dict) else ()
 
     return _read_start(snapshot, file, parse, offline=offline) or () if file.size >= 8 else ()
 

@@ -1,4 +1,4 @@
-"""What the tests of all distributions share: ``--run-slow``, a store of their own, and plugins made on the spot."""
+"""What the tests of all distributions share: their options, a store of their own, and plugins made on the spot."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ import filelock
 import in_use  # in core/tests, which pytest has on its path
 import pytest
 
+STARTS_PROCESSES = {"plugins", "run_main", "server"}
+"""Fixtures of tests that start processes or open connections."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--run-slow``."""
+    """Add ``--run-slow`` and ``--one-each``."""
     parser.addoption("--run-slow", action="store_true", help="also run tests that take more than a few seconds")
+    text = "of each test that starts processes run one case, for a system on which that takes seconds"
+    parser.addoption("--one-each", action="store_true", help=text)
 
 
 def pytest_configure() -> None:
@@ -29,13 +34,29 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what is marked ``slow``, unless it was asked for."""
+    """Skip what is marked ``slow``, unless it was asked for, and further cases of tests, if that was asked for."""
+    if config.getoption("--one-each"):
+        left_out = _further_cases(items)
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=list(left_out))
     if config.getoption("--run-slow"):
         return
     skip = pytest.mark.skip(reason="slow: needs --run-slow")
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(skip)
+
+
+def _further_cases(items: list[pytest.Item]) -> dict[pytest.Item, None]:
+    """Return all but the first case of each test that starts processes."""
+    seen: set[str] = set()
+    found: dict[pytest.Item, None] = {}
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        if test in seen and STARTS_PROCESSES & set(getattr(item, "fixturenames", ())):
+            found[item] = None
+        seen.add(test)
+    return found
 
 
 @pytest.fixture(autouse=True)

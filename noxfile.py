@@ -89,14 +89,15 @@ RESOLVED: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "dml and openvino": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml", "plugins/phi3-openvino")),
 }
+# Tests of core whose outcome does not depend on the system.
+ALIKE = (
+    *("checkpoint", "decoding", "evaluation", "quantization", "scaffold", "testing", "text"),
+    *("test_exports.py", "test_layers.py", "test_sampling.py", "test_values.py", "worker/test_contract.py"),
+)
 # What the session "windows" tests: the environment, options of tests/wine/run.py, and the tests.
 WINDOWS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    # Without what only computes, on numbers and text, and what tests the tests: the session is to take ten minutes.
-    (
-        "core",
-        (),
-        ("core/tests", *(f"--ignore=core/tests/{name}" for name in ("evaluation", "quantization", "testing", "text"))),
-    ),
+    # One case of each test that starts processes, which takes seconds under Wine. Windows itself runs them all.
+    ("core", (), ("core/tests", "--one-each", *(f"--ignore=core/tests/{name}" for name in ALIKE))),
     (
         "all",
         (),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from phi3_core.config.table import SETTINGS
@@ -70,6 +71,16 @@ def test_the_table_has_a_row_for_each(path, run_main):
 )
 def test_one_value_is_printed(path, run_main, key, value):
     assert run_main("config", "show", key) == (0, f"{value}\n", "")
+
+
+def test_paths_are_those_that_hold(path, run_main, home, monkeypatch, tmp_path):
+    assert run_main("config", "show", "home") == (0, f"{home}\n", "")
+    monkeypatch.delenv("PHI3_HOME")
+    _, out, _ = run_main("config", "show", "home")
+    assert Path(out.strip()).is_absolute()
+    monkeypatch.setenv("PHI3_HOME", "here")
+    monkeypatch.chdir(tmp_path)
+    assert run_main("config", "show", "home") == (0, f"{tmp_path / 'here'}\n", "")
 
 
 def test_without_a_file_it_says_so(run_main):

@@ -14,6 +14,7 @@ from phi3_core.cli.parser import parser
 from phi3_core.config import TIME_LIMITS_S, time_limit, values
 from phi3_core.config.table import BY_KEY, SETTINGS
 from phi3_core.errors import UsageError
+from phi3_core.hub.client import HubClient
 from phi3_core.models import DEFAULT
 from phi3_core.models.ref import look_up
 from phi3_core.replies import DEFAULT_MAX_NEW_TOKENS, GenerationSettings
@@ -222,5 +223,36 @@ def test_what_no_flag_gave_is_named_in_an_error(configure, plugins, parrot, run_
     assert "no device fits 'warp'" in err
     assert "(phi3 devices; device = warp comes from PHI3_DEVICE)" in err
     code, _, err = run_main("run", "x", "-d", "parrot")
-    assert code == 3
+    assert (code, "PHI3_DEVICE" in err) == (3, False)
     assert f"(leave --precision out; precision = int4 comes from {path})" in err
+
+
+REFUSING = """
+    from phi3_core.backend import check_options
+
+    @hookimpl
+    def load(artifact, device, options):
+        check_options("parrot", options, ["COLOUR"])
+        return Engine()
+"""
+
+
+def test_an_option_of_the_file_that_an_engine_refuses_is_said_to_be_there(configure, plugins, parrot, run_main):
+    plugins.add("parrot", changes=REFUSING)
+    path = configure("[options.parrot]\nCOLOR = 'green'\n")
+    code, _, err = run_main("run", "x", "-m", parrot, "-q")
+    assert (code, err) == (2, f"phi3: parrot has no option COLOR (did you mean COLOUR?; COLOR is set in {path})\n")
+
+
+def test_what_is_offline_by_the_file_says_so(configure, run_main, monkeypatch):
+    configure("offline = true")
+    code, _, err = run_main("models", "pull", "owner/name", "--source")
+    assert (code, "(phi3 config unset offline" in err) == (4, True)
+    with pytest.raises(phi3.ModelError) as caught:  # a program has not given a flag either
+        HubClient("owner/name", None, offline=True)
+    assert caught.value.hint == "phi3 config unset offline"
+    monkeypatch.setenv("PHI3_OFFLINE", "1")
+    assert "(unset PHI3_OFFLINE" in run_main("models", "pull", "owner/name", "--source")[2]
+    configure("")
+    monkeypatch.delenv("PHI3_OFFLINE")
+    assert "(leave out --offline)" in run_main("models", "pull", "owner/name", "--source", "--offline")[2]

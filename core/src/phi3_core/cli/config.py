@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from phi3_core.config.values import Found
+
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
@@ -48,7 +50,7 @@ def _finish(command: Any, call: Any, *, json: str = "") -> None:
 def call_show(given: argparse.Namespace) -> int:
     """Run ``phi3 config`` and return its exit code."""
     from phi3_core.config import file, values
-    from phi3_core.config.table import OTHERS, SECRET, SETTINGS, shown
+    from phi3_core.config.table import OTHERS, SECRET, SETTINGS
     from phi3_core.models import aliases
 
     from . import output
@@ -57,7 +59,7 @@ def call_show(given: argparse.Namespace) -> int:
     aliases.check(values.aliases())
     if given.key is not None:
         return _show_one(given)
-    found = [values.find(setting.name) for setting in SETTINGS]
+    found = [_filled(values.find(setting.name)) for setting in SETTINGS]
     others = {name: "(set)" if name in SECRET else os.environ[name] for name in OTHERS if os.environ.get(name)}
     path, unknown = file.location(), values.unknown_variables()
     exists = path is not None and path.exists()
@@ -81,7 +83,7 @@ def call_show(given: argparse.Namespace) -> int:
         table: list[tuple[object, ...]] = [
             (
                 each.setting.name,
-                each.setting.default_text.replace("`", "") if each.source == "default" else shown(each.value),
+                _text(each),
                 each.where or "default",
             )
             for each in found
@@ -98,6 +100,26 @@ def call_show(given: argparse.Namespace) -> int:
     return 0
 
 
+def _filled(found: Found) -> Found:
+    """Return a setting with the path that its value, or the platform's place, stands for."""
+    from phi3_core import paths
+    from phi3_core.config import file
+
+    if found.setting.key == "home":
+        return found._replace(value=str(paths.home()))
+    if found.setting.variable == file.VARIABLE and (path := file.location()) is not None:
+        return found._replace(value=str(path))
+    return found
+
+
+def _text(found: Found) -> str:
+    """Return the value of a setting for people."""
+    from phi3_core.config.table import shown
+
+    is_default = found.value == found.setting.default
+    return found.setting.default_text.replace("`", "") if is_default else shown(found.value)
+
+
 def _show_one(given: argparse.Namespace) -> int:
     from phi3_core.config import values, writing
     from phi3_core.config.table import shown
@@ -111,7 +133,7 @@ def _show_one(given: argparse.Namespace) -> int:
     elif key[0] == "options":
         value = values.engine_options().get(key[1], {}).get(key[2])
     else:
-        value = values.value(".".join(key))
+        value = _filled(values.find(".".join(key))).value
     if given.json:
         output.print_json({"key": ".".join(key), "value": value})
     else:

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
+    from phi3_core.config.values import Found
     from phi3_core.errors import Phi3Error
 
 
@@ -39,17 +40,31 @@ def explain(error: Phi3Error, given: argparse.Namespace) -> None:
     from phi3_core.config.file import location
     from phi3_core.config.table import shown
 
+    said = str(error)
     told = [
         f"{key} = {shown(found.value)} comes from {found.where}"
         for key, found in getattr(given, "found", {}).items()
-        if found.source != "default" and shown(found.value) in error.message
+        if found.source != "default" and _speaks_of(said, found)
     ]
     if hasattr(given, "option"):  # an engine was loaded with the file's options
         told += [
             f"{name} is set in {location()}"
             for options in values.engine_options().values()
             for name in options
-            if name in error.message and name not in dict(given.option)
+            if _has_word(said, name) and name not in dict(given.option)
         ]
     if told:
         error.hint = "; ".join(filter(None, [error.hint, *told]))
+
+
+def _speaks_of(said: str, found: Found) -> bool:
+    """Return whether an error is about a setting: it has its flag, its value, or its key if that is no plain word."""
+    key, value = found.setting.key, found.value
+    names = [f"--{key.replace('_', '-')}", key if "_" in key else "", value if isinstance(value, str) else ""]
+    return any(_has_word(said, word) for word in names if word)
+
+
+def _has_word(said: str, word: str) -> bool:
+    import re
+
+    return re.search(rf"(?<![\w.]){re.escape(word)}(?!\w)", said) is not None

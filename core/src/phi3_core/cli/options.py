@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from phi3_core.config.table import BY_KEY
+from phi3_core.models import DEFAULT
 
 from . import configured
 
@@ -55,7 +55,7 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-m",
         "--model",
-        help=f"a name (phi3 models list), a hub repository, a model folder, or a GGUF file [{_default('model')}]",
+        help=f"a name (phi3 models list), a hub repository, a model folder, or a GGUF file [{DEFAULT}]",
     )
     configured.mark(command, "model")
     add_offline(command)
@@ -91,14 +91,8 @@ def add_switch(container: Any, *names: str, help: str) -> None:  # noqa: A002 - 
 
 def add_policy(group: Any) -> None:
     """Add ``--policy``."""
-    group.add_argument(
-        "--policy", choices=("auto", "performance", "efficiency"), help=f"how to choose [{_default('policy')}]"
-    )
+    group.add_argument("--policy", choices=("auto", "performance", "efficiency"), help="how to choose [auto]")
     configured.mark(group, "policy")
-
-
-def _default(key: str) -> str:
-    return BY_KEY[key].default_text
 
 
 def add_engine(command: argparse.ArgumentParser) -> None:

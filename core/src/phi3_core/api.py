@@ -33,7 +33,7 @@ def load(
             print(model.generate("What is the capital of France?").text)
 
     Args:
-        model: a model name (``phi3 models list``), hub repository, model folder or GGUF file.
+        model: a model name or alias (``phi3 models list``), hub repository, model folder or GGUF file.
         device: ``auto``, a backend, a kind (``cpu``, ``gpu``, ``dgpu``, ``npu``) or ``backend:device``.
         precision: ``fp16``, ``int8`` or ``int4``; by default the first available one that the backend prefers.
         policy: how devices are ranked: ``auto``, ``performance`` or ``efficiency``.

@@ -65,6 +65,8 @@ def test_one_key_is_set(configure, run_main, arguments, before, after):
         ("temprature = 5\nseed = 1\n", "temprature", "seed = 1\n"),
         ("[limits]\nmodel = 'a'\n", "limits.model", "[limits]\n"),
         ("top_k = 'x'\n", "top-k", ""),
+        ("'a.b' = 1\n[a]\n", "a.b", "[a]\n"),
+        ("[options.x]\n'y.z' = 1\ny.w = 2\n", "options.x.y.z", "[options.x]\ny.w = 2\n"),
     ],
 )
 def test_one_key_is_removed_also_a_wrong_one(configure, run_main, content, key, left):

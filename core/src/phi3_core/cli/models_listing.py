@@ -63,8 +63,9 @@ def call_list(given: argparse.Namespace) -> int:
     rows += [(known.name, "-", "-", "not here", "", "") for known in CATALOGUE.values() if known.name not in here]
     rows += [(each["name"], "-", "toolchain", format_bytes(each["bytes"]), each["used"][:10], "") for each in tools]
     rows += [(each["name"], "-", "package", format_bytes(each["bytes"]), "", "") for each in packages]
-    rows += [(name, "-", "alias", "", "", f"of {model}") for name, model in aliases().items()]
     output.print_table(("model", "backend", "precision", "size", "last use", "quality"), rows)
+    for name, model in aliases().items():
+        print(f"{name} is an alias of {model}")
     print(f"{format_bytes(total)} in {store.root}, {format_bytes(free)} free")
     return 0
 

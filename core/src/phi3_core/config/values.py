@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
+_LONGEST_SAID = 60
+"""Characters of a wrong value that are shown."""
 _TABLES = (*FREE_TABLES, *{key.partition(".")[0] for key in BY_KEY if "." in key})
 
 
@@ -73,7 +75,7 @@ def engine_options() -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for backend, options in _table("options").items():
         if not isinstance(options, dict):
-            hint = f"phi3 config set options.BACKEND.{backend} {options!r}, where BACKEND is one of phi3 plugins"
+            hint = f"phi3 config set options.BACKEND.{_word(backend)} VALUE, where BACKEND is one of phi3 plugins"
             raise UsageError(f"{_named(f'options.{backend}')} belongs to no backend", hint=hint)
         found[backend] = {
             name: of_file(f"options.{backend}.{name}", ENGINE_OPTION, given) for name, given in options.items()
@@ -129,7 +131,7 @@ def of_file(key: str, kind: Kind, given: Any) -> Any:
         found = kind.of_file(given)
         return _absolute(found, kind) if isinstance(kind, PathKind) else found
     except RuntimeError as error:  # an unknown user's home folder
-        raise UsageError(f"{_named(key)} is {given!r}: {error}", hint=f"phi3 config set {key} PATH") from error
+        raise UsageError(f"{_named(key)} is {_said(given)}: {error}", hint=f"phi3 config set {key} PATH") from error
     except (ValueError, OverflowError) as error:
         raise wrong(_named(key), given, kind, hint=_set_hint(key)) from error
 
@@ -158,29 +160,39 @@ def _of_variable(setting: Setting, text: str) -> Any:
 
 def wrong(what: str, given: object, kind: Kind, *, hint: str) -> UsageError:
     """Return the error for a value that is none of its kind."""
-    said = "a table" if isinstance(given, dict) else ascii(given) if isinstance(given, str) else repr(given)
-    return UsageError(f"{what} is {said}, not {kind.words}", hint=hint)
+    return UsageError(f"{what} is {_said(given)}, not {kind.words}", hint=hint)
+
+
+def _said(given: object) -> str:
+    """Return a value for an error message, which is one line."""
+    text = "a table" if isinstance(given, dict) else ascii(given)
+    return text if len(text) <= _LONGEST_SAID else f"{text[:_LONGEST_SAID]}…"
+
+
+def _word(key: str) -> str:
+    """Return a key as it is written in a command."""
+    return key if key.isprintable() and not set(key) & set(" \"'") else ascii(key)
 
 
 def _set_hint(key: str) -> str:
     setting = BY_KEY.get(key)
     if setting is None:
-        return f"phi3 config unset {key}"
+        return f"phi3 config unset {_word(key)}"
     default = setting.default
     return f"phi3 config set {key} {setting.kind.example if default in (None, False, 0) else default}"
 
 
 def _named(key: str) -> str:
-    return f"{key} in {file.location()}"
+    return f"{_word(key)} in {file.location()}"
 
 
 def wrong_table(name: str, given: object) -> UsageError:
     """Return the error for something else where a table belongs."""
-    return UsageError(f"{_named(name)} is {given!r}, not a table", hint=f"phi3 config unset {name}")
+    return UsageError(f"{_named(name)} is {_said(given)}, not a table", hint=f"phi3 config unset {name}")
 
 
 def _unknown(key: str) -> UsageError:
-    hint = f"phi3 config unset {key} removes it"
+    hint = f"phi3 config unset {_word(key)} removes it"
     meant = nearest(key)
     return UsageError(f"{_named(key)} is no setting", hint=f"did you mean {meant}? {hint}" if meant else hint)
 

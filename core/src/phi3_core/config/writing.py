@@ -95,31 +95,28 @@ def remove(text: str) -> Path:
         UsageError: the file does not have it, or cannot be read or written.
     """
     path = _path()
-    for key in (tuple(text.split(".")), _quiet_key(text)):
-        if key is not None and _holder(_parsed(path)[0], key) is not None:
-            break
-    else:
+    content = _parsed(path)[1]
+    key = _find(content, text) or _find(content, text.replace("-", "_"))
+    if key is None:
         raise UsageError(f"{path} does not set {text}", hint="phi3 config shows where each value comes from")
 
-    def edit(content: Any, _: Callable[[str], Any]) -> None:
-        del _holder(content, key)[key[-1]]
+    def edit(table: Any, _: Callable[[str], Any]) -> None:
+        for part in key[:-1]:
+            table = table[part]
+        del table[key[-1]]
 
     return _rewrite(edit)
 
 
-def _quiet_key(text: str) -> tuple[str, ...] | None:
-    with contextlib.suppress(UsageError):
-        return key_of(text)
+def _find(table: Any, text: str) -> tuple[str, ...] | None:
+    """Return the parts of a key that a table has, which may have dots themselves; None if it does not have it."""
+    if text in table:
+        return (text,)
+    for end in (place for place, character in enumerate(text) if character == "."):
+        inner = table.get(text[:end])
+        if isinstance(inner, dict) and (rest := _find(inner, text[end + 1 :])) is not None:
+            return (text[:end], *rest)
     return None
-
-
-def _holder(content: Any, key: tuple[str, ...]) -> Any:
-    """Return the table that has the last part of a key, or None if there is none."""
-    for part in key[:-1]:
-        content = content.get(part)
-        if not hasattr(content, "items"):
-            return None
-    return content if key[-1] in content else None
 
 
 def create(path: Path) -> None:

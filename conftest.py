@@ -61,8 +61,12 @@ def _further_cases(items: list[pytest.Item]) -> dict[pytest.Item, None]:
 
 @pytest.fixture(autouse=True)
 def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test touches the store or the hub's cache of whoever runs it; one that wants the shared store asks for it."""
+    """No test touches the store, the hub's cache or the settings of whoever runs it.
+
+    One that wants the shared store asks for it.
+    """
     monkeypatch.setenv("PHI3_HOME", str(tmp_path_factory.getbasetemp() / "own-store"))
+    monkeypatch.setenv("PHI3_CONFIG", "none")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path_factory.getbasetemp() / "own-hub-cache"))
 
 

@@ -23,6 +23,7 @@ import pytest
 from attrs import frozen
 from phi3_core import errors
 from phi3_core.cli.parser import parser
+from phi3_core.config.table import OTHERS, SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -255,6 +256,17 @@ def test_the_options_page_has_every_flag():
         if name.startswith("--") and name != "--help"
     }
     assert documented == there
+
+
+def test_the_configuration_page_has_every_setting():
+    page = read("docs/guide/configuration.md")
+    rows = [
+        f"| {f'`{each.key}`' if each.key else '-'} | `{each.variable}` | {each.meaning} | {each.default_text} |"
+        for each in SETTINGS
+    ]
+    assert re.findall(r"^\|.* \| `PHI3_.*$", page, re.MULTILINE) == rows
+    others = [f"| `{name}` | {meaning} |" for name, meaning in OTHERS.items()]
+    assert re.findall(r"^\| `[A-Z_]+` \| [^|]* \|$", page, re.MULTILINE) == others
 
 
 def test_the_errors_page_has_every_error_with_its_exit_code():

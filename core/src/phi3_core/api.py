@@ -22,7 +22,7 @@ def load(
     purpose: str = "conversation",
     progress: Progress | None = None,
     refresh: bool = False,
-    offline: bool = False,
+    offline: bool | None = None,
     max_waiting: int | None = None,
 ) -> Model:
     """Load a model on the best device, or on a given one.
@@ -33,7 +33,7 @@ def load(
             print(model.generate("What is the capital of France?").text)
 
     Args:
-        model: a model name (``phi3 models list``), hub repository, model folder or GGUF file.
+        model: a model name or alias (``phi3 models list``), hub repository, model folder or GGUF file.
         device: ``auto``, a backend, a kind (``cpu``, ``gpu``, ``dgpu``, ``npu``) or ``backend:device``.
         precision: ``fp16``, ``int8`` or ``int4``; by default the first available one that the backend prefers.
         policy: how devices are ranked: ``auto``, ``performance`` or ``efficiency``.
@@ -41,7 +41,7 @@ def load(
         purpose: ``conversation`` reuses the KV cache of earlier prompts; ``answer`` starts faster.
         progress: called with the current stage while the model is obtained and loaded.
         refresh: ask the backends again instead of using their cached answers.
-        offline: use only files that are on this machine.
+        offline: use only files that are on this machine; by default what ``phi3 config`` shows.
         max_waiting: how many answers may wait while the engine generates as many as it can; None for any number. One
             more raises :class:`~phi3_core.errors.QueueFullError` when it is first read.
 
@@ -54,6 +54,9 @@ def load(
         ModelError: the model is unknown, damaged, cannot be obtained, or fits no device.
         BackendError: the backend of the last matching device failed.
 
+    Preferences of the user's configuration (``phi3 config``), such as a model, a device or a temperature, are for
+    commands and do not change what a call does. The store's folder, time limits, aliases and ``offline`` hold here too.
+
     Decisions and their reasons are logged under ``phi3_core``; warnings are printed to stderr unless logging is
     configured otherwise. No ``if __name__ == "__main__"`` guard is needed.
     """
@@ -61,6 +64,7 @@ def load(
 
     with WorkerPool().prestart() as pool:
         # start-up: imported after the worker has started, so that both processes import in parallel
+        from .config.values import value
         from .errors import as_usage_error
         from .model import Model
         from .models.request import ModelRequest
@@ -76,7 +80,7 @@ def load(
                 purpose=purpose,
                 progress=progress or no_progress,
                 refresh=refresh,
-                offline=offline,
+                offline=value("offline") if offline is None else offline,
                 max_waiting=max_waiting,
             )
         return Model(open_session(request, pool))

@@ -18,6 +18,7 @@ from attrs import frozen
 
 from . import api, paths
 from .config import time_limit
+from .config.values import reported
 from .disk import LONG_PATHS_HINT
 from .distributions import canonical_name
 from .errors import Phi3Error
@@ -64,7 +65,7 @@ class Diagnostics:
     packages: Mapping[str, str]
     """Versions of phi3's distributions and of their installed requirements."""
     settings: Mapping[str, str]
-    """Environment variables that begin with ``PHI3_``."""
+    """Environment variables that begin with ``PHI3_``, and the settings of the configuration file."""
     survey: Survey
     diagnoses: tuple[Diagnosis, ...]
     broken: tuple[Broken, ...]
@@ -88,7 +89,7 @@ def run_diagnostics(progress: Progress, *, generate: str | None = None, offline:
         system=system_version(),
         python=_python(),
         packages=packages(),
-        settings={key: value for key, value in sorted(os.environ.items()) if key.startswith("PHI3_")},
+        settings=reported(),
         survey=found,
         diagnoses=diagnoses,
         broken=broken,

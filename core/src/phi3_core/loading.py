@@ -55,8 +55,8 @@ def load_engine(
         BackendError: the backend failed, died, or exceeded its time limit.
     """
     device, artifact = candidate.device, resolved.artifact
-    given = {"options": request.options, "purpose": request.purpose, "prompt_tokens": request.prompt_tokens}
-    worker.begin("load", artifact=artifact, device=device, **given)
+    given = {"purpose": request.purpose, "prompt_tokens": request.prompt_tokens}
+    worker.begin("load", artifact=artifact, device=device, options=request.options_of(device.backend), **given)
     logger.info(
         *("%s %s, %s, on %s (%s): %s", ref.name, artifact.precision, resolved.origin),
         *(device, device.name, candidate.why),

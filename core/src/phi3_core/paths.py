@@ -1,4 +1,4 @@
-"""The store's root folder (``PHI3_HOME``, else the platform's cache folder), and JSON files in it."""
+"""The store's root folder (``PHI3_HOME`` or the setting ``home``, else the platform's cache folder), and JSON files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .config.values import find
 from .errors import UsageError
 from .files import replace_path
 from .textfiles import decode_marked
@@ -20,15 +21,16 @@ def home() -> Path:
     """Return the store's root folder, which need not exist yet.
 
     Raises:
-        UsageError: ``PHI3_HOME`` is relative to a folder that does not exist: see :func:`absolute`.
+        UsageError: ``PHI3_HOME`` is relative to a folder that does not exist: see :func:`absolute`. Or the
+            configuration file cannot be read.
     """
-    given = os.environ.get("PHI3_HOME")
-    if given:
+    found = find("home")
+    if found.value:
         try:
-            return absolute(given)
+            return absolute(found.value)
         except UsageError as error:
             raise UsageError(f"PHI3_HOME is {error.message}", hint="set it to the path of a folder") from error
-    import platformdirs  # start-up: not needed if PHI3_HOME is set
+    import platformdirs  # start-up: not needed if the folder is set
 
     return Path(platformdirs.user_cache_dir("phi3", appauthor=False))
 

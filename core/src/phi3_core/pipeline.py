@@ -17,7 +17,7 @@ from .pending import Pending
 from .selection import Candidate, choose
 from .session import Answer, CandidateQueue, EngineSession
 from .store.store import Store
-from .surveys import Survey, survey, warn_of_broken
+from .surveys import Survey, survey, warn_of_broken, warn_of_unknown
 from .values import GenerationRequest
 from .worker.pool import WorkerPool
 
@@ -79,4 +79,5 @@ def _candidates(request: ModelRequest) -> tuple[Store, ModelRef, Survey, tuple[C
     ref = look_up(request.model, store)
     found = survey(refresh=request.refresh, wanted=request.device.device)  # 1. each backend in its own process
     warn_of_broken(found)
+    warn_of_unknown(found, request.backend_options)
     return store, ref, found, choose(found, request.device)  # 2. ranked, with reasons

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from attrs import field, frozen, validators
 
 from . import __version__, machine, paths
 from .errors import Phi3Error
+from .options import closest
 from .plugin import Backend, Broken, installed
 from .values import Machine, Offer, Refusal, to_plain, values_of
 
@@ -124,6 +126,14 @@ def warn_of_broken(found: Survey) -> None:
     """Log a warning for each broken backend."""
     for broken in found.broken:
         logger.warning("backend %s (%s) is broken: %s", broken.plugin, broken.distribution, broken.error)
+
+
+def warn_of_unknown(found: Survey, names: Iterable[str]) -> None:
+    """Log a warning for each name, set in the configuration, that is almost that of a backend."""
+    known = [*map(_name, found.answers), *(each.plugin for each in found.broken), *found.unasked]
+    for name in names:
+        if name.casefold() not in map(str.casefold, known) and (meant := closest(name, known)):
+            logger.warning("options.%s are for no backend; did you mean options.%s?", name, meant)
 
 
 def _cached(file: Path, key: str, here: Machine, named: str) -> Survey | None:

@@ -43,12 +43,12 @@ def add(commands: Any) -> None:
     options.add_device(command)
     options.add_engine(command)
     options.add_generation(command)
-    command.add_argument(
+    options.add_switch(
+        command,
         "--drop-oldest",
-        action="store_true",
         help="let the model forget the oldest messages when the conversation no longer fits its context",
     )
-    command.add_argument("--stats", action="store_true", help="print each answer's figures to stderr")
+    options.add_switch(command, "--stats", help="print each answer's figures to stderr")
     options.finish(command, call)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from phi3_core.errors import Phi3Error
 
-from . import streams
+from . import configured, streams
 from .parser import parser
 
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
@@ -23,16 +24,24 @@ def run(arguments: Sequence[str] | None, begin: Callable[[], object]) -> int:
     """
     streams.prepare()
     given = parser().parse_args(arguments)
+    from phi3_core.config import file
+
     from . import output
 
+    file.forget()  # this command reads it once
     output.prepare(quiet=getattr(given, "quiet", True))
     begin()
     try:
+        if not getattr(given, "unconfigured", False):
+            configured.fill(given)
+            output.prepare(quiet=getattr(given, "quiet", True))
         code: int = given.call(given)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except Phi3Error as error:
+        with contextlib.suppress(Phi3Error):  # that of the configuration itself
+            configured.explain(error, given)
         output.print_error(error, traceback=given.traceback)
         return error.exit_code
     except Exception as error:

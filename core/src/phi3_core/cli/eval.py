@@ -72,7 +72,7 @@ def call(given: argparse.Namespace) -> int:
         raise UsageError(f"{reference.path} has no original weights to compare with", hint="--reference FOLDER")
     request = evolve(model_request(given, progress), hook="logits")
     fetched = fetch(request)
-    engine = _engine(fetched, dict(given.option))
+    engine = _engine(fetched, request.options_of(fetched.device.backend))
     ids = evaluation_ids(fetched.resolved.tokenizer_dir, text)
     compared = _other_engine(request, given.reference) if reference is None else _weights(reference, store, request)
     report = evaluate(engine, reference=compared, ids=ids, progress=progress)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def call_list(given: argparse.Namespace) -> int:
     """Run ``phi3 models list`` and return its exit code."""
+    from phi3_core.config.values import aliases
     from phi3_core.models.catalogue import CATALOGUE
     from phi3_core.store.entry import folder_bytes
     from phi3_core.store.store import Store
@@ -44,6 +45,7 @@ def call_list(given: argparse.Namespace) -> int:
                 "catalogue": catalogue,
                 "toolchains": tools,
                 "packages": packages,
+                "aliases": aliases(),
             }
         )
         return 0
@@ -62,6 +64,8 @@ def call_list(given: argparse.Namespace) -> int:
     rows += [(each["name"], "-", "toolchain", format_bytes(each["bytes"]), each["used"][:10], "") for each in tools]
     rows += [(each["name"], "-", "package", format_bytes(each["bytes"]), "", "") for each in packages]
     output.print_table(("model", "backend", "precision", "size", "last use", "quality"), rows)
+    for name, model in aliases().items():
+        print(f"{name} is an alias of {model}")
     print(f"{format_bytes(total)} in {store.root}, {format_bytes(free)} free")
     return 0
 

@@ -6,6 +6,8 @@ import argparse
 
 from phi3_core.models import DEFAULT
 
+from . import configured
+
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,21 +55,20 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-m",
         "--model",
-        default=DEFAULT,
-        help="a name (phi3 models list), a hub repository, a model folder, or a GGUF file [%(default)s]",
+        help=f"a name (phi3 models list), a hub repository, a model folder, or a GGUF file [{DEFAULT}]",
     )
+    configured.mark(command, "model")
     add_offline(command)
 
 
 def add_device(command: argparse.ArgumentParser) -> None:
     """Add ``--device``, ``--precision``, ``--policy`` and ``--refresh``."""
     group = command.add_argument_group("where it runs")
-    group.add_argument(
-        "-d", "--device", default="auto", help="auto, a backend, a kind (cpu, gpu, dgpu, npu), or BACKEND:DEVICE"
-    )
+    group.add_argument("-d", "--device", help="auto, a backend, a kind (cpu, gpu, dgpu, npu), or BACKEND:DEVICE [auto]")
     group.add_argument(
         "-p", "--precision", choices=("fp16", "int8", "int4"), help="[the backend's preferred one that is available]"
     )
+    configured.mark(group, "device", "precision")
     add_policy(group)
     add_refresh(group)
 
@@ -79,14 +80,19 @@ def add_refresh(group: Any) -> None:
 
 def add_offline(command: argparse.ArgumentParser) -> None:
     """Add ``--offline``."""
-    command.add_argument("--offline", action="store_true", help="use only files on this machine")
+    add_switch(command, "--offline", help="use only files on this machine")
+
+
+def add_switch(container: Any, *names: str, help: str) -> None:  # noqa: A002 - argparse's word
+    """Add a flag that the configuration may turn on, with the one that turns it off again."""
+    action = container.add_argument(*names, action=argparse.BooleanOptionalAction, help=help)
+    configured.mark(container, action.dest)
 
 
 def add_policy(group: Any) -> None:
     """Add ``--policy``."""
-    group.add_argument(
-        "--policy", choices=("auto", "performance", "efficiency"), default="auto", help="how to choose [%(default)s]"
-    )
+    group.add_argument("--policy", choices=("auto", "performance", "efficiency"), help="how to choose [auto]")
+    configured.mark(group, "policy")
 
 
 def add_engine(command: argparse.ArgumentParser) -> None:
@@ -117,14 +123,17 @@ def add_generation(command: argparse.ArgumentParser) -> None:
         help="propose tokens from the text itself, faster where the answer quotes [auto]",
     )
     group.add_argument("--stop", metavar="TEXT", type=text, action="append", help="end the answer before this text")
+    configured.mark(group, "system", *_GENERATION)
 
 
 def generation(given: argparse.Namespace) -> Any:
     """Return the :class:`~phi3_core.replies.GenerationOptions` that were given."""
-    names = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "lookup", "stop")
-    return {name: value for name in names if (value := getattr(given, name)) is not None}
+    return {name: value for name in _GENERATION if (value := getattr(given, name)) is not None}
+
+
+_GENERATION = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "lookup", "stop")
 
 
 def add_quiet(command: argparse.ArgumentParser) -> None:
     """Add ``--quiet``."""
-    command.add_argument("-q", "--quiet", action="store_true", help="print only warnings and errors")
+    add_switch(command, "-q", "--quiet", help="print only warnings and errors")

@@ -25,6 +25,7 @@ def model_request(
     check_quality: bool = True,
 ) -> ModelRequest:
     """Return the request for the flags that select a model and a device."""
+    from phi3_core.config.values import engine_options
     from phi3_core.models.request import ModelRequest
     from phi3_core.selection import DeviceRequest
 
@@ -32,6 +33,7 @@ def model_request(
         model=given.model,
         device=DeviceRequest(device=given.device, precision=given.precision, policy=given.policy),
         options=dict(getattr(given, "option", ())),
+        backend_options=engine_options(),
         purpose=purpose,
         prompt_tokens=prompt_tokens,
         progress=progress,

@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
     options.add_engine(command)
     options.add_generation(command)
     command.add_argument("--json", action="store_true", help="print the answer and its figures as JSON")
-    command.add_argument("--stats", action="store_true", help="print the figures to stderr")
+    options.add_switch(command, "--stats", help="print the figures to stderr")
     options.finish(command, call)
 
 

@@ -21,6 +21,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from attrs import frozen
 
 from phi3_core import __version__
+from phi3_core.config import values
 from phi3_core.disk import reason
 from phi3_core.errors import ModelError, NotOnHubError, Phi3Error
 
@@ -98,7 +99,10 @@ def offline_hint(offline: bool) -> str | None:
         offline: the value of ``--offline``.
     """
     if offline:
-        return "leave out --offline"
+        configured = values.find("offline")
+        if not configured.value:
+            return "leave out --offline"
+        return f"unset {configured.where}" if configured.source == "variable" else "phi3 config unset offline"
     on = {"1", "ON", "YES", "TRUE"}
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # the hub's client reads both
         if os.environ.get(name, "").upper() in on:

@@ -16,6 +16,7 @@ from phi3_core import names, paths
 from phi3_core.checkpoint import gguf_parts, pointers
 from phi3_core.checkpoint.contents import unusable, weight_files
 from phi3_core.checkpoint.family import check_type
+from phi3_core.config.values import aliases
 from phi3_core.disk import reason
 from phi3_core.errors import ModelError
 from phi3_core.hub.address import Address, parse
@@ -24,6 +25,7 @@ from phi3_core.hub.contents import is_gguf, is_weights, parts, shown, weight_fol
 from phi3_core.store import manifest
 from phi3_core.store.store import Store
 
+from .aliases import expand
 from .catalogue import CATALOGUE
 
 _LONGEST_HUB_NAME = 96
@@ -74,13 +76,16 @@ class ModelRef:
 def look_up(word: str, store: Store) -> ModelRef:
     """Return the model that a value of ``--model`` refers to, without loading it.
 
-    Names in the catalogue or the store take precedence over folders of the same name, which can be written ``./name``.
+    Names in the catalogue or the store take precedence over folders of the same name, which can be written ``./name``,
+    and so do the user's aliases.
 
     Raises:
         ModelError: the model is unknown, or the path has no model.
+        UsageError: it is an alias in a circle, or the configuration file cannot be read.
     """
     if not word.strip():
         raise ModelError("the model's name is empty", hint=HINT)
+    word = expand(word)
     if word in CATALOGUE or store.knows(word):
         return ModelRef(name=word, form="named")
     if (path := _existing_path(word)) is not None:
@@ -89,7 +94,7 @@ def look_up(word: str, store: Store) -> ModelRef:
         return _of_address(address, store)
     if "/" in word or "\\" in word or word.startswith("."):
         raise ModelError(f"there is no file or folder {word!r}", hint=HINT)
-    close = difflib.get_close_matches(word.casefold(), CATALOGUE, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word.casefold(), [*CATALOGUE, *aliases()], n=1, cutoff=0.5)
     raise ModelError(f"unknown model {word!r}", hint=f"did you mean {close[0]}?" if close else HINT)
 
 

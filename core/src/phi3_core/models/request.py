@@ -29,6 +29,8 @@ class ModelRequest:
     device: DeviceRequest = field(factory=DeviceRequest)
     options: Mapping[str, str] = field(factory=dict)
     """Runtime options, passed to the engine unchanged."""
+    backend_options: Mapping[str, Mapping[str, str]] = field(factory=dict)
+    """Runtime options by backend, for what ``options`` does not have."""
     purpose: str = field(default="conversation", validator=validators.in_(PURPOSES))
     prompt_tokens: int | None = None
     """The approximate length of the prompt in tokens, if it is known already."""
@@ -49,6 +51,11 @@ class ModelRequest:
     """Whether to measure the quality after quantizing, and to reject noise."""
     hook: str | None = None
     """An optional hook that the backend is to implement."""
+
+    def options_of(self, backend: str) -> dict[str, str]:
+        """Return the runtime options for an engine of a backend, whose name may be in any case."""
+        own = (each for name, each in self.backend_options.items() if name.casefold() == backend.casefold())
+        return {**next(own, {}), **self.options}
 
 
 @frozen(kw_only=True)

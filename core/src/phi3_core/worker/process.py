@@ -12,6 +12,7 @@ from typing import Any
 
 from phi3_core.cgroups import memory_limit
 from phi3_core.config import shows_output
+from phi3_core.config.values import for_workers
 from phi3_core.interpreter import module_command
 from phi3_core.paths import home
 from phi3_core.units import format_bytes
@@ -74,7 +75,9 @@ def _environment() -> dict[str, str]:
     shown = {"PYTHONUNBUFFERED": "1"} if shows_output() else {}
     return {
         **os.environ,
+        **for_workers(),
         **shown,
+        "PHI3_HOME": str(home()),  # also if the worker's current folder is another one
         "PYTHONPATH": os.pathsep.join(path),
         "PYTHONIOENCODING": "utf-8:backslashreplace",
         "XDG_CACHE_HOME": str(home() / "libraries"),

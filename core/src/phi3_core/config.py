@@ -30,6 +30,11 @@ def time_limit(name: str) -> float:
     return seconds
 
 
+def is_limit_set(name: str) -> bool:
+    """Return whether the user has set a time limit of :data:`TIME_LIMITS_S`."""
+    return bool(os.environ.get(f"PHI3_{name.upper()}_LIMIT", ""))
+
+
 DEBUGGED = ("import", "detect", "quantize", "load", "generate", "recognize", "published", "logits", "diagnose")
 """What a worker can wait for a debugger before: the import of the plugin, and each hook."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -176,7 +177,7 @@ def known(*failed, **measured) -> Known:
 LEGACY = offer("old:NPU", "npu", maturity="legacy")
 AMD, NVIDIA = offer("dx:0", "gpu", memory=2 * GIB), offer("dx:2", "dgpu", memory=16 * GIB)
 LAPTOP = [CPU, GPU, NPU, LEGACY]
-MACHINES = {
+MACHINES: dict[str, tuple[list[Offer], dict[str, Any], Known, list[str]]] = {
     "an NPU laptop on mains power": (LAPTOP, {}, known(), ["ov:GPU.0", "ov:NPU", "old:NPU", "ov:CPU"]),
     "the same on battery": (LAPTOP, {"on_battery": True}, known(), ["ov:NPU", "old:NPU", "ov:GPU.0", "ov:CPU"]),
     "integrated and discrete GPU": ([GPU, DGPU, CPU], {}, known(), ["dx:1", "ov:GPU.0", "ov:CPU"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 
 import phi3_core as phi3
 import pytest
@@ -83,13 +84,17 @@ SUBJECT = Subject(backend="paced", device="CPU", model="m", precision="fp16")
 BACKEND = Backend(name="paced", target="paced", distribution="phi3-paced", version="1.0")
 
 
+def have_answers(count):
+    return [len(each.answers.decode) for each in read_all()] == [count]
+
+
 def test_a_model_that_stays_loaded_writes_now_and_then(home, monkeypatch):
     monkeypatch.setattr(recorder, "WRITE_AFTER_S", 0.0)
     found = Recorder(SUBJECT, BACKEND, DEVICE, content="", load_s=1.0)
     for number in range(3):
         prompt = range(1000 * number, 1000 * number + 100)
         found.note(Answered(prompt, [1] * 20, Timing(20, 0.5, 1.0), alone=True))
-        wait_until(lambda count=number + 1: [len(each.answers.decode) for each in read_all()] == [count])
+        wait_until(partial(have_answers, number + 1))
     assert next(read_all()).answers.first_token == ((100, 0.5),) * 3
 
 

@@ -20,6 +20,17 @@ def pair(text: str) -> tuple[str, str]:
     return key, value
 
 
+def count(given: str) -> int:
+    """Parse a number from 1 on."""
+    try:
+        number = int(given)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {given!r}")
+    return number
+
+
 def text(given: str) -> str:
     """Return text that the model is to read; bytes of an argument that are not text cannot be encoded."""
     from phi3_core.textfiles import lone_surrogate

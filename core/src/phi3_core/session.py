@@ -134,6 +134,8 @@ class EngineSession:
             if self.closed:
                 raise UsageError("the model is closed")
             if self._engine is None or not self._engine.worker.alive:
+                if self._engine is not None and self._engine.recorder is not None:
+                    self._engine.recorder.close()
                 return self._load_next() if self._current is None else self._use(self._load(self._current))
             return self._engine
 
@@ -283,7 +285,8 @@ class EngineSession:
             failed.worker.kill()
 
     def kill(self) -> None:
-        """Kill the engine's process."""
+        """Kill the engine's process, which ends its answers: they do not go on elsewhere."""
+        self.closed = True
         for engine in filter(None, (self._engine, *self._failed)):
             engine.worker.kill()
 

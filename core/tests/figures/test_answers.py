@@ -164,6 +164,15 @@ def test_a_device_that_failed_is_put_last_until_it_works_again(two, source, monk
         assert model.device == "dying:0"
 
 
+def test_doctor_tries_what_failed_and_clears_it(two, source, monkeypatch, run_main):
+    with phi3.load(source) as model:
+        model.generate("Hello")
+    monkeypatch.setenv("PHI3_TEST_STATE", "healed")
+    assert run_main("doctor", "--generate", source)[0] == 0
+    _, out, _ = run_main("devices", "--json")
+    assert [(row["device"], row["failure"]) for row in rows_of(out)] == [("dying:0", None), ("parrot:CPU", None)]
+
+
 def test_failures_are_forgotten_on_request(two, source, run_main):
     with phi3.load(source) as model:
         model.generate("Hello")

@@ -42,7 +42,7 @@ LAYERS = (
     ("turns",),
     ("pending",),
     ("decoding",),
-    ("machine", "sampling", "text"),
+    ("hardware", "machine", "sampling", "text"),
     ("requirements",),
     ("config", "distributions", "metadata", "paths"),
     ("textfiles",),

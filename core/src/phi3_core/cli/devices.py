@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from typing import Any
 
+    from phi3_core.hardware import Hardware
     from phi3_core.selection import Candidate
     from phi3_core.store.store import Store
     from phi3_core.surveys import Survey
@@ -96,7 +97,21 @@ def _document(found: Survey, policy: str, rows: Any) -> dict[str, Any]:
             for backend, refusal in found.refusals
         ],
         "broken": found.broken,
+        "without_backend": [
+            {"kind": each.kind, "name": each.name, "remedy": remedy} for each, remedy in _without_backend(found)
+        ],
     }
+
+
+def _without_backend(found: Survey) -> list[tuple[Hardware, str]]:
+    """Return the GPUs and NPUs that no installed backend is for, and what installs one."""
+    from phi3_core import hardware
+
+    installed = {answer.backend.distribution for answer in found.answers}
+    installed |= {broken.distribution for broken in found.broken}
+    kinds = {offer.device.kind for offer in found.offers}
+    there = hardware.present()
+    return list(hardware.without_backend(there, found.machine.os, installed=installed, kinds=kinds))
 
 
 def _figures(row: Candidate) -> dict[str, Any] | None:
@@ -138,5 +153,7 @@ def _print(found: Survey, words: str, rows: Any) -> None:
         print("no backend is installed: pip install phi3-openvino")
     for backend, refusal in found.refusals:
         print(f"not usable: {backend}: {refusal.reason}" + (f" -> {refusal.remedy}" if refusal.remedy else ""))
+    for each, remedy in _without_backend(found):
+        print(f"not used: {each.name}: no backend for it is installed -> {remedy}")
     for broken in found.broken:
         print(f"broken: {broken.plugin} ({broken.distribution}): {broken.error}")

@@ -152,7 +152,7 @@ class Bench:
         def tell(task: Task, at_once: int, number: int) -> None:
             left = remaining.before_run(task, at_once)
             many = f", {at_once} at once" if at_once > 1 else ""
-            what = f"{engine.device} {engine.precision}: {task.name}{many}, {number} of {self.settings.repeats}"
+            what = f"{engine.device} {engine.precision}: {task.name}{many}, {number} of {self.settings.runs(at_once)}"
             self.request.progress(f"{what}{left}")
 
         return tell

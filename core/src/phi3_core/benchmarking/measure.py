@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -36,6 +37,10 @@ class Settings:
     """The number of answers at once that are measured beside one at a time, if the engine takes several."""
     before_run: BeforeRun = field(default=lambda *_: None)
 
+    def runs(self, at_once: int) -> int:
+        """Return how often a task is run: a third as often if several answers share each run."""
+        return self.repeats if at_once == 1 else math.ceil(self.repeats / 3)
+
     def levels(self, engine: LoadedEngine) -> tuple[int, ...]:
         """Return the numbers of answers at once to measure."""
         most = min(self.at_once, engine.max_concurrency)
@@ -57,7 +62,7 @@ def measure(engine: LoadedEngine, settings: Settings) -> Iterator[TaskResult]:
             tokens = 0
             speeds: list[float] = []
             meter = EnergyMeter(energy)
-            for number in range(1, settings.repeats + 1):
+            for number in range(1, settings.runs(at_once) + 1):
                 settings.before_run(task, at_once, number)
                 timings, seconds = _run(engine, prompts, task, at_once)
                 firsts += [timing.first_token_s for timing in timings]

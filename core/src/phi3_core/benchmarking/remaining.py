@@ -28,7 +28,8 @@ class Remaining:
         self._since = clock()
 
     def _total(self, levels: Sequence[int]) -> float:
-        return self._settings.repeats * sum(task.effort(level) for level in levels for task in self._settings.tasks)
+        settings = self._settings
+        return sum(settings.runs(level) * task.effort(level) for level in levels for task in settings.tasks)
 
     def begin_item(self, levels: Sequence[int]) -> None:
         """Note that an engine is loaded, and what will be measured of it."""

@@ -211,11 +211,17 @@ MACHINES: dict[str, tuple[list[Offer], dict[str, Any], Known, list[str]]] = {
         known(ov__CPU=figures(3.0), ov__GPU_0=figures(5.0, changed="the driver was 1, and is 2")),
         ["ov:GPU.0", "ov:NPU", "old:NPU", "ov:CPU"],
     ),
-    "one answer, which does not count yet": (
+    "two answers, which do not count yet": (
         LAPTOP,
         {},
         known(ov__CPU=figures(3.0, by="answers", runs=2), ov__GPU_0=figures(5.0)),
         ["ov:GPU.0", "ov:NPU", "old:NPU", "ov:CPU"],
+    ),
+    "three answers, which count": (
+        LAPTOP,
+        {},
+        known(ov__CPU=figures(3.0, by="answers", runs=3), ov__GPU_0=figures(5.0)),
+        ["ov:CPU", "ov:GPU.0", "ov:NPU", "old:NPU"],
     ),
     "figures that differ by noise": (
         [GPU, DGPU],
@@ -260,9 +266,7 @@ SENTENCES = {
     ("figures of an older driver", "ov:GPU.0"): (
         f"{BY_TIME}its figures (int4, measured 2 days ago) are not counted: the driver was 1, and is 2"
     ),
-    ("one answer, which does not count yet", "ov:CPU"): (
-        "its figures (int4, measured 2 days ago by 2 answers) are too few to count"
-    ),
+    ("three answers, which count", "ov:CPU"): "128 + 128 tokens in 3 s (int4, measured 2 days ago by 3 answers)",
     ("figures that differ by noise", "ov:GPU.0"): "as good as dx:1; gpu comes after dgpu; 128 + 128 tokens in 3 s",
     ("a fast legacy library for the same NPU", "old:NPU"): "legacy comes after stable; 128 + 128 tokens in 1 s",
     ("energy that was measured", "ov:NPU"): (
@@ -294,6 +298,13 @@ def test_an_imaginary_machine_gets_its_order(machine):
 def test_and_each_place_its_sentence(machine, device):
     whys = {str(candidate.device): candidate.why for candidate in ranking(machine, MACHINES[machine][0])}
     assert SENTENCES[machine, device] in whys[device]
+
+
+def test_figures_that_are_too_few_are_not_told():
+    found = known(ov__CPU=figures(3.0, by="answers", runs=2))
+    (candidate,) = choose(surveyed(CPU), DeviceRequest(), found)
+    assert candidate.why == "the only device that fits"
+    assert candidate.figures.runs == 2
 
 
 def test_no_figure_and_no_failure_replaces_a_device_that_was_named():

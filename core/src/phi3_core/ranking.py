@@ -103,7 +103,7 @@ def reasons(place: int, order: Sequence[Contender]) -> list[str]:
         found.append(f"it failed {age(each.now - each.failure.time)}: {each.failure.reason}")
     elif place > 1:
         found.append(_after(order[place - 2], each))
-    if each.figures is not None:
+    if each.figures is not None and each.figures.enough:
         found.append(measured(each))
     return found
 
@@ -116,9 +116,7 @@ def measured(each: Contender) -> str:
     if figures.changed:
         return f"its figures ({when}) are not counted: {figures.changed}"
     if figures.by == "answers":
-        when = f"{when} by {figures.runs} answers" if figures.runs != 1 else f"{when} by an answer"
-    if not figures.counted:
-        return f"its figures ({when}) are too few to count"
+        when = f"{when} by {figures.runs} answers"
     words = []
     if figures.task_s is not None:
         words.append(f"{TASK[0]} + {TASK[1]} tokens in {figures.task_s:.3g} s")

@@ -83,9 +83,14 @@ class Figures:
     """What has changed since; if it is not empty, the figures are not counted."""
 
     @property
+    def enough(self) -> bool:
+        """Whether they come from enough measurements."""
+        return self.by == "bench" or self.runs >= ENOUGH
+
+    @property
     def counted(self) -> bool:
         """Whether the figures rank."""
-        return not self.changed and (self.by == "bench" or self.runs >= ENOUGH)
+        return self.enough and not self.changed
 
     def first_token(self, prompt_tokens: int) -> float | None:
         """Return the expected seconds to the first token; None if nothing like it was measured.

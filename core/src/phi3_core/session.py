@@ -278,6 +278,8 @@ class EngineSession:
         self.closed = True
         engine, self._engine = self._engine, None
         if engine is not None:
+            if engine.recorder is not None:
+                engine.recorder.begin_close()
             engine.worker.close()
             if engine.recorder is not None:
                 engine.recorder.close()

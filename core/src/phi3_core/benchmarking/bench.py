@@ -120,6 +120,7 @@ class Bench:
         place = len(results)
         results.append(result)
         tasks: list[TaskResult] = []
+        engine: LoadedEngine | None = None
         with ExitStack() as stack:
             worker = stack.enter_context(WorkerPool().take(backend))
             try:
@@ -136,7 +137,8 @@ class Bench:
             except (BackendError, ModelError) as error:
                 if isinstance(error, BackendError):
                     name_device(error, device)
-                    failures.note(backend, device, error.message)
+                    if engine is not None:  # else loading has noted it, or the device was not used yet
+                        failures.note(backend, device, error.message)
                 results[place] = evolve(results[place], error=error.message)
                 return error
             finally:

@@ -105,8 +105,16 @@ class Recorder:
             if due:
                 self._written = time.monotonic()
         if heal or due:
-            self._background = threading.Thread(target=self._in_background, args=(heal, due), daemon=True)
-            self._background.start()
+            self._start(heal, due)
+
+    def begin_close(self) -> None:
+        """Begin to write what was collected, while the caller closes the engine."""
+        if self._works and (self._background is None or not self._background.is_alive()):
+            self._start(heal=False, due=True)
+
+    def _start(self, heal: bool, due: bool) -> None:
+        self._background = threading.Thread(target=self._in_background, args=(heal, due), daemon=True)
+        self._background.start()
 
     def _in_background(self, heal: bool, due: bool) -> None:
         if heal:

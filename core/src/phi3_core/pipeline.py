@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 from .loading import LoadedEngine, load_engine
 from .models.download_plan import DownloadPlan
+from .models.known import known_of
 from .models.ref import ModelRef, look_up
 from .models.request import ArtifactRequest, FetchedModel, ModelRequest
 from .models.resolve import obtain, plan_download
@@ -80,4 +81,4 @@ def _candidates(request: ModelRequest) -> tuple[Store, ModelRef, Survey, tuple[C
     found = survey(refresh=request.refresh, wanted=request.device.device)  # 1. each backend in its own process
     warn_of_broken(found)
     warn_of_unknown(found, request.backend_options)
-    return store, ref, found, choose(found, request.device)  # 2. ranked, with reasons
+    return store, ref, found, choose(found, request.device, known_of(found, ref, store))  # 2. ranked, with reasons

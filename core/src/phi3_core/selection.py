@@ -1,18 +1,18 @@
-"""Rank the offered devices, with the reason for each rank. Pure functions of the survey and the request."""
+"""Rank the offered devices, with the reason for each rank. Pure functions of survey, request and figures."""
 
 from __future__ import annotations
 
 from attrs import field, frozen, validators
 
 from .errors import NoDeviceError
+from .figures.values import Failure, Figures, Known
+from .ranking import KINDS_BY_POLICY, Contender, ranked, reasons
 from .surveys import Survey
-from .values import KINDS, MATURITIES, PRECISIONS, Device, Offer
+from .values import KINDS, PRECISIONS, Device, Offer
 
 POLICIES = ("auto", "performance", "efficiency")
-_ORDER = {
-    "performance": ("dgpu", "gpu", "npu", "cpu"),
-    "efficiency": ("npu", "gpu", "cpu", "dgpu"),
-}
+NOTHING = Known()
+"""No figures, and no failures."""
 
 
 @frozen(kw_only=True)
@@ -40,6 +40,10 @@ class Candidate:
     """The reason for the rank."""
     notes: str = ""
     layout: str = ""
+    figures: Figures | None = None
+    """What was measured of the model on the device, counted or not."""
+    failure: Failure | None = None
+    """Set if the device failed and is put last."""
 
 
 def effective_policy(policy: str, *, on_battery: bool) -> tuple[str, str]:
@@ -61,8 +65,13 @@ def matches(wanted: str, device: Device) -> bool:
     return (word == "gpu" and device.kind == "dgpu") or full.startswith(f"{word}.")
 
 
-def choose(survey: Survey, request: DeviceRequest) -> tuple[Candidate, ...]:
+def choose(survey: Survey, request: DeviceRequest, known: Known = NOTHING) -> tuple[Candidate, ...]:
     """Rank the offers that match a request, best first.
+
+    Args:
+        survey: the offers.
+        request: what the user asked for.
+        known: the figures of the model on these devices, and the devices that failed.
 
     Raises:
         NoDeviceError: no offer matches; the message has the request and the refusals of the backends.
@@ -73,78 +82,69 @@ def choose(survey: Survey, request: DeviceRequest) -> tuple[Candidate, ...]:
     fitting = [offer for offer in named if request.precision in (None, *offer.precisions)]
     if not fitting:
         raise _nothing(survey, request, named)
-    order = _ORDER[policy]
-    fitting.sort(
-        key=lambda offer: (
-            order.index(offer.device.kind),
-            MATURITIES.index(offer.maturity),
-            -(offer.device.memory_bytes or 0),
-            str(offer.device),
-        )
+    order = ranked([_contender(offer, request, policy, known) for offer in fitting])
+    return tuple(
+        _candidate(each, request, rank=place, why=_why(place, order, request, words))
+        for place, each in enumerate(order, start=1)
     )
-    candidates = []
-    for place, offer in enumerate(fitting, start=1):
-        why = _why(place, fitting, request, words, order)
-        precisions = (request.precision,) if request.precision else offer.precisions
-        candidates.append(
-            Candidate(
-                device=offer.device, precisions=precisions, rank=place, why=why, notes=offer.notes, layout=offer.layout
-            )
-        )
-    return tuple(candidates)
 
 
-def overview(survey: Survey, policy: str) -> tuple[Candidate, ...]:
+def overview(survey: Survey, policy: str, known: Known = NOTHING) -> tuple[Candidate, ...]:
     """Return all offered devices: the ranked ones, then those that are used only when named."""
+    request = DeviceRequest(policy=policy)
+    effective, _ = effective_policy(policy, on_battery=survey.machine.on_battery)
+    hidden = [_contender(offer, request, effective, known) for offer in survey.offers if not offer.automatic]
     named = tuple(
-        Candidate(
-            device=offer.device,
-            precisions=offer.precisions,
-            rank=None,
-            why="used only when named",
-            notes=offer.notes,
-            layout=offer.layout,
-        )
-        for offer in survey.offers
-        if not offer.automatic
+        _candidate(each, request, rank=None, why="; ".join(["used only when named", *reasons(1, [each])]))
+        for each in hidden
     )
     try:
-        return (*choose(survey, DeviceRequest(policy=policy)), *named)
+        return (*choose(survey, request, known), *named)
     except NoDeviceError:
         return named
 
 
-def _why(place: int, all_: list[Offer], request: DeviceRequest, policy: str, order: tuple[str, ...]) -> str:
-    offer = all_[place - 1]
-    reasons = []
+def _contender(offer: Offer, request: DeviceRequest, policy: str, known: Known) -> Contender:
+    device = str(offer.device)
+    figures, failure = known.of(device, _precisions(offer, request)), known.failures.get(device)
+    return Contender(offer=offer, policy=policy, figures=figures, failure=failure, now=known.now)
+
+
+def _precisions(offer: Offer, request: DeviceRequest) -> tuple[str, ...]:
+    return (request.precision,) if request.precision else offer.precisions
+
+
+def _candidate(each: Contender, request: DeviceRequest, *, rank: int | None, why: str) -> Candidate:
+    offer = each.offer
+    return Candidate(
+        device=offer.device,
+        precisions=_precisions(offer, request),
+        rank=rank,
+        why=why,
+        notes=offer.notes,
+        layout=offer.layout,
+        figures=each.figures,
+        failure=each.failure,
+    )
+
+
+def _why(place: int, order: list[Contender], request: DeviceRequest, policy: str) -> str:
+    first = []
     if request.device != "auto":
-        reasons.append(f"asked for as {request.device}")
-    if len(all_) == 1:
-        reasons.append("the only device that fits" if request.device == "auto" else "the only one")
+        first.append(f"asked for as {request.device}")
+    if len(order) == 1:
+        first.append("the only device that fits" if request.device == "auto" else "the only one")
     else:
-        reasons.append(f"{policy} takes {', then '.join(_present(order, all_))}")
-        if place > 1:
-            reasons.append(_after(all_[place - 2], offer))
-    if offer.maturity != "stable":
-        reasons.append(offer.maturity)
-    return "; ".join(reasons)
+        measured = "measured times first, then " if order[0].policy == "performance" else "measured energy first, then "
+        kinds = ", then ".join(_present(order))
+        first.append(f"{policy} takes {measured if any(each.cost is not None for each in order) else ''}{kinds}")
+    maturity = order[place - 1].offer.maturity
+    return "; ".join([*first, *reasons(place, order), *([maturity] if maturity != "stable" else [])])
 
 
-def _present(order: tuple[str, ...], offers: list[Offer]) -> list[str]:
-    kinds = {offer.device.kind for offer in offers}
-    return [kind for kind in order if kind in kinds]
-
-
-def _after(better: Offer, offer: Offer) -> str:
-    """Return why ``better`` ranks before ``offer``: the first part of the sort key that differs."""
-    ours, theirs = offer.device, better.device
-    if ours.kind != theirs.kind:
-        return f"{ours.kind} comes after {theirs.kind}"
-    if offer.maturity != better.maturity:
-        return f"{offer.maturity} comes after {better.maturity}"
-    if (ours.memory_bytes or 0) != (theirs.memory_bytes or 0):
-        return f"less memory than {theirs}"
-    return f"after {theirs} by name"
+def _present(order: list[Contender]) -> list[str]:
+    kinds = {each.offer.device.kind for each in order}
+    return [kind for kind in KINDS_BY_POLICY[order[0].policy] if kind in kinds]
 
 
 def _nothing(survey: Survey, request: DeviceRequest, named: list[Offer]) -> NoDeviceError:

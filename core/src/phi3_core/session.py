@@ -10,6 +10,8 @@ from typing import TypeVar
 from attrs import define, evolve, field
 
 from .errors import BackendError, NoArtifactError, NoDeviceError, Phi3Error, TooLargeError, UsageError
+from .figures import failures
+from .figures.recorder import Answered
 from .loading import LoadedEngine
 from .pending import BLOCKING, Pending
 from .plugin import name_device
@@ -107,6 +109,8 @@ class EngineSession:
         """The first of the failed attempts that belong to the next answer."""
         self._failed: dict[LoadedEngine, tuple[Attempt, ...] | None] = {}
         """For each engine that failed, the attempts until another one was loaded; None if no candidate was left."""
+        self._answering: dict[Answer, bool] = {}
+        """Whether each answer that is being generated has been alone all along."""
         self.closed = False
 
     @property
@@ -130,6 +134,8 @@ class EngineSession:
             if self.closed:
                 raise UsageError("the model is closed")
             if self._engine is None or not self._engine.worker.alive:
+                if self._engine is not None and self._engine.recorder is not None:
+                    self._engine.recorder.close()
                 return self._load_next() if self._current is None else self._use(self._load(self._current))
             return self._engine
 
@@ -155,6 +161,9 @@ class EngineSession:
                 return [attempt]
             self._engine, self._failed[engine] = None, None
             engine.worker.retire()
+            failures.note(engine.worker.backend, engine.device, error.message)
+            if engine.recorder is not None:
+                engine.recorder.close()
             before = len(self._queue.attempts)
             self._queue.attempts.append(attempt)
             try:
@@ -207,7 +216,7 @@ class EngineSession:
                 answer.turn.granted.result()  # raises if it was cancelled
                 yield BLOCKING
                 engine = self._begin(request, answer)
-                generation = engine.worker.start(_continue(request, made), vocabulary=engine.vocabulary)
+                generation = self._start(_continue(request, made), engine, answer)
                 try:
                     for item in generation:
                         if isinstance(item, int):
@@ -222,6 +231,7 @@ class EngineSession:
                     if self.closed:  # closed during the generation, which ends the answer
                         return
                     yield BLOCKING
+                    self._answering.pop(answer, None)
                     generation = None
                     answer.attempts += self.replace(engine, error)
                 if len(made) >= request.max_new_tokens:
@@ -231,9 +241,23 @@ class EngineSession:
             if generation is None:
                 answer.turn.leave()
             else:
+                self._record(request, made, generation, answer)
                 generation.close()
                 # An iterator that does not end keeps its place in the worker.
                 generation.at_end(answer.turn.leave)
+
+    def _start(self, request: GenerationRequest, engine: LoadedEngine, answer: Answer) -> Generation:
+        self._answering[answer] = True
+        if len(self._answering) > 1:  # none of them is alone any more
+            self._answering.update(dict.fromkeys(tuple(self._answering), False))
+        limits_s = engine.stall_limits(len(request.prompt_ids))
+        return engine.worker.start(request, vocabulary=engine.vocabulary, limits_s=limits_s)
+
+    def _record(self, request: GenerationRequest, made: list[int], generation: Generation, answer: Answer) -> None:
+        """Take the figures of an answer, unless another engine has begun it."""
+        alone, engine = self._answering.pop(answer, False), answer.engine
+        if engine is not None and engine.recorder is not None and generation.timing.tokens >= len(made):
+            engine.recorder.note(Answered(request.prompt_ids, made, generation.timing, alone))
 
     def _begin(self, request: GenerationRequest, answer: Answer) -> LoadedEngine:
         """Return the engine for an answer that has its turn."""
@@ -254,12 +278,17 @@ class EngineSession:
         self.closed = True
         engine, self._engine = self._engine, None
         if engine is not None:
+            if engine.recorder is not None:
+                engine.recorder.begin_close()
             engine.worker.close()
+            if engine.recorder is not None:
+                engine.recorder.close()
         for failed in tuple(self._failed):  # they may have had answers to finish
             failed.worker.kill()
 
     def kill(self) -> None:
-        """Kill the engine's process."""
+        """Kill the engine's process, which ends its answers: they do not go on elsewhere."""
+        self.closed = True
         for engine in filter(None, (self._engine, *self._failed)):
             engine.worker.kill()
 

@@ -22,6 +22,17 @@ def pair(text: str) -> tuple[str, str]:
     return key, value
 
 
+def count(given: str) -> int:
+    """Parse a number from 1 on."""
+    try:
+        number = int(given)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {given!r}")
+    return number
+
+
 def text(given: str) -> str:
     """Return text that the model is to read; bytes of an argument that are not text cannot be encoded."""
     from phi3_core.textfiles import lone_surrogate
@@ -61,14 +72,22 @@ def add_model(command: argparse.ArgumentParser) -> None:
     add_offline(command)
 
 
-def add_device(command: argparse.ArgumentParser) -> None:
-    """Add ``--device``, ``--precision``, ``--policy`` and ``--refresh``."""
+def add_device(command: argparse.ArgumentParser, *, preferred: bool = True) -> None:
+    """Add ``--device``, ``--precision``, ``--policy`` and ``--refresh``.
+
+    Args:
+        command: the parser.
+        preferred: whether the configuration's device and precision take the place of flags that are not given.
+    """
     group = command.add_argument_group("where it runs")
     group.add_argument("-d", "--device", help="auto, a backend, a kind (cpu, gpu, dgpu, npu), or BACKEND:DEVICE [auto]")
     group.add_argument(
         "-p", "--precision", choices=("fp16", "int8", "int4"), help="[the backend's preferred one that is available]"
     )
-    configured.mark(group, "device", "precision")
+    if preferred:
+        configured.mark(group, "device", "precision")
+    else:
+        group.set_defaults(device="auto")
     add_policy(group)
     add_refresh(group)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from phi3_core.errors import UsageError
 
 from .table import TIME_LIMITS_S as TIME_LIMITS_S
-from .values import value
+from .values import find, value
 
 
 def time_limit(name: str) -> float:
@@ -19,6 +19,11 @@ def time_limit(name: str) -> float:
     """
     seconds: float = value(f"limits.{name}")
     return seconds
+
+
+def is_limit_set(name: str) -> bool:
+    """Return whether the user has set a time limit of :data:`TIME_LIMITS_S`."""
+    return find(f"limits.{name}").source != "default"
 
 
 DEBUGGED = ("import", "detect", "quantize", "load", "generate", "recognize", "published", "logits", "diagnose")

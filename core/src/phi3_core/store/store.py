@@ -10,6 +10,8 @@
         libraries/                                            what libraries and drivers cache; may be deleted
         engines/<digest>/                                     data derived from an artifact; may be deleted
         toolchains/                                           external exporters, installed once; may be deleted
+        figures/                                              what was measured on this machine; may be deleted
+        failures/                                             devices that failed; may be deleted
         survey.json                                           the backends' cached answers
 
 The modification time of a ``phi3.json`` is the time of the last use.
@@ -99,6 +101,13 @@ class Store:
         if model not in self._names("sources"):
             return ""
         content = paths.read_json(self.root / "sources" / model / manifest.NAME)
+        return str(content.get("digest", "")) if isinstance(content, dict) else ""
+
+    def artifact_digest(self, model: str, key: ArtifactKey) -> str:
+        """Return the digest of an artifact, even a damaged one; empty if it is not in the store."""
+        if model not in self._names("artifacts"):
+            return ""
+        content = paths.read_json(self._artifact_folder(model, key) / manifest.NAME)
         return str(content.get("digest", "")) if isinstance(content, dict) else ""
 
     def knows(self, model: str) -> bool:

@@ -6,7 +6,7 @@ import collections
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Result:
@@ -14,6 +14,21 @@ class Result:
 
     def __init__(self, value: Any) -> None:
         self.value = value
+
+
+class Timing(NamedTuple):
+    """When the ids of a call arrived."""
+
+    tokens: int
+    first_token_s: float
+    """Seconds from the start of the call to its first id."""
+    decode_s: float
+    """Seconds from the first id to the last one."""
+
+    @property
+    def decode_tokens_per_s(self) -> float:
+        """Tokens per second after the first one; 0 if there are too few to tell."""
+        return (self.tokens - 1) / self.decode_s if self.decode_s > 0 else 0.0
 
 
 class Call:
@@ -33,6 +48,9 @@ class Call:
         """The longest time between two ids, in seconds."""
         self.array: Any = None
         """The array that belongs to the result."""
+        self._started = time.perf_counter()
+        self._first = self._last = self._started
+        self._tokens = 0
         self._since = time.monotonic()
         self._limit_s: float | None = None
         self._next_limit_s: float | None = None
@@ -41,6 +59,11 @@ class Call:
         self._signal.acquire()
         self._callback: Callable[[], object] | None = None
         self._at_end: Callable[[], object] | None = None
+
+    @property
+    def timing(self) -> Timing:
+        """When the ids have arrived, whoever takes them."""
+        return Timing(self._tokens, self._first - self._started, self._last - self._first)
 
     # --- the time limit -------------------------------------------------------------------------------------------
 
@@ -55,6 +78,8 @@ class Call:
         self._restarts = since is None
         self._since = time.monotonic() if since is None else since
         self._limit_s, self._next_limit_s = limit_s, next_s
+        if self._tokens and next_s is not None:  # the first id was faster than this
+            self._limit_s, self._next_limit_s = next_s, None
 
     def exceeded(self, now: float) -> float | None:
         """Return the time limit in seconds if it is exceeded at the time ``now``."""
@@ -93,6 +118,10 @@ class Call:
         """Hand over an id or progress."""
         now = time.monotonic()
         if type(item) is int:
+            self._last = time.perf_counter()
+            self._tokens += 1
+            if self._tokens == 1:
+                self._first = self._last
             if self._next_limit_s is not None:
                 self._limit_s, self._next_limit_s = self._next_limit_s, None
             elif (passed := now - self._since) > self.slowest_s:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from phi3_core.config import time_limit
+from phi3_core.config import is_limit_set, time_limit
 from phi3_core.pending import TICK_S
 
 from .call import Result
@@ -13,7 +13,7 @@ from .call import Result
 if TYPE_CHECKING:
     from phi3_core.pending import Awaited
 
-    from .call import Call
+    from .call import Call, Timing
     from .calls import Calls
 
 _CANCEL_S = 0.5
@@ -28,12 +28,13 @@ class Generation(Iterator["int | Awaited"]):
         Phi3Error: another error that the plugin raised.
     """
 
-    def __init__(self, calls: Calls, call: Call) -> None:
+    def __init__(self, calls: Calls, call: Call, limits_s: tuple[float | None, float | None] = (None, None)) -> None:
         self._calls = calls
         self._call = call
         self._over = False
         # The prefill can take minutes on a slow device; a token is faster.
-        call.limit(time_limit("prefill"), next_s=time_limit("token"))
+        prefill_s, token_s = limits_s
+        call.limit(_smaller("prefill", prefill_s), next_s=_smaller("token", token_s))
 
     def __next__(self) -> int | Awaited:
         if self._over:
@@ -47,6 +48,11 @@ class Generation(Iterator["int | Awaited"]):
         if isinstance(item, Result):
             raise StopIteration
         raise item
+
+    @property
+    def timing(self) -> Timing:
+        """When the ids have arrived so far, whoever reads them."""
+        return self._call.timing
 
     def ids(self) -> Iterator[int]:
         """Yield the ids, and block until each has arrived. The iterator's end, early or not, closes this one."""
@@ -68,3 +74,9 @@ class Generation(Iterator["int | Awaited"]):
     def at_end(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` when the worker has ended the generation, in any thread; perhaps at once, or twice."""
         self._call.at_end(callback)
+
+
+def _smaller(name: str, seconds: float | None) -> float:
+    """Return a time limit of the configuration; ``seconds`` if that is less, and the user has not set the limit."""
+    limit_s = time_limit(name)
+    return limit_s if seconds is None or is_limit_set(name) else min(limit_s, seconds)

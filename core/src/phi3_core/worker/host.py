@@ -20,7 +20,7 @@ from .calls import Calls
 from .generation import Generation
 from .lifetime import Tie, tie_to_host
 from .output import Output
-from .process import end_process, reserve_standard_streams, start_process
+from .process import end_process, peak_memory, reserve_standard_streams, start_process
 from .protocol import Channel
 
 if TYPE_CHECKING:
@@ -118,14 +118,23 @@ class Worker:
         self.begin(verb, **arguments)
         return self.finish(limit_s, progress)
 
-    def start(self, request: GenerationRequest, *, vocabulary: int | None = None) -> Generation:
+    def start(
+        self,
+        request: GenerationRequest,
+        *,
+        vocabulary: int | None = None,
+        limits_s: tuple[float | None, float | None] = (None, None),
+    ) -> Generation:
         """Start a generation. As many may run at once as the engine's ``max_concurrency``.
 
         Args:
             request: prompt ids, sampling settings and stop conditions.
             vocabulary: the number of token ids that there are; None if unknown. Any other id is an error.
+            limits_s: seconds for the first token, and for each other one, where they are shorter than the configured
+                time limits; None if they are not known.
         """
-        return Generation(self._calls, self._calls.begin("generate", request=request, vocabulary=vocabulary))
+        call = self._calls.begin("generate", request=request, vocabulary=vocabulary)
+        return Generation(self._calls, call, limits_s)
 
     def generate(self, request: GenerationRequest) -> Generator[int, None, None]:
         """Yield token ids as they are generated, blocking. Closing the iterator cancels the generation.
@@ -147,6 +156,10 @@ class Worker:
     def alive(self) -> bool:
         """Whether the process is running, and belongs to this process and not to the one that it was forked from."""
         return self._finalizer.alive and os.getpid() == self._host and self._process.poll() is None
+
+    def peak_memory(self) -> int | None:
+        """Return the largest resident memory of the process so far, in bytes; None if the system does not tell."""
+        return peak_memory(self._process.pid)
 
     @property
     def last_lines(self) -> tuple[str, ...]:

@@ -99,6 +99,24 @@ def end_process(process: subprocess.Popen[bytes], connection: Any, tie: Tie) -> 
         process.wait(timeout=5.0)
 
 
+def peak_memory(process: int) -> int | None:
+    """Return the largest resident memory of a process so far, in bytes; None if the system does not tell.
+
+    Files that are mapped into memory count as far as they have been read.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, ValueError):
+            status = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace")
+            found = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+            return 1024 * int(next(found, 0)) or None
+    with contextlib.suppress(Exception):  # it has ended, or the system does not tell
+        import psutil  # start-up: needed only here
+
+        told = psutil.Process(process).memory_info()
+        return getattr(told, "peak_wset", None)  # on Windows
+    return None
+
+
 def exit_words(code: int | None) -> str:
     """Return an exit code as words: a signal's name, or the number."""
     if code is None:

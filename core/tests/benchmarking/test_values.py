@@ -1,0 +1,220 @@
+"""Tasks, reports, comparisons and charts: pure, so nothing is measured here."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pytest
+from attrs import evolve
+from phi3_core.benchmarking import energy
+from phi3_core.benchmarking.chart import panels, svg
+from phi3_core.benchmarking.compare import compare, read_report
+from phi3_core.benchmarking.energy import EnergyMeter, counters
+from phi3_core.benchmarking.measure import Settings
+from phi3_core.benchmarking.remaining import Remaining
+from phi3_core.benchmarking.results import Report, Result, Spread, TaskResult
+from phi3_core.benchmarking.tasks import TASKS, Prompts, Task, clip
+from phi3_core.errors import UsageError
+from phi3_core.values import to_plain
+
+
+def task(first=(0.5, 0.4, 0.6), speed=(20.0, 19.0, 21.0), runs=3, **facts) -> TaskResult:
+    return TaskResult(
+        **{
+            "task": "content generation",
+            "prompt_tokens": 128,
+            "new_tokens": 256,
+            "clipped": False,
+            "at_once": 1,
+            **facts,
+        },
+        first_token_s=Spread(median=first[0], least=first[1], most=first[2], runs=runs),
+        decode_tokens_per_s=Spread(median=speed[0], least=speed[1], most=speed[2], runs=runs),
+    )
+
+
+def report(*tasks: TaskResult, device="ov:CPU", **facts) -> Report:
+    result = Result(device=device, kind="cpu", name="x", precision="int4", tasks=tasks)
+    return Report(
+        **{"phi3_core": "1", "model": "phi", "time": "2026-01-01", "machine": {}, "repeats": 3, **facts},
+        results=[result],
+    )
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def test_tasks_have_the_names_and_the_order_of_mlperf_client():
+    assert [each.name for each in TASKS] == [
+        "content generation",
+        "creative writing",
+        "summarization, light",
+        "summarization, moderate",
+        "code analysis",
+    ]
+
+
+@pytest.mark.parametrize("each", TASKS)
+@pytest.mark.parametrize("context", [1, 2, 20, 128, 256, 512, 1000, 1152, 4096])
+def test_a_task_is_clipped_to_the_context_and_keeps_an_answer(each, context):
+    found = clip(each, context)
+    assert found.prompt_tokens >= 1
+    assert found.prompt_tokens + found.new_tokens <= max(context, 2)
+    assert found.new_tokens >= min(16, context // 2)
+    assert found.clipped == (each.prompt_tokens + each.new_tokens > context)
+    assert found.clipped or found == each
+
+
+def test_prompts_have_their_length_and_begin_differently():
+    prompts = Prompts(range(1000))
+    found = [prompts.take(tokens) for tokens in (1, 10, 999, 1000, 5000) for _ in range(20)]
+    assert [len(prompt) for prompt in found] == [tokens for tokens in (1, 10, 999, 1000, 5000) for _ in range(20)]
+    assert len({prompt[0] for prompt in found}) == len(found)
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_survives_json():
+    original = report(task(), task(at_once=8, joules_per_token=0.5))
+    assert read_report(to_plain(original), "x.json") == original
+
+
+def test_the_figures_are_those_of_one_answer_at_a_time():
+    one, many = task(joules_per_token=0.4), task(at_once=8, first=(9.0, 9.0, 9.0), speed=(90.0, 90.0, 90.0))
+    long = task(task="code analysis", prompt_tokens=2048, first=(5.0, 5.0, 5.0), speed=(15.0, 15.0, 15.0))
+    result = evolve(report(many, one, long).results[0], load_s=2.0, peak_memory_bytes=100)
+    found = result.figures(7.0)
+    assert found.first_token_s == {128: 0.5, 2048: 5.0}
+    assert (found.decode_tokens_per_s, found.load_s, found.peak_memory_bytes) == (20.0, 2.0, 100)
+    assert (found.joules_per_token, found.measured, found.by, found.runs) == (0.4, 7.0, "bench", 3)
+    assert report(many).results[0].figures(7.0) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "ratio", "verdict"),
+    [
+        ((20, 19, 21), (30, 29, 31), 1.5, "faster"),
+        ((30, 29, 31), (20, 19, 21), 2 / 3, "slower"),
+        ((20, 19, 25), (30, 24, 31), 1.5, "noise"),
+        ((20.0, 19.99, 20.01), (20.5, 20.49, 20.51), 1.025, "noise"),
+    ],
+)
+def test_a_change_is_more_than_noise_if_no_run_is_among_the_others(before, now, ratio, verdict):
+    _, speed = compare(report(task(speed=before)), report(task(speed=now)))
+    assert (speed.figure, speed.verdict) == ("decode_tokens_per_s", verdict)
+    assert speed.ratio == pytest.approx(ratio)
+
+
+def test_a_shorter_time_to_the_first_token_is_faster():
+    first, _ = compare(report(task()), report(task(first=(0.2, 0.2, 0.21))))
+    assert (first.figure, first.verdict) == ("first_token_s", "faster")
+    assert first.ratio == pytest.approx(2.5)
+
+
+def test_one_run_leaves_it_unclear():
+    assert {change.verdict for change in compare(report(task(runs=1)), report(task(speed=(90, 90, 90))))} == {"unclear"}
+
+
+def test_only_what_was_measured_alike_is_compared():
+    now = report(task(), task(at_once=8), task(new_tokens=64))
+    assert [change.at_once for change in compare(report(task()), now)] == [1, 1]
+    assert compare(report(task(), device="dml:0"), now) == ()
+    with pytest.raises(UsageError, match="of other, not of phi"):
+        compare(report(task(), model="other"), now)
+
+
+@pytest.mark.parametrize("content", [None, [], {}, {"results": 3}, {"format": 2, "results": []}])
+def test_what_is_no_report_is_refused(content):
+    with pytest.raises(UsageError, match=r"x\.json"):
+        read_report(content, "x.json")
+    broken = to_plain(report(task()))
+    broken["results"][0]["tasks"][0]["first_token_s"] = {"median": "fast"}
+    with pytest.raises(UsageError, match=r"x\.json is not a whole report"):
+        read_report(broken, "x.json")
+
+
+# --- the chart --------------------------------------------------------------------------------------------------------
+
+
+def test_the_chart_has_a_bar_for_each_figure_in_proportion():
+    drawn = svg(report(task(), task(task="<code> & analysis", speed=(5.0, 5.0, 5.0), at_once=8)))
+    root = ET.fromstring(drawn)
+    space = "{http://www.w3.org/2000/svg}"
+    bars = [float(each.get("width")) for each in root.iter(f"{space}rect")][1:]
+    assert len(bars) == 4
+    assert bars[1] / bars[0] == pytest.approx(5 / 20, rel=0.01)
+    texts = [each.text for each in root.iter(f"{space}text")]
+    assert "<code> & analysis, 8 at once · ov:CPU int4" in texts
+    assert "20 tokens/s" in texts
+    assert float(root.get("height")) > max(float(each.get("y")) for each in root.iter(f"{space}text"))
+
+
+def test_the_chart_of_nothing_is_a_chart():
+    assert [bars for _, bars in panels(report())] == [(), ()]
+    ET.fromstring(svg(report()))
+
+
+# --- time that is left ------------------------------------------------------------------------------------------------
+
+
+def test_the_time_left_follows_from_what_was_done():
+    now = [0.0]
+    short = Task(name="short", prompt_tokens=10, new_tokens=99)  # an effort of 100
+    settings = Settings(tasks=(short,), repeats=4, at_once=1)
+    remaining = Remaining(settings, 2, clock=lambda: now[0])
+    remaining.begin_item((1,))
+    told = []
+    for _ in range(4):
+        told.append(remaining.before_run(short, 1))
+        now[0] += 10
+    remaining.end_item()
+    now[0] += 1000  # loading does not count
+    remaining.begin_item((1,))
+    told += [remaining.before_run(short, 1)]
+    assert told[:3] == ["", "; about 70 s left", "; about 60 s left"]
+    assert told[4] == "; about 40 s left"
+    now[0] += 1000
+    assert remaining.before_run(short, 1).endswith("min left")
+
+
+# --- energy -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sysfs(tmp_path):
+    """What Linux shows of two processors, their cores, the platform and a discrete GPU."""
+    for zone, name in (("intel-rapl:0", "package-0"), ("intel-rapl:1", "package-1"), ("intel-rapl:2", "psys")):
+        write(tmp_path / "class" / "powercap" / zone, name=name, energy_uj=1_000_000, max_energy_range_uj=5_000_000)
+    write(tmp_path / "class" / "powercap" / "intel-rapl:0:0", name="core", energy_uj=9, max_energy_range_uj=10)
+    return tmp_path
+
+
+def write(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_text(f"{content}\n", encoding="ascii")
+
+
+def test_energy_is_that_of_the_packages(sysfs):
+    found = counters("npu", sysfs)
+    assert [counter.file.parent.name for counter in found] == ["intel-rapl:0", "intel-rapl:1"]
+    meter = EnergyMeter(found)
+    write(sysfs / "class" / "powercap" / "intel-rapl:0", energy_uj=3_000_000)
+    write(sysfs / "class" / "powercap" / "intel-rapl:1", energy_uj=500_000)  # it began again from 0
+    assert meter.joules() == pytest.approx(2.0 + 4.5)
+    (sysfs / "class" / "powercap" / "intel-rapl:1" / "energy_uj").unlink()
+    assert meter.joules() is None
+
+
+def test_the_processor_does_not_stand_for_a_discrete_gpu(sysfs):
+    assert counters("dgpu", sysfs) == ()
+    write(sysfs / "class" / "drm" / "card1" / "device" / "hwmon" / "hwmon3", energy1_input=7)
+    assert len(counters("dgpu", sysfs)) == 3
+    assert len(counters("gpu", sysfs)) == 2
+
+
+def test_what_is_not_told_is_no_energy(tmp_path):
+    assert counters("cpu", tmp_path) == ()
+    assert EnergyMeter(()).joules() is None
+    assert energy.Counter(file=tmp_path / "none", range=0).read() is None

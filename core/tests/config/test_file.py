@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
+import platformdirs
 import pytest
 from phi3_core.config import file, values
+from phi3_core.errors import UsageError
 
 DEEP = b"x = " + b"[" * 100_000 + b"]" * 100_000
 
@@ -90,15 +93,52 @@ def test_what_is_no_file_is_one_line(configure, tmp_path, run_main, make, words)
     assert words.replace("{path}", str(path)) in line
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
-def test_a_file_that_may_not_be_read_is_named(configure, run_main):
+@contextlib.contextmanager
+def somebody_else():
+    """Act as a user who may not read what root keeps for itself, or as whoever runs the tests."""
+    if sys.platform == "win32":
+        pytest.skip("Windows has no modes")
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_file_that_may_not_be_read_is_named(configure):
     path = configure("device = 'cpu'")
     path.chmod(0)
-    if os.access(path, os.R_OK):
-        pytest.skip("this user may read everything")
-    code, _, err = run_main("config")
-    assert (code, len(err.splitlines())) == (2, 1)
-    assert f"{path} cannot be read: permission denied" in err
+    with somebody_else(), pytest.raises(UsageError, match="cannot be read: permission denied") as caught:
+        values.check()
+    assert str(path) in str(caught.value)
+
+
+def test_a_home_folder_that_cannot_be_entered_has_no_file(monkeypatch, tmp_path):
+    monkeypatch.delenv("PHI3_CONFIG")
+    folder = tmp_path / "phi3"
+    folder.mkdir()
+    (folder / "config.toml").write_text("device = 'cpu'", encoding="utf-8")
+    monkeypatch.setattr(platformdirs, "user_config_dir", lambda *_, **__: str(folder))
+    assert values.value("device") == "cpu"
+    file.forget()
+    folder.chmod(0)
+    with somebody_else():
+        assert values.value("device") == "auto"
+    folder.chmod(0o700)
+
+
+def test_a_relative_path_is_that_of_the_start(monkeypatch, tmp_path):
+    file.forget()
+    (tmp_path / "mine.toml").write_text("device = 'cpu'", encoding="utf-8")
+    monkeypatch.setenv("PHI3_CONFIG", "mine.toml")
+    monkeypatch.chdir(tmp_path)
+    assert values.value("device") == "cpu"
+    monkeypatch.chdir(tmp_path.parent)
+    assert values.value("device") == "cpu"
+    file.forget()
 
 
 @pytest.mark.parametrize(

@@ -35,15 +35,21 @@ def location() -> Path | None:
     if given == NONE:
         return None
     if given:
-        try:
-            return Path(given).expanduser().absolute()
-        except (RuntimeError, OSError, ValueError) as error:
-            message = f"{VARIABLE} is {given!r}, not the path of a file: {error}"
-            raise UsageError(message, hint=f"unset {VARIABLE}") from error
+        return _absolute(given)
     import platformdirs  # start-up: not needed if PHI3_CONFIG is set
 
     folder = Path(platformdirs.user_config_dir("phi3", appauthor=False))
     return folder / "config.toml" if folder.is_absolute() else None  # without a home folder
+
+
+@functools.lru_cache(maxsize=4)
+def _absolute(given: str) -> Path:
+    """Return the path that the variable names, seen from where the process was when it first asked."""
+    try:
+        return Path(given).expanduser().absolute()
+    except (RuntimeError, OSError, ValueError) as error:
+        message = f"{VARIABLE} is {given!a}, not the path of a file: {error}"
+        raise UsageError(message, hint=f"unset {VARIABLE}") from error
 
 
 def content() -> dict[str, Any]:
@@ -58,7 +64,7 @@ def content() -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=4)
 def _content(path: Path, named: bool) -> dict[str, Any]:
-    data = read_bytes(path)
+    data = read_bytes(path) if named or _is_reachable(path) else None
     if data is None:
         if named:
             raise UsageError(f"there is no configuration file {path}", hint=f"unset {VARIABLE}, or: phi3 config edit")
@@ -66,8 +72,21 @@ def _content(path: Path, named: bool) -> dict[str, Any]:
     return parse(decode(data, describe(path)), path)
 
 
-forget = _content.cache_clear
-"""Read the file again the next time."""
+def _is_reachable(path: Path) -> bool:
+    """Return whether the folders of a path can be entered: a service may have the home folder of another user."""
+    try:
+        path.lstat()
+    except PermissionError:
+        return False
+    except (OSError, ValueError):
+        pass  # reading it says more
+    return True
+
+
+def forget() -> None:
+    """Read the file again the next time."""
+    _content.cache_clear()
+    _absolute.cache_clear()
 
 
 def describe(path: Path) -> str:

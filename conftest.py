@@ -15,6 +15,7 @@ from pathlib import Path
 import filelock
 import in_use  # in core/tests, which pytest has on its path
 import pytest
+from phi3_core.config.table import SETTINGS
 
 STARTS_PROCESSES = {"plugins", "run_main", "server"}
 """Fixtures of tests that start processes or open connections."""
@@ -67,6 +68,9 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """
     monkeypatch.setenv("PHI3_HOME", str(tmp_path_factory.getbasetemp() / "own-store"))
     monkeypatch.setenv("PHI3_CONFIG", "none")
+    for setting in SETTINGS:
+        if setting.commands_only:
+            monkeypatch.delenv(setting.variable, raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path_factory.getbasetemp() / "own-hub-cache"))
 
 

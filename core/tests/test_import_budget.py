@@ -10,7 +10,8 @@ import pytest
 
 HEAVY = {
     *("asyncio", "attr", "gguf", "httpx", "huggingface_hub", "jinja2", "multiprocessing", "numpy", "pluggy"),
-    *("prompt_toolkit", "psutil", "rich", "subprocess", "tokenizers", "typing_extensions", "unittest"),
+    *("prompt_toolkit", "psutil", "rich", "subprocess", "tokenizers", "tomli", "tomlkit", "tomllib"),
+    *("typing_extensions", "unittest"),
 }
 
 
@@ -47,6 +48,8 @@ def test_nothing_large_is_imported_before_there_is_work(code):
         ("import phi3_core.plugin", {"attr"}),
         ("import phi3_core.store.store", {"attr"}),
         ("import phi3_core.surveys, phi3_core.selection", {"attr"}),
+        ("from phi3_core.config import time_limit; time_limit('load')", set()),
+        (HELP.format('config", "show", "model'), {"attr"}),
     ],
 )
 def test_a_room_imports_what_it_needs(code, allowed):

@@ -121,12 +121,12 @@ def _text(found: Found) -> str:
 
 
 def _show_one(given: argparse.Namespace) -> int:
-    from phi3_core.config import values, writing
+    from phi3_core.config import keys, values
     from phi3_core.config.table import shown
 
     from . import output
 
-    key = writing.key_of(given.key)
+    key = keys.key_of(given.key)
     value: Any
     if key[0] == "aliases":
         value = values.aliases().get(key[1])
@@ -158,12 +158,12 @@ def _path() -> Path:
 
 def call_set(given: argparse.Namespace) -> int:
     """Run ``phi3 config set`` and return its exit code."""
-    from phi3_core.config import kinds, writing
+    from phi3_core.config import keys, kinds, writing
 
     from . import output
 
-    key, texts = writing.key_of(given.key), given.value
-    kind = writing.kind_of(key)
+    key, texts = keys.key_of(given.key), given.value
+    kind = keys.kind_of(key)
     if isinstance(kind, kinds.Path):
         texts = [_absolute(text, kind) for text in texts]
     if key[0] == "aliases":

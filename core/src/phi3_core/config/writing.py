@@ -16,8 +16,8 @@ from phi3_core.files import replace_path
 from phi3_core.textfiles import decode, encoding_of
 
 from . import file, template, values
-from .kinds import ENGINE_OPTION, MODEL, TEXTS, Kind
-from .table import BY_KEY
+from .keys import kind_of
+from .kinds import TEXTS
 
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
@@ -25,41 +25,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def key_of(text: str) -> tuple[str, ...]:
-    """Return the parts of a key as a user writes it; ``-`` stands for ``_`` as in flags.
-
-    Raises:
-        UsageError: there is no such setting.
-    """
-    plain = text.replace("-", "_")
-    if plain in BY_KEY:
-        return tuple(plain.split("."))
-    table, _, rest = text.partition(".")
-    if table == "aliases" and rest:
-        return table, rest
-    backend, _, option = rest.partition(".")
-    if table == "options" and backend and option:
-        return table, backend, option
-    if table in {"aliases", "options"}:
-        form = "aliases.NAME" if table == "aliases" else "options.BACKEND.KEY"
-        raise UsageError(f"{text!r} is no setting", hint=f"it is written {form}")
-    meant = values.nearest(text)
-    hint = f"did you mean {meant}? phi3 config shows all" if meant else "phi3 config shows all"
-    raise UsageError(f"there is no setting {text!r}", hint=hint)
-
-
-def kind_of(key: tuple[str, ...]) -> Kind:
-    """Return what the value of a key may be."""
-    if key[0] == "aliases":
-        return MODEL
-    return ENGINE_OPTION if key[0] == "options" else BY_KEY[".".join(key)].kind
-
-
 def change(key: tuple[str, ...], texts: Sequence[str]) -> Path:
     """Set a key, and return the path of the file, which is created if there is none.
 
     Args:
-        key: of :func:`key_of`.
+        key: of :func:`.keys.key_of`.
         texts: the value as text; a list may have several.
 
     Raises:

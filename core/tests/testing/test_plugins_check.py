@@ -5,25 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
-import pytest
-
-GOOD = Path(__file__).with_name("good_backend.py").read_text(encoding="utf-8")
 WRONG = """
 @hookimpl
-def recognize(path):
-    return None
+def quantize(progress):
+    progress("pretending")
 """
-
-
-@pytest.fixture
-def add(plugins):
-    def add(name, changes=""):
-        plugins.add(name, GOOD.replace('NAME = "good"', f'NAME = "{name}"'), changes=changes)
-
-    return add
 
 
 def test_a_fault_is_shown_with_its_test(run_main, add, tmp_path):
@@ -32,10 +20,10 @@ def test_a_fault_is_shown_with_its_test(run_main, add, tmp_path):
     code, out, _ = run_main("plugins", "check", "WRONG", "-d", "wrong:CPU", "-p", "fp16", "-q", "--junit", report)
     assert code == 5
     (line,) = [line for line in out.splitlines() if line.startswith(" failed")]
-    assert "test_recognize_knows_what_quantize_has_made[fp16]" in line
+    assert "test_quantize_fills_its_output[fp16]" in line
     assert "1 failed" in out.splitlines()[-1]
     (suite,) = ET.parse(report).getroot()
-    assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
+    assert suite.get("failures") == "1"
 
 
 def test_what_has_no_device_here_exits_with_3(run_main, add):

@@ -192,6 +192,12 @@ class Plugins:
         return distribution
 
 
+@pytest.fixture(scope="session")
+def plugins_at() -> type[Plugins]:
+    """Makes another place where backends can be installed, for processes that have it on their path."""
+    return Plugins
+
+
 @pytest.fixture
 def plugins(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
     """A place where backends can be installed, for this process and those it starts. The store is empty."""

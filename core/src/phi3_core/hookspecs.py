@@ -91,8 +91,13 @@ def quantize(
 
 
 @hookspec(firstresult=True)
-def load(
-    artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str, prompt_tokens: int | None
+def load(  # noqa: PLR0917 - called by name
+    artifact: Artifact,
+    device: Device,
+    options: Mapping[str, str],
+    purpose: str,
+    prompt_tokens: int | None,
+    progress: Progress,
 ) -> Engine:
     """Load an artifact on a device.
 
@@ -103,6 +108,8 @@ def load(
         purpose: ``answer`` (one prompt: start fast), ``conversation`` (prompts that share a prefix: reuse its KV
             cache) or ``evaluation`` (only :func:`logits` is called).
         prompt_tokens: the approximate length of the prompt in tokens, estimated from its text; None if it is unknown.
+        progress: may be called with the current stage, until the engine is returned. The time limit, 15 minutes by
+            default, restarts with each call.
 
     Returns:
         The engine, which core passes to :func:`generate` and :func:`logits` in the same process.

@@ -34,6 +34,7 @@ from .values import (
     Recipe,
     Refusal,
     Source,
+    no_progress,
 )
 
 if TYPE_CHECKING:
@@ -254,12 +255,14 @@ class PluginHooks:
         options: Mapping[str, str],
         purpose: str,
         prompt_tokens: int | None = None,
+        *,
+        progress: Progress = no_progress,
     ) -> Engine:
         """Call ``load``."""
         # mypy does not accept a protocol as type[T], although it is `runtime_checkable`
         kind: Any = Engine
         given = {"artifact": artifact, "device": device, "options": options, "purpose": purpose}
-        engine: Engine = self._one("load", kind, **given, prompt_tokens=prompt_tokens)
+        engine: Engine = self._one("load", kind, **given, prompt_tokens=prompt_tokens, progress=progress)
         return engine
 
     def generate(self, engine: Engine, request: GenerationRequest) -> Iterator[int]:

@@ -15,33 +15,42 @@ BITS = {"int8": 8, "int4": 4}
 
 
 class Engine:
-    """Core's reference forward pass, and the logits of the latest sequence."""
+    """The scaffold's forward pass, whose KV cache keeps the latest sequence. Logits are those of core's reference."""
 
     max_concurrency = 2
-    capabilities = frozenset({"logits"})
+    capabilities = frozenset({"json_schema", "logits", "lookup"})
 
     def __init__(self, checkpoint, limits):
         self.checkpoint, self.limits = checkpoint, limits
         self.context_length = limits.require_context_length()
         self.lock = threading.Lock()
-        self.ids, self.kept = [], None
+        self.ids, self.graph, self.reached = [], None, 0
 
     def close(self):
-        self.checkpoint = self.kept = None
+        self.checkpoint = self.graph = None
 
-    def is_kept(self, ids):
-        """Whether the kept logits are those of a sequence that begins with ``ids``."""
-        limit = self.limits.longrope_limit or self.context_length
-        return self.ids[: len(ids)] == ids and (len(ids) > limit) == (len(self.ids) > limit)
+    def reach(self, ids):
+        """The length up to which the rotary factors of ``ids`` hold."""
+        short = self.limits.longrope_limit or self.context_length
+        return short if len(ids) <= short else self.context_length
 
-    def rows(self, ids):
-        """The logits after each of ``ids``."""
-        from phi3_core.checkpoint import forward
+    def kept(self, ids):
+        """How many of ``ids`` the KV cache begins with."""
+        return next((place for place, (a, b) in enumerate(zip(self.ids, ids, strict=False)) if a != b), len(self.ids))
+
+    def row(self, ids):
+        """The logits after the last of ``ids``."""
+        from numpy_graph import Graph  # type: ignore[import-not-found]
 
         with self.lock:
-            if not self.is_kept(ids):
-                self.ids, self.kept = list(ids), forward.logits(self.checkpoint, ids)
-            return self.kept[: len(ids)]
+            if self.reach(ids) != self.reached:
+                self.ids, self.reached = [], self.reach(ids)
+                self.graph = Graph(self.checkpoint, self.reached)
+            kept = min(self.kept(ids), len(ids) - 1)
+            self.graph.rewind(kept)
+            row = self.graph.advance(ids[kept:], 1)[0]
+            self.ids = list(ids)
+            return row
 
 
 @hookimpl
@@ -122,18 +131,41 @@ def load(artifact, options):
 def generate(engine, request):
     from phi3_core.backend import Sampler
 
+    if request.json_schema is not None:
+        yield from guided(engine, request)
+        return
     ids, sampler = list(request.prompt_ids), Sampler(request.sampling, request.prompt_ids)
     for _ in range(request.max_new_tokens):
-        token = sampler.pick(engine.rows(ids)[-1])
+        token = sampler.pick(engine.row(ids))
         if token in request.stop_ids:
             return
         yield token
         ids.append(token)
 
 
+def guided(engine, request):
+    """The likeliest value of an ``enum``, token by token. Other schemas are not understood."""
+    import json
+
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer.from_file(str(engine.checkpoint.path / "tokenizer.json"))
+    values = json.loads(request.json_schema)["enum"]
+    left = [tokenizer.encode(json.dumps(value), add_special_tokens=False).ids for value in values]
+    ids = list(request.prompt_ids)
+    while any(left):
+        row = engine.row(ids)
+        token = max((value[0] for value in left), key=row.item)
+        yield token
+        ids.append(token)
+        left = [value[1:] for value in left if value[0] == token]
+
+
 @hookimpl
 def logits(engine, ids):
-    return engine.rows(list(ids))
+    from phi3_core.checkpoint import forward
+
+    return forward.logits(engine.checkpoint, ids)
 
 
 @hookimpl

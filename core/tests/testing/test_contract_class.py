@@ -6,48 +6,86 @@ import pytest
 from phi3_core.testing import BackendContract
 
 PLUGIN = ("-p", "phi3_core.testing.plugin")
-DETECTING = """
-from phi3_core.testing import BackendContract
-
-class TestIt(BackendContract):
-    backend = "it"
-    only = ["test_detect_is_fast"]
-"""
-LONG_WINDED = """
+BACKENDS = {
+    "good": "",
+    "wordy": """
 @hookimpl
 def detect(machine):
     return [*ORIGINAL["detect"](machine), Refusal(reason="no GPU" + chr(10) + "at line 5")]
+""",
+    "refusing": "@hookimpl\ndef detect(machine):\n    return [Refusal(reason='there is no NPU', remedy='buy one')]\n",
+    "raising": "@hookimpl\ndef detect(machine):\n    raise OSError('no driver')\n",
+}
+TESTS = """
+from phi3_core.testing import BackendContract
+
+class TestQuirk(BackendContract):
+    backend = "wordy"
+    quirks = {"test_refusals_have_one_line": "the driver says so"}
+    only = ["test_detect_is_fast"]
+
+class TestQuirkThatIsGone(BackendContract):
+    backend = "good"
+    quirks = {"test_refusals_have_one_line": "the driver says so"}
+    only = ["test_detect_is_fast"]
+
+class TestReplaced(BackendContract):
+    backend = "wordy"
+    quirks = {"test_refusals_have_one_line": "two are fine"}
+    only = ["test_refusals_have_one_line"]
+    def test_refusals_have_one_line(self, detected):
+        assert len(detected) == 2
+
+class TestWithoutADevice(BackendContract):
+    backend = "refusing"
+
+class TestRaising(BackendContract):
+    backend = "raising"
+
+class TestMissing(BackendContract):
+    backend = "missing"
+    only = ["test_detect_is_fast"]
 """
-REFUSING = "@hookimpl\ndef detect(machine):\n    return [Refusal(reason='there is no NPU', remedy='buy one')]\n"
+REQUIRED = """
+from phi3_core.testing import BackendContract
+
+class TestRequired(BackendContract):
+    backend = "required"
+    only = ["test_users_get_an_answer"]
+
+class TestAnother(BackendContract):
+    backend = "another"
+    only = ["test_users_get_an_answer"]
+"""
 
 
-def outcomes(run):
-    return {each.name: each.outcome for each in run.outcomes}
+@pytest.fixture(scope="module")
+def found(run_kit_in, tmp_path_factory):
+    """All of these classes in one run."""
+    return run_kit_in(tmp_path_factory.mktemp("classes"), BACKENDS, TESTS, "-rs")
 
 
-def test_a_quirk_is_expected_to_fail_and_is_listed(run_kit):
-    tests = DETECTING + "    quirks = {'test_refusals_have_one_line': 'the driver says so'}\n"
-    found = run_kit({"it": LONG_WINDED}, tests)
-    assert found.code == 0, found.output
-    assert outcomes(found)["test_refusals_have_one_line"] == "xfailed"
+def of(found, kind):
+    """How the tests of a class ended, by name."""
+    return {each.name: each for each in found.outcomes if each.backend == kind}
+
+
+def test_a_quirk_is_expected_to_fail_and_is_listed(found):
+    quirk = of(found, "TestQuirk")
+    assert quirk.pop("test_refusals_have_one_line").outcome == "xfailed", found.output
+    assert {each.outcome for each in quirk.values()} == {"passed"}
     assert "quirks of backends" in found.output
-    assert "TestIt::test_refusals_have_one_line: the driver says so" in found.output
+    assert "TestQuirk::test_refusals_have_one_line: the driver says so" in found.output
 
 
-def test_a_quirk_that_is_gone_fails(run_kit):
-    found = run_kit({"it": ""}, DETECTING + "    quirks = {'test_refusals_have_one_line': 'the driver says so'}\n")
+def test_a_quirk_that_is_gone_fails(found):
     assert found.code == 1
-    assert outcomes(found)["test_refusals_have_one_line"] == "failed"
+    assert of(found, "TestQuirkThatIsGone")["test_refusals_have_one_line"].outcome == "failed"
 
 
-def test_a_test_is_replaced_with_a_reason(run_kit):
-    tests = DETECTING.replace("test_detect_is_fast", "test_refusals_have_one_line")
-    tests += "    quirks = {'test_refusals_have_one_line': 'two are fine'}\n"
-    tests += "    def test_refusals_have_one_line(self, detected):\n        assert len(detected) == 2\n"
-    found = run_kit({"it": LONG_WINDED}, tests)
-    assert found.code == 0, found.output
-    assert outcomes(found)["test_refusals_have_one_line"] == "passed"
-    assert "TestIt::test_refusals_have_one_line: two are fine" in found.output
+def test_a_test_is_replaced_with_a_reason(found):
+    assert {each.outcome for each in of(found, "TestReplaced").values()} == {"passed"}
+    assert "TestReplaced::test_refusals_have_one_line: two are fine" in found.output
 
 
 @pytest.mark.parametrize(
@@ -73,35 +111,30 @@ def test_a_method_of_its_own_is_no_replacement():
     assert not vars(BackendContract)["__test__"]
 
 
-def test_without_a_device_the_tests_are_skipped_with_the_refusal(run_kit):
-    tests = DETECTING.replace("only", "unused")
-    found = run_kit({"it": REFUSING}, tests, "-rs")
-    assert found.code == 0, found.output
-    assert {each.outcome for each in found.outcomes} == {"passed", "skipped"}
-    assert "a device of it is not usable here: there is no NPU" in found.output
+def test_without_a_device_the_tests_are_skipped_with_the_refusal(found):
+    assert {each.outcome for each in of(found, "TestWithoutADevice").values()} == {"passed", "skipped"}
+    assert "a device of refusing is not usable here: there is no NPU" in found.output
 
 
-@pytest.mark.parametrize(("required", "code"), [("it", 1), ("another", 0)])
-def test_a_required_backend_fails_without_a_device(run_kit, required, code):
-    tests = DETECTING.replace("test_detect_is_fast", "test_users_get_an_answer")
-    found = run_kit({"it": REFUSING}, tests, "-rs", *PLUGIN, f"--require-backend={required}")
-    assert found.code == code
-    assert "there is no NPU" in found.output
+def test_a_required_backend_fails_without_a_device(run_kit):
+    refusing = dict.fromkeys(("required", "another"), BACKENDS["refusing"])
+    found = run_kit(refusing, REQUIRED, "-rs", *PLUGIN, "--require-backend=required")
+    (required,) = of(found, "TestRequired").values()
+    assert required.outcome == "failed", found.output
+    assert "there is no NPU" in required.message
+    (another,) = of(found, "TestAnother").values()
+    assert another.outcome == "skipped"
 
 
-def test_what_another_test_names_is_not_named_again(run_kit):
-    found = run_kit(
-        {"it": "@hookimpl\ndef detect(machine):\n    raise OSError('no driver')\n"}, DETECTING.replace("only", "unused")
-    )
-    failed = {each.name: each for each in found.outcomes if each.outcome == "failed"}
+def test_what_another_test_names_is_not_named_again(found):
+    failed = {name: each for name, each in of(found, "TestRaising").items() if each.outcome == "failed"}
     assert [name for name, each in failed.items() if each.when == "call"] == ["test_detect_offers_or_refuses"]
     assert "not run: detect failed: OSError: no driver" in failed["test_users_get_an_answer"].message
 
 
-def test_a_backend_that_is_not_installed_fails(run_kit):
-    found = run_kit({}, DETECTING)
-    assert found.code == 1
-    assert "no backend 'it': installed: " in found.output
+def test_a_backend_that_is_not_installed_fails(found):
+    assert "failed" in {each.outcome for each in of(found, "TestMissing").values()}
+    assert "no backend 'missing': installed: " in found.output
 
 
 def test_nothing_is_loaded_into_the_pytest_of_others(run_kit):

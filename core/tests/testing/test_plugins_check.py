@@ -5,25 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-GOOD = Path(__file__).with_name("good_backend.py").read_text(encoding="utf-8")
 WRONG = """
 @hookimpl
-def recognize(path):
-    return None
+def quantize(progress):
+    progress("pretending")
 """
-
-
-@pytest.fixture
-def add(plugins):
-    def add(name, changes=""):
-        plugins.add(name, GOOD.replace('NAME = "good"', f'NAME = "{name}"'), changes=changes)
-
-    return add
 
 
 def test_a_fault_is_shown_with_its_test(run_main, add, tmp_path):
@@ -32,10 +22,10 @@ def test_a_fault_is_shown_with_its_test(run_main, add, tmp_path):
     code, out, _ = run_main("plugins", "check", "WRONG", "-d", "wrong:CPU", "-p", "fp16", "-q", "--junit", report)
     assert code == 5
     (line,) = [line for line in out.splitlines() if line.startswith(" failed")]
-    assert "test_recognize_knows_what_quantize_has_made[fp16]" in line
+    assert "test_quantize_fills_its_output[fp16]" in line
     assert "1 failed" in out.splitlines()[-1]
     (suite,) = ET.parse(report).getroot()
-    assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
+    assert suite.get("failures") == "1"
 
 
 def test_what_has_no_device_here_exits_with_3(run_main, add):
@@ -49,6 +39,72 @@ def test_what_has_no_device_here_exits_with_3(run_main, add):
         *(0, 0),
     )
     assert {test["outcome"] for test in found["tests"]} == {"passed", "skipped"}
+
+
+QUIRKY = """
+@hookimpl
+def detect(machine):
+    return [Refusal(reason="there is no NPU" + chr(10) + "at line 5")]
+"""
+OWN_TESTS = """
+from phi3_core.testing import BackendContract
+
+class TestQuirky(BackendContract):
+    backend = "quirky"
+    quirks = {
+        "test_refusals_have_one_line": "the driver says so",
+        "test_memory_is_in_bytes": "it has its own units",
+    }
+
+    def test_memory_is_in_bytes(self):
+        assert self.backend == "quirky"
+"""
+
+
+@pytest.fixture
+def name_tests(plugins):
+    """Let a distribution name a class of tests for the backend ``quirky``."""
+
+    def name_tests(distribution, target):
+        info = plugins.site / f"{distribution}-1.0.dist-info"
+        with (info / "entry_points.txt").open("a", encoding="utf-8") as file:
+            file.write(f"[phi3_testing]\nquirky = {target}\n")
+        (plugins.site / "quirky_contract.py").write_text(OWN_TESTS, encoding="utf-8")
+
+    return name_tests
+
+
+def test_the_tests_that_a_distribution_names_bring_their_quirks(run_main, add, name_tests):
+    add("quirky", QUIRKY)
+    name_tests("phi3_quirky", "quirky_contract:TestQuirky")
+    code, out, err = run_main("plugins", "check", "quirky", "-q")
+    assert code == 3, out
+    assert "there is no NPU" in err
+    rows = [line.split(None, 2) for line in out.splitlines() if line.startswith(" quirk")]
+    assert [(name, reason.strip()) for _, name, reason in rows] == [
+        ("test_refusals_have_one_line", "the driver says so"),
+        ("test_memory_is_in_bytes", "it has its own units"),
+    ]
+    assert " 1 quirk, " in out.splitlines()[-1]
+
+
+def test_quirks_that_another_distribution_names_do_not_count(run_main, add, name_tests):
+    add("quirky", QUIRKY)
+    add("other")
+    name_tests("phi3_other", "quirky_contract:TestQuirky")
+    code, out, _ = run_main("plugins", "check", "quirky", "-q", "--json")
+    assert code == 5
+    found = json.loads(out)
+    assert (found["failed"], found["quirk"]) == (1, 0)
+    assert {test["quirk"] for test in found["tests"]} == {""}
+
+
+def test_what_is_named_and_is_no_contract_is_said(run_main, add, name_tests):
+    add("quirky", QUIRKY)
+    name_tests("phi3_quirky", "pathlib:Path")
+    code, _, err = run_main("plugins", "check", "quirky", "-q")
+    assert code == 5
+    assert "TypeError: pathlib:Path of phi3-quirky is no subclass of BackendContract" in err
 
 
 def test_what_cannot_be_imported_is_a_failure(run_main, add):

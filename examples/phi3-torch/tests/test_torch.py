@@ -43,7 +43,7 @@ def make(tmp_path):
 
 @pytest.fixture
 def engine(make):
-    engine = hooks.load(make(max_position_embeddings=600, vocab_size=320), CPU, {}, "conversation")
+    engine = hooks.load(make(max_position_embeddings=600, vocab_size=320), CPU, {}, "conversation", no_progress)
     yield engine
     engine.close()
     engine.close()
@@ -53,7 +53,7 @@ def engine(make):
 @pytest.mark.parametrize("name", TINY)
 def test_logits_are_those_of_the_reference(make, name, dtype):
     artifact = make(dtype, **TINY[name])
-    engine = hooks.load(artifact, CPU, {}, "evaluation")
+    engine = hooks.load(artifact, CPU, {}, "evaluation", no_progress)
     found = hooks.logits(engine, PROMPT)
     expected = logits(Checkpoint.open(artifact.path), PROMPT)
     assert found.dtype == np.float32
@@ -64,7 +64,7 @@ def test_logits_are_those_of_the_reference(make, name, dtype):
 @pytest.mark.parametrize("name", TINY)
 def test_an_answer_goes_on_as_the_reference_would(make, name):
     artifact = make(**TINY[name])
-    engine = hooks.load(artifact, CPU, {}, "answer")
+    engine = hooks.load(artifact, CPU, {}, "answer", no_progress)
     checkpoint = Checkpoint.open(artifact.path)
     count = min(30, engine.context_length - len(PROMPT))
     ids = list(PROMPT)
@@ -105,7 +105,7 @@ def test_an_output_layer_beside_tied_embeddings_is_used(tmp_path):
     config = source / "config.json"
     config.write_text(config.read_text("utf-8").replace('"tie_word_embeddings": false', '"tie_word_embeddings": true'))
     expected = logits(Checkpoint.open(source), PROMPT)
-    engine = hooks.load(quantize(source, tmp_path / "output"), CPU, {}, "evaluation")
+    engine = hooks.load(quantize(source, tmp_path / "output"), CPU, {}, "evaluation", no_progress)
     np.testing.assert_allclose(engine.logits(PROMPT), expected, atol=2e-4 * np.abs(expected).max())
 
 
@@ -115,7 +115,7 @@ def test_an_output_layer_beside_tied_embeddings_is_used(tmp_path):
 )
 def test_options_are_checked(make, options, words):
     with pytest.raises(UsageError, match=words):
-        hooks.load(make(), CPU, options, "answer")
+        hooks.load(make(), CPU, options, "answer", no_progress)
 
 
 def test_settings_that_do_not_exist_are_refused(tmp_path):
@@ -129,7 +129,7 @@ def test_damaged_weights_are_an_error_of_the_model(make):
     file = artifact.path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ModelError):
-        hooks.load(artifact, CPU, {}, "answer")
+        hooks.load(artifact, CPU, {}, "answer", no_progress)
 
 
 def test_a_missing_library_is_a_refusal(monkeypatch):

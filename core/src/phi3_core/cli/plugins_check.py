@@ -67,7 +67,7 @@ def call(given: argparse.Namespace) -> int:
     return 0
 
 
-_OUTCOMES = ("passed", "failed", "blocked", "skipped")
+_OUTCOMES = ("passed", "failed", "blocked", "quirk", "skipped")
 
 
 def _backend(name: str) -> Any:
@@ -84,14 +84,14 @@ def _backend(name: str) -> Any:
 
 
 def _print(results: list[Result], counts: dict[str, int]) -> None:
-    """Print what did not pass, each test with its reason, and then how many did."""
+    """Print what did not pass or is a quirk, each test with its reason, and then how many did."""
     from . import output
 
     rows = [
-        (result.outcome, result.name, result.message.splitlines()[0] if result.message else "")
-        for kind in ("failed", "blocked", "skipped")
+        (kind, result.name, ((kind == "quirk" and result.quirk) or result.message).partition("\n")[0])
+        for kind in ("failed", "blocked", "quirk", "skipped")
         for result in results
-        if result.outcome == kind
+        if kind == (result.outcome if result.outcome != "passed" else result.quirk and "quirk")
     ]
     if rows:
         output.print_table(("", "test", "reason"), rows)

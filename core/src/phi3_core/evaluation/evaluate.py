@@ -104,7 +104,7 @@ def _running(engine: EngineLogits, ids: list[int]) -> Iterator[Callable[[Progres
 
     def finish(progress: Progress) -> Logits:
         progress(f"running the text on {engine.device}", None, None)
-        found: Logits = worker.finish(time_limit("load"))
+        found: Logits = worker.finish(time_limit("load"), progress)
         return found
 
     try:

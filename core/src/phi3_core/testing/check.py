@@ -28,10 +28,12 @@ class Result:
     name: str
     """The test, with its parameters in brackets."""
     outcome: str
-    """``passed``, ``failed``, ``skipped``, or ``blocked`` if it needs what failed in another test."""
+    """``passed``, ``failed``, ``skipped``, ``quirk`` if it failed as expected, ``blocked`` if what it needs failed."""
     seconds: float
     message: str
     """Why it did not pass; empty if it did."""
+    quirk: str
+    """Why the backend does not pass it, or has another test in its place; empty if the contract's own is to pass."""
     unavailable: bool
     """Whether it was skipped because there is no usable device."""
 
@@ -84,21 +86,26 @@ def run(
             ) as process,
         ):
             assert process.stdout is not None
+            others: list[str] = []
             try:
-                results = list(_results(process.stdout, each))
+                results = list(_results(process.stdout, each, others))
             except BaseException:
                 process.terminate()
                 raise
         if process.returncode not in {0, 1} or not results:
-            said = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            errors = [line[1:].strip() for line in others if line.startswith("E ")]  # of what could not be imported
+            said = errors or output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise BackendError(f"the tests could not be run: {said[-1] if said else f'pytest: {process.returncode}'}")
     return results
 
 
-def _results(lines: Iterable[str], each: Callable[[Result], object] | None) -> Iterator[Result]:
+def _results(lines: Iterable[str], each: Callable[[Result], object] | None, others: list[str]) -> Iterator[Result]:
+    """Yield the results among what pytest prints. ``others`` gets all other lines."""
     for line in lines:
         if line.startswith(report.MARK):
             result = Result(**json.loads(line[len(report.MARK) :]))
             if each is not None:
                 each(result)
             yield result
+        else:
+            others.append(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import ContractBase
+from .capabilities import Capabilities
 from .detecting import Detecting
 from .diagnosing import Diagnosing
 from .generating import Generating
@@ -12,6 +13,7 @@ from .lifetime import Lifetime
 from .loading import Loading
 from .logits import Logits
 from .many import Many
+from .memory import Memory
 from .plugin import REPLACED
 from .published import PublishedWeights
 from .quantizing import Quantizing
@@ -26,9 +28,11 @@ _SETTINGS = frozenset(("backend", "device", "precisions", "options", "quirks"))
 class BackendContract(  # pytest begins with the tests of the last base
     WholeWay,
     Diagnosing,
+    Memory,
     Lifetime,
     Logits,
     Many,
+    Capabilities,
     SamplingSettings,
     Lengths,
     Generating,

@@ -42,15 +42,14 @@ class Detecting(ContractBase):
 
     def test_detect_is_fast(self, subject: Subject, detected: list[Offer | Refusal]) -> None:
         """A new process answers within half of the time limit, which slower machines need."""
-        limit = time_limit("detect") / 2
-        times = []
-        for _ in range(2):  # the first on this machine may have files to read
+        limit, took = time_limit("detect") / 2, subject.detect_s
+        if took >= limit:  # the first on this machine may have files to read
             with subject.start() as worker:
                 _ = worker.hooks
                 begun = time.monotonic()
                 worker.call("detect", limit_s=time_limit("detect"), machine=this_machine())
-                times.append(time.monotonic() - begun)
-        assert min(times) < limit, f"detect took {min(times):.1f} s, more than {limit:g} s"
+                took = time.monotonic() - begun
+        assert took < limit, f"detect took {took:.1f} s, more than {limit:g} s"
 
     def test_detect_is_repeatable(self, subject: Subject, detected: list[Offer | Refusal]) -> None:
         """The same answers again, in the same process and in a new one."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import psutil
 from attrs import frozen
 
-from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
+from phi3_core.values import Artifact, Device, GenerationRequest, Progress, Sampling, no_progress
 from phi3_core.worker.generation import Generation
 from phi3_core.worker.host import Worker
 
@@ -41,25 +41,28 @@ class LoadedEngine:
         *,
         key: object = None,
         prompt_tokens: int | None = None,
+        progress: Progress = no_progress,
     ) -> LoadedEngine:
         """Call ``load`` in a worker process, whose engine it becomes."""
         given: dict[str, Any] = {"artifact": artifact, "device": device, "options": options, "purpose": purpose}
-        facts = worker.call("load", limit_s=LIMIT_S, **given, prompt_tokens=prompt_tokens)
+        facts = worker.call("load", limit_s=LIMIT_S, progress=progress, **given, prompt_tokens=prompt_tokens)
         name = artifact.path.name.rpartition("-")[0]
         vocabulary = models.MODELS.get(name, {}).get("vocab_size", models.VOCABULARY)
         facts["capabilities"] = frozenset(facts["capabilities"])
         return cls(worker=worker, key=key, vocabulary=vocabulary, **facts)
 
-    def start(self, prompt: Sequence[int], count: int, stop_ids: Sequence[int] = (), **sampling: Any) -> Generation:
-        """Start an answer of up to ``count`` ids. ``sampling`` are fields of :class:`Sampling`."""
+    def start(self, prompt: Sequence[int], count: int, stop_ids: Sequence[int] = (), **settings: Any) -> Generation:
+        """Start an answer of up to ``count`` ids. ``settings`` are fields of the request or of its sampling."""
+        more = {name: settings.pop(name) for name in ("json_schema", "lookup") if name in settings}
+        sampling = Sampling(**settings)
         request = GenerationRequest(
-            prompt_ids=prompt, max_new_tokens=count, stop_ids=stop_ids, sampling=Sampling(**sampling)
+            prompt_ids=prompt, max_new_tokens=count, stop_ids=stop_ids, sampling=sampling, **more
         )
         return self.worker.start(request, vocabulary=self.vocabulary)
 
-    def ask(self, prompt: Sequence[int], count: int, stop_ids: Sequence[int] = (), **sampling: Any) -> list[int]:
+    def ask(self, prompt: Sequence[int], count: int, stop_ids: Sequence[int] = (), **settings: Any) -> list[int]:
         """Return an answer of up to ``count`` ids."""
-        return list(self.start(prompt, count, stop_ids, **sampling).ids())
+        return list(self.start(prompt, count, stop_ids, **settings).ids())
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[Any]:
         """Return the logits after each of ``ids``, ``[ids, vocabulary]``."""

@@ -101,7 +101,7 @@ class Generating(ContractBase):
         assert notices == []
         assert streaming_engine.ask(prompt, 6) == expected, "after an answer that was closed, another one has changed"
         assert streaming_engine.ask(prompt, 6) == expected
-        assert _load(streaming_engine) < 0.2, "the engine goes on working after its answer was closed"
+        assert _load(streaming_engine) < 0.1, "the engine goes on working after its answer was closed"
 
 
 def _load(engine: LoadedEngine) -> float:

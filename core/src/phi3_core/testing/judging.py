@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from attrs import frozen
+
+from phi3_core.checkpoint.safetensors import Floats
 
 from .subject import Subject
 
@@ -35,11 +37,18 @@ def check_greedy(subject: Subject, name: str, precision: str, prompt: Sequence[i
     Raises:
         AssertionError: an id is too unlikely.
     """
-    for place, token in enumerate(found):
-        # One by one: longrope's factors depend on how many there are.
-        row = subject.reference(name, [*prompt, *found[:place]])[-1]
+    for place, (token, row) in enumerate(zip(found, _rows(subject, name, prompt, found), strict=True)):
         regret = float((row.max() - row[token]) / np.ptp(row))
         assert regret <= BOUNDS[precision].regret, (
             f"after {len(prompt) + place} ids, {name} in {precision} goes on with {token}, "
             f"and the original with {int(row.argmax())}, whose logit is higher by {regret:.0%} of the range"
         )
+
+
+def _rows(subject: Subject, name: str, prompt: Sequence[int], found: Sequence[int]) -> Iterator[Floats]:
+    """Yield the original's logits before each id of an answer. Longrope's factors are those of the ids until then."""
+    ids = [*prompt, *found[:-1]]
+    rotary = subject.original(name).architecture.rotary
+    short = len(ids) if rotary.long is None else min(len(ids), rotary.original_context)
+    for count in range(len(prompt), len(prompt) + len(found)):
+        yield subject.reference(name, ids if count > short else ids[:short])[count - 1]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from phi3_core.values import Offer
+from phi3_core.values import Artifact, Offer
 
 from . import models
-from .base import ContractBase, usable_artifact, usable_engine
+from .base import ContractBase, usable_artifact
 from .engines import LoadedEngine
 from .judging import check_greedy
 from .subject import Subject
@@ -48,12 +48,16 @@ class Lengths(ContractBase):
         assert len(found) == new
         check_greedy(subject, models.PLAIN, best, prompt, found)
 
+    @pytest.fixture
+    def shaped(self, subject: Subject, offer: Offer, best: str, shape: str, greedy: list[int]) -> Artifact:
+        """A quantized model of one shape of the family."""
+        return usable_artifact(subject, shape, offer, best)
+
     def test_an_answer_goes_on_as_the_original_would(
-        self, subject: Subject, offer: Offer, best: str, shape: str, greedy: list[int]
+        self, subject: Subject, offer: Offer, best: str, shape: str, shaped: Artifact
     ) -> None:
         """Past a sliding window, and across the original context of longrope, for each shape of the family."""
-        usable_artifact(subject, shape, offer, best)
-        engine = usable_engine(subject, shape, offer, best)
+        engine = subject.engine(shape, offer, best)
         ids = models.random_ids(60, seed=9)
         # Prompts that grow, fork and start over.
         for prompt in (ids[:5], ids[:20], ids[:30], ids[:12] + ids[40:50], ids[:28], ids[:8], ids[40:44]):

@@ -24,6 +24,10 @@ class Loading(ContractBase):
         """Of each precision, for each purpose."""
         subject.engine(models.PLAIN, offer, offered, purpose)
 
+    def test_load_may_tell_its_progress(self, subject: Subject, engine: LoadedEngine) -> None:
+        """It need not; what it tells can be shown."""
+        subject.told.check("load")
+
     def test_the_context_is_no_longer_than_the_models(self, engine: LoadedEngine) -> None:
         """Beyond it, no answer means anything."""
         words = f"the model has a context of {models.CONTEXT} tokens, and its engine one of {engine.context_length}"
@@ -34,8 +38,8 @@ class Loading(ContractBase):
     ) -> None:
         """It is an error of usage; a misspelt option would have no effect."""
         options = {**self.options, "no_such_option_of_phi3": "1"}
-        with subject.start() as worker, pytest.raises(UsageError):
-            LoadedEngine.load(worker, artifact, offer.device, options, "conversation")
+        with pytest.raises(UsageError):
+            LoadedEngine.load(subject.worker, artifact, offer.device, options, "conversation")
 
     @pytest.mark.parametrize("harm", ["half", "empty"])
     def test_load_refuses_weights_that_were_cut(
@@ -47,7 +51,7 @@ class Loading(ContractBase):
         content = largest.read_bytes()
         largest.write_bytes(content[: len(content) // 2 if harm == "half" else 0])
         damaged = evolve(artifact, path=folder, manifest={"digest": f"{harm}".ljust(64, "1")})
-        with subject.start() as worker:
-            with pytest.raises(ModelError):
-                LoadedEngine.load(worker, damaged, offer.device, self.options, "conversation")
-            assert worker.alive
+        worker = subject.worker
+        with pytest.raises(ModelError):
+            LoadedEngine.load(worker, damaged, offer.device, self.options, "conversation")
+        assert worker.alive

@@ -40,12 +40,16 @@ class Logits(ContractBase):
             assert quality.top1_agreement >= bound.agreement, f"at least {bound.agreement:.0%} is expected {words}"
             assert quality.kl_mean <= bound.divergence, f"at most {bound.divergence:.2g} is expected {words}"
 
-    def test_logits_are_repeatable(self, subject: Subject, offer: Offer, best: str, quantizes: None) -> None:
-        """The same ids have the same logits, whatever came between."""
+    @pytest.fixture
+    def plain(self, subject: Subject, offer: Offer, best: str, quantizes: None) -> LoadedEngine:
+        """An engine for an evaluation, with a model of :data:`models.PLAIN`."""
         self.needs(subject, "logits")
         usable_artifact(subject, models.PLAIN, offer, best)
-        engine = usable_engine(subject, models.PLAIN, offer, best, "evaluation")
-        first = engine.logits(IDS[:40])
-        engine.logits(IDS[20:50])
-        again = engine.logits(IDS[:40])
+        return usable_engine(subject, models.PLAIN, offer, best, "evaluation")
+
+    def test_logits_are_repeatable(self, plain: LoadedEngine) -> None:
+        """The same ids have the same logits, whatever came between."""
+        first = plain.logits(IDS[:40])
+        plain.logits(IDS[20:50])
+        again = plain.logits(IDS[:40])
         assert np.array_equal(first, again), f"the same logits differ by up to {np.abs(first - again).max():.2g}"

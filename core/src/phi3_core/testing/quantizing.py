@@ -14,6 +14,7 @@ from phi3_core.values import Artifact, Offer, Recipe
 
 from . import models
 from .base import ContractBase, blocked
+from .progress import Told
 from .subject import LIMIT_S, Subject
 
 
@@ -23,16 +24,13 @@ class Run:
     def __init__(self, subject: Subject, offer: Offer, precision: str) -> None:
         source = subject.source(models.PLAIN)
         self.output = subject.empty(f"{models.PLAIN}-{precision}-watched")
-        self.stages: list[str] = []
+        self.told = Told()
         digests, around = _digests(source.path), Surroundings.of(self.output, source.path)
         place = subject.empty("place")
         given = {"source": source, "device": offer.device, "recipe": Recipe(precision=precision)}
 
-        def progress(stage: str, done: int | None = None, total: int | None = None) -> None:  # noqa: ARG001 - Progress
-            self.stages.append(stage)
-
         with subject.start(place) as worker:
-            worker.call("quantize", limit_s=LIMIT_S, progress=progress, output=self.output, **given)
+            worker.call("quantize", limit_s=LIMIT_S, progress=self.told, output=self.output, **given)
             # A runtime may keep a file as long as its process lives.
             worker.close()
         self.stray = [*filter(None, [around.stray()]), *_files(place)]
@@ -66,8 +64,14 @@ class Quantizing(ContractBase):
 
     def test_quantize_tells_its_progress(self, run: Run) -> None:
         """With a model of real size, a backend that says nothing counts as hung."""
-        assert run.stages, "quantize never called progress"
-        assert all(run.stages), "quantize called progress without a stage"
+        assert run.told.calls, "quantize never called progress"
+        run.told.check("quantize")
+
+    def test_quantize_takes_each_shape(
+        self, subject: Subject, offer: Offer, best: str, artifact: Artifact, shape: str
+    ) -> None:
+        """Of the family: fewer key heads, tied embeddings, a window, longrope, and dimensions that are not rotated."""
+        subject.artifact(shape, offer, best)
 
     def test_quantize_that_is_killed_leaves_nothing_behind(
         self, subject: Subject, offer: Offer, best: str, artifact: Artifact

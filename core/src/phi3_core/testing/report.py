@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from .plugin import BLOCKED, UNAVAILABLE
+from .plugin import BLOCKED, QUIRK, UNAVAILABLE
 
 NAME = __name__
 MARK = "phi3-test "
@@ -23,11 +23,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         return
     message = _message(report)
     blocked = report.when == "setup" and report.failed and message.startswith(BLOCKED)
+    expected = report.skipped and hasattr(report, "wasxfail")
     result = {
         "name": report.nodeid.rpartition("::")[2],
-        "outcome": "blocked" if blocked else report.outcome,
+        "outcome": "blocked" if blocked else "quirk" if expected else report.outcome,
         "seconds": round(report.duration, 3),
         "message": message,
+        "quirk": next((str(value) for name, value in report.user_properties if name == QUIRK), ""),
         "unavailable": any(name == UNAVAILABLE for name, _ in report.user_properties),
     }
     sys.__stdout__.write(f"\n{MARK}{json.dumps(result)}\n")  # type: ignore[union-attr]

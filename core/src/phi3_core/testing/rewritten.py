@@ -3,7 +3,17 @@
 MODULES = tuple(
     f"{__package__}.{name}"
     for name in (
-        *("diagnosing", "detecting", "generating", "importing", "lengths", "lifetime", "loading", "logits"),
-        *("many", "published", "quantizing", "recognizing", "refusing", "sampling", "whole_way"),
+        *(
+            "capabilities",
+            "diagnosing",
+            "detecting",
+            "generating",
+            "importing",
+            "lengths",
+            "lifetime",
+            "loading",
+            "logits",
+        ),
+        *("many", "memory", "progress", "published", "quantizing", "recognizing", "refusing", "sampling", "whole_way"),
     )
 )

@@ -16,8 +16,10 @@ from .engines import LoadedEngine
 from .judging import BOUNDS
 from .subject import Subject
 
-DRAWS = 200
+DRAWS = 120
 """First ids that are drawn to judge a distribution, each with a seed of its own."""
+_FEWER_DRAWS = 60
+"""Enough to draw an id that is not to be drawn, where nearly all are of that kind."""
 _DEVIATIONS = 5.0
 """Standard deviations that a mean may be off: chance does it once in 1.7 million times."""
 
@@ -56,7 +58,7 @@ class SamplingSettings(ContractBase):
         self, engine: LoadedEngine, best: str, samples: None, row: Row, temperature: float
     ) -> None:
         """Tokens are drawn with the probabilities that it gives them."""
-        drawn = row[_draw(engine, temperature=temperature)]
+        drawn = row[_draw(engine, DRAWS, temperature=temperature)]
         probs = _softmax(row / temperature)
         mean = float(probs @ row)
         deviation = math.sqrt(float(probs @ np.square(row - mean)) / DRAWS)
@@ -70,7 +72,7 @@ class SamplingSettings(ContractBase):
     ) -> None:
         """Even at a high temperature."""
         least = np.sort(row)[-count] - BOUNDS[best].regret * np.ptp(row)
-        drawn = set(_draw(engine, temperature=3.0, top_k=count))
+        drawn = set(_draw(engine, _FEWER_DRAWS, temperature=3.0, top_k=count))
         outside = sorted(token for token in drawn if row[token] < least)
         assert not outside, f"with a top-k of {count}, {len(outside)} tokens were drawn that are not among them"
 
@@ -80,7 +82,7 @@ class SamplingSettings(ContractBase):
         probs = np.sort(_softmax(row / 1.5))[::-1]
         count = int(np.searchsorted(np.cumsum(probs), share)) + 1
         least = np.sort(row)[-count] - BOUNDS[best].regret * np.ptp(row)
-        drawn = set(_draw(engine, temperature=1.5, top_p=share))
+        drawn = set(_draw(engine, _FEWER_DRAWS, temperature=1.5, top_p=share))
         outside = sorted(token for token in drawn if row[token] < least)
         assert not outside, f"with a top-p of {share}, {len(outside)} tokens were drawn that are not among them"
 
@@ -103,8 +105,8 @@ def _check_variety(engine: LoadedEngine) -> None:
         assert len(found) > 1, f"at a temperature of 1.5, four answers {words} were the same"
 
 
-def _draw(engine: LoadedEngine, **settings: Any) -> list[int]:
-    return [engine.ask(PROMPT, 1, seed=seed, **settings)[0] for seed in range(DRAWS)]
+def _draw(engine: LoadedEngine, draws: int, **settings: Any) -> list[int]:
+    return [engine.ask(PROMPT, 1, seed=seed, **settings)[0] for seed in range(draws)]
 
 
 def _softmax(row: Row) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from phi3_core.worker.host import Worker
 
 from . import models
 from .engines import LoadedEngine
+from .progress import Told
 
 LIMIT_S = 300.0
 """The time limit of a call, in seconds."""
@@ -47,7 +49,11 @@ class Subject:
         self.options = dict(options)
         self.home = folder / "home"
         """The store."""
+        self.detect_s = 0.0
+        """The time that ``detect`` took the first time, in seconds."""
         self._worker: Worker | None = None
+        self.told = Told()
+        """The progress that ``load`` has told."""
         self._loaded: LoadedEngine | None = None
         self._made: dict[object, Any] = {}
         self._count = 0
@@ -103,19 +109,28 @@ class Subject:
         with self.surroundings(place):
             return Worker().open(self.backend)
 
-    def call(self, verb: str, progress: Progress | None = None, **arguments: object) -> Any:
-        """Make a call in a process that loads no engine."""
+    @property
+    def worker(self) -> Worker:
+        """A process that loads no engine."""
         if self._worker is None or not self._worker.alive:
             self._worker = self.start()
-        return self._worker.call(verb, limit_s=LIMIT_S, progress=progress, **arguments)
+        return self._worker
+
+    def call(self, verb: str, progress: Progress | None = None, **arguments: object) -> Any:
+        """Make a call in that process."""
+        return self.worker.call(verb, limit_s=LIMIT_S, progress=progress, **arguments)
 
     @property
     def hooks(self) -> tuple[str, ...]:
         """The hooks that the plugin implements."""
 
         def ask() -> tuple[str, ...]:
-            with self.start() as worker:
+            worker = self.worker
+            try:
                 return worker.hooks
+            except BaseException:
+                worker.kill()
+                raise
 
         return self.once("hooks", ask)
 
@@ -129,7 +144,14 @@ class Subject:
     @property
     def answers(self) -> list[Offer | Refusal]:
         """What ``detect`` answers."""
-        return self.once("answers", self.detect)
+        return self.once("answers", self._detect_first)
+
+    def _detect_first(self) -> list[Offer | Refusal]:
+        _ = self.hooks  # the import has no part in the time
+        begun = time.monotonic()
+        answers = self.detect()
+        self.detect_s = time.monotonic() - begun
+        return answers
 
     def offer(self, device: str | None) -> Offer | None:
         """Return the offer of a device; of the first automatic one, else of the first, if None is named."""
@@ -202,14 +224,19 @@ class Subject:
             try:
                 with contextlib.suppress(Phi3Error):  # an engine that cannot be closed has a test of its own
                     worker.call("close", limit_s=LIMIT_S)
-                loaded = LoadedEngine.load(worker, artifact, offer.device, self.options, purpose, key=key)
+                given = (worker, artifact, offer.device, self.options, purpose)
+                loaded = LoadedEngine.load(*given, key=key, progress=self.told)
             except BaseException:
                 worker.kill()
                 raise
         self._loaded = loaded
         return loaded
 
+    def original(self, name: str) -> Checkpoint:
+        """Return the original weights of a model."""
+        path = self.source(name).path
+        return self.once(("original", name), lambda: Checkpoint.open(path))
+
     def reference(self, name: str, ids: Sequence[int]) -> npt.NDArray[Any]:
         """Return core's logits after each of ``ids``, ``[ids, vocabulary]``."""
-        path = self.source(name).path
-        return self.once(("reference", name, tuple(ids)), lambda: forward.logits(Checkpoint.open(path), ids))
+        return self.once(("reference", name, tuple(ids)), lambda: forward.logits(self.original(name), ids))

@@ -31,6 +31,7 @@ from phi3_core.values import (
     GenerationRequest,
     Machine,
     Offer,
+    Progress,
     Recipe,
     Source,
     to_plain,
@@ -154,8 +155,14 @@ class Server:
                 print(message["error"]["traceback"], file=sys.stderr, flush=True)
         self._channel.send({"of": number, **message})
 
-    def _progress(self, stage: str, done: int | None = None, total: int | None = None) -> None:
-        self._channel.send({"of": self._number, "progress": [str(stage), _count(done), _count(total)]})
+    def _progress(self) -> Progress:
+        """Return what sends the progress of the current call. What is told after its end is dropped by the host."""
+        number = self._number
+
+        def tell(stage: str, done: int | None = None, total: int | None = None) -> None:
+            self._channel.send({"of": number, "progress": [str(stage), _count(done), _count(total)]})
+
+        return tell
 
     def do_open(self, backend: Mapping[str, str]) -> list[str]:
         """Import the plugin, and return the names of its hooks."""
@@ -188,7 +195,7 @@ class Server:
         """Call ``quantize``, and send its progress."""
         folder = Path(output)
         try:
-            return self._hooks.quantize(Source(**source), Device(**device), Recipe(**recipe), folder, self._progress)
+            return self._hooks.quantize(Source(**source), Device(**device), Recipe(**recipe), folder, self._progress())
         except OSError as error:
             raise_if_full(error, folder)
             raise
@@ -201,8 +208,9 @@ class Server:
         purpose: str,
         prompt_tokens: int | None = None,
     ) -> dict[str, Any]:
-        """Call ``load``, keep the engine, and return its properties."""
-        engine = self._hooks.load(Artifact(**artifact), Device(**device), options, purpose, prompt_tokens)
+        """Call ``load``, send its progress, keep the engine, and return its properties."""
+        given = (Artifact(**artifact), Device(**device), options, purpose, prompt_tokens)
+        engine = self._hooks.load(*given, progress=self._progress())
         try:
             facts = checks.engine_facts(engine)
         except checks.ContractError as error:

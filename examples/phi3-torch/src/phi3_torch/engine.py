@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from phi3_core.backend import Checkpoint, Decoder, check_options, chunks, read_limits, thread_limit
 from phi3_core.errors import BackendError, UsageError
-from phi3_core.values import Artifact, Device, GenerationRequest
+from phi3_core.values import Artifact, Device, GenerationRequest, Progress
 from transformers import DynamicCache, Phi3ForCausalLM
 
 CHUNK = 128
@@ -19,7 +19,9 @@ _THREADS = "num_threads"
 logger = logging.getLogger("phi3_core.torch")
 
 
-def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> TorchEngine:
+def load(
+    artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str, progress: Progress
+) -> TorchEngine:
     """Load an artifact.
 
     CPUs compute in float32, and so do evaluations; GPUs generate in the 16 bits that the weights are stored in.
@@ -45,8 +47,10 @@ def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose
     dtype = torch.float32
     if device.kind != "cpu" and purpose != "evaluation":
         dtype = torch.bfloat16 if stored == "BF16" else torch.float16
+    progress("reading the weights")
     try:
         model: Any = Phi3ForCausalLM.from_pretrained(artifact.path, dtype=dtype, local_files_only=True)
+        progress(f"moving the model to {device}")
         model.to(device.id.lower().replace(".", ":"))
     except RuntimeError as error:
         raise BackendError(f"PyTorch cannot load the model: {error}") from error

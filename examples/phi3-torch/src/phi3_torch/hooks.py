@@ -35,10 +35,12 @@ def quantize(source: Source, device: Device, recipe: Recipe, output: Path, progr
 
 
 @hookimpl
-def load(artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str) -> TorchEngine:
+def load(
+    artifact: Artifact, device: Device, options: Mapping[str, str], purpose: str, progress: Progress
+) -> TorchEngine:
     from . import engine
 
-    return engine.load(artifact, device, options, purpose)
+    return engine.load(artifact, device, options, purpose, progress)
 
 
 @hookimpl

@@ -48,7 +48,9 @@ def write_model(folder: Path, name: str) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in _CONTROL])
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"chat_template": _TEMPLATE, "eos_token": _CONTROL[1], "bos_token": None}
+    # Runtimes that follow JSON schemas read the tokenizer themselves, by its class.
+    settings = {"tokenizer_class": "GPT2Tokenizer", "eos_token": _CONTROL[1], "bos_token": None}
+    settings["chat_template"] = _TEMPLATE
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
 

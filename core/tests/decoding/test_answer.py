@@ -38,6 +38,15 @@ def test_without_lookup_a_pass_has_one_token(more):
     assert answer.following() == (4,)
 
 
+def test_proposals_can_be_left_out_of_a_pass():
+    answer = Answer(request(), proposals=8)
+    answer.append(logits(4))
+    assert answer.following(proposes=False) == (4,)
+    assert answer.append(logits(5)) == [5]
+    assert answer.rejected == 0
+    assert answer.following() == (5, 6, 7, 1, 2, 3)
+
+
 def test_it_ends_before_a_stop_id_and_at_the_limit():
     stopped = Answer(request(stop_ids=(6,)), proposals=8)
     stopped.append(logits(4))

@@ -61,7 +61,12 @@ class Answer:
                 self._lookup.learn(len(self._proposed), confirmed)
         return tokens
 
-    def following(self) -> tuple[int, ...]:
-        """Return the tokens of the next pass: the last one, and those that prompt lookup proposes after it."""
-        self._proposed = () if self._lookup is None else self._lookup.propose(self._limit - len(self.ids) - 1)
+    def following(self, *, proposes: bool = True) -> tuple[int, ...]:
+        """Return the tokens of the next pass: the last one, and those that prompt lookup proposes after it.
+
+        Args:
+            proposes: whether prompt lookup may propose tokens this time.
+        """
+        room = self._limit - len(self.ids) - 1
+        self._proposed = self._lookup.propose(room) if proposes and self._lookup is not None else ()
         return (self.ids[-1], *self._proposed)

@@ -13,7 +13,10 @@ PLUGINS = ROOT / "plugins"
 ALLOWED = {"phi3_core.backend", "phi3_core.errors", "phi3_core.hookspecs", "phi3_core.values"}
 RUNTIMES = {"intel_npu_acceleration_library", "numpy", "onnxruntime_genai", "openvino", "openvino_genai", "torch"}
 # Where a runtime may be imported at the top: what generates, what writes graphs, and what only they import.
-HEAVY = {"batching", "converting", "engine", "forward", "graph", "library", "loading", "quantization", "tuning"}
+HEAVY = {
+    *("batching", "configuration", "converting", "engine", "forward", "graph", "library", "loading", "paged"),
+    *("pipeline", "quantization", "tuning"),
+}
 FILES = sorted(file for folder in ("plugins", "examples") for file in ROOT.glob(f"{folder}/*/src/**/*.py"))
 
 

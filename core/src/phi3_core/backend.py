@@ -20,7 +20,8 @@ running external exporters      :class:`Toolchain`, :func:`prepare_toolchain`, :
 running child processes         :func:`module_command`
 caching compiled models         :func:`compiled_folder`, :func:`artifact_folder`, :func:`replace_path`,
                                 :func:`write_problem`
-generating                      :class:`Decoder` with a :class:`Forward`, :func:`chunks`, :class:`Sampler`
+generating                      :class:`Decoder` with a :class:`Forward`, :func:`chunks`; :class:`Answer`,
+                                :class:`Sampler`
 converting values from JSON     :func:`values_of`
 ==============================  ======================================================================================
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from .checkpoint.safetensors_header import read_header as read_header
     from .checkpoint.safetensors_writer import SafetensorsWriter as SafetensorsWriter
     from .checkpoint.safetensors_writer import TensorSpec as TensorSpec
+    from .decoding.answer import Answer as Answer
     from .decoding.chunks import Chunks as Chunks
     from .decoding.chunks import chunks as chunks
     from .decoding.decoder import Decoder as Decoder
@@ -136,6 +138,7 @@ _HOMES = {
         "SafetensorsWriter",
         "TensorSpec",
     ),
+    "decoding.answer": ("Answer",),
     "decoding.chunks": (
         "Chunks",
         "chunks",

@@ -11,6 +11,8 @@ import pytest
 from phi3_core.errors import BackendError
 from phi3_core.values import Device
 from phi3_openvino import engine, kv_cache
+from phi3_openvino.blocks import Blocks
+from phi3_openvino.paged import PagedGraph
 from sample_requests import CPU, NOISE, asked, gap
 
 
@@ -29,9 +31,9 @@ def all_is_freed(request):
     assert threading.active_count() == before
     if "loaded" in request.fixturenames:
         batch = request.getfixturevalue("loaded")._batch
-        assert batch._free == request.getfixturevalue("loaded")._loader.cache.blocks - 1
-        assert not any((batch._active, batch._arrived, batch._cancelled, batch._awaited, batch._led))
-        assert batch._pipeline is None or not batch._pipeline.has_non_finished_requests()
+        assert not any((batch._active, batch._arrived, batch._left, batch._stepping))
+        if (steps := batch._steps) is not None:
+            assert (steps._answers, steps._reserved, steps._blocks.used) == ([], 0, 0)
 
 
 def together(loaded, requests):
@@ -64,11 +66,74 @@ def test_a_seed_gives_the_same_answer_alone_and_among_others(loaded, prompts):
     assert list(loaded.generate(asked(prompts[0], temperature=0.9, top_p=0.95, seed=99))) != alone[0]
 
 
-@pytest.mark.parametrize("tokens", [33, 65])
-def test_a_prompt_of_whole_blocks_and_one_is_answered_alike_every_time(loaded, tokens):
-    ids = [int(token) for token in np.random.default_rng(tokens).integers(100, 40000, tokens)]
+def random_ids(tokens, seed=0):
+    return [int(token) for token in np.random.default_rng(tokens + seed).integers(100, 40000, tokens)]
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 32, 33, 34, 64, 65])
+def test_a_prompt_is_answered_alike_every_time(loaded, tokens):
+    ids = random_ids(tokens)
     first, *others = (list(loaded.generate(asked(ids))) for _ in range(3))
     assert others == [first] * 2
+
+
+def test_a_long_prompt_with_a_seed_is_read_among_others_as_alone(loaded, prompts):
+    """It is divided at other places: the first part shares a pass with other prompts."""
+    settings = {"temperature": 1.0, "seed": 5}
+    alone = list(loaded.generate(asked(random_ids(1100), 12, **settings)))
+    others = [asked(prompt, 40) for prompt in prompts[1:4]]
+    loaded._batch._steps._blocks = Blocks(range(1, loaded._loader.cache.blocks))  # nothing is kept
+    assert together(loaded, [*others, asked(random_ids(1100), 12, **settings)])[-1] == alone
+
+
+def test_a_seed_gives_the_same_answer_after_an_answer_that_is_part_of_the_prompt(loaded, prompts):
+    """What decoding leaves in the cache has other bits than what reading gives."""
+    answer = list(loaded.generate(asked(prompts[1], 60)))
+    turn = asked([*prompts[1], *answer, *prompts[2]], temperature=1.0, seed=5)
+    after = list(loaded.generate(turn))
+    loaded._batch._steps._blocks = Blocks(range(1, loaded._loader.cache.blocks))
+    assert list(loaded.generate(turn)) == after
+
+
+def test_what_a_prompt_begins_with_is_read_once(loaded, monkeypatch):
+    read = []
+
+    def advance(graph, parts, *, spare=None, advance=PagedGraph.advance):
+        read.append(sum(len(part.ids) for part in parts))
+        return advance(graph, parts, spare=spare)
+
+    monkeypatch.setattr(PagedGraph, "advance", advance)
+    ids = random_ids(400, seed=1)
+    answer = list(loaded.generate(asked(ids, 40)))
+    assert read[0] == 400
+    read.clear()
+    together(loaded, [asked([*ids, *answer, 7, 8, 9], 2), asked([*ids, 5, 6], 2)])
+    assert sum(read) < 100
+
+
+def test_answers_that_quote_take_less_than_half_of_the_passes(loaded, tokenizer, monkeypatch):
+    text = (
+        "The lighthouse keeper climbed the stairs every evening at six. He carried a lamp, a book and a small loaf of "
+        "bread. The sea was quiet in summer and loud in winter, and the gulls nested under the gallery."
+    )
+    quoting = tokenizer(f"Copy it.\n\n{text}") + tokenizer(text)[3:12]
+    steps = []
+
+    def advance(graph, parts, *, spare=None, advance=PagedGraph.advance):
+        steps.append(len(parts))
+        return advance(graph, parts, spare=spare)
+
+    monkeypatch.setattr(PagedGraph, "advance", advance)
+    plain = list(loaded.generate(asked(quoting, 28, lookup="off")))
+    steps.clear()
+    found = list(loaded.generate(asked(quoting, 28)))
+    assert len(steps) < len(found) / 2
+    assert gap(loaded, quoting, plain, found) < NOISE
+    among = together(loaded, [asked(quoting, 28), asked(quoting, 28, lookup="off")])
+    assert [gap(loaded, quoting, plain, answer) < NOISE for answer in among] == [True] * 2
+    seeded = asked(quoting, 28, temperature=0.5, seed=2)
+    alone = list(loaded.generate(seeded))
+    assert together(loaded, [asked(quoting, 28, lookup="off"), seeded, asked(quoting[:20], 28)])[1] == alone
 
 
 def test_a_late_request_joins_and_the_early_one_goes_on(loaded, prompts):
@@ -85,11 +150,9 @@ def test_a_closed_answer_frees_its_blocks(loaded, prompts):
     kept, closed = (loaded.generate(asked(prompt, 300)) for prompt in prompts[:2])
     for answer in (kept, closed):
         next(answer)
-    held = loaded._batch._free
+    held = loaded._batch._steps._blocks.used
     closed.close()
-    next(kept)
-    next(kept)
-    assert loaded._batch._free > held
+    assert loaded._batch._steps._blocks.used < held
     kept.close()
 
 
@@ -124,7 +187,7 @@ def test_a_failed_step_ends_what_was_in_it_and_the_next_request_loads_again(arti
     answers = [own.generate(asked(prompt, 50)) for prompt in prompts[:2]]
     for answer in answers:
         next(answer)
-    own._batch._pipeline = Failing()
+    own._batch._steps = Failing()
     for answer in answers:
         with pytest.raises(BackendError, match="the device is gone"):
             list(answer)
@@ -134,25 +197,13 @@ def test_a_failed_step_ends_what_was_in_it_and_the_next_request_loads_again(arti
 
 
 class Failing:
-    """A pipeline whose device is gone."""
+    """A batch whose device is gone."""
 
     def step(self):
         raise RuntimeError("the device is gone")
 
-
-def test_a_request_that_openvino_refuses_fails_alone(loaded, prompts):
-    other = loaded.generate(asked(prompts[1], 20))
-    next(other)
-    refused = loaded._batch.stream(prompts[0], Refused(), frozenset(), exact=False)
-    with pytest.raises(BackendError, match="add_request"):
-        next(refused)
-    assert len(list(other)) == 19
-
-
-class Refused:
-    """Not a GenerationConfig."""
-
-    max_new_tokens = 5
+    def remove(self, answer):
+        raise AssertionError
 
 
 def test_closing_the_engine_ends_open_answers(artifact, prompts):
@@ -165,15 +216,13 @@ def test_closing_the_engine_ends_open_answers(artifact, prompts):
             list(answer)
 
 
-def test_requests_wait_for_room_in_the_cache(loaded, prompts):
-    batch = loaded._batch
-    room, batch._free = batch._free, 10  # of 320 tokens; each needs 5 or 6
-    try:
-        answers = together(loaded, [asked(prompt, 100) for prompt in prompts[:4]])
-        assert [len(answer) for answer in answers] == [100] * 4
-        assert batch._free == 10
-    finally:
-        batch._free = room
+def test_requests_wait_for_room_in_the_cache(loaded, prompts, monkeypatch):
+    list(loaded.generate(asked(prompts[0], 1)))
+    monkeypatch.setattr(loaded._batch._steps._blocks, "count", 10)  # 320 tokens; each needs 4 or 5 blocks
+    answers = together(loaded, [asked(prompt, 100) for prompt in prompts[:4]])
+    assert [len(answer) for answer in answers] == [100] * 4
+    with pytest.raises(BackendError, match="no room for this request"):
+        list(loaded.generate(asked(prompts[0], 400)))
 
 
 def test_only_conversations_are_batched(artifact, sample_store):

@@ -13,6 +13,7 @@ import openvino_genai
 import pytest
 from phi3_core.backend import Decoder
 from phi3_openvino import engine, forward, weights
+from phi3_openvino.configuration import configuration
 from sample_requests import CPU, NOISE, asked, gap
 
 TEXTS = (
@@ -67,7 +68,7 @@ def test_answers_are_those_of_the_pipeline(loaded, prompts):
         request = asked(prompt, lookup="off")
         ids = np.array([prompt], np.int64)
         inputs = openvino_genai.TokenizedInputs(openvino.Tensor(ids), openvino.Tensor(np.ones_like(ids)))
-        expected = pipeline.generate(inputs, engine._config(request, 0)).tokens[0]
+        expected = pipeline.generate(inputs, configuration(request)).tokens[0]
         assert list(loaded.generate(request)) == expected
 
 
@@ -139,7 +140,7 @@ def test_what_was_removed_from_the_cache_is_not_seen(loaded, prompts, removed):
 
 @pytest.mark.parametrize(
     ("options", "purpose"),
-    [({"ATTENTION_BACKEND": "SDPA"}, "conversation"), ({"KV_CACHE_PRECISION": "f16"}, "answer"), ({}, "conversation")],
+    [({"ATTENTION_BACKEND": "SDPA"}, "conversation"), ({"KV_CACHE_PRECISION": "f16"}, "answer")],
 )
 def test_other_engines_have_no_lookup(artifact, options, purpose):
     found = engine.load(artifact, CPU, options, purpose)

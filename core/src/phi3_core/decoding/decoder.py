@@ -11,11 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from phi3_core.sampling import Sampler
 from phi3_core.values import GenerationRequest
 
+from .answer import Answer
 from .chunks import Chunks, chunks
-from .prompt_lookup import PromptLookup
 
 Logits = npt.NDArray[Any]
 
@@ -81,36 +80,21 @@ class Decoder:
             raise
 
     def _generate(self, request: GenerationRequest) -> Generator[int, None, None]:
-        ids = list(request.prompt_ids)
-        stops = frozenset(request.stop_ids)
-        limit = len(ids) + request.max_new_tokens
-        sampler = Sampler(request.sampling, ids)
-        lookup = PromptLookup(ids, self._proposals) if self._proposals and request.lookup != "off" else None
-        rows = self._prefill(ids)
-        proposed: tuple[int, ...] = ()
+        answer = Answer(request, proposals=self._proposals)
+        rows = self._prefill(answer.ids)
         while True:
-            confirmed = 0
-            for row, guess in zip(rows, (*proposed, None), strict=True):
-                token = sampler.pick(row)
-                if token in stops:
-                    return
-                yield token
-                ids.append(token)
-                if len(ids) == limit:
-                    return
-                if token != guess:
-                    break
-                confirmed += 1
-            if proposed and lookup is not None:
-                lookup.learn(len(proposed), confirmed)
-                if confirmed < len(proposed):
-                    self._forward.rewind(len(ids) - 1)
-            if len(ids) - 1 == self._short:
-                proposed, rows = (), self._prefill(ids)
+            yield from answer.append(rows)
+            if answer.ended:
+                return
+            if answer.rejected:
+                self._forward.rewind(len(answer.ids) - 1)
+            length = len(answer.ids)
+            if length - 1 == self._short:
+                answer.following(proposes=False)
+                rows = self._prefill(answer.ids)
                 continue
-            room = limit if len(ids) > self._short else min(limit, self._short + 1)
-            proposed = () if lookup is None else lookup.propose(int(room) - len(ids) - 1)
-            rows = self._forward.advance([ids[-1], *proposed], 1 + len(proposed))
+            following = answer.following(longest=self._short if length <= self._short else math.inf)
+            rows = self._forward.advance(following, len(following))
 
     def read_ahead(self, ids: Sequence[int]) -> Generator[None, None, None]:
         """Read the whole chunks of a prompt and its answer, with which the next prompt may begin, one each step.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -16,14 +15,13 @@ import openvino
 import openvino_genai
 from attrs import evolve
 from phi3_core.errors import BackendError
-from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
+from phi3_core.values import Artifact, Device, GenerationRequest
 
 from . import converting, kv_cache, loading, npu, opening, weights
 from .batching import Batch
+from .configuration import configuration
 
 _END = object()
-_NO_TOKEN = 2**31 - 1
-"""An id that no vocabulary has."""
 _FOR = {"short": "short", "paged": "longer", "long": "long"}
 logger = logging.getLogger("phi3_core.openvino")
 
@@ -88,9 +86,9 @@ class OpenVinoEngine:
         cache = loader.cache
         self.context_length = cache.context if cache else loader.opening.context
         self.max_concurrency = cache.concurrency if cache else 1
-        self._batch = Batch(self, block=cache.block, blocks=cache.blocks - 1) if cache else None
+        self._batch = Batch(self) if cache else None
         self._decodes = loader.decodes_here
-        self.capabilities = frozenset({"logits", "lookup"} if self._decodes else {"logits"})
+        self.capabilities = frozenset({"logits", "lookup"} if loader.runs_graph_here else {"logits"})
         self._loader = loader
         self._pipeline: Any = None
         self._form: loading.Form | None = None
@@ -156,26 +154,24 @@ class OpenVinoEngine:
             # The short form processes at most ``longrope_limit`` tokens and so predicts one more.
             stop = end if longrope_limit is None or len(ids) > longrope_limit else min(end, longrope_limit + 1)
             part = evolve(request, prompt_ids=tuple(ids), max_new_tokens=stop - len(ids))
-            with contextlib.closing(self._stream(part, done=len(ids) - len(request.prompt_ids))) as stream:
+            if len(ids) > len(request.prompt_ids) and (seed := request.sampling.seed) is not None:
+                # A later part must not repeat the random numbers of the first.
+                part = evolve(part, sampling=evolve(request.sampling, seed=seed + len(ids)))
+            with contextlib.closing(self._stream(part)) as stream:
                 for token in stream:
                     ids.append(token)
                     yield token
             if len(ids) < stop:
                 return
 
-    def _stream(self, request: GenerationRequest, *, done: int) -> Generator[int, None, None]:
+    def _stream(self, request: GenerationRequest) -> Generator[int, None, None]:
         if self._decodes:
-            return self._decode(request, done)
-        config = _config(request, done)
+            return self._decode(request)
         if self._batch is not None:
-            repeatable = config.do_sample and request.sampling.seed is not None
-            return self._batch.stream(request.prompt_ids, config, frozenset(request.stop_ids), exact=repeatable)
-        return self._stream_alone(request, config)
+            return self._batch.stream(request)
+        return self._stream_alone(request)
 
-    def _decode(self, request: GenerationRequest, done: int) -> Generator[int, None, None]:
-        sampling = request.sampling
-        if done and sampling.seed is not None:  # a later part must not repeat the random numbers of the first
-            sampling = evolve(sampling, seed=sampling.seed + done)
+    def _decode(self, request: GenerationRequest) -> Generator[int, None, None]:
         length = len(request.prompt_ids)
         decoder = self.take(length, request.max_new_tokens)
         lookup = request.lookup
@@ -184,15 +180,15 @@ class OpenVinoEngine:
             if request.lookup == "on":
                 logger.warning("no prompt lookup: the answer may go beyond this graph's sliding window")
         try:
-            yield from decoder.generate(evolve(request, sampling=sampling, lookup=lookup))
+            yield from decoder.generate(evolve(request, lookup=lookup))
         except RuntimeError as error:
             raise BackendError(loading.clean(error)) from error
 
-    def _stream_alone(self, request: GenerationRequest, config: Any) -> Generator[int, None, None]:
+    def _stream_alone(self, request: GenerationRequest) -> Generator[int, None, None]:
         """Run the pipeline, which releases the GIL, in a separate thread and yield the ids that it streams."""
         self.take(len(request.prompt_ids), request.max_new_tokens)
         streamer = _Streamer(frozenset(request.stop_ids))
-        arguments = (request.prompt_ids, config, streamer)
+        arguments = (request.prompt_ids, configuration(request), streamer)
         thread = threading.Thread(target=self._run, args=arguments, name="phi3-openvino", daemon=True)
         thread.start()
         try:
@@ -268,32 +264,3 @@ class _Streamer(openvino_genai.StreamerBase):
 
     def end(self) -> None:
         pass
-
-
-def _config(request: GenerationRequest, done: int) -> Any:
-    """Return the generation configuration for a request, of whose answer ``done`` tokens exist already."""
-    config = openvino_genai.GenerationConfig()
-    config.max_new_tokens = request.max_new_tokens
-    if request.stop_ids:
-        config.eos_token_id = request.stop_ids[0]
-        config.stop_token_ids = set(request.stop_ids)
-    else:
-        config.ignore_eos = True
-        # The pipeline that batches insists on a token to stop at.
-        config.eos_token_id = _NO_TOKEN
-        config.stop_token_ids = {_NO_TOKEN}
-    sampling = request.sampling
-    config.repetition_penalty = sampling.repetition_penalty
-    config.do_sample = sampling.temperature > 0
-    if config.do_sample:
-        config.temperature = sampling.temperature
-        config.top_p = sampling.top_p
-        if sampling.top_k:
-            config.top_k = sampling.top_k
-        # OpenVINO GenAI's default seed is constant. A later part must not repeat the random numbers of the first.
-        config.rng_seed = _seed(sampling) + done
-    return config
-
-
-def _seed(sampling: Sampling) -> int:
-    return sampling.seed if sampling.seed is not None else int.from_bytes(os.urandom(4), "little")

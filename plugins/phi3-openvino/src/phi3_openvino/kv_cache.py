@@ -66,7 +66,7 @@ def plan(xml: Path, device: Device, properties: Mapping[str, Any], context: int)
     concurrency = max(1, min(MOST, int(memory * _CACHE) // token // SHARE))
     tokens = max(context, concurrency * SHARE)
     block = 32 if device.kind == "cpu" else 16  # as in OpenVINO GenAI
-    # A request may begin in a copy of a kept block, which needs one more, and there is one for a companion.
+    # Each request may use a part of one more block, and one block is spare.
     return Plan(block=block, blocks=-(-tokens // block) + concurrency + 1, context=context, concurrency=concurrency)
 
 

@@ -30,6 +30,8 @@ from phi3_core.values import Artifact, Device
 from . import kv_cache, longrope, npu, tuning, weights
 from .forward import PagedForward, StatefulForward
 from .opening import Opening
+from .paged_batch import PROPOSALS, STEP, PagedBatch
+from .pipeline_batch import PipelineBatch
 
 logger = logging.getLogger("phi3_core.openvino")
 _NUM_THREADS = "INFERENCE_NUM_THREADS"
@@ -37,12 +39,8 @@ _OF_PIPELINES = {"ATTENTION_BACKEND", "GENERATE_HINT", "PREFILL_HINT", npu.PROMP
 _NOT_FOR_DECODING = (_OF_PIPELINES - {"ATTENTION_BACKEND"}) | {"KV_CACHE_PRECISION"}
 _GAPS = 256
 """More places than an answer's wrong proposals leave behind."""
-_PROPOSALS = 8
-"""Tokens that prompt lookup proposes at a time."""
 # Release and build, without the commit.
 VERSION = "-".join(openvino.__version__.split("-")[:2])
-STEP = 512
-"""Tokens that a step of a batch reads at most; until it ends, nobody joins or is cancelled. See docs/decisions/0031."""
 _LONG = 1024
 """From this number of tokens on, a single prompt is read with paged attention on CPUs. See docs/decisions/0028."""
 
@@ -70,6 +68,11 @@ class Loader:
         on_cpu = self.device.kind == "cpu" and self.opening.shapes is None
         plain = self.source.is_dir() and _NOT_FOR_DECODING.isdisjoint(self.opening.properties)
         return self.purpose == "answer" and on_cpu and plain
+
+    @property
+    def runs_graph_here(self) -> bool:
+        """Whether answers are made with the graph (``forward.py``, ``paged_batch.py``), without a pipeline."""
+        return self.decodes_here or (self.cache is not None and self.device.kind == "cpu")
 
     @functools.cached_property
     def _longest_with_gaps(self) -> float:
@@ -151,12 +154,15 @@ class Loader:
                 return self._decoder(source / weights.IR, properties)
             if self.cache is None:
                 return openvino_genai.LLMPipeline(source, self._target, **properties)
+            given = {key: value for key, value in properties.items() if key not in _OF_PIPELINES}
+            if self.runs_graph_here:
+                return PagedBatch(source / weights.IR, given, blocks=self.cache.blocks)
             scheduler = openvino_genai.SchedulerConfig()
             scheduler.num_kv_blocks = self.cache.blocks
             scheduler.enable_prefix_caching = True
             scheduler.max_num_batched_tokens = STEP
-            given = {key: value for key, value in properties.items() if key not in _OF_PIPELINES}
-            return openvino_genai.ContinuousBatchingPipeline(source, scheduler, self._target, given)
+            pipeline = openvino_genai.ContinuousBatchingPipeline(source, scheduler, self._target, given)
+            return PipelineBatch(pipeline, block=self.cache.block, blocks=self.cache.blocks)
         except RuntimeError as error:
             raise self._loading_error(error, self.opening.properties) from error
 
@@ -177,9 +183,9 @@ class Loader:
         given = {key: value for key, value in properties.items() if key not in _OF_PIPELINES}
         if properties.get("ATTENTION_BACKEND") == "SDPA":
             stateful = StatefulForward(graph, given)
-            return Decoder(stateful, plan=lambda ids: [tuple(ids)], keeps=False, proposals=_PROPOSALS)
+            return Decoder(stateful, plan=lambda ids: [tuple(ids)], keeps=False, proposals=PROPOSALS)
         paged = PagedForward(graph, given)
-        return Decoder(paged, plan=lambda ids: chunks(ids, STEP), keeps=False, proposals=_PROPOSALS)
+        return Decoder(paged, plan=lambda ids: chunks(ids, STEP), keeps=False, proposals=PROPOSALS)
 
     def _cpu_properties(self) -> dict[str, Any]:
         """Return the default properties for CPUs: the precision of activations, and the number of threads.

@@ -113,7 +113,7 @@ def test_prompt_lookup_changes_no_id(checkpoints, write_graph, ids, name, append
                 done = len(self._ids) - len(prompt)
                 return (*expected[done : done + 3], *ids[:5])[:room]
 
-        monkeypatch.setattr("phi3_core.decoding.decoder.PromptLookup", Knowing)
+        monkeypatch.setattr("phi3_core.decoding.answer.PromptLookup", Knowing)
         appended.clear()
         assert ask(engine, prompt, 16) == expected
         assert 9 in appended
@@ -173,7 +173,7 @@ def test_logits_do_not_depend_on_earlier_requests(checkpoints, wide, write_graph
             seen.append(logits.tobytes())
             return super().pick(logits)
 
-    monkeypatch.setattr("phi3_core.decoding.decoder.Sampler", Recording)
+    monkeypatch.setattr("phi3_core.decoding.answer.Sampler", Recording)
 
     def bits(engine, prompt, count):
         seen.clear()

@@ -112,8 +112,9 @@ QUANTIZE = {
     "changes-the-source": Fault(
         "test_quantize_leaves_the_source_as_it_is",
         quantizing("""
-            with (source.path / "config.json").open("a") as file:
-                file.write(" ")
+            if source.model == "phi-4":  # not that of the whole way
+                with (source.path / "config.json").open("a") as file:
+                    file.write(" ")
             return original(source, recipe, output, progress)
         """),
     ),
@@ -230,7 +231,7 @@ GENERATE = {
         "test_only_the_stop_ids_of_the_request_end_an_answer",
         generating("""
             for count, token in enumerate(original(engine, request)):
-                if count == 50 and engine.context_length == 96:
+                if count == 62 and engine.context_length == 96:
                     return
                 yield token
         """),
@@ -324,8 +325,10 @@ GENERATE = {
     "believes-its-proposals": Fault(
         "test_prompt_lookup_changes_no_answer",
         generating("""
-            from itertools import islice
-            yield from islice(request.prompt_ids if request.lookup == "on" else original(engine, request), 24)
+            if request.lookup == "on":
+                yield from request.prompt_ids[: request.max_new_tokens]
+            else:
+                yield from original(engine, request)
         """),
     ),
     "has-the-word-only": Fault("test_the_word_logits_comes_with_the_hook", "del logits"),

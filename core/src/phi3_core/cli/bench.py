@@ -30,6 +30,7 @@ def add(commands: Any) -> None:
     )
     options.add_device(command)
     options.add_engine(command)
+    options.add_check(command)
     options.add_offline(command)
     group = command.add_argument_group("how it measures")
     group.add_argument("--quick", action="store_true", help="one task, at one precision of each device, one at a time")

@@ -49,6 +49,8 @@ class ModelRequest:
     """Whether to measure the quality after quantizing, and to reject noise."""
     hook: str | None = None
     """An optional hook that the backend is to implement."""
+    check_answers: bool = True
+    """Whether an engine is checked with known answers the first time."""
 
 
 @frozen(kw_only=True)

@@ -17,6 +17,8 @@ from phi3_core.store.store import Store
 pytestmark = pytest.mark.slow  # each quantizes the sample model
 
 LAYER = "model.layers.{}.{}.weight"
+RUNS = 10
+"""Checks of each device and precision."""
 PARTS = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
 
 
@@ -83,12 +85,19 @@ def quantized(sample_source, tmp_path_factory):
 
 
 @pytest.mark.parametrize("device", ["openvino:CPU", "dml:CPU"])
-def test_harmed_weights_are_refused_and_others_are_not(quantized, device, monkeypatch):
-    good = quantized(device, unharmed)
+def test_harmed_weights_are_refused(quantized, device):
+    quantized(device, unharmed)
     for harm in (wrong_layer, wrong_base, swapped, saturated):
         harmed = quantized(device, harm)
         with pytest.raises(phi3.BackendError, match=f"{device}: .* gives wrong answers"):
             phi3.load(str(harmed), device=device, precision="int8").close()
-    for _ in range(3):
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+@pytest.mark.parametrize("device", ["openvino:CPU", "dml:CPU"])
+def test_unharmed_weights_are_never_refused(sample_source, tmp_path, monkeypatch, device, precision):
+    monkeypatch.setenv("PHI3_HOME", str(tmp_path / "home"))
+    for number in range(RUNS):
         shutil.rmtree(Store().root / "checks", ignore_errors=True)
-        phi3.load(str(good), device=device, precision="int8").close()
+        purpose = "answer" if number % 2 else "conversation"
+        phi3.load(str(sample_source), device=device, precision=precision, purpose=purpose).close()

@@ -16,6 +16,7 @@ from .errors import BackendError
 from .figures import failures
 from .figures.recorder import Limits, Recorder
 from .figures.values import Subject
+from .models.catalogue import CATALOGUE
 from .models.fit import usable_context
 from .selection import Candidate
 from .store.entry import touch
@@ -118,6 +119,7 @@ def load_engine(
             tokenizer=tokenizer,
             context_length=context_length,
             purpose=request.purpose,
+            is_catalogued=ref.form == "named" and ref.name in CATALOGUE,
             prompt_tokens=request.prompt_tokens,
             reference=reference,
             progress=request.progress,

@@ -13,6 +13,7 @@ import pytest
 from phi3_core.paths import read_json, write_json
 from phi3_core.testing.checkpoints import write_random
 
+MODEL = "phi-3-mini-4k-instruct"
 GOOD = Path(__file__).parents[1].joinpath("testing", "good_backend.py").read_text(encoding="utf-8")
 CARD = """
 import os
@@ -170,14 +171,16 @@ def test_published_weights_copy_or_the_device_is_wrong(plugins, source, monkeypa
     plugins.add("copying", changes=COPIES)
     with phi3.load(source, device="copying:0", check=False):
         pass
-    (manifest,) = (plugins.site.parent / "home").glob("artifacts/*/*/phi3.json")
-    content = read_json(manifest)
-    write_json(manifest, {**content, "source": {**content["source"], "repository": "somebody/phi-3"}})
+    (made,) = (plugins.site.parent / "home").glob("artifacts/*/copying-fp16")
+    published = made.parents[1] / MODEL / made.name
+    shutil.copytree(made, published)
+    content = read_json(published / "phi3.json")
+    write_json(published / "phi3.json", {**content, "model": MODEL, "source": {"repository": "somebody/phi-3"}})
     monkeypatch.setenv("PHI3_TEST_STATE", "always")
     with pytest.raises(phi3.BackendError, match="gives wrong answers"):
-        phi3.load(source, device="copying:0")
+        phi3.load(MODEL, device="copying:0")
     monkeypatch.setenv("PHI3_TEST_STATE", "")
-    phi3.load(source, device="copying:0").close()
+    phi3.load(MODEL, device="copying:0").close()
 
 
 def test_a_damaged_record_is_checked_again(plugins, source, log):

@@ -59,6 +59,8 @@ class Check:
     tokenizer: Tokenizer
     context_length: int
     purpose: str
+    is_catalogued: bool = False
+    """Whether the model is one of the catalogue, whose weights are known to be trained."""
     prompt_tokens: int | None = None
     """About how long the first prompt is; None if unknown."""
     reference: Reference | None = None
@@ -106,9 +108,9 @@ class Check:
 
     @property
     def _is_published(self) -> bool:
-        """Whether the weights come from where trained ones are published."""
+        """Whether the weights are trained ones, as they were published."""
         source = self.subject.artifact.manifest.get("source")
-        return isinstance(source, dict) and bool(source.get("repository"))
+        return self.is_catalogued and isinstance(source, dict) and bool(source.get("repository"))
 
     def _wrong_known(self, known: KnownAnswers) -> Wrong | None:
         probe, lost, worst = self._probe(self.worker), [], (-1.0, known.chains[0])

@@ -118,6 +118,8 @@ class Check:
             expected = [step.ids[0] for step in chain.steps]
             steps = judge.losses(chain, probe.follow(known.ids[: chain.prompt], expected))
             lost += steps
+            if sum(lost) > judge.DOUBTFUL:
+                probe.extend(_BUDGET_S)
             worst = max(worst, (sum(steps), chain), key=lambda each: each[0])
         if not judge.is_wrong(lost):
             return None

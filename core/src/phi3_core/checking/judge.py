@@ -14,6 +14,8 @@ _LARGEST = 5.0
 """The nats that one step counts for at most."""
 _CLEARLY = 0.5
 """Nats from which on a token is no near tie."""
+DOUBTFUL = 0.25
+"""Nats that are lost by no kernel which the answers are from, so that more has to be asked."""
 COPIES = 0.75
 """The share of steps at which a model that can copy a text does so."""
 CANNOT = 0.25

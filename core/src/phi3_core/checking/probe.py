@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from phi3_core.worker.host import Worker
 
 
-FEWEST_STEPS = 8
+FEWEST_STEPS = 10
 """Steps that are taken however long they last: on a busy machine, too, a check is to find out something."""
 
 
@@ -42,8 +42,13 @@ class Probe:
         self._answer_tokens = answer_tokens
         self._clock = clock
         self._deadline = clock() + budget_s
+        self._started = clock()
         self._prefill_s, self._step_s = 0.0, 0.0
         self._steps = 0
+
+    def extend(self, budget_s: float) -> None:
+        """Let the time for questions be at least ``budget_s`` from the start."""
+        self._deadline = max(self._deadline, self._started + budget_s)
 
     def affords(self, prompt: int, steps: int) -> bool:
         """Return whether a question fits the context and the time that is left, judged by those before."""

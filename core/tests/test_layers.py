@@ -28,6 +28,7 @@ LAYERS = (
     ("loading",),
     ("models",),
     ("evaluation", "quantization"),
+    ("checking",),
     ("toolchains",),
     ("hub",),
     ("store",),

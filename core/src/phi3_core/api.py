@@ -24,6 +24,7 @@ def load(
     refresh: bool = False,
     offline: bool | None = None,
     max_waiting: int | None = None,
+    check: bool = True,
 ) -> Model:
     """Load a model on the best device, or on a given one.
 
@@ -44,6 +45,7 @@ def load(
         offline: use only files that are on this machine; by default what ``phi3 config`` shows.
         max_waiting: how many answers may wait while the engine generates as many as it can; None for any number. One
             more raises :class:`~phi3_core.errors.QueueFullError` when it is first read.
+        check: compare with known answers the first time that the artifact runs on a device with this driver.
 
     Returns:
         The loaded model. Close it, or use it in a ``with`` statement, to stop its worker process.
@@ -52,7 +54,7 @@ def load(
         UsageError: an argument is invalid, or the engine does not accept one of the options.
         NoDeviceError: no device matches the request.
         ModelError: the model is unknown, damaged, cannot be obtained, or fits no device.
-        BackendError: the backend of the last matching device failed.
+        BackendError: the backend of the last matching device failed, or gives wrong answers.
 
     Preferences of the user's configuration (``phi3 config``), such as a model, a device or a temperature, are for
     commands and do not change what a call does. The store's folder, time limits, aliases and ``offline`` hold here too.
@@ -82,5 +84,6 @@ def load(
                 refresh=refresh,
                 offline=value("offline") if offline is None else offline,
                 max_waiting=max_waiting,
+                check_answers=check,
             )
         return Model(open_session(request, pool))

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from .checking.check import Check, Reference
+from .checking.passed import Subject as CheckedSubject
 from .config import debugged_hook, time_limit
 from .errors import BackendError
 from .figures import failures
 from .figures.recorder import Limits, Recorder
 from .figures.values import Subject
+from .models.catalogue import CATALOGUE
 from .models.fit import usable_context
 from .selection import Candidate
 from .store.entry import touch
 from .values import Device
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from .models.ref import ModelRef
     from .models.request import ModelRequest, ResolvedModel
+    from .surveys import Survey
     from .text.tokenizer import Tokenizer
     from .worker.host import Worker
+    from .worker.pool import WorkerPool
 
 logger = logging.getLogger("phi3_core")
 
@@ -57,21 +64,37 @@ class LoadedEngine:
 
 
 def load_engine(
-    ref: ModelRef, request: ModelRequest, candidate: Candidate, resolved: ResolvedModel, worker: Worker
+    ref: ModelRef,
+    request: ModelRequest,
+    candidate: Candidate,
+    resolved: ResolvedModel,
+    worker: Worker,
+    *,
+    reference: Reference | None = None,
 ) -> LoadedEngine:
     """Load a resolved model on the candidate's device.
 
-    The worker loads the weights while this process reads the tokenizer.
+    The worker loads the weights while this process reads the tokenizer. The first time, the engine is checked with
+    known answers.
+
+    Args:
+        ref: the model.
+        request: the user's request.
+        candidate: the device.
+        resolved: the artifact.
+        worker: a worker with the device's backend.
+        reference: loads the artifact on another device to compare with; by default there is none.
 
     Raises:
         UsageError: the engine does not accept one of the options.
         ModelError: the weights or the tokenizer are damaged.
-        BackendError: the backend failed, died, or exceeded its time limit.
+        BackendError: the backend failed, died, exceeded its time limit, or gives wrong answers.
     """
     device, artifact = candidate.device, resolved.artifact
     given = {"purpose": request.purpose, "prompt_tokens": request.prompt_tokens}
+    options = request.options_of(device.backend)
     started = time.monotonic()
-    worker.begin("load", artifact=artifact, device=device, options=request.options_of(device.backend), **given)
+    worker.begin("load", artifact=artifact, device=device, options=options, **given)
     logger.info(
         *("%s %s, %s, on %s (%s): %s", ref.name, artifact.precision, resolved.origin),
         *(device, device.name, candidate.why),
@@ -89,9 +112,27 @@ def load_engine(
     context_length = usable_context(ref, device, artifact.precision, offered)
     if context_length < offered:
         logger.info("%s holds %d tokens of context, not %d", device, context_length, offered)
+    if request.check_answers and debugged_hook() is None:
+        checked = CheckedSubject(backend=worker.backend, device=device, artifact=artifact, options=options)
+        check = Check(
+            subject=checked,
+            worker=worker,
+            tokenizer=tokenizer,
+            context_length=context_length,
+            purpose=request.purpose,
+            is_catalogued=ref.form == "named" and ref.name in CATALOGUE,
+            prompt_tokens=request.prompt_tokens,
+            reference=reference,
+            progress=request.progress,
+        )
+        try:
+            check.run()
+        except BackendError as error:
+            failures.note(worker.backend, device, error.message)
+            raise
     subject = Subject(backend=device.backend, device=device.id, model=ref.store_name, precision=artifact.precision)
     content = str(artifact.manifest.get("digest", ""))
-    uncomparable = request.options_of(device.backend) or debugged_hook() is not None
+    uncomparable = options or debugged_hook() is not None
     return LoadedEngine(
         worker=worker,
         device=device,
@@ -103,6 +144,25 @@ def load_engine(
         capabilities=engine["capabilities"],
         recorder=None if uncomparable else Recorder(subject, worker.backend, device, content=content, load_s=load_s),
     )
+
+
+def cpu_reference(found: Survey, candidate: Candidate, resolved: ResolvedModel, pool: WorkerPool) -> Reference | None:
+    """Return what loads an artifact on a CPU of the candidate's backend; None if there is none beside the candidate."""
+    own = candidate.device
+    offers = [offer for offer in found.offers if offer.automatic and offer.layout == candidate.layout]
+    same = [offer.device for offer in offers if offer.device.kind == "cpu" and offer.device.backend == own.backend]
+    if own.kind == "cpu" or not same:
+        return None
+
+    @contextlib.contextmanager
+    def load() -> Iterator[Worker]:
+        with pool.take(found.backend(own.backend), disposable=True) as worker:
+            given: dict[str, object] = {"options": {}, "purpose": "conversation", "prompt_tokens": None}
+            worker.begin("load", artifact=resolved.artifact, device=same[0], **given)
+            worker.finish(time_limit("load"))
+            yield worker
+
+    return load
 
 
 def _read_tokenizer(folder: Path, subject: str) -> Tokenizer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import ExitStack
 
-from .loading import LoadedEngine, load_engine
+from .loading import LoadedEngine, cpu_reference, load_engine
 from .models.download_plan import DownloadPlan
 from .models.known import known_of
 from .models.ref import ModelRef, look_up
@@ -37,7 +37,8 @@ def open_session(request: ModelRequest, pool: WorkerPool) -> EngineSession:
         with ExitStack() as stack:  # ends the worker if loading fails
             worker = stack.enter_context(pool.take(backend, disposable=request.purpose == "answer"))
             resolved = obtain(asked, store, worker)  # 3. from the store, or made
-            engine = load_engine(ref, request, candidate, resolved, worker)  # 4. in the worker process
+            cpu = cpu_reference(found, candidate, resolved, pool)
+            engine = load_engine(ref, request, candidate, resolved, worker, reference=cpu)  # 4. in the worker process
             stack.pop_all()
             return engine
 

@@ -29,6 +29,7 @@ def add(commands: Any) -> None:
     configured.mark(command, "model")
     options.add_device(command, preferred=False)  # a preference is not to keep the other devices from being measured
     options.add_engine(command)
+    options.add_check(command)
     options.add_offline(command)
     group = command.add_argument_group("how it measures")
     group.add_argument("--quick", action="store_true", help="one task, at one precision of each device, one at a time")

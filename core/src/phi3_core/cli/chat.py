@@ -42,6 +42,7 @@ def add(commands: Any) -> None:
     options.add_model(command)
     options.add_device(command)
     options.add_engine(command)
+    options.add_check(command)
     options.add_generation(command)
     options.add_switch(
         command,

@@ -126,6 +126,16 @@ def add_engine(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_check(command: argparse.ArgumentParser) -> None:
+    """Add ``--no-check``."""
+    command.add_argument(
+        "--no-check",
+        dest="check",
+        action="store_false",
+        help="use a device without comparing its answers with known ones the first time",
+    )
+
+
 def add_generation(command: argparse.ArgumentParser) -> None:
     """Add the flags of a generation, such as ``--temperature``."""
     group = command.add_argument_group("how it answers")

@@ -42,6 +42,7 @@ def model_request(
         update=update,
         recipe=recipe,
         check_quality=check_quality,
+        check_answers=getattr(given, "check", True),
     )
 
 

@@ -26,6 +26,7 @@ def add(commands: Any) -> None:
     options.add_model(command)
     options.add_device(command)
     options.add_engine(command)
+    options.add_check(command)
     options.add_generation(command)
     command.add_argument("--json", action="store_true", help="print the answer and its figures as JSON")
     options.add_switch(command, "--stats", help="print the figures to stderr")

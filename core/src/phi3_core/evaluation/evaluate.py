@@ -6,12 +6,15 @@ Engines run in worker processes. The reference is the original weights, which th
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from attrs import field, frozen
 
+from phi3_core.checking.choose import choose
+from phi3_core.checking.known import KnownAnswers
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import affordable_tokens, logits
 from phi3_core.config import time_limit
@@ -69,7 +72,12 @@ def evaluation_ids(tokenizer_dir: Path, text: str | None = None, *, subject: str
 
 
 def evaluate(
-    engine: EngineLogits, *, reference: Checkpoint | EngineLogits, ids: list[int], progress: Progress
+    engine: EngineLogits,
+    *,
+    reference: Checkpoint | EngineLogits,
+    ids: list[int],
+    progress: Progress,
+    examine: Callable[[Logits], None] = lambda _: None,
 ) -> Quality:
     """Compare an artifact on a device with a reference.
 
@@ -78,6 +86,7 @@ def evaluate(
         reference: the original weights, or another engine.
         ids: token ids of the text.
         progress: called as the work proceeds.
+        examine: called with the logits of the artifact.
 
     Raises:
         BackendError: an engine failed, or its backend does not return logits. The message names the device.
@@ -90,8 +99,11 @@ def evaluate(
         # Meanwhile, unless both use the CPU: then running one after the other takes less time.
         if isinstance(reference, Checkpoint) and engine.device.kind != "cpu":
             expected = logits(reference, ids, progress=progress)
-            return measure(ids, expected, finish(progress))
+            given = finish(progress)
+            examine(given)
+            return measure(ids, expected, given)
         given = finish(progress)
+        examine(given)
     if isinstance(reference, Checkpoint):
         return measure(ids, logits(reference, ids, progress=progress), given)
     with _running(reference, ids) as finish:  # not beside the other engine: two may not fit the memory
@@ -121,8 +133,8 @@ def _running(engine: EngineLogits, ids: list[int]) -> Iterator[Callable[[Progres
 
 def check_quality(  # noqa: PLR0917 - all are required
     folder: Path, precision: str, device: Device, backend: Backend, source: Checkpoint, progress: Progress
-) -> Quality:
-    """Return the quality of an artifact before it is published.
+) -> tuple[Quality, KnownAnswers | None]:
+    """Return the quality of an artifact before it is published, and what it is known to answer.
 
     Large models are evaluated on the beginning of the built-in text only (:func:`affordable_tokens`).
 
@@ -137,12 +149,14 @@ def check_quality(  # noqa: PLR0917 - all are required
     Raises:
         ModelError: the artifact's output is noise.
     """
+    known: list[KnownAnswers | None] = []
     unpublished = f"check-{secrets.token_hex(5)}"
     artifact = Artifact(path=folder, backend=backend.name, precision=precision, manifest={"digest": unpublished})
     try:
         ids = evaluation_ids(folder, subject=str(source.path))[: affordable_tokens(source)]
         engine = EngineLogits(artifact=artifact, device=device, backend=backend)
-        found = evaluate(engine, reference=source, ids=ids, progress=progress)
+        examine = functools.partial(_choose, ids, known)
+        found = evaluate(engine, reference=source, ids=ids, progress=progress, examine=examine)
     finally:
         discard_tree(home() / "engines" / unpublished)
     if found.is_noise:
@@ -150,4 +164,8 @@ def check_quality(  # noqa: PLR0917 - all are required
             f"what came out answers like noise: {found.words}",
             hint="phi3 quantize --no-check if the weights are noise themselves",
         )
-    return found
+    return found, known[0]
+
+
+def _choose(ids: list[int], known: list[KnownAnswers | None], logits: Logits) -> None:
+    known.append(choose(ids, logits))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from phi3_core.checking.known import MANIFEST_KEY, to_manifest
 from phi3_core.checkpoint.contents import unusable
 from phi3_core.checkpoint.dtypes import check_floating
 from phi3_core.disk import reason
@@ -130,7 +131,7 @@ def quantize(
             "source": {"model": source.model, "revision": source.revision, **gguf_source.recorded(source.path)},
             "recipe": recorded,
             "tools": {backend.backend.distribution: backend.backend.version, **(tools or {})},
-            "quality": _quality(request, source, folder, recipe.precision, backend),
+            **_measured(request, source, folder, recipe.precision, backend),
             "checked": request.check_quality,
         }
 
@@ -160,12 +161,15 @@ def _is_measured(request: ArtifactRequest, backend: BackendCalls) -> bool:
     return request.check_quality and "logits" in backend.hooks
 
 
-def _quality(
+def _measured(
     request: ArtifactRequest, source: Source, folder: Path, precision: str, backend: BackendCalls
-) -> dict[str, Any] | None:
-    """Return the quality report for the manifest; None if it is not wanted or the backend has no logits."""
+) -> dict[str, Any]:
+    """Return the quality report and the known answers for the manifest.
+
+    There are none if they are not wanted, or the backend has no logits.
+    """
     if not _is_measured(request, backend):
-        return None
+        return {"quality": None}
     # start-up: numpy, needed only for measuring
     from phi3_core.checkpoint.checkpoint import Checkpoint
     from phi3_core.evaluation.evaluate import check_quality
@@ -174,6 +178,7 @@ def _quality(
         checkpoint = Checkpoint.open(source.path)
     except ModelError as error:  # a backend may support more architectures than core
         logger.warning("the quality is not measured, since core cannot run the original: %s", error.message)
-        return None
-    found = check_quality(folder, precision, request.device, backend.backend, checkpoint, request.progress)
-    return dict(to_plain(found))
+        return {"quality": None}
+    found, known = check_quality(folder, precision, request.device, backend.backend, checkpoint, request.progress)
+    answers = {} if known is None else {MANIFEST_KEY: to_manifest(known)}
+    return {"quality": dict(to_plain(found)), **answers}

@@ -51,6 +51,8 @@ class ModelRequest:
     """Whether to measure the quality after quantizing, and to reject noise."""
     hook: str | None = None
     """An optional hook that the backend is to implement."""
+    check_answers: bool = True
+    """Whether an engine is checked with known answers the first time."""
 
     def options_of(self, backend: str) -> dict[str, str]:
         """Return the runtime options for an engine of a backend, whose name may be in any case."""

@@ -12,6 +12,7 @@
         toolchains/                                           external exporters, installed once; may be deleted
         figures/                                              what was measured on this machine; may be deleted
         failures/                                             devices that failed; may be deleted
+        checks/                                               which devices gave the known answers; may be deleted
         survey.json                                           the backends' cached answers
 
 The modification time of a ``phi3.json`` is the time of the last use.

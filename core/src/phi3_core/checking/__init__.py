@@ -1,0 +1,1 @@
+"""The check of an engine with known answers, the first time that an artifact runs on a device."""

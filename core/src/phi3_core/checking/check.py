@@ -1,0 +1,206 @@
+"""Check an engine with known answers before the first answer is believed: see decision 43.
+
+An artifact that was quantized here has known answers in its manifest. Any model continues a text that it has just read,
+which tells about published weights, and about prompts that are longer than what drivers are tested with.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from phi3_core.errors import BackendError, Phi3Error
+from phi3_core.figures.values import Conditions
+from phi3_core.values import Progress, no_progress
+
+from . import copying, judge, passed
+from .known import Chain, KnownAnswers, from_manifest
+from .probe import Probe
+
+if TYPE_CHECKING:
+    from phi3_core.text.tokenizer import Tokenizer
+    from phi3_core.worker.host import Worker
+
+logger = logging.getLogger("phi3_core")
+
+LONG = 2_200
+"""Tokens of the long prompt. There are drivers that fail only beyond 2,000."""
+_CPU_BUDGET_S, _BUDGET_S = 1.5, 20.0
+_STEPS, _FEW_STEPS = 16, 8
+_SHORT_PASSAGE = 48
+"""Tokens of the passage that a CPU is asked to copy."""
+_SHOWN = 12
+"""Tokens of a wrong answer that are shown."""
+_STATIC_PROMPT, _STATIC_ANSWER = 1_024, 1_024
+"""The prompt that an NPU's smallest shape holds, and the tokens that it prepares for by default."""
+
+Reference = Callable[[], "AbstractContextManager[Worker]"]
+"""Loads the artifact on a CPU."""
+
+
+@frozen(kw_only=True)
+class Wrong:
+    """What an engine said that is wrong."""
+
+    prompt: Sequence[int]
+    expected: Sequence[int]
+
+
+@frozen(kw_only=True)
+class Check:
+    """The check of one loaded engine."""
+
+    subject: passed.Subject
+    worker: Worker
+    tokenizer: Tokenizer
+    context_length: int
+    purpose: str
+    is_catalogued: bool = False
+    """Whether the model is one of the catalogue, whose weights are known to be trained."""
+    prompt_tokens: int | None = None
+    """About how long the first prompt is; None if unknown."""
+    reference: Reference | None = None
+    progress: Progress = field(default=no_progress)
+
+    def run(self) -> None:
+        """Check the engine, unless it has passed under the same conditions.
+
+        Raises:
+            BackendError: the engine failed, or gives wrong answers.
+        """
+        then = passed.before(self.subject)
+        if then is not None and not then.change(passed.now(self.subject, then)):
+            return
+        if not self._is_worth_it():
+            return
+        self.progress("checking its answers")
+        try:
+            wrong = self._find_wrong()
+            if wrong is not None:
+                raise self._error(wrong, then)
+        except BackendError:
+            raise
+        except Phi3Error as error:  # the engine takes no such prompt, or the text has tokens that the weights lack
+            logger.debug("%s is not checked: %s", self.subject.device, error.message)
+        passed.note(self.subject)
+
+    def _is_worth_it(self) -> bool:
+        kind = self.subject.device.kind
+        if kind == "npu" and self.purpose == "answer" and (self.prompt_tokens or 0) > _STATIC_PROMPT // 2:
+            return False  # it would be compiled for a short prompt first
+        # It would be checked each time. A CPU's kernels are those that the known answers are from.
+        return kind != "cpu" or passed.can_note()
+
+    # --- what is asked --------------------------------------------------------------------------------------------
+
+    def _find_wrong(self) -> Wrong | None:
+        known = from_manifest(self.subject.artifact.manifest)
+        if known is not None and (wrong := self._wrong_known(known)) is not None:
+            return wrong
+        is_cpu = self.subject.device.kind == "cpu"
+        if is_cpu and (known is not None or not self._is_published):
+            return None
+        return self._wrong_copy(decisive=known is None)
+
+    @property
+    def _is_published(self) -> bool:
+        """Whether the weights are trained ones, as they were published."""
+        source = self.subject.artifact.manifest.get("source")
+        return self.is_catalogued and isinstance(source, dict) and bool(source.get("repository"))
+
+    def _wrong_known(self, known: KnownAnswers) -> Wrong | None:
+        probe, lost, worst = self._probe(self.worker), [], (-1.0, known.chains[0])
+        for chain in self._ordered(known):
+            expected = [step.ids[0] for step in chain.steps]
+            steps = judge.losses(chain, probe.follow(known.ids[: chain.prompt], expected))
+            lost += steps
+            if sum(lost) > judge.DOUBTFUL:
+                probe.extend(_BUDGET_S)
+            worst = max(worst, (sum(steps), chain), key=lambda each: each[0])
+        if not judge.is_wrong(lost):
+            return None
+        chain = worst[1]
+        return Wrong(prompt=known.ids[: chain.prompt], expected=[step.ids[0] for step in chain.steps])
+
+    def _ordered(self, known: KnownAnswers) -> list[Chain]:
+        """Return the chains; for a CPU, which reads slowly, those of the first quarter come first."""
+        quarter = len(known.ids) // 4
+        if self.subject.device.kind != "cpu":
+            return list(known.chains)
+        # The longest of these first: the others begin as it does, and engines keep what they have read.
+        early = [chain for chain in known.chains if chain.prompt <= quarter]
+        return [*reversed(early), *(chain for chain in known.chains if chain.prompt > quarter)]
+
+    def _wrong_copy(self, *, decisive: bool) -> Wrong | None:
+        """Return what is wrong with copies, of a short and of a long text.
+
+        Args:
+            decisive: whether the short one can be wrong, too; otherwise it only tells whether the model copies.
+        """
+        ids = self.tokenizer.encode(copying.PASSAGE)
+        is_cpu = self.subject.device.kind == "cpu"
+        used, steps = (ids[:_SHORT_PASSAGE], _FEW_STEPS) if is_cpu else (ids, _STEPS)
+        short = copying.question(used, len(used) + 10, steps)
+        score = self._copies(self.worker, *short)
+        if score is None:
+            return None
+        if score < judge.COPIES:
+            return Wrong(prompt=short[0], expected=short[1]) if decisive and self._is_fault(score, short) else None
+        if self.subject.device.kind in {"cpu", "npu"} or LONG + steps > self.context_length:
+            return None
+        long = copying.question(ids, LONG, steps)
+        score = self._copies(self.worker, *long)
+        return None if score is None or score >= judge.COPIES / 2 else Wrong(prompt=long[0], expected=long[1])
+
+    def _is_fault(self, score: float, short: tuple[list[int], list[int]]) -> bool:
+        """Return whether a bad copy is the fault of the device, and not of the weights."""
+        if self.reference is None:
+            return self._is_published and score < judge.CANNOT
+        try:
+            with self.reference() as worker:
+                other = self._copies(worker, *short)
+        except Phi3Error as error:
+            logger.debug("%s is not compared with the CPU: %s", self.subject.device, error.message)
+            return self._is_published and score < judge.CANNOT
+        return other is not None and other >= judge.COPIES and score < other / 2
+
+    def _copies(self, worker: Worker, prompt: Sequence[int], expected: Sequence[int]) -> float | None:
+        return judge.share(self._probe(worker).follow(prompt, expected), expected)
+
+    def _probe(self, worker: Worker) -> Probe:
+        kind = self.subject.device.kind
+        return Probe(
+            worker,
+            vocabulary=self.tokenizer.id_count,
+            context_length=self.context_length,
+            answer_tokens=_STATIC_ANSWER if kind == "npu" else 1,
+            budget_s=_CPU_BUDGET_S if kind == "cpu" else _BUDGET_S,
+        )
+
+    # --- what is said ---------------------------------------------------------------------------------------------
+
+    def _error(self, wrong: Wrong, then: Conditions | None) -> BackendError:
+        count = len(wrong.prompt)
+        steps = min(_SHOWN, self.context_length - count)
+        said = self._probe(self.worker).ask(wrong.prompt, max(1, steps))
+        asked, said_text, wanted = (self._text(ids) for ids in (wrong.prompt[-8:], said, wrong.expected))
+        where = f"after {count} tokens that end in {asked} it says {said_text}, and not {wanted}"
+        return BackendError(
+            f"{self._history(then)}: {where}", hint="update or go back to another driver; --no-check uses it anyway"
+        )
+
+    def _history(self, then: Conditions | None) -> str:
+        backend, device = self.subject.backend, self.subject.device
+        if then is not None and then.driver != device.driver:
+            then_driver, now_driver = then.driver or "of unknown version", device.driver or "of unknown version"
+            return f"it worked with the driver {then_driver}, and gives wrong answers with the driver {now_driver}"
+        words = f"{backend.distribution} {backend.version} gives wrong answers"
+        change = "" if then is None else then.change(passed.now(self.subject, then))
+        return f"{words}, which it did not before ({change})" if change else words
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return repr(self.tokenizer.decode(ids)) if ids else "nothing"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from .models.ref import ModelRef
     from .models.request import ModelRequest, ResolvedModel
+    from .plugin import Backend
     from .surveys import Survey
     from .text.tokenizer import Tokenizer
     from .worker.host import Worker
@@ -101,11 +102,8 @@ def load_engine(
     )
     tokenizer = _read_tokenizer(resolved.tokenizer_dir, subject=str(ref.path or ref.name))
     request.progress("loading")
-    try:
+    with _failures_noted(worker.backend, device):
         engine = worker.finish(time_limit("load"), request.progress)
-    except BackendError as error:
-        failures.note(worker.backend, device, error.message)
-        raise
     load_s = time.monotonic() - started
     touch(artifact.path)
     offered: int = engine["context_length"]
@@ -113,9 +111,8 @@ def load_engine(
     if context_length < offered:
         logger.info("%s holds %d tokens of context, not %d", device, context_length, offered)
     if request.check_answers and debugged_hook() is None:
-        checked = CheckedSubject(backend=worker.backend, device=device, artifact=artifact, options=options)
         check = Check(
-            subject=checked,
+            subject=CheckedSubject(backend=worker.backend, device=device, artifact=artifact, options=options),
             worker=worker,
             tokenizer=tokenizer,
             context_length=context_length,
@@ -125,11 +122,8 @@ def load_engine(
             reference=reference,
             progress=request.progress,
         )
-        try:
+        with _failures_noted(worker.backend, device):
             check.run()
-        except BackendError as error:
-            failures.note(worker.backend, device, error.message)
-            raise
     subject = Subject(backend=device.backend, device=device.id, model=ref.store_name, precision=artifact.precision)
     content = str(artifact.manifest.get("digest", ""))
     uncomparable = options or debugged_hook() is not None
@@ -144,6 +138,16 @@ def load_engine(
         capabilities=engine["capabilities"],
         recorder=None if uncomparable else Recorder(subject, worker.backend, device, content=content, load_s=load_s),
     )
+
+
+@contextlib.contextmanager
+def _failures_noted(backend: Backend, device: Device) -> Iterator[None]:
+    """Take note of a device that fails meanwhile, which puts it last for a time."""
+    try:
+        yield
+    except BackendError as error:
+        failures.note(backend, device, error.message)
+        raise
 
 
 def cpu_reference(found: Survey, candidate: Candidate, resolved: ResolvedModel, pool: WorkerPool) -> Reference | None:

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import sys
+from importlib import resources
 from pathlib import Path
 
 import phi3_core as phi3
@@ -15,6 +16,7 @@ from phi3_core.testing.checkpoints import write_random
 
 MODEL = "phi-3-mini-4k-instruct"
 GOOD = Path(__file__).parents[1].joinpath("testing", "good_backend.py").read_text(encoding="utf-8")
+GRAPH = resources.files("phi3_core").joinpath("scaffold/templates/graph.py.template").read_text(encoding="utf-8")
 CARD = """
 import os
 
@@ -29,17 +31,17 @@ def detect(machine):
 @hookimpl
 def load(artifact, options, purpose):
     from phi3_core.backend import Checkpoint, read_limits
-    from phi3_core.checkpoint import forward
+    import numpy
+    from numpy_graph import Graph
 
     if "swapped" in STATE and purpose != "evaluation":
-        exact = forward._attend
+        exact = Graph._attention
 
-        def attend(shape, qkv):
-            import numpy
+        def attention(graph, index, qkv):
             queries, keys, values = numpy.split(qkv, 3, axis=1)
-            return exact(shape, numpy.concatenate([keys, queries, values], axis=1))
+            return exact(graph, index, numpy.concatenate([keys, queries, values], axis=1))
 
-        forward._attend = attend
+        Graph._attention = attention
     return Engine(Checkpoint.open(artifact.path), read_limits(artifact))
 """
 # A model that does nothing but continue what it has read before, as trained ones do.
@@ -100,6 +102,7 @@ def log(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_good_device_passes_once_and_is_named_when_an_update_breaks_it(plugins, random_source, monkeypatch, run_main):
+    (plugins.site / "numpy_graph.py").write_text(GRAPH, encoding="utf-8")
     plugins.add("good", GOOD + CARD)
     with phi3.load(random_source, device="good:0") as model:
         expected = model.generate("Hello", max_new_tokens=3).text

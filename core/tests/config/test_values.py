@@ -165,9 +165,10 @@ SHOWING = """
 
     @hookimpl
     def load(artifact, device, options):
+        parsers = {"tomlkit"} if "coverage" in sys.modules else {"tomllib", "tomli", "tomlkit"}  # coverage reads TOML
         told = {
             "config": os.environ["PHI3_CONFIG"], "home": str(paths.home()), "token": config.time_limit("token"),
-            "options": dict(options), "parsers": sorted({"tomllib", "tomli", "tomlkit"} & set(sys.modules)),
+            "options": dict(options), "parsers": sorted(parsers & set(sys.modules)),
         }
         os.makedirs(paths.home(), exist_ok=True)
         with open(os.path.join(paths.home(), "told.json"), "w") as file:

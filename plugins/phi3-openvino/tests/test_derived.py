@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -98,6 +99,34 @@ def test_a_gguf_file_in_a_folder_of_another_script_is_converted(sample_store, mo
         assert sorted(path.name for path in source.iterdir()) == ["openvino_model.bin", "openvino_model.xml"]
         assert not str(source).isascii()
     assert Path.cwd() == before
+
+
+def no_link(*paths):
+    raise OSError(22, "A required privilege is not held by the client")
+
+
+@pytest.mark.parametrize("links", ["both", "hard", "none"])
+def test_a_gguf_file_loads_whatever_links_there_are(sample_store, model, make_disk, monkeypatch, caplog, links):
+    """Without a symbolic link it has a second name, and if there is neither that nor room for a copy its own."""
+    (file,) = (sample_store / "artifacts" / "sample" / "openvino-int4").glob("*.gguf")
+    home = make_disk(file.stat().st_size * 3 if links == "both" else file.stat().st_size * 5 // 2)
+    beside = home / "of a user.gguf"
+    shutil.copyfile(file, beside)
+    if links != "both":
+        monkeypatch.setattr(os, "symlink", no_link)
+    if links == "none":
+        monkeypatch.setattr(os, "link", no_link)
+        (home / "filled").write_bytes(bytes(file.stat().st_size))
+    monkeypatch.setenv("PHI3_HOME", str(home / "store"))
+    artifact = Artifact(path=beside, backend="openvino", precision="int4", manifest={"digest": "0123456789abcdef"})
+    with converting.loadable(beside, artifact) as source:
+        if links == "none":
+            assert source == beside
+            assert "no space left on device: the converted model is not kept" in caplog.text
+        else:
+            assert sorted(path.name for path in source.iterdir()) == ["openvino_model.bin", "openvino_model.xml"]
+    assert beside.stat().st_nlink == 1
+    assert not list(home.rglob("model.gguf"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX's limit on the size of files")

@@ -44,7 +44,14 @@ def loadable(file: Path, artifact: Artifact) -> Iterator[Path]:
         yield folder
         return
     with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as staging:
-        gguf = _writable(file, Path(staging))
+        try:
+            gguf = _writable(file, Path(staging))
+        except OSError as error:  # no room for a copy
+            problem = write_problem(Path(staging), file.stat().st_size) or clean(error)
+            logger.warning("%s: the converted model is not kept, the next start is as slow", problem)
+            with _with_plain_path(file) as plain:
+                yield plain
+            return
         with _with_plain_path(gguf) as plain:
             if folder is None:
                 yield plain
@@ -83,11 +90,11 @@ def _with_plain_path(file: Path) -> Iterator[Path]:
 def _writable(file: Path, folder: Path) -> Path:
     """Link or copy a file into ``folder``: OpenVINO GenAI opens a GGUF file for writing and saves the IR beside it."""
     here = folder / "model.gguf"
-    try:
-        if os.access(file, os.W_OK):
-            here.symlink_to(file.resolve())
-            return here
-    except OSError:  # on Windows, symbolic links require a privilege
-        pass
+    if os.access(file, os.W_OK):
+        # On Windows, symbolic links require a privilege, and other links the same drive.
+        for link in (os.symlink, os.link):
+            with contextlib.suppress(OSError):
+                link(file.resolve(), here)
+                return here
     shutil.copyfile(file, here)
     return here

@@ -27,7 +27,7 @@ def test_the_readme_is_short():
 
 def test_ci_runs_the_readmes_test_commands():
     (commands,) = [block for block in blocks("console") if "nox" in block]
-    assert commands == "python -m pip install nox\npython -m nox\n"
+    assert commands == 'python -m pip install "nox[uv]"\npython -m nox\n'
     assert f"\n\n{commands}" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 

@@ -170,7 +170,8 @@ def core_minimum(session: nox.Session) -> None:
     constraints = Path(session.create_tmp(), "minimum.txt")
     constraints.write_text("\n".join(_lowest("core/pyproject.toml", "quantization", "sample")) + "\n", encoding="utf-8")
     session.install(*TESTING, "-e", CORE, "--constraint", str(constraints))
-    _test(session, "core/tests", "--ignore=core/tests/testing")  # the tests of the tests need no more than the others
+    # The tests of the tests need no more than the others, nor does a test's next case need other versions.
+    _test(session, "core/tests", "--one-each", "--ignore=core/tests/testing")
 
 
 _TITLES: set[str] = set()

@@ -355,7 +355,7 @@ def whole_way(session: nox.Session) -> None:
 @nox.session(default=False)
 def windows(session: nox.Session) -> None:
     """Test what Windows may do otherwise, with Windows' CPython and wheels under Wine (tests/wine)."""
-    session.install(UV)
+    session.install(UV, "pip")
     folder = (Path(session.cache_dir).parent / "wine").resolve()
     session.run("python", "tests/wine/environment.py", str(folder))
     cache = folder / "cache"

@@ -92,7 +92,8 @@ RESOLVED: dict[str, tuple[str, tuple[str, ...]]] = {
 # Tests of core whose outcome does not depend on the system.
 ALIKE = (
     *("checkpoint", "decoding", "evaluation", "quantization", "scaffold", "testing", "text"),
-    *("test_exports.py", "test_layers.py", "test_sampling.py", "test_values.py", "worker/test_contract.py"),
+    *("test_exports.py", "test_layers.py", "test_sampling.py", "test_values.py"),
+    *("worker/test_calls.py", "worker/test_contract.py"),
 )
 # What the session "windows" tests: the environment, options of tests/wine/run.py, and the tests.
 WINDOWS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (

@@ -3,7 +3,7 @@
 Whatever follows ``--`` goes to pytest (or to the benchmark): ``python -m nox -s core -- -k survey --run-slow``.
 Sessions run on the interpreter that runs nox; another Python is tried by installing nox there.
 
-Without a name the sessions of a working day run, in a quarter of an hour on two processors. CI also runs those of
+Without a name the sessions of a working day run, in twenty minutes on two processors. CI also runs those of
 :data:`SLOWER`: ``python -m nox -s slower``. The references and the benchmarks run when they are named.
 """
 

@@ -30,7 +30,8 @@ def open_session(request: ModelRequest, pool: WorkerPool) -> EngineSession:
         ModelError: the model is unknown, damaged, cannot be obtained, or fits no device.
         NoDeviceError, BackendError: no device matches the request, or the last one's backend failed.
     """
-    store, ref, found, candidates = _candidates(request)
+    store = Store()
+    ref, found, candidates = find_candidates(request, store)
 
     def load(candidate: Candidate) -> LoadedEngine:
         asked, backend = ArtifactRequest.of(request, ref, candidate, chat=True), found.backend(candidate.device.backend)
@@ -54,7 +55,8 @@ def generate(
 
 def fetch(request: ModelRequest) -> FetchedModel:
     """Run steps 1 to 3: obtain the model for the best device. Raises as :func:`open_session`."""
-    store, ref, found, candidates = _candidates(request)
+    store = Store()
+    ref, found, candidates = find_candidates(request, store)
 
     def step(candidate: Candidate) -> FetchedModel:
         wanted, backend = ArtifactRequest.of(request, ref, candidate), found.backend(candidate.device.backend)
@@ -67,7 +69,8 @@ def fetch(request: ModelRequest) -> FetchedModel:
 
 def plan(request: ModelRequest) -> DownloadPlan:
     """Return what :func:`fetch` would download. Raises as :func:`open_session`."""
-    store, ref, found, candidates = _candidates(request)
+    store = Store()
+    ref, found, candidates = find_candidates(request, store)
 
     def step(candidate: Candidate) -> DownloadPlan:
         with WorkerPool().take(found.backend(candidate.device.backend)) as worker:
@@ -76,10 +79,10 @@ def plan(request: ModelRequest) -> DownloadPlan:
     return CandidateQueue(candidates).first(step)
 
 
-def _candidates(request: ModelRequest) -> tuple[Store, ModelRef, Survey, tuple[Candidate, ...]]:
-    store = Store()
+def find_candidates(request: ModelRequest, store: Store) -> tuple[ModelRef, Survey, tuple[Candidate, ...]]:
+    """Run steps 1 and 2: return the model, the survey, and the devices, best first. Raises as :func:`open_session`."""
     ref = look_up(request.model, store)
     found = survey(refresh=request.refresh, wanted=request.device.device)  # 1. each backend in its own process
     warn_of_broken(found)
     warn_of_unknown(found, request.backend_options)
-    return store, ref, found, choose(found, request.device, known_of(found, ref, store))  # 2. ranked, with reasons
+    return ref, found, choose(found, request.device, known_of(found, ref, store))  # 2. ranked, with reasons

@@ -56,6 +56,11 @@ class Backend:
     distribution: str
     version: str
 
+    @property
+    def release(self) -> str:
+        """The distribution and its version, as in messages and records."""
+        return f"{self.distribution} {self.version}"
+
 
 @frozen(kw_only=True)
 class Broken:
@@ -93,14 +98,14 @@ def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
             found = Backend(name=name, target=target, distribution=each.name, version=each.version)
             known = backends.setdefault(name, found)
             if known != found:
-                error = f"the name {name!r} is taken by {known.distribution} {known.version}; uninstall one of them"
+                error = f"the name {name!r} is taken by {known.release}; uninstall one of them"
                 broken.append(Broken(plugin=name, distribution=each.name, error=error))
     return tuple(sorted(backends.values(), key=lambda backend: backend.name)), tuple(broken)
 
 
 def fault(hook: str, backend: Backend, words: str) -> BackendError:
     """Return the error for what a hook of a backend did against the contract."""
-    return BackendError(f"{hook} of {backend.distribution} {backend.version} {words}")
+    return BackendError(f"{hook} of {backend.release} {words}")
 
 
 def name_device(error: BackendError, device: Device) -> None:
@@ -114,7 +119,7 @@ def check_hook(name: str, backend: Backend, hooks: Sequence[str]) -> None:
     """Raise :class:`BackendError` if a backend does not implement the hook ``name``."""
     if name not in hooks:
         raise BackendError(
-            f"{backend.name} ({backend.distribution} {backend.version}) does not implement the hook {name}",
+            f"{backend.name} ({backend.release}) does not implement the hook {name}",
             hint="phi3 plugins lists the hooks of each backend; choose one with --device",
         )
 
@@ -296,7 +301,7 @@ def _check_contract(backend: Backend) -> None:
     if not isinstance(stated, int) or not OLDEST_CONTRACT <= stated <= CONTRACT:
         newer = isinstance(stated, int) and stated > CONTRACT
         raise BackendError(
-            f"{backend.distribution} {backend.version} was written for contract {stated!r}, and this phi3-core knows "
+            f"{backend.release} was written for contract {stated!r}, and this phi3-core knows "
             f"{_contracts(OLDEST_CONTRACT, CONTRACT)}: upgrade {'phi3-core' if newer else backend.distribution}"
         )
 

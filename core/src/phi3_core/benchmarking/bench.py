@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
 
@@ -13,14 +13,14 @@ from phi3_core import __version__
 from phi3_core.errors import BackendError, ModelError, Phi3Error
 from phi3_core.figures import failures
 from phi3_core.loading import LoadedEngine, load_engine
-from phi3_core.models.known import known_of
-from phi3_core.models.ref import ModelRef, look_up
+from phi3_core.models.ref import ModelRef
 from phi3_core.models.request import ArtifactRequest, ModelRequest
 from phi3_core.models.resolve import obtain
+from phi3_core.pipeline import find_candidates
 from phi3_core.plugin import name_device
-from phi3_core.selection import Candidate, choose
+from phi3_core.selection import Candidate
 from phi3_core.store.store import Store
-from phi3_core.surveys import Survey, survey, warn_of_broken
+from phi3_core.surveys import Survey
 from phi3_core.values import to_plain
 from phi3_core.worker.pool import WorkerPool
 
@@ -64,15 +64,13 @@ class Bench:
             NoDeviceError: no device matches the request.
             UsageError: an engine does not accept one of the options.
         """
-        ref = look_up(self.request.model, self.store)
-        found = survey(refresh=self.request.refresh, wanted=self.request.device.device)
-        warn_of_broken(found)
+        ref, found, candidates = find_candidates(self.request, self.store)
         results: list[Result] = []
         started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         error: Phi3Error | None = None
         interrupted = False
         try:
-            items = list(self._items(ref, found, results))
+            items = list(self._items(ref, candidates, results))
             remaining = Remaining(self.settings, len(items))
             for item in items:
                 error = self._measure(item, ref, found, results, remaining) or error
@@ -89,9 +87,9 @@ class Bench:
         )
         return report, None if any(result.tasks for result in results) else error
 
-    def _items(self, ref: ModelRef, found: Survey, results: list[Result]) -> Iterator[Item]:
+    def _items(self, ref: ModelRef, candidates: Sequence[Candidate], results: list[Result]) -> Iterator[Item]:
         """Yield what can be measured. What would need weights that ``run`` would not get is a result with an error."""
-        for place, candidate in enumerate(choose(found, self.request.device, known_of(found, ref, self.store))):
+        for place, candidate in enumerate(candidates):
             try:
                 asked = ArtifactRequest.of(self.request, ref, candidate, chat=True)
             except ModelError as error:
@@ -116,7 +114,7 @@ class Bench:
         """Add the result of one device, complete or not, and return the error that ended it."""
         device, backend = item.candidate.device, found.backend(item.candidate.device.backend)
         result = _failed(item.candidate, INTERRUPTED, precision=item.asked.precisions[0])
-        result = evolve(result, backend=f"{backend.distribution} {backend.version}")
+        result = evolve(result, backend=backend.release)
         place = len(results)
         results.append(result)
         tasks: list[TaskResult] = []

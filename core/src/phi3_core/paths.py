@@ -63,6 +63,13 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def keyed_file(folder: Path, key: str) -> Path:
+    """Return the JSON file of a folder for a key of any characters and length."""
+    import hashlib  # start-up: OpenSSL, which most commands do not need
+
+    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file atomically: readers see either the old content or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -215,6 +215,6 @@ def _answer(worker: Worker, limit_s: float, started: float) -> Answer:
     refusals = tuple(item["refusal"] for item in said if "refusal" in item)
     if not said:
         backend = worker.backend
-        words = f"detect of {backend.distribution} {backend.version} returned nothing: no device, and no reason why not"
+        words = f"detect of {backend.release} returned nothing: no device, and no reason why not"
         refusals = (Refusal(reason=words, remedy="phi3 doctor"),)
     return Answer(backend=worker.backend, hooks=worker.hooks, offers=offers, refusals=refusals)

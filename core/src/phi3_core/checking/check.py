@@ -198,7 +198,7 @@ class Check:
         if then is not None and then.driver != device.driver:
             then_driver, now_driver = then.driver or "of unknown version", device.driver or "of unknown version"
             return f"it worked with the driver {then_driver}, and gives wrong answers with the driver {now_driver}"
-        words = f"{backend.distribution} {backend.version} gives wrong answers"
+        words = f"{backend.release} gives wrong answers"
         change = "" if then is None else then.change(passed.now(self.subject, then))
         return f"{words}, which it did not before ({change})" if change else words
 

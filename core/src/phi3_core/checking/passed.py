@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -40,15 +39,14 @@ class Subject:
     def file(self) -> Path:
         """The file that says so."""
         text = json.dumps([str(self.device), self.digest, sorted(self.options.items())])
-        return _folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+        return paths.keyed_file(_folder(), text)
 
 
 def before(subject: Subject) -> Conditions | None:
     """Return the conditions under which a subject has answered rightly; None if it never did, or that is damaged."""
     content: Any = paths.read_json(subject.file)
     try:
-        given = content["conditions"]
-        found = Conditions(**{**given, "runtime": dict(given["runtime"])})
+        found = Conditions.of(content["conditions"])
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
     return found if content.get("format") == FORMAT and found.content == subject.digest else None

@@ -25,7 +25,7 @@ def current(backend: Backend, device: Device, *, content: str = "", runtime: Ite
             longer to find out.
     """
     return Conditions(
-        version=f"{backend.distribution} {backend.version}",
+        version=backend.release,
         runtime=installed_versions(_required(backend.distribution) if runtime is None else runtime),
         driver=device.driver,
         name=device.name,

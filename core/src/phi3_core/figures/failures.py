@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ def note(backend: Backend, device: Device, reason: str) -> None:
         device=str(device),
         reason=reason.removeprefix(f"{device}: ")[:_LONGEST_REASON],
         time=time.time(),
-        version=_version(backend),
+        version=backend.release,
         driver=device.driver,
     )
     with contextlib.suppress(OSError):
@@ -65,13 +64,9 @@ def held_back(backends: Mapping[str, Backend], devices: list[Device], now: float
         if failure is None or failure.device != str(device) or not failure.left_s(now):
             continue
         backend = backends.get(device.backend)
-        if failure.driver == device.driver and (backend is None or failure.version == _version(backend)):
+        if failure.driver == device.driver and (backend is None or failure.version == backend.release):
             found[failure.device] = failure
     return found
-
-
-def _version(backend: Backend) -> str:
-    return f"{backend.distribution} {backend.version}"
 
 
 def _read(file: Path) -> Failure | None:
@@ -90,4 +85,4 @@ def _folder() -> Path:
 
 
 def _file(device: str) -> Path:
-    return _folder() / f"{hashlib.sha256(device.encode()).hexdigest()[:24]}.json"
+    return paths.keyed_file(_folder(), device)

@@ -7,7 +7,6 @@ figures only. Files of other formats are in other folders, so that versions of p
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -142,7 +141,7 @@ def _folder(root: Path | None) -> Path:
 
 def _file(subject: Subject, root: Path | None) -> Path:
     text = json.dumps(to_plain(subject), sort_keys=True)
-    return _folder(root) / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    return paths.keyed_file(_folder(root), text)
 
 
 # --- reading what may be damaged --------------------------------------------------------------------------------------
@@ -152,10 +151,10 @@ def _parse(content: Any) -> Record | None:
     try:
         if content["format"] != FORMAT:
             return None
-        bench, conditions = content.get("bench"), content["conditions"]
+        bench = content.get("bench")
         return Record(
             subject=Subject(**{name: _text(value) for name, value in content["subject"].items()}),
-            conditions=Conditions(**{**conditions, "runtime": dict(conditions["runtime"])}),
+            conditions=Conditions.of(content["conditions"]),
             bench=None if bench is None else _figures(bench),
             answers=_samples(content.get("answers") or {}),
         )

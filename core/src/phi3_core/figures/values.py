@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from statistics import median
+from typing import Any
 
 from attrs import field, frozen
 
@@ -41,6 +42,11 @@ class Conditions:
     """The device's name."""
     content: str = ""
     """The digest of the artifact; empty if it is unknown."""
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Conditions:
+        """Return conditions from JSON. Raises KeyError, TypeError or ValueError if they are not whole."""
+        return cls(**{**content, "runtime": dict(content["runtime"])})
 
     def change(self, now: Conditions) -> str:
         """Return what differs now, as words; empty if nothing does.

@@ -101,15 +101,13 @@ class Store:
         """Return the digest of original weights, even damaged ones; empty if they are not in the store."""
         if model not in self._names("sources"):
             return ""
-        content = paths.read_json(self.root / "sources" / model / manifest.NAME)
-        return str(content.get("digest", "")) if isinstance(content, dict) else ""
+        return _recorded_digest(self.root / "sources" / model)
 
     def artifact_digest(self, model: str, key: ArtifactKey) -> str:
         """Return the digest of an artifact, even a damaged one; empty if it is not in the store."""
         if model not in self._names("artifacts"):
             return ""
-        content = paths.read_json(self._artifact_folder(model, key) / manifest.NAME)
-        return str(content.get("digest", "")) if isinstance(content, dict) else ""
+        return _recorded_digest(self._artifact_folder(model, key))
 
     def knows(self, model: str) -> bool:
         """Return whether the store has a model of exactly this name."""
@@ -309,6 +307,12 @@ class Store:
 
     def _artifact_folder(self, model: str, key: ArtifactKey) -> Path:
         return self.root / "artifacts" / model / key.folder
+
+
+def _recorded_digest(folder: Path) -> str:
+    """Return the digest that a folder's manifest records; empty if there is none."""
+    content = paths.read_json(folder / manifest.NAME)
+    return str(content.get("digest", "")) if isinstance(content, dict) else ""
 
 
 def _staging_name(parts: tuple[str, ...]) -> str:

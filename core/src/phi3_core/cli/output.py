@@ -21,6 +21,8 @@ SHOWN_LINES = 8
 """Lines of a worker that are shown with an error."""
 NARROW = 72
 """The width of a terminal, in columns, below which tables are not folded to fit."""
+UNBOUNDED = 1_000_000
+"""Columns that no table has."""
 
 
 class Handler(logging.Handler):
@@ -86,7 +88,7 @@ def _finite(value: Any) -> Any:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table to stdout, as wide as the terminal; 250 columns if there is none.
+    """Print a table to stdout, as wide as the terminal; without a terminal, each row is one line.
 
     On a terminal that is narrower than the table and than :data:`NARROW` columns, each cell gets a line.
     """
@@ -101,8 +103,11 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)
-    if console.width >= min(NARROW, console.measure(table, options=console.options.update(width=250)).maximum):
+    console = Console(highlight=False)
+    full_width = console.measure(table, options=console.options.update(width=UNBOUNDED)).maximum
+    if not sys.stdout.isatty():
+        console.width = full_width
+    if console.width >= min(NARROW, full_width):
         console.print(table)
         return
     for row in rows:

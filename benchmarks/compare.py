@@ -256,11 +256,13 @@ class Comparison:
                 engine.close()
 
     def _ask(self, engines: dict[str, Any], length: int, count: int) -> dict[str, list[dict[str, Any]]]:
-        """Ask each engine in turn."""
+        """Ask each engine in turn, in each round from another one on."""
         print(f"{count} with {length} prompt tokens", file=sys.stderr)
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in engines}
+        order = list(engines.items())
         for _ in range(self._given.rounds):
-            for name, engine in engines.items():
+            order.append(order.pop(0))
+            for name, engine in order:
                 prompts = [self._prompts.make(length) for _ in range(count)]
                 found[name].append(engine.ask(prompts, self._given.new))
         return found

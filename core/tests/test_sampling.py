@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from phi3_core.sampling import Sampler
+from phi3_core.sampling import Sampler, _nucleus
 from phi3_core.values import Sampling
 
 LOGITS = np.log(np.array([0.05, 0.4, 0.3, 0.2, 0.05], np.float32))
@@ -80,6 +80,18 @@ def test_a_seed_tells_what_it_always_told():
         sampler = Sampler(Sampling(temperature=0.8, seed=11, **cut), [3, 30])
         told.append([sampler.pick(logits) for _ in range(6)])
     assert told == TOLD
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 8.0])
+@pytest.mark.parametrize("top_p", [0.02, 0.5, 0.9, 0.9999])
+def test_top_p_of_a_large_vocabulary_is_that_of_a_whole_sort(spread, top_p):
+    random = np.random.default_rng(5)
+    for size in (127, 129, 5000, 32064):
+        probs = np.exp(np.round(random.standard_normal(size) * spread, 1))  # rounded, so that there are ties
+        probs /= probs.sum()
+        order = np.argsort(-probs, kind="stable")
+        count = int(np.searchsorted(np.cumsum(probs[order]), top_p)) + 1
+        assert np.array_equal(_nucleus(probs, top_p), order[:count])
 
 
 def test_the_penalty_takes_from_what_was_said_whatever_its_sign():

@@ -16,6 +16,8 @@ from .values import Sampling
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.integer[Any]]
+_NUCLEUS = (128, 4096)
+"""How many of the largest probabilities are sorted, until they reach top-p."""
 
 
 class Sampler:
@@ -60,10 +62,8 @@ class Sampler:
         probs = np.exp(scores[indices])
         probs /= probs.sum()
         if self._sampling.top_p < 1:
-            order = np.argsort(-probs, kind="stable")
-            indices, probs = indices[order], probs[order]
-            last = int(np.searchsorted(np.cumsum(probs), self._sampling.top_p)) + 1
-            indices, probs = indices[:last], probs[:last]
+            nucleus = _nucleus(probs, self._sampling.top_p)
+            indices, probs = indices[nucleus], probs[nucleus]
         reached = np.cumsum(probs)
         index = int(np.searchsorted(reached, self._random.random() * reached[-1], "right"))
         return int(indices[min(index, len(indices) - 1)])
@@ -76,3 +76,19 @@ class Sampler:
         least = np.partition(scores, -count)[-count]
         above, equal = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
         return np.sort(np.concatenate([above, equal[: count - len(above)]]))
+
+
+def _nucleus(probs: Floats, top_p: float) -> Indices:
+    """Return the places of the largest probabilities that reach ``top_p`` together, in falling order.
+
+    Lower places win ties. Most often a few tokens have nearly all probability, so few are sorted at first.
+    """
+    for count in (*_NUCLEUS, len(probs)):
+        largest = np.arange(len(probs))
+        if count < len(probs):
+            largest = np.flatnonzero(probs >= np.partition(probs, -count)[-count])
+        order = largest[np.argsort(-probs[largest], kind="stable")]
+        reached = np.cumsum(probs[order])
+        if reached[-1] >= top_p:
+            break
+    return order[: int(np.searchsorted(reached, top_p)) + 1]

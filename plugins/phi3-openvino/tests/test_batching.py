@@ -11,6 +11,7 @@ import pytest
 from phi3_core.errors import BackendError
 from phi3_core.values import Device
 from phi3_openvino import engine, kv_cache
+from phi3_openvino.batching import gap_after
 from phi3_openvino.blocks import Blocks
 from phi3_openvino.paged import PagedGraph
 from sample_requests import CPU, NOISE, asked, gap
@@ -46,6 +47,20 @@ def together(loaded, requests):
 
     with ThreadPoolExecutor(len(requests)) as pool:
         return list(pool.map(pull, requests))
+
+
+def test_who_asks_alone_waits_less_than_those_who_came_together():
+    least = gap_after([5.0], 0.0)
+    assert 0 < least <= 0.001
+    assert gap_after([1.0, 1.002, 1.003], least) == pytest.approx(0.003)
+    assert gap_after([1.003, 1.0, 1.002], least) == pytest.approx(0.003)
+    assert gap_after([1.0, 1.0001], least) == least
+    assert gap_after([1.0, 1.002, 1.1, 1.107], least) == pytest.approx(0.003)  # the last two came much later
+    assert gap_after([1.0, 1.1], least) == least
+    gaps = list(itertools.accumulate(range(6), lambda gap, _: gap_after([2.0], gap), initial=0.012))
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[1] == pytest.approx(0.006)
+    assert gaps[-1] == least
 
 
 def test_eight_at_once_are_answered_as_alone(loaded, prompts):

@@ -7,6 +7,7 @@ See docs/decisions/0031.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -18,9 +19,27 @@ from phi3_core.values import GenerationRequest
 
 from .loading import clean
 
-_GATHER = 0.0005
-"""Seconds without another arrival before the first step of requests that start together."""
+_GAP = 0.0005
+"""Seconds without another arrival before the first step of requests that start together, unless they were slower."""
+_LONGEST_GAP = 0.008
+"""Seconds between two arrivals that do not count as starting together."""
 _END = object()
+
+
+def gap_after(arrivals: list[float], gap: float) -> float:
+    """Return how long to wait for another arrival the next time that requests start together.
+
+    Somebody who asks alone waits next to nothing. After requests that came together, it is a little longer than the
+    longest time between two of them, and becomes shorter each time that a request comes alone.
+
+    Args:
+        arrivals: when requests arrived, in seconds, from the first that was answered to those after the first step.
+        gap: what was waited this time, in seconds.
+    """
+    ordered = sorted(arrivals)
+    between = [after - before for before, after in itertools.pairwise(ordered)]
+    together = list(itertools.takewhile(lambda seconds: seconds <= _LONGEST_GAP, between))
+    return max(_GAP, 1.5 * max(together) if together else gap / 2)
 
 
 class Steps(Protocol):
@@ -54,6 +73,7 @@ class _Reader:
 
     def __init__(self, request: GenerationRequest) -> None:
         self.request = request
+        self.arrived = time.perf_counter()
         self.items: deque[Any] = deque()
         """Ids, then ``_END`` or an exception."""
         self.answer: Any = None
@@ -71,6 +91,7 @@ class Batch:
         """Answers that nobody reads any more, to be removed before the next step."""
         self._stepping = False
         self._closed = False
+        self._gap = _GAP
         self._changed = threading.Condition(threading.Lock())
         """Held to change any of this, and never during a step."""
 
@@ -120,7 +141,8 @@ class Batch:
 
     def _step(self) -> None:
         """Admit requests, run one step and give its tokens out. A failure ends the requests that were in the step."""
-        if not self._active:
+        first = not self._active
+        if first:
             self._gather()
         self._admit()
         active = list(self._active)
@@ -135,13 +157,17 @@ class Batch:
         with self._changed:
             for reader in active:
                 self._collect(reader)
+            if first:
+                together = [*active, *self._arrived]
+        if first:
+            self._gap = gap_after([reader.arrived for reader in together], self._gap)
 
     def _gather(self) -> None:
         """Let requests that start at the same time arrive, so that their prompts are read in one step."""
         seen = 0
         while len(self._arrived) > seen:
             seen = len(self._arrived)
-            time.sleep(_GATHER)
+            time.sleep(self._gap)
 
     def _admit(self) -> None:
         """Add the requests that arrived, in their order, as far as the cache has room and the model is right."""

@@ -12,7 +12,9 @@ from phi3_core.config.values import reported
 from phi3_core.disk import LONG_PATHS_HINT
 from phi3_core.errors import BackendError, ModelError, NoDeviceError
 from phi3_core.machine import system_version
+from phi3_core.models.ref import look_up
 from phi3_core.plugin import Broken
+from phi3_core.store.store import Store
 from phi3_core.surveys import Survey, survey
 from phi3_core.toolchains.toolchain import path_problem
 from phi3_core.values import Finding, Progress
@@ -85,6 +87,8 @@ def run_diagnostics(
     Raises:
         UsageError, ModelError, NoDeviceError: as :meth:`.Trials.run`.
     """
+    if model is not None and generate:
+        look_up(model, Store())  # raises before anything takes time
     progress("asking the backends")
     found = survey(refresh=True)
     diagnoses, broken = ask_backends(found)

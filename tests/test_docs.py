@@ -136,7 +136,9 @@ class Shell:
             check=False,
             timeout=900,
         )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        # A backend may be installed here without its runtime, which the doctor finds.
+        expected = {0, 5} if "phi3 doctor" in str(command) else {0}
+        assert done.returncode in expected, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
 

@@ -34,7 +34,8 @@ def traced(command, tmp_path, sample_needed):
     def run(*arguments):
         settings = {"PHI3_HOME": str(store), "TMPDIR": str(temporary)}
         seen = trace([command, *arguments], tmp_path / "strace.log", home, **settings)
-        assert seen.code == 0, seen.output
+        # A backend may be installed here without its runtime, which the doctor finds.
+        assert seen.code in ({0, 5} if arguments[0] == "doctor" else {0}), seen.output
         return seen, seen.outside(store, temporary), [*home.rglob("*"), *temporary.rglob("*")]
 
     return run

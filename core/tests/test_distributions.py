@@ -6,8 +6,9 @@ import importlib.metadata
 import sys
 
 import pytest
-from phi3_core import diagnostics
 from phi3_core.distributions import canonical_name, installed_versions
+from phi3_core.doctor.conflicts import conflicts
+from phi3_core.doctor.versions import read_installed
 from phi3_core.metadata import distributions
 from phi3_core.plugin import installed
 
@@ -83,13 +84,11 @@ def test_damaged_metadata_of_others_costs_nothing(plugins, damaged, name, title)
     backends, broken = installed()
     assert [backend.name for backend in backends] == ["parrot"]
     assert [each.distribution for each in broken] == ([str(folder)] if name == "a backend among them" else [])
-    diagnostics.packages()
+    read_installed().packages()
     assert installed_versions(["phi3-core", "other", "no-such-thing"])["phi3-core"]
 
 
 def test_the_doctor_names_what_cannot_be_read(plugins, damaged):
     plugins.add("parrot")
     folder = damaged("a line that is no entry point")
-    found = diagnostics.run_diagnostics(lambda *_: None)
-    messages = [each.finding.message for each in found.diagnoses if each.backend == "core"]
-    assert any(str(folder) in message for message in messages)
+    assert [each.message for each in conflicts(read_installed()) if str(folder) in each.message]

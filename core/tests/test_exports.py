@@ -49,5 +49,5 @@ def test_the_public_names_are_these():
         *("Recipe", "Refusal", "Sampling", "Source", "freeze_support"),
         *("BackendDiedError", "BackendError", "DiskFullError", "ModelError", "NoArtifactError", "NoDeviceError"),
         *("NotOnHubError", "Phi3Error", "PromptTooLongError", "QueueFullError", "StoreError", "TooLargeError"),
-        "UsageError",
+        *("UsageError", "WrongAnswersError"),
     }

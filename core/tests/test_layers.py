@@ -19,7 +19,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("backend", "scaffold", "testing"),
-    ("benchmarking", "diagnostics"),
+    ("benchmarking", "doctor"),
     ("api",),
     ("model",),
     ("tasks",),

@@ -105,11 +105,16 @@ ODD_VALUES: tuple[Any, ...] = (
     float("nan"),
 )
 COMMANDS = (
-    *(("devices",), ("devices", "--json"), ("plugins",), ("doctor",), ("models", "list"), ("models", "list", "--json")),
+    *(("devices",), ("devices", "--json"), ("plugins",), ("models", "list"), ("models", "list", "--json")),
     *(("models", "show", "MODEL"), ("models", "verify"), ("models", "rm", "MODEL"), ("models", "rm", "--unused")),
     *(("run", "-m", "MODEL", "Hello"), ("run", "-m", "MODEL", "--json", "Hello"), ("chat", "-m", "MODEL")),
     *(("models", "pull", "MODEL"), ("models", "pull", "--source", "MODEL"), ("quantize", "MODEL", "-p", "fp16")),
-    *(("eval", "MODEL"), ("run", "-m", "MODEL", "-"), ("run", "-m", "MODEL", "--offline", "Hello")),
+    *(
+        ("doctor", "-m", "MODEL"),
+        ("eval", "MODEL"),
+        ("run", "-m", "MODEL", "-"),
+        ("run", "-m", "MODEL", "--offline", "Hello"),
+    ),
 )
 COMMON = ("--model", "--device", "--precision", "--policy", "--option")
 GENERATION = ("--max-new-tokens", "--temperature", "--top-k", "--top-p", "--seed", "--system", "--stop")
@@ -118,7 +123,7 @@ FLAGS = {
     "chat": COMMON + GENERATION,
     "quantize": ("--device", "--precision", "--group-size", "--ratio", "--calibration", "--exporter", "--output"),
     "eval": ("--device", "--precision", "--text"),
-    "doctor": ("--report", "--generate"),
+    "doctor": ("--report", "--device"),
     "devices": ("--policy", "--device", "--precision"),
 }
 SAID = ("/save", "/save {}", "/system {}", "/reset {}", "/retry", "/stats", "/help", "/{}", "{}", "Hello", "/quit")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .errors import StoreError as StoreError
     from .errors import TooLargeError as TooLargeError
     from .errors import UsageError as UsageError
+    from .errors import WrongAnswersError as WrongAnswersError
     from .hookspecs import CONTRACT as CONTRACT
     from .hookspecs import hookimpl as hookimpl
     from .interpreter import freeze_support as freeze_support
@@ -61,7 +62,7 @@ _HOMES = {
     "errors": (
         *("BackendDiedError", "BackendError", "DiskFullError", "ModelError", "NoArtifactError", "NoDeviceError"),
         *("NotOnHubError", "Phi3Error", "PromptTooLongError", "QueueFullError", "StoreError", "TooLargeError"),
-        "UsageError",
+        *("UsageError", "WrongAnswersError"),
     ),
     "hookspecs": ("CONTRACT", "hookimpl"),
     "interpreter": ("freeze_support",),

@@ -14,7 +14,8 @@
     │   └── StoreError                      4   the store cannot be read or written
     │       └── DiskFullError               4   a disk has too little free space
     └── BackendError                        5   a backend raised, died, timed out, or returned an invalid result
-        └── BackendDiedError                5   the worker process died, and the engine with it
+        ├── BackendDiedError                5   the worker process died, and the engine with it
+        └── WrongAnswersError               5   a device gives wrong answers to known prompts
 
 Plugins raise these too: the class name, message and hint are sent to the user's process. Any other exception of a
 plugin arrives as :class:`BackendError`.
@@ -105,6 +106,10 @@ class BackendError(Phi3Error):
 
 class BackendDiedError(BackendError):
     """The worker process of a backend died, and the engine with it."""
+
+
+class WrongAnswersError(BackendError):
+    """A device gives wrong answers to prompts whose answers are known."""
 
 
 _CROSSING: dict[str, type[Phi3Error]] = {

@@ -53,6 +53,10 @@ class LoadedEngine:
     """Number of answers that the engine generates at once."""
     capabilities: frozenset[str] = field(converter=frozenset)
     """Optional features of the engine, such as ``json_schema``."""
+    load_s: float
+    """Seconds that loading the weights took."""
+    is_compared: bool
+    """Whether its answers were compared with known ones, and agreed, when it was loaded."""
     recorder: Recorder | None = None
     """Takes the figures of answers; None where they would not be comparable."""
 
@@ -75,8 +79,8 @@ def load_engine(
 ) -> LoadedEngine:
     """Load a resolved model on the candidate's device.
 
-    The worker loads the weights while this process reads the tokenizer. The first time, the engine is checked with
-    known answers.
+    The worker loads the weights while this process reads the tokenizer. The first time, or if the request asks for it,
+    the engine is checked with known answers.
 
     Args:
         ref: the model.
@@ -89,7 +93,8 @@ def load_engine(
     Raises:
         UsageError: the engine does not accept one of the options.
         ModelError: the weights or the tokenizer are damaged.
-        BackendError: the backend failed, died, exceeded its time limit, or gives wrong answers.
+        WrongAnswersError: the device gives wrong answers.
+        BackendError: the backend failed, died, or exceeded its time limit.
     """
     device, artifact = candidate.device, resolved.artifact
     given = {"purpose": request.purpose, "prompt_tokens": request.prompt_tokens}
@@ -110,6 +115,7 @@ def load_engine(
     context_length = usable_context(ref, device, artifact.precision, offered)
     if context_length < offered:
         logger.info("%s holds %d tokens of context, not %d", device, context_length, offered)
+    is_compared = False
     if request.check_answers and debugged_hook() is None:
         check = Check(
             subject=CheckedSubject(backend=worker.backend, device=device, artifact=artifact, options=options),
@@ -120,10 +126,11 @@ def load_engine(
             is_catalogued=ref.form == "named" and ref.name in CATALOGUE,
             prompt_tokens=request.prompt_tokens,
             reference=reference,
+            anew=request.check_anew,
             progress=request.progress,
         )
         with _failures_noted(worker.backend, device):
-            check.run()
+            is_compared = check.run()
     subject = Subject(backend=device.backend, device=device.id, model=ref.store_name, precision=artifact.precision)
     content = str(artifact.manifest.get("digest", ""))
     uncomparable = options or debugged_hook() is not None
@@ -136,6 +143,8 @@ def load_engine(
         context_length=context_length,
         max_concurrency=engine["max_concurrency"],
         capabilities=engine["capabilities"],
+        load_s=load_s,
+        is_compared=is_compared,
         recorder=None if uncomparable else Recorder(subject, worker.backend, device, content=content, load_s=load_s),
     )
 

@@ -135,8 +135,7 @@ def test_an_editor_that_fails_is_named(path, run_main, monkeypatch, editor, word
 def test_the_report_has_the_settings_and_nothing_of_the_users_words(path, plugins, run_main, monkeypatch):
     path.write_text("system = 'I am Ann.'\n[limits]\nload = 5\n[options.openvino]\nX = 1\n", encoding="utf-8")
     monkeypatch.setenv("PHI3_STOP", "Ann")
-    code, out, _ = run_main("doctor", "--json")
-    assert code == 0
+    _, out, _ = run_main("doctor", "--no-generate", "--json")
     assert {
         "system": "(set)",
         "PHI3_STOP": "(set)",

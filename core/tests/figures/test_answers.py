@@ -168,7 +168,7 @@ def test_doctor_tries_what_failed_and_clears_it(two, source, monkeypatch, run_ma
     with phi3.load(source) as model:
         model.generate("Hello")
     monkeypatch.setenv("PHI3_TEST_STATE", "healed")
-    assert run_main("doctor", "--generate", source)[0] == 0
+    assert run_main("doctor", "--model", source)[0] == 0
     _, out, _ = run_main("devices", "--json")
     assert [(row["device"], row["failure"]) for row in rows_of(out)] == [("dying:0", None), ("parrot:CPU", None)]
 

@@ -13,6 +13,7 @@ from phi3_core import __version__
 from phi3_core.errors import BackendError, ModelError, Phi3Error
 from phi3_core.figures import failures
 from phi3_core.loading import LoadedEngine, load_engine
+from phi3_core.models.known import stored_precisions
 from phi3_core.models.ref import ModelRef
 from phi3_core.models.request import ArtifactRequest, ModelRequest
 from phi3_core.models.resolve import obtain
@@ -95,7 +96,7 @@ class Bench:
             except ModelError as error:
                 results.append(_failed(candidate, error.message))
                 continue
-            stored = [each for each in asked.precisions if self._is_stored(ref, asked, each)]
+            stored = stored_precisions(ref, asked, self.store)
             if stored:
                 for precision in stored[:1] if self.quick else stored:
                     yield Item(candidate=candidate, asked=evolve(asked, precisions=(precision,)))
@@ -104,9 +105,6 @@ class Bench:
             else:
                 hint = f"phi3 bench {self.request.model} --device {candidate.device} gets them"
                 results.append(_failed(candidate, f"its weights are not in the store ({hint})"))
-
-    def _is_stored(self, ref: ModelRef, asked: ArtifactRequest, precision: str) -> bool:
-        return ref.form != "artifact" and self.store.artifact_digest(ref.store_name, asked.key(precision)) != ""
 
     def _measure(
         self, item: Item, ref: ModelRef, found: Survey, results: list[Result], remaining: Remaining

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from phi3_core.errors import BackendError, Phi3Error
+from phi3_core.errors import BackendError, Phi3Error, WrongAnswersError
 from phi3_core.figures.values import Conditions
 from phi3_core.values import Progress, no_progress
 
@@ -51,6 +51,15 @@ class Wrong:
 
 
 @frozen(kw_only=True)
+class Comparison:
+    """The result of comparing answers with known ones."""
+
+    is_decisive: bool
+    """Whether the answers tell that the engine is right or wrong."""
+    wrong: Wrong | None = None
+
+
+@frozen(kw_only=True)
 class Check:
     """The check of one loaded engine."""
 
@@ -64,47 +73,64 @@ class Check:
     prompt_tokens: int | None = None
     """About how long the first prompt is; None if unknown."""
     reference: Reference | None = None
+    anew: bool = False
+    """Whether to check an engine that has passed before, too."""
     progress: Progress = field(default=no_progress)
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Check the engine, unless it has passed under the same conditions.
 
+        Returns:
+            Whether answers of the engine were compared with known ones now.
+
         Raises:
-            BackendError: the engine failed, or gives wrong answers.
+            WrongAnswersError: the engine gives wrong answers.
+            BackendError: the engine failed.
         """
         then = passed.before(self.subject)
-        if then is not None and not then.change(passed.now(self.subject, then)):
-            return
+        has_passed = then is not None and not then.change(passed.now(self.subject, then))
+        if has_passed and not self.anew:
+            return False
         if not self._is_worth_it():
-            return
+            return False
         self.progress("checking its answers")
+        is_compared = False
         try:
-            wrong = self._find_wrong()
-            if wrong is not None:
-                raise self._error(wrong, then)
+            found = self._compare()
+            if found.wrong is not None:
+                if has_passed:
+                    passed.forget(self.subject)
+                raise self._error(found.wrong, then)
+            is_compared = found.is_decisive
         except BackendError:
             raise
         except Phi3Error as error:  # the engine takes no such prompt, or the text has tokens that the weights lack
             logger.debug("%s is not checked: %s", self.subject.device, error.message)
         passed.note(self.subject)
+        return is_compared
 
     def _is_worth_it(self) -> bool:
         kind = self.subject.device.kind
         if kind == "npu" and self.purpose == "answer" and (self.prompt_tokens or 0) > _STATIC_PROMPT // 2:
             return False  # it would be compiled for a short prompt first
         # It would be checked each time. A CPU's kernels are those that the known answers are from.
-        return kind != "cpu" or passed.can_note()
+        return kind != "cpu" or self.anew or passed.can_note()
 
     # --- what is asked --------------------------------------------------------------------------------------------
 
-    def _find_wrong(self) -> Wrong | None:
+    def _compare(self) -> Comparison:
         known = from_manifest(self.subject.artifact.manifest)
-        if known is not None and (wrong := self._wrong_known(known)) is not None:
-            return wrong
+        is_decisive = False
+        if known is not None:
+            found = self._compare_known(known)
+            if found.wrong is not None:
+                return found
+            is_decisive = found.is_decisive
         is_cpu = self.subject.device.kind == "cpu"
         if is_cpu and (known is not None or not self._is_published):
-            return None
-        return self._wrong_copy(decisive=known is None)
+            return Comparison(is_decisive=is_decisive)
+        found = self._compare_copy(decisive=known is None)
+        return Comparison(is_decisive=is_decisive or found.is_decisive, wrong=found.wrong)
 
     @property
     def _is_published(self) -> bool:
@@ -112,7 +138,7 @@ class Check:
         source = self.subject.artifact.manifest.get("source")
         return self.is_catalogued and isinstance(source, dict) and bool(source.get("repository"))
 
-    def _wrong_known(self, known: KnownAnswers) -> Wrong | None:
+    def _compare_known(self, known: KnownAnswers) -> Comparison:
         probe, lost, worst = self._probe(self.worker), [], (-1.0, known.chains[0])
         for chain in self._ordered(known):
             expected = [step.ids[0] for step in chain.steps]
@@ -122,9 +148,9 @@ class Check:
                 probe.extend(_BUDGET_S)
             worst = max(worst, (sum(steps), chain), key=lambda each: each[0])
         if not judge.is_wrong(lost):
-            return None
+            return Comparison(is_decisive=bool(lost))
         chain = worst[1]
-        return Wrong(prompt=known.ids[: chain.prompt], expected=[step.ids[0] for step in chain.steps])
+        return _wrong(known.ids[: chain.prompt], [step.ids[0] for step in chain.steps])
 
     def _ordered(self, known: KnownAnswers) -> list[Chain]:
         """Return the chains; for a CPU, which reads slowly, those of the first quarter come first."""
@@ -135,8 +161,8 @@ class Check:
         early = [chain for chain in known.chains if chain.prompt <= quarter]
         return [*reversed(early), *(chain for chain in known.chains if chain.prompt > quarter)]
 
-    def _wrong_copy(self, *, decisive: bool) -> Wrong | None:
-        """Return what is wrong with copies, of a short and of a long text.
+    def _compare_copy(self, *, decisive: bool) -> Comparison:
+        """Compare copies of a short and of a long text.
 
         Args:
             decisive: whether the short one can be wrong, too; otherwise it only tells whether the model copies.
@@ -147,14 +173,15 @@ class Check:
         short = copying.question(used, len(used) + 10, steps)
         score = self._copies(self.worker, *short)
         if score is None:
-            return None
+            return Comparison(is_decisive=False)
         if score < judge.COPIES:
-            return Wrong(prompt=short[0], expected=short[1]) if decisive and self._is_fault(score, short) else None
+            is_fault = decisive and self._is_fault(score, short)
+            return _wrong(*short) if is_fault else Comparison(is_decisive=False)
         if self.subject.device.kind in {"cpu", "npu"} or LONG + steps > self.context_length:
-            return None
+            return Comparison(is_decisive=True)
         long = copying.question(ids, LONG, steps)
         score = self._copies(self.worker, *long)
-        return None if score is None or score >= judge.COPIES / 2 else Wrong(prompt=long[0], expected=long[1])
+        return Comparison(is_decisive=True) if score is None or score >= judge.COPIES / 2 else _wrong(*long)
 
     def _is_fault(self, score: float, short: tuple[list[int], list[int]]) -> bool:
         """Return whether a bad copy is the fault of the device, and not of the weights."""
@@ -183,13 +210,13 @@ class Check:
 
     # --- what is said ---------------------------------------------------------------------------------------------
 
-    def _error(self, wrong: Wrong, then: Conditions | None) -> BackendError:
+    def _error(self, wrong: Wrong, then: Conditions | None) -> WrongAnswersError:
         count = len(wrong.prompt)
         steps = min(_SHOWN, self.context_length - count)
         said = self._probe(self.worker).ask(wrong.prompt, max(1, steps))
         asked, said_text, wanted = (self._text(ids) for ids in (wrong.prompt[-8:], said, wrong.expected))
         where = f"after {count} tokens that end in {asked} it says {said_text}, and not {wanted}"
-        return BackendError(
+        return WrongAnswersError(
             f"{self._history(then)}: {where}", hint="update or go back to another driver; --no-check uses it anyway"
         )
 
@@ -204,3 +231,7 @@ class Check:
 
     def _text(self, ids: Sequence[int]) -> str:
         return repr(self.tokenizer.decode(ids)) if ids else "nothing"
+
+
+def _wrong(prompt: Sequence[int], expected: Sequence[int]) -> Comparison:
+    return Comparison(is_decisive=True, wrong=Wrong(prompt=prompt, expected=expected))

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from phi3_core import paths
+from phi3_core import files, paths
 from phi3_core.figures.conditions import current
 from phi3_core.figures.values import Conditions
 from phi3_core.plugin import Backend
@@ -62,6 +62,12 @@ def note(subject: Subject) -> None:
     conditions = current(subject.backend, subject.device, content=subject.digest)
     with contextlib.suppress(OSError):
         paths.write_json(subject.file, {"format": FORMAT, "conditions": to_plain(conditions)})
+
+
+def forget(subject: Subject) -> None:
+    """Forget that a subject has answered rightly, because it does not, if the store can be written."""
+    with contextlib.suppress(OSError):
+        files.unlink(subject.file)
 
 
 def can_note() -> bool:

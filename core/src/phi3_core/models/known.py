@@ -1,4 +1,4 @@
-"""What is known of a model's speed on the devices of this machine."""
+"""What is known of a model on this machine: its speed on devices, and the artifacts in the store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from phi3_core.surveys import Survey
 from phi3_core.values import Offer
 
 from .ref import ModelRef
+from .request import ArtifactRequest
 
 
 def known_of(found: Survey, ref: ModelRef, store: Store) -> Known:
@@ -20,3 +21,10 @@ def known_of(found: Survey, ref: ModelRef, store: Store) -> Known:
         return store.artifact_digest(ref.store_name, key)
 
     return gather(found, ref.store_name, content)
+
+
+def stored_precisions(ref: ModelRef, asked: ArtifactRequest, store: Store) -> tuple[str, ...]:
+    """Return those of the requested precisions at which the store has an artifact of the model for the device."""
+    if ref.form == "artifact":
+        return ()
+    return tuple(each for each in asked.precisions if store.artifact_digest(ref.store_name, asked.key(each)))

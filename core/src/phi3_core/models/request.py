@@ -53,6 +53,8 @@ class ModelRequest:
     """An optional hook that the backend is to implement."""
     check_answers: bool = True
     """Whether an engine is checked with known answers the first time."""
+    check_anew: bool = False
+    """Whether it is checked although it has passed before."""
 
     def options_of(self, backend: str) -> dict[str, str]:
         """Return the runtime options for an engine of a backend, whose name may be in any case."""

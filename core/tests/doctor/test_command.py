@@ -77,6 +77,7 @@ def test_a_backend_that_cannot_say_costs_the_others_nothing(plugins, doctor, mon
     }.items():
         (line,) = starting(lines, f"broken: {name} ")
         assert error in line
+        assert line.endswith(f" -> pip install --upgrade phi3-{name}, or pip uninstall phi3-{name}")
 
 
 def test_without_a_backend_nothing_works(doctor, monkeypatch):

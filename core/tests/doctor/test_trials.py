@@ -119,6 +119,7 @@ def test_each_device_works_or_is_wrong_or_dead(plugins, doctor, run_main, source
     assert "it did not answer 'generate' within 2 s" in found["hangs"]
     assert "no voice" in found["mute"]
     assert "without a token" in found["silent"]
+    assert lines.count("-> update its driver, and pip install --upgrade phi3-cage") >= 3
     assert lines[-1].startswith("1 of 6 trials worked")
     # What worked is no longer put last, and what did not is.
     assert {name: failures.is_noted(f"cage:{name}") for name in found} == {name: name != "good" for name in found}

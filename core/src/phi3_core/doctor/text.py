@@ -130,12 +130,19 @@ def _outcome(trial: Trial) -> str:
 
 def _problems(found: Diagnostics) -> Iterator[str]:
     for broken in _broken(found):
-        yield f"broken: {broken.plugin} ({broken.distribution}): {broken.error}"
+        yield f"broken: {broken.plugin} ({broken.distribution}): {broken.error}{_remedy(_mend(broken))}"
     if not found.survey.answers and not found.survey.broken:
         yield "no backend is installed -> pip install phi3-openvino"
     for one in found.diagnoses:
         if one.finding.severity in _NOT_WELL:
             yield f"{one.finding.severity}: {one.backend}: {one.finding.message}{_remedy(one.finding.remedy)}"
+
+
+def _mend(broken: Broken) -> str:
+    """Return what mends a broken backend; empty if its error says so by itself."""
+    if any(word in broken.error for word in ("upgrade", "uninstall", "cannot be read")):
+        return ""
+    return f"pip install --upgrade {broken.distribution}, or pip uninstall {broken.distribution}"
 
 
 def _broken(found: Diagnostics) -> tuple[Broken, ...]:

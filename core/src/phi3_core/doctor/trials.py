@@ -150,8 +150,8 @@ class Trials:
     def _try(self, item: _Item) -> Trial:
         device, ref = item.candidate.device, item.ref
         trial = Trial(device=str(device), precision=item.asked.precisions[0], model=ref.name, verdict="works")
+        backend = self.found.backend(device.backend)
         try:
-            backend = self.found.backend(device.backend)
             with WorkerPool().take(backend) as maker:  # quantizing may take more memory than answering
                 resolved = obtain(item.asked, self.store, maker)
             trial = evolve(trial, precision=resolved.artifact.precision)
@@ -165,7 +165,8 @@ class Trials:
         except Phi3Error as error:
             verdict = "wrong" if isinstance(error, WrongAnswersError) else "dead"
             words, lines = error.message.removeprefix(f"{device}: "), error.last_lines
-            return evolve(trial, verdict=verdict, error=words, remedy=error.hint or "", last_lines=lines)
+            remedy = error.hint or f"update its driver, and pip install --upgrade {backend.distribution}"
+            return evolve(trial, verdict=verdict, error=words, remedy=remedy, last_lines=lines)
 
     def _remember(self, candidate: Candidate, done: list[Trial]) -> None:
         """Put a device last for a time if it failed at any precision; if it works, forget that it failed before."""

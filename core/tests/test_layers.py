@@ -35,7 +35,7 @@ LAYERS = (
     ("checkpoint",),
     ("selection",),
     ("ranking",),
-    ("figures",),
+    ("activity", "figures"),
     ("surveys",),
     ("worker",),
     ("plugin",),

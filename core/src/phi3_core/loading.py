@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from .activity.announcement import Announcement
+from .activity.running import RunningEngine
 from .checking.check import Check, Reference
 from .checking.passed import Subject as CheckedSubject
 from .config import debugged_hook, time_limit
@@ -57,6 +59,8 @@ class LoadedEngine:
     """Seconds that loading the weights took."""
     is_compared: bool
     """Whether its answers were compared with known ones, and agreed, when it was loaded."""
+    announcement: Announcement
+    """Tells ``phi3 top`` of it."""
     recorder: Recorder | None = None
     """Takes the figures of answers; None where they would not be comparable."""
 
@@ -134,6 +138,18 @@ def load_engine(
     subject = Subject(backend=device.backend, device=device.id, model=ref.store_name, precision=artifact.precision)
     content = str(artifact.manifest.get("digest", ""))
     uncomparable = options or debugged_hook() is not None
+    running = RunningEngine(
+        process=worker.process,
+        model=ref.name,
+        device=str(device),
+        kind=device.kind,
+        name=device.name,
+        precision=artifact.precision,
+        backend=worker.backend.release,
+        context_length=context_length,
+        max_concurrency=engine["max_concurrency"],
+        since=time.time(),
+    )
     return LoadedEngine(
         worker=worker,
         device=device,
@@ -145,6 +161,7 @@ def load_engine(
         capabilities=engine["capabilities"],
         load_s=load_s,
         is_compared=is_compared,
+        announcement=Announcement(running, worker.calls),
         recorder=None if uncomparable else Recorder(subject, worker.backend, device, content=content, load_s=load_s),
     )
 

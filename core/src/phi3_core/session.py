@@ -182,6 +182,7 @@ class EngineSession:
 
     def _use(self, engine: LoadedEngine) -> LoadedEngine:
         self._engine = engine
+        engine.announcement.turns = self.turns
         self.turns.resize(engine.max_concurrency)
         return engine
 

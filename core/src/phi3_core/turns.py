@@ -37,6 +37,11 @@ class Turns:
         self._active: list[Turn] = []
         self._waiting: collections.deque[Turn] = collections.deque()
 
+    @property
+    def waiting(self) -> int:
+        """The number of answers that wait for a place."""
+        return len(self._waiting)
+
     def resize(self, places: int) -> None:
         """Change the number of places. Turns that have begun keep theirs."""
         with self._lock:

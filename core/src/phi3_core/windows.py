@@ -1,8 +1,8 @@
 """Windows APIs that core and several backends use: GUIDs, system libraries, the device manager, files in use, paths.
 
 Structures, constants and keys are those of ``guiddef.h``, ``cfgmgr32.h``, ``devpropdef.h``, ``devpkey.h``,
-``winnt.h`` and ``fileapi.h``. The module can be imported on every system, so that the structures can be tested there,
-and calls Windows only when used.
+``winnt.h``, ``fileapi.h`` and ``consoleapi.h``. The module can be imported on every system, so that the structures can
+be tested there, and calls Windows only when used.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ SUCCESS, BUFFER_SMALL = 0x00, 0x1A
 DELETE, NOT_SHARED, OPEN_EXISTING = 0x10000, 0, 3
 _SYSTEM32_ONLY = 0x800  # LOAD_LIBRARY_SEARCH_SYSTEM32
 _DEFAULT_FOLDERS = 0x1000  # LOAD_LIBRARY_SEARCH_DEFAULT_DIRS: the program's folder and the system's
+_STDERR = 2**32 - 12  # STD_ERROR_HANDLE
+_PROCESSED_OUTPUT, _TERMINAL_SEQUENCES = 0x1, 0x4  # of SetConsoleMode
 CPP_RUNTIME_MISSING = "Microsoft's C++ runtime is not installed"
 CPP_RUNTIME_REMEDY = "install the newest Microsoft Visual C++ Redistributable for this processor"
 
@@ -90,6 +92,24 @@ def has_cpp_runtime() -> bool:
     except OSError:
         return False
     return True
+
+
+def enable_terminal_sequences() -> bool:
+    """Let the console behind stderr heed terminals' escape sequences; return whether it does.
+
+    Always False on other systems than Windows, and if stderr is no console.
+    """
+    try:
+        library = system_library("kernel32.dll")
+    except (OSError, AttributeError):
+        return False
+    library.GetStdHandle.argtypes, library.GetStdHandle.restype = (ctypes.c_uint32,), ctypes.c_void_p
+    library.GetConsoleMode.argtypes = (ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32))
+    library.SetConsoleMode.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
+    handle, mode = library.GetStdHandle(_STDERR), ctypes.c_uint32()
+    if not library.GetConsoleMode(handle, ctypes.byref(mode)):
+        return False
+    return bool(library.SetConsoleMode(handle, mode.value | _PROCESSED_OUTPUT | _TERMINAL_SEQUENCES))
 
 
 def open_exclusively(file: Path) -> None:

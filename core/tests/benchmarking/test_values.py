@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import xml.etree.ElementTree as ET
 
 import pytest
 from attrs import evolve
-from phi3_core.benchmarking import energy
-from phi3_core.benchmarking.chart import panels, svg
+from phi3_core.benchmarking.chart import Box, Text, layout, panels, png, svg
 from phi3_core.benchmarking.compare import compare, read_report
-from phi3_core.benchmarking.energy import EnergyMeter, counters
 from phi3_core.benchmarking.measure import Settings
 from phi3_core.benchmarking.remaining import Remaining
 from phi3_core.benchmarking.results import Report, Result, Spread, TaskResult
@@ -150,6 +149,23 @@ def test_the_chart_has_a_bar_for_each_figure_in_proportion():
     assert float(root.get("height")) > max(float(each.get("y")) for each in root.iter(f"{space}text"))
 
 
+def test_the_png_has_the_bars_and_the_words_of_the_svg():
+    images = pytest.importorskip("PIL.Image", reason="needs the extra chart")
+    drawn = report(task(), task(task="code · é", speed=(5.0, 5.0, 5.0)))
+    with images.open(io.BytesIO(png(drawn)), formats=["PNG"]) as image:
+        shapes = layout(drawn)
+        assert image.size == (2 * shapes.width, 2 * shapes.height)
+        pixels = image.convert("RGB")
+    for box in [shape for shape in shapes.shapes if isinstance(shape, Box)][1:]:
+        colour = tuple(bytes.fromhex(box.colour[1:]))
+        inside = [(2 * box.x, 2 * box.y), (2 * (box.x + box.width) - 2, 2 * (box.y + box.height) - 2)]
+        assert {pixels.getpixel((int(x), int(y))) for x, y in inside} == {colour}
+        assert pixels.getpixel((int(2 * box.x) - 2, int(2 * box.y))) == (255, 255, 255)
+    for text in [shape for shape in shapes.shapes if isinstance(shape, Text)]:
+        place = (int(2 * text.x), int(2 * (text.y - text.size)), int(2 * text.x) + 24, int(2 * text.y) + 4)
+        assert len(pixels.crop(place).getcolors() or ()) > 2, text.words  # not white alone
+
+
 def test_the_chart_of_nothing_is_a_chart():
     assert [bars for _, bars in panels(report())] == [(), ()]
     ET.fromstring(svg(report()))
@@ -176,45 +192,3 @@ def test_the_time_left_follows_from_what_was_done():
     assert told[4] == "; about 40 s left"
     now[0] += 1000
     assert remaining.before_run(short, 1).endswith("min left")
-
-
-# --- energy -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def sysfs(tmp_path):
-    """What Linux shows of two processors, their cores, the platform and a discrete GPU."""
-    for zone, name in (("intel-rapl:0", "package-0"), ("intel-rapl:1", "package-1"), ("intel-rapl:2", "psys")):
-        write(tmp_path / "class" / "powercap" / zone, name=name, energy_uj=1_000_000, max_energy_range_uj=5_000_000)
-    write(tmp_path / "class" / "powercap" / "intel-rapl:0:0", name="core", energy_uj=9, max_energy_range_uj=10)
-    return tmp_path
-
-
-def write(folder, **files):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_text(f"{content}\n", encoding="ascii")
-
-
-def test_energy_is_that_of_the_packages(sysfs):
-    found = counters("npu", sysfs)
-    assert [counter.file.parent.name for counter in found] == ["intel-rapl:0", "intel-rapl:1"]
-    meter = EnergyMeter(found)
-    write(sysfs / "class" / "powercap" / "intel-rapl:0", energy_uj=3_000_000)
-    write(sysfs / "class" / "powercap" / "intel-rapl:1", energy_uj=500_000)  # it began again from 0
-    assert meter.joules() == pytest.approx(2.0 + 4.5)
-    (sysfs / "class" / "powercap" / "intel-rapl:1" / "energy_uj").unlink()
-    assert meter.joules() is None
-
-
-def test_the_processor_does_not_stand_for_a_discrete_gpu(sysfs):
-    assert counters("dgpu", sysfs) == ()
-    write(sysfs / "class" / "drm" / "card1" / "device" / "hwmon" / "hwmon3", energy1_input=7)
-    assert len(counters("dgpu", sysfs)) == 3
-    assert len(counters("gpu", sysfs)) == 2
-
-
-def test_what_is_not_told_is_no_energy(tmp_path):
-    assert counters("cpu", tmp_path) == ()
-    assert EnergyMeter(()).joules() is None
-    assert energy.Counter(file=tmp_path / "none", range=0).read() is None

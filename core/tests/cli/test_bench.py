@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from phi3_core.benchmarking.bench import Bench
@@ -143,7 +144,7 @@ def test_ctrl_c_keeps_what_was_measured(paced, source):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--chart", "x.png"], "the chart is drawn as SVG"),
+        (["--chart", "x.pdf"], "the chart is drawn as SVG or PNG, and 'x.pdf' is named as something else"),
         (["--chart", "nowhere/x.svg"], "there is no folder"),
         (["--compare", "missing.json"], "there is no file 'missing.json'"),
         (["--save", "--option", "A=B"], "--save keeps figures of the settings"),
@@ -154,6 +155,13 @@ def test_what_cannot_be_carried_out_is_said_before_anything_is_measured(run_main
     code, out, err = run_main("bench", "sample", *arguments)
     assert (code, out) == (2, "")
     assert words in err
+
+
+def test_a_png_without_what_draws_it_is_refused_with_the_extra(run_main, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    code, out, err = run_main("bench", "sample", "--chart", "x.png")
+    assert (code, out) == (2, "")
+    assert err == 'phi3: a chart as PNG needs Pillow (pip install "phi3-core[chart]", or --chart bench.svg)\n'
 
 
 def test_a_report_of_another_model_is_refused_before_anything_is_measured(paced, source, run_main, tmp_path):

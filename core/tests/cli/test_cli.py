@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -46,14 +47,31 @@ def test_run_prints_the_answer_and_says_why_this_device(phi3, source):
     assert len(err.splitlines()) == 1
 
 
+def test_stats_say_what_processors_did(phi3, plugins, source):
+    changes = """
+        @hookimpl
+        def generate(engine, request):
+            import time
+            for id in request.prompt_ids[1:3]:
+                time.sleep(0.2)
+                yield id
+    """
+    plugins.add("slow", changes=changes)
+    code, _, err = phi3("run", "Hello world", "-m", source, "-d", "slow", "-q", "--stats")
+    assert code == 0
+    assert re.search(r"fp16 on slow:CPU, CPU \d+ % \(engine \d+ %\)$", err.strip())
+
+
 def test_run_json_has_the_documented_keys(phi3, source):
     code, out, _ = phi3("run", "Hello", "-m", source, "--json")
     reply = json.loads(out)
     assert code == 0
     assert set(reply) == {
         *("text", "model", "device", "precision", "prompt_tokens", "completion_tokens", "finish_reason"),
-        *("time_to_first_token_s", "decode_tokens_per_s", "attempts"),
+        *("time_to_first_token_s", "decode_tokens_per_s", "attempts", "activity"),
     }
+    shares = {"cpu", "engine_cpu", "gpu", "npu"}
+    assert set(reply["activity"]) == {*shares, "seconds", "memory_bytes", "device_memory_bytes"}
     assert reply["attempts"] == [{"device": "parrot:CPU", "outcome": "answered"}]
 
 

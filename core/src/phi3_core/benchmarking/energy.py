@@ -1,7 +1,10 @@
 """The energy that the system's counters tell of, on Linux: processors (RAPL) and discrete GPUs (hwmon).
 
 RAPL's counters are readable by root only on most systems. They cover the whole package: cores, integrated GPU, NPU, and
-what else runs on them. https://docs.kernel.org/power/powercap/powercap.html, https://docs.kernel.org/hwmon/sysfs-interface.html
+what else runs on them. The zones below a package are parts of it, and ``psys`` is the whole machine with its packages.
+Drivers of NPUs have no counter of energy. https://docs.kernel.org/power/powercap/powercap.html,
+https://docs.kernel.org/hwmon/sysfs-interface.html and, in the kernel's sources,
+``Documentation/ABI/testing/sysfs-driver-intel-{i915,xe}-hwmon`` describe the files.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from pathlib import Path
 from attrs import frozen
 
 ROOT = Path("/sys")
+# Beside the device's own, i915 has one "i915_gtN" for each part of it.
+_CARDS = {"i915", "xe"}
 
 
 @frozen(kw_only=True)
@@ -37,9 +42,11 @@ def counters(kind: str, root: Path = ROOT) -> tuple[Counter, ...]:
         kind: the device's kind.
         root: where sysfs is, for tests.
     """
-    packages = [counter for counter in _packages(root) if counter.read() is not None]
+    packages = tuple(_packages(root))
+    if any(counter.read() is None for counter in packages):  # one of several would be a part of the energy
+        packages = ()
     if kind != "dgpu":
-        return tuple(packages)
+        return packages
     cards = [counter for counter in _cards(root) if counter.read() is not None]
     return (*packages, *cards) if cards else ()
 
@@ -53,8 +60,12 @@ def _packages(root: Path) -> Iterator[Counter]:
 
 
 def _cards(root: Path) -> Iterator[Counter]:
-    for file in sorted((root / "class" / "drm").glob("card*/device/hwmon/hwmon*/energy1_input")):
-        yield Counter(file=file, range=0)
+    for folder in sorted((root / "class" / "drm").glob("card*/device/hwmon/hwmon*")):
+        with contextlib.suppress(OSError):
+            if (folder / "name").read_text(encoding="ascii").strip() in _CARDS:
+                # The card's, or its package's, which is a part of the card.
+                found = [folder / f"energy{number}_input" for number in (1, 2)]
+                yield from (Counter(file=file, range=0) for file in [each for each in found if each.exists()][:1])
 
 
 class EnergyMeter:
@@ -73,7 +84,7 @@ class EnergyMeter:
         total = 0
         for counter, start in zip(self._counters, self._starts, strict=True):
             end = counter.read()
-            if start is None or end is None:
+            if start is None or end is None or (end < start and not counter.range):  # the driver began anew
                 return None
             total += end - start + (counter.range if end < start else 0)
         return total / 1e6 if total > 0 else None

@@ -40,7 +40,9 @@ def add(commands: Any) -> None:
     group = command.add_argument_group("what becomes of it")
     group.add_argument("--save", action="store_true", help="keep the figures, by which devices are ranked")
     group.add_argument("--compare", metavar="FILE", help="compare with what an earlier --json printed")
-    group.add_argument("--chart", metavar="FILE.svg", help="draw the chart into a file")
+    group.add_argument(
+        "--chart", metavar="FILE.svg|png", help="draw the chart into a file; PNG needs the extra phi3-core[chart]"
+    )
     options.finish(command, call, json="print the report as JSON")
 
 
@@ -151,31 +153,35 @@ def _check_model(before: Report, bench: Bench) -> None:
 
 def _chart_file(given: str | None) -> Path | None:
     from phi3_core import paths
+    from phi3_core.benchmarking import chart
     from phi3_core.errors import UsageError
 
     if given is None:
         return None
     file = paths.absolute(given)
-    if file.suffix.lower() != ".svg":
+    suffix = file.suffix.lower()
+    if suffix not in chart.SUFFIXES:
         raise UsageError(
-            f"the chart is drawn as SVG, and {given!r} is named as something else",
-            hint="--chart bench.svg; browsers and rsvg-convert make a PNG of it",
+            f"the chart is drawn as SVG or PNG, and {given!r} is named as something else", hint="--chart bench.svg"
         )
+    if suffix == ".png" and not chart.can_draw_png():
+        raise UsageError("a chart as PNG needs Pillow", hint='pip install "phi3-core[chart]", or --chart bench.svg')
     if not file.parent.is_dir():
         raise UsageError(f"there is no folder {str(file.parent)!r}", hint="--chart names a file in an existing folder")
     return file
 
 
 def _write_chart(file: Path, report: Report) -> None:
-    from phi3_core.benchmarking.chart import svg
+    from phi3_core.benchmarking import chart
     from phi3_core.disk import raise_if_full, reason
     from phi3_core.errors import UsageError
 
     from . import output
 
     hint = "--chart FILE.svg names another place"
+    content = chart.png(report) if file.suffix.lower() == ".png" else chart.svg(report).encode()
     try:
-        file.write_text(svg(report), encoding="utf-8", newline="\n")
+        file.write_bytes(content)
     except OSError as error:
         raise_if_full(error, file, hint=hint)
         raise UsageError(f"the chart cannot be written: {reason(error)}: {file}", hint=hint) from error

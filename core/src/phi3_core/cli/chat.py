@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from functools import partial
 
@@ -13,11 +14,16 @@ from . import options
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import Any
 
+    from phi3_core.activity.monitor import Monitor
+    from phi3_core.activity.values import Activity
     from phi3_core.model import Model
     from phi3_core.replies import GenerationSettings, Message, Reply
+
+    from .live import LiveLine
 
 HELP = """\
 /help            this list
@@ -181,15 +187,22 @@ class Conversation:
         return PromptTooLongError(error.message, hint=hint)
 
     def _answer(self, text: str) -> None:
+        from .live import LiveLine
+
         question: Message = {"role": "user", "content": text}
         chunks: list[str] = []
         try:
-            with self._model.answer(self._prompt(question), self._settings) as stream:
+            prompt = self._prompt(question)
+            with (
+                LiveLine(wanted=not self._given.quiet) as line,
+                self._watched(line) as monitor,
+                self._model.answer(prompt, self._settings) as stream,
+            ):
                 for chunk in stream:
                     chunks.append(chunk)
                     print(chunk, end="", flush=True)
             print(flush=True)
-            self._figures(stream.reply)
+            self._figures(stream.reply, None if monitor is None else monitor.result)
         except PromptTooLongError as error:
             raise self._too_long(error, question) from error
         except KeyboardInterrupt:
@@ -198,11 +211,19 @@ class Conversation:
         if chunks:  # a message without an answer is not added to the history
             self._said += [question, {"role": "assistant", "content": "".join(chunks)}]
 
-    def _figures(self, reply: Reply) -> None:
+    def _watched(self, line: LiveLine) -> AbstractContextManager[Monitor | None]:
+        """Return what measures the engine, if somebody is shown what it finds."""
+        from .run import watch
+
+        if line.shown:
+            return watch(self._model, line.show)
+        return watch(self._model) if self._given.stats else contextlib.nullcontext()
+
+    def _figures(self, reply: Reply, activity: Activity | None) -> None:
         from .run import cut_off, stats
 
         if self._given.stats:
-            _tell(stats(reply))
+            _tell(stats(reply, activity))
         context = self._model.context_length
         if (cut := cut_off(reply, context, "the conversation fills")) is None:
             return

@@ -11,9 +11,13 @@ from . import options
 
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import Any
 
-    from phi3_core.replies import Reply
+    from phi3_core.activity.monitor import Monitor
+    from phi3_core.activity.values import Activity
+    from phi3_core.model import Model
+    from phi3_core.replies import GenerationSettings, Message, Reply
 
 
 def add(commands: Any) -> None:
@@ -35,6 +39,8 @@ def add(commands: Any) -> None:
 
 def call(given: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    from phi3_core.values import to_plain
+
     from . import output
     from .request import open_model
 
@@ -42,20 +48,39 @@ def call(given: argparse.Namespace) -> int:
     opened, settings = open_model(given, "answer", (given.system or "") + prompt)
     with opened as model:
         system = [{"role": "system", "content": given.system}] if given.system else []
-        with model.answer([*system, {"role": "user", "content": prompt}], settings) as stream:
-            for chunk in stream:
-                if not given.json:
-                    print(chunk, end="", flush=True)
-        reply = stream.reply
+        messages = [*system, {"role": "user", "content": prompt}]
+        activity: Activity | None = None
+        if given.json or given.stats:
+            with watch(model) as monitor:
+                reply = _answer(model, messages, settings, shown=not given.json)
+            activity = monitor.result
+        else:
+            reply = _answer(model, messages, settings, shown=True)
         if given.json:
-            output.print_json(reply)
+            output.print_json({**to_plain(reply), "activity": activity})
         elif not reply.text.endswith("\n"):
             print(flush=True)
         if given.stats:
-            print(f"phi3: {stats(reply)}", file=sys.stderr)
+            print(f"phi3: {stats(reply, activity)}", file=sys.stderr)
         if (cut := cut_off(reply, model.context_length, "prompt and answer fill")) is not None:
             output.logger.warning("%s", cut)
     return 0
+
+
+def _answer(model: Model, messages: Sequence[Message], settings: GenerationSettings, *, shown: bool) -> Reply:
+    """Answer, and print the chunks as they arrive if they are to be shown."""
+    with model.answer(messages, settings) as stream:
+        for chunk in stream:
+            if shown:
+                print(chunk, end="", flush=True)
+    return stream.reply
+
+
+def watch(model: Model, show: Callable[[Activity], object] | None = None) -> Monitor:
+    """Return what measures a model's engine in a ``with`` statement, and tells ``show`` each second."""
+    from phi3_core.activity.monitor import Monitor
+
+    return Monitor(lambda: model.process, show)
 
 
 def _prompt(given: str | None) -> str:
@@ -72,8 +97,10 @@ def _prompt(given: str | None) -> str:
     return prompt
 
 
-def stats(reply: Reply) -> str:
-    """Return the statistics of a reply in one line."""
+def stats(reply: Reply, activity: Activity | None) -> str:
+    """Return the statistics of a reply, and what processors did meanwhile, in one line."""
+    from .activity import words
+
     parts = []
     if reply.time_to_first_token_s is not None:
         parts.append(f"first token {reply.time_to_first_token_s:.2f} s")
@@ -81,6 +108,8 @@ def stats(reply: Reply) -> str:
         parts.append(f"{reply.decode_tokens_per_s:.1f} tokens/s")
     parts.append(f"{reply.prompt_tokens} + {reply.completion_tokens} tokens")
     parts.append(f"{reply.precision} on {reply.device}")
+    if activity is not None:
+        parts += words(activity)
     return ", ".join(parts)
 
 

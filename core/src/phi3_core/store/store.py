@@ -13,6 +13,7 @@
         figures/                                              what was measured on this machine; may be deleted
         failures/                                             devices that failed; may be deleted
         checks/                                               which devices gave the known answers; may be deleted
+        running/                                              engines that are loaded now, for `phi3 top`
         survey.json                                           the backends' cached answers
 
 The modification time of a ``phi3.json`` is the time of the last use.

@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from phi3_core.errors import BackendDiedError, BackendError, Phi3Error, from_wire
 
@@ -35,6 +35,19 @@ Reason = Callable[[Call], Exception]
 """Makes the error that ends a call."""
 
 
+class Generated(NamedTuple):
+    """What a worker has generated, and generates now."""
+
+    answers: int
+    """Answers that have ended."""
+    tokens: int
+    """Tokens so far, of all answers."""
+    running: int
+    """Answers that have begun."""
+    reading: int
+    """Those of them without a token: the engine reads the prompt, or has not come to it."""
+
+
 class Calls:
     """The open calls of a worker process, and the thread that reads its messages.
 
@@ -51,6 +64,11 @@ class Calls:
         """Whether time limits apply; they do not while somebody debugs the backend."""
         self.kill: Callable[[], object] = self.stop
         """Ends the process and calls :meth:`stop`. Set by the owner."""
+        self.at_generate: Callable[[], object] = _do_nothing
+        """Called when an answer begins; does not block."""
+        self.at_stop: Callable[[], object] = _do_nothing
+        """Called when the process has been killed, in any thread, perhaps twice."""
+        self._answers = self._tokens = 0
         self._channel = channel
         self._process = process
         self._output = output
@@ -77,6 +95,8 @@ class Calls:
                 return call
             self._open[call.number] = call
             self._busy.set()
+        if verb == "generate":
+            self.at_generate()
         with contextlib.suppress(OSError):  # the reading thread notices it
             self._channel.send({"call": verb, "number": call.number, **arguments})
         return call
@@ -109,6 +129,14 @@ class Calls:
         self._thread.join(timeout_s)
 
     @property
+    def generated(self) -> Generated:
+        """What has been generated so far."""
+        with self._lock:
+            answers, tokens = self._answers, self._tokens
+            running = [call.timing.tokens for call in self._open.values() if call.verb == "generate"]
+        return Generated(answers, tokens + sum(running), len(running), running.count(0))
+
+    @property
     def pending(self) -> bool:
         """Whether calls are open."""
         return bool(self._open)
@@ -119,6 +147,7 @@ class Calls:
 
     def stop(self) -> None:
         """End the open calls and the thread, because the process has been killed."""
+        self.at_stop()
         for call in self._close(_ended):
             call.end(_ended(call))
 
@@ -176,6 +205,8 @@ class Calls:
         with self._lock:
             self._open.pop(call.number, None)
             self._cancelled.pop(call.number, None)
+            if call.verb == "generate":
+                self._answers, self._tokens = self._answers + 1, self._tokens + call.timing.tokens
             useless = not self._wanted and (self._retired or bool(self._open))
         if useless:
             self.kill()
@@ -233,6 +264,10 @@ class Calls:
             self._cancelled.clear()
             self._busy.set()
         return calls
+
+
+def _do_nothing() -> None:
+    """Do nothing."""
 
 
 def _exceeded(limit_s: float, call: Call) -> BackendError:

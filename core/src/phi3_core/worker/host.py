@@ -157,6 +157,16 @@ class Worker:
         """Whether the process is running, and belongs to this process and not to the one that it was forked from."""
         return self._finalizer.alive and os.getpid() == self._host and self._process.poll() is None
 
+    @property
+    def process(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
+    @property
+    def calls(self) -> Calls:
+        """The calls of the process. They do not keep this object alive, which ends the process."""
+        return self._calls
+
     def peak_memory(self) -> int | None:
         """Return the largest resident memory of the process so far, in bytes; None if the system does not tell."""
         return peak_memory(self._process.pid)

@@ -1,0 +1,1 @@
+"""What the running engines and their devices do: busy figures of the system, and the engines of this store."""

@@ -1,0 +1,139 @@
+"""Engines announce themselves to ``phi3 top`` while they are loaded, whoever has loaded them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+
+import phi3_core as phi3
+import psutil
+import pytest
+from batching import wait_until
+from phi3_core.activity import running
+from phi3_core.activity.overview import Observer
+from phi3_core.activity.running import running_engines
+
+SLOW = """
+import time
+Engine.context_length = 4096
+
+@hookimpl
+def generate(engine, request):
+    time.sleep(0.7)
+    for _ in range(request.max_new_tokens):
+        time.sleep(0.01)
+        yield request.prompt_ids[1]
+"""
+
+
+@pytest.fixture
+def model(plugins, source):
+    plugins.add("slow", changes=SLOW)
+    with phi3.load(source, device="slow") as loaded:
+        wait_until(running_engines)
+        yield loaded
+
+
+def one():
+    (found,) = running_engines()
+    return found
+
+
+def left():
+    return list(running.folder().glob("*"))
+
+
+def test_an_engine_says_what_it_is(model, source):
+    found = one()
+    assert (found.process, found.model, found.device) == (model.process, model.name, "slow:CPU")
+    assert (found.kind, found.name, found.precision, found.backend) == ("cpu", "A parrot", "fp16", "phi3-slow 1.0")
+    assert (found.context_length, found.max_concurrency) == (model.context_length, 1)
+    assert (found.state, found.running, found.answers, found.tokens, found.tokens_per_s) == ("idle", 0, 0, 0, None)
+
+
+def test_it_says_what_it_does_and_who_waits(model):
+    with model.stream("Hello world", max_new_tokens=2000) as stream:
+        waiting = threading.Thread(target=model.generate, args=("Hello",), kwargs={"max_new_tokens": 1}, daemon=True)
+        threading.Thread(target=list, args=(stream,), daemon=True).start()
+        wait_until(lambda: one().state == "reading")
+        waiting.start()
+        wait_until(lambda: one().waiting == 1)
+        wait_until(lambda: one().state == "generating")
+        wait_until(lambda: (one().tokens_per_s or 0) > 10)
+        assert (one().running, one().answers) == (1, 0)
+    waiting.join(60)
+    wait_until(lambda: one().state == "idle")
+    found = one()
+    assert (found.answers, found.running, found.waiting, found.tokens_per_s) == (2, 0, 0, None)
+    assert found.tokens > 10
+
+
+def test_it_is_gone_with_the_engine(model):
+    model.close()
+    assert (running_engines(), left()) == ((), [])
+
+
+def test_it_is_gone_with_an_engine_that_nobody_closes(plugins, source):
+    plugins.add("parrot")
+    model = phi3.load(source, device="parrot")
+    wait_until(running_engines)
+    del model
+    gc.collect()
+    wait_until(lambda: not left())
+
+
+def test_it_is_gone_with_an_engine_that_dies_and_the_next_one_is_there(plugins, source):
+    plugins.add("frail", changes="@hookimpl\ndef generate(request):\n    import os\n    yield 5\n    os._exit(9)\n")
+    plugins.add("stout")
+    with phi3.load(source) as model:
+        wait_until(running_engines)
+        assert one().device == "frail:CPU"
+        assert model.generate("Hello", max_new_tokens=3).attempts[-1].device == "stout:CPU"
+        wait_until(lambda: [found.device for found in running_engines()] == ["stout:CPU"])
+
+
+def test_a_killed_host_leaves_a_file_that_is_recognized(plugins, source):
+    """The worker ends with its host, and nobody is there to remove the file."""
+    plugins.add("parrot")
+    code = (
+        "import sys, time, phi3_core\n"
+        f"model = phi3_core.load({source!r}, device='parrot')\n"
+        "from phi3_core.activity.running import running_engines\n"
+        "while not running_engines(): time.sleep(0.01)\n"
+        "print(model.process, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout is not None
+        worker = int(host.stdout.readline())
+        assert one().process == worker
+        host.kill()
+    wait_until(lambda: not psutil.pid_exists(worker))
+    assert running_engines() == ()
+    assert left() == []
+
+
+def test_a_store_that_cannot_be_written_costs_no_answer(plugins, source, home):
+    plugins.add("parrot")
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "running").write_text("in the way", encoding="utf-8")
+    with phi3.load(source, device="parrot") as model:
+        assert model.generate("Hello").text.strip() == "Hello"
+    assert running_engines() == ()
+
+
+def test_an_observer_sees_each_engine_with_what_it_does(model):
+    observer = Observer()
+    assert [row.activity.engine_cpu for row in observer.look().engines] == [None]  # nothing has passed yet
+    model.generate("Hello", max_new_tokens=5)
+    overview = observer.look()
+    (row,) = overview.engines
+    assert row.engine.process == model.process != os.getpid()
+    assert row.activity.engine_cpu is not None
+    assert 0 <= row.activity.engine_cpu <= (overview.machine.cpu or 0) + 0.2  # times come in steps
+    assert 10**6 < (row.activity.memory_bytes or 0) < overview.memory_used_bytes < overview.memory_bytes
+    model.close()
+    assert observer.look().engines == ()

@@ -1,0 +1,106 @@
+"""The files of running engines: which ones are shown, and which ones are left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from attrs import evolve
+from phi3_core.activity import running
+from phi3_core.activity.running import RunningEngine, running_engines
+
+
+@pytest.fixture
+def process():
+    """A process that does nothing."""
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as started:
+        yield started
+        started.kill()
+
+
+@pytest.fixture
+def engine(home, process):
+    """An engine in this process, with its file."""
+    facts = {"model": "tiny", "device": "parrot:CPU", "kind": "cpu", "name": "A parrot", "precision": "fp16"}
+    numbers = {"context_length": 64, "max_concurrency": 1, "since": time.time()}
+    return written(RunningEngine(process=process.pid, backend="phi3-parrot 1.0", **facts, **numbers))
+
+
+def written(engine):
+    found = running.located(engine)
+    running.write(found, running.folder())
+    return found
+
+
+def file_of(engine):
+    return running.file_of(engine, running.folder())
+
+
+def test_there_is_none_in_an_empty_store(home):
+    assert running_engines() == ()
+
+
+def test_an_engine_is_read_as_it_was_written(engine):
+    assert running_engines() == (engine,)
+    assert abs(engine.process_started - time.time()) < 30
+
+
+def test_the_oldest_comes_first(engine):
+    other = written(evolve(engine, process=os.getpid(), since=engine.since - 60))
+    assert running_engines() == (other, engine)
+
+
+def test_the_file_of_a_process_that_has_ended_is_removed(engine, process):
+    process.kill()
+    process.wait()
+    assert running_engines() == ()
+    assert not file_of(engine).exists()
+
+
+def test_another_process_with_the_same_id_is_not_the_engine(engine):
+    running.write(evolve(engine, process_started=engine.process_started - 3600), running.folder())
+    assert running_engines() == ()
+    assert not file_of(engine).exists()
+
+
+def test_engines_of_other_machines_and_containers_are_left_alone_for_a_month(engine):
+    other = evolve(engine, place="0badcafe", process=1)
+    running.write(other, running.folder())
+    assert running_engines() == (engine,)
+    assert file_of(other).exists()
+    month_ago = time.time() - 31 * 86400
+    os.utime(file_of(other), (month_ago, month_ago))
+    assert running_engines() == (engine,)
+    assert not file_of(other).exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2},
+        {"place": None},
+        {"process": "1"},
+        {"process": True},
+        {"since": None},
+        {"tokens": [7]},
+        {"model": 3},
+        {"colour": "red"},
+    ],
+    ids=str,
+)
+def test_a_file_of_another_version_or_with_nonsense_is_not_shown(engine, change):
+    content = json.loads(file_of(engine).read_text(encoding="utf-8"))
+    file_of(engine).write_text(json.dumps({**content, **change}), encoding="utf-8")
+    assert running_engines() == ()
+    assert file_of(engine).exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "7"])
+def test_a_damaged_file_is_not_shown(engine, text):
+    file_of(engine).write_text(text, encoding="utf-8")
+    assert running_engines() == ()

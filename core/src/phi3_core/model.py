@@ -68,6 +68,11 @@ class Model:
         """Maximum number of tokens of prompt and answer together."""
         return self._context_length
 
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the model was trained to read ``tools`` and ``tool_calls`` of messages, and messages of tools."""
+        return self._tokenizer.takes_tools
+
     # --- generation -------------------------------------------------------------------------------------------------
 
     def generate(self, prompt: str, *, system: str | None = None, **options: Unpack[GenerationOptions]) -> Reply:

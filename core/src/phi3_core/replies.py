@@ -23,7 +23,11 @@ DEFAULT_MAX_NEW_TOKENS = 1024
 _OPTIONS_HINT = "phi3 run --help lists what can be set"
 
 Message = Mapping[str, str]
-"""A message of a conversation, ``{"role": "user", "content": "…"}``; roles are system, user and assistant."""
+"""A message of a conversation, ``{"role": "user", "content": "…"}``; roles are system, user, assistant and tool.
+
+For models that take tools, a system message may have their definitions as ``tools`` and an assistant's message what it
+called as ``tool_calls``, both JSON as text.
+"""
 
 
 class GenerationOptions(TypedDict, total=False):

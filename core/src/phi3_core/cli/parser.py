@@ -6,7 +6,7 @@ import argparse
 
 from phi3_core import __version__
 
-from . import bench, chat, config, devices, doctor, eval, models, plugins, quantize, run  # noqa: A004 - as the command
+from . import bench, chat, config, devices, doctor, eval, models, plugins, quantize, run, serve  # noqa: A004 - as the command
 
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ EXIT_CODES = """\
 exit codes: 0 done, 1 unexpected, 2 usage, 3 no usable device, 4 model cannot be had or is damaged,
 5 a backend failed, 130 interrupted"""
 
-_COMMANDS = (run, chat, devices, plugins, models, quantize, eval, bench, doctor, config)
+_COMMANDS = (run, chat, devices, plugins, models, quantize, eval, bench, doctor, serve, config)
 
 
 class Parser(argparse.ArgumentParser):

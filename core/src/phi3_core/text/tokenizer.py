@@ -147,15 +147,20 @@ class Tokenizer:
         texts = [*contents, *(text for _, text, _ in marked)]
         return self._known(self._guard.encode(texts, render, also_in=template.source, written=written, most=most))
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, most: int | None = None) -> list[int]:
         """Return the ids of ``text``, without control tokens.
+
+        Args:
+            text: any text.
+            most: number of tokens that are of use; None for any number.
 
         Raises:
             UsageError: the text is not valid Unicode.
             ModelError: the model's weights lack one of the tokens.
+            TooManyTokensError: there are far more tokens than ``most``. They were not all counted.
         """
         _check_unicode(text, "the text")
-        return self._known(self._guard.encode([text], "".join))
+        return self._known(self._guard.encode([text], "".join, most=most))
 
     def _known(self, ids: list[int]) -> list[int]:
         """Return ``ids``, all of which the embedding has a row for.

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, cast
 
 from phi3_core import tasks
 from phi3_core.replies import GenerationSettings
 
-from .calls import ChatCall, Event, Finished, TextDelta, Usage
+from .calls import ChatCall, Event, Finished, Usage
 from .errors import RefusedParameterError, StoppingError
+from .toolparser import ToolCallParser
+from .tools import calls_schema, check_tools, has_to_call, shown_tools, write_messages
 
 if TYPE_CHECKING:
     from phi3_core.model import Model
-    from phi3_core.replies import GenerationOptions, Message, Stream
+    from phi3_core.replies import GenerationOptions, Stream
 
     from .pool import LoadedModel, ModelPool
     from .settings import ServerSettings
@@ -37,6 +39,11 @@ class Answering:
         self.pool = pool
         self._settings = settings
 
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """The options of a generation for what calls do not state."""
+        return self._settings.defaults
+
     async def events(self, call: ChatCall) -> AsyncGenerator[Event, None]:
         """Yield what happens during the answers to a call, and close them if it is closed early.
 
@@ -56,31 +63,46 @@ class Answering:
     async def _answer(self, call: ChatCall, loaded: LoadedModel, choice: int) -> AsyncGenerator[Event, None]:
         """Yield the events of one answer."""
         settings = self._generation(call, choice)
+        messages = write_messages(call, native=loaded.model.takes_tools)
+        most = None if call.parallel_tool_calls else 1
+        found = ToolCallParser({tool.name for tool in shown_tools(call)}, most=most, choice=choice)
         begun: list[Stream] = []
 
         def begin() -> Stream:
             if call.prompt is not None:
                 begun.append(loaded.model.complete(call.prompt, settings))
             else:
-                begun.append(loaded.model.answer(_messages(call), settings))
+                begun.append(loaded.model.answer(messages, settings))
             return begun[0]
 
         try:
             async with contextlib.aclosing(tasks.read(begin, loaded.executor)) as chunks:
                 async for chunk in chunks:
-                    yield TextDelta(choice=choice, text=chunk)
+                    for event in found.push(chunk):
+                        yield event
         except CancelledError as error:  # it was waiting for its turn when the server was stopped
             raise StoppingError from error
+        for event in found.finish():
+            yield event
         reply = begun[0].reply
         yield Finished(
             choice=choice,
-            reason=reply.finish_reason,
+            reason="tool_calls" if found.count and reply.finish_reason == "stop" else reply.finish_reason,
             usage=Usage(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens),
             device=reply.device,
             precision=reply.precision,
             time_to_first_token_s=reply.time_to_first_token_s,
             decode_tokens_per_s=reply.decode_tokens_per_s,
         )
+
+    async def count_tokens(self, call: ChatCall) -> int:
+        """Return the number of tokens of a call's prompt. Raises as :meth:`events`."""
+        async with self.pool.use(call.model) as loaded:
+            check_tools(call)
+            model = loaded.model
+            messages = write_messages(call, native=model.takes_tools)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(loaded.executor, model.count_tokens, messages)
 
     def _generation(self, call: ChatCall, choice: int) -> GenerationSettings:
         stated = {
@@ -94,6 +116,8 @@ class Answering:
         elif options.get("seed") is not None:
             options["seed"] = (options["seed"] + choice) % _SEEDS
         options["json_schema"] = call.json_schema or (_ANY_OBJECT if call.json_object else None)
+        if has_to_call(call):
+            options["json_schema"] = calls_schema(call)
         return GenerationSettings.of(cast("GenerationOptions", options))
 
 
@@ -103,12 +127,10 @@ def _check_capabilities(call: ChatCall, model: Model) -> None:
         raise RefusedParameterError("logprobs", f"is not supported: {model.device} does not give them")
     if (call.json_schema or call.json_object) and "json_schema" not in model.capabilities:
         raise RefusedParameterError("response_format", f"is not supported: {model.device} cannot follow a JSON schema")
-    if call.tools and call.tool_choice.mode != "none":
-        raise RefusedParameterError("tools", f"is not supported: {model.name} was not trained to call tools")
-
-
-def _messages(call: ChatCall) -> list[Message]:
-    return [{"role": message.role, "content": message.content} for message in call.messages]
+    check_tools(call)
+    if has_to_call(call) and "json_schema" not in model.capabilities:
+        why = f"is not supported with {call.tool_choice.mode!r}: {model.device} cannot follow a JSON schema; auto works"
+        raise RefusedParameterError("tool_choice", why)
 
 
 async def merged(answers: list[AsyncGenerator[Event, None]]) -> AsyncGenerator[Event, None]:

@@ -12,6 +12,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from phi3_core.errors import UsageError
+
+from . import schemas
 from .calls import MOST_CHOICES
 
 MOST_MESSAGES = 2048
@@ -19,10 +22,6 @@ MOST_CHARACTERS = 4 * 2**20
 """Of one text of a request."""
 MOST_STOPS = 16
 LONGEST_STOP = 256
-LARGEST_SCHEMA = 64 * 2**10
-"""Characters of a JSON schema."""
-DEEPEST_SCHEMA = 32
-"""Levels of a JSON schema."""
 
 
 class Request(BaseModel):
@@ -78,24 +77,14 @@ def check_schema(schema: Any) -> str:
     """Return a JSON schema as text.
 
     Raises:
-        PydanticCustomError: it is too large or too deep.
+        PydanticCustomError: it is too large, or refers to something outside of itself.
     """
-    text = json.dumps(schema, ensure_ascii=False)
-    if len(text) > LARGEST_SCHEMA:
-        raise PydanticCustomError("schema_size", "the schema has over {most} characters", {"most": LARGEST_SCHEMA})
-    if _depth(schema) > DEEPEST_SCHEMA:
-        raise PydanticCustomError("schema_depth", "the schema has over {most} levels", {"most": DEEPEST_SCHEMA})
-    return text
-
-
-def _depth(value: Any) -> int:
-    """Return the number of levels of lists and objects, counted to just over what is allowed."""
-    level, depth = [value], 0
-    while level and depth <= DEEPEST_SCHEMA:
-        inner = (each for each in level if isinstance(each, (dict, list)))
-        level = [item for each in inner for item in (each.values() if isinstance(each, dict) else each)]
-        depth += 1
-    return depth
+    if schema is not None:
+        try:
+            schemas.check_schema(schema, "the schema")
+        except UsageError as error:
+            raise PydanticCustomError("schema", "{said}", {"said": str(error)}) from error
+    return json.dumps(schema, ensure_ascii=False)
 
 
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]

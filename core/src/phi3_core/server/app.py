@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from phi3_core import __version__
 
-from . import chat, completions, errors, models_list
+from . import chat, completions, errors, messages, models_list, responses
 from .answering import Answering
 from .lifetime import Lifetime
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .pool import ModelPool
     from .settings import ServerSettings
 
-DIALECTS = (chat, completions, models_list)
+DIALECTS = (chat, completions, models_list, responses, messages)
 """The modules that have routes. Each has ``router(answering)``."""
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import phi3_core as phi3
 import tokenizers
+from batching import wait_until
 
 ENGINE = """
 import json
@@ -53,7 +53,7 @@ class Script:
     def __init__(self, plugins: Any, name: str, source: Path, folder: Path, *capabilities: str) -> None:
         self._asked, self._answers = folder / f"{name}.jsonl", folder / f"{name}.json"
         self._plain = tokenizers.Tokenizer.from_file(str(source / "tokenizer.json"))
-        self._source = source
+        self.source = source
         self._name = name
         changes = ENGINE
         values = {"capabilities": capabilities, "asked": str(self._asked), "answers": str(self._answers)}
@@ -63,7 +63,7 @@ class Script:
 
     def load(self) -> phi3.Model:
         """Load the model."""
-        return phi3.load(str(self._source), device=self._name)
+        return phi3.load(str(self.source), device=self._name)
 
     def begin(self, *texts: str) -> None:
         """Forget what was asked, and set the next answers. Strings of control tokens in them are these tokens."""
@@ -87,25 +87,25 @@ class Script:
 
 @contextlib.contextmanager
 def served(scripts: Mapping[str, Script]) -> Iterator[str]:
-    """Serve the models of scripts under their names, and provide the address of the server."""
-    import uvicorn
+    """Serve the models of scripts under the names of their folders, and provide the address of the server."""
     from phi3_core.server.app import make_app
+    from phi3_core.server.offers import Offers
     from phi3_core.server.pool import ModelPool
+    from phi3_core.server.serving import Server, listen
     from phi3_core.server.settings import ServerSettings
+    from phi3_core.store.store import Store
 
-    names = tuple(scripts)
-    pool = ModelPool(names, lambda name: scripts[name].load())
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        port = listening.getsockname()[1]
-        app = make_app(ServerSettings(models=names, port=port), pool)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    words = tuple(str(script.source) for script in scripts.values())
+    settings = ServerSettings(models=words, port=0, grace_s=5.0)
+    pool = ModelPool(Offers(words, Store()), lambda offer: scripts[offer.name].load())
+    with listen(settings) as listening:
+        server = Server(make_app(settings, pool), settings)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
+        wait_until(lambda: server.started or not thread.is_alive())
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
-            server.should_exit = True
+            server.end()
             thread.join(30)
             assert not thread.is_alive()

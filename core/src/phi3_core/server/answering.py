@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import CancelledError
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from phi3_core import tasks
@@ -13,6 +14,8 @@ from phi3_core.replies import GenerationSettings
 
 from .calls import ChatCall, Event, Finished, Usage
 from .errors import RefusedParameterError, StoppingError
+from .lifetime import Lifetime
+from .metrics import Metrics
 from .toolparser import ToolCallParser
 from .tools import calls_schema, check_tools, has_to_call, shown_tools, write_messages
 
@@ -37,7 +40,11 @@ class Answering:
 
     def __init__(self, pool: ModelPool, settings: ServerSettings) -> None:
         self.pool = pool
+        self.metrics = Metrics()
+        self.lifetime = Lifetime()
+        self.lifetime.at_drain(self._refuse_waiting)
         self._settings = settings
+        self._streams: set[Stream] = set()
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -68,32 +75,56 @@ class Answering:
         found = ToolCallParser({tool.name for tool in shown_tools(call)}, most=most, choice=choice)
         begun: list[Stream] = []
 
-        def begin() -> Stream:
+        def begin() -> Stream:  # in a thread
             if call.prompt is not None:
                 begun.append(loaded.model.complete(call.prompt, settings))
             else:
                 begun.append(loaded.model.answer(messages, settings))
+            self._streams.add(begun[0])
+            if self.lifetime.is_draining:
+                begun[0].turn.cancel()
             return begun[0]
 
+        loaded.note_beginning()
         try:
             async with contextlib.aclosing(tasks.read(begin, loaded.executor)) as chunks:
                 async for chunk in chunks:
+                    loaded.note_token()
                     for event in found.push(chunk):
                         yield event
         except CancelledError as error:  # it was waiting for its turn when the server was stopped
             raise StoppingError from error
+        finally:
+            self._streams.difference_update(begun)
+        loaded.note_token()
         for event in found.finish():
             yield event
         reply = begun[0].reply
-        yield Finished(
+        end = Finished(
             choice=choice,
             reason="tool_calls" if found.count and reply.finish_reason == "stop" else reply.finish_reason,
+            stop_string=begun[0].stop_string,
             usage=Usage(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens),
             device=reply.device,
             precision=reply.precision,
             time_to_first_token_s=reply.time_to_first_token_s,
             decode_tokens_per_s=reply.decode_tokens_per_s,
         )
+        self.metrics.count_answer(loaded.name, end)
+        yield end
+
+    async def probe(self, loaded: LoadedModel) -> None:
+        """Generate one token. Raises :class:`~phi3_core.errors.Phi3Error` if the engine does not."""
+        settings = GenerationSettings.of({"max_new_tokens": 1, "temperature": 0.0})
+        begin = partial(loaded.model.answer, [{"role": "user", "content": "Hi"}], settings)
+        async with contextlib.aclosing(tasks.read(begin, loaded.executor)) as chunks:
+            async for _ in chunks:
+                pass
+
+    def _refuse_waiting(self) -> None:
+        """End the answers that wait for their turn."""
+        for stream in tuple(self._streams):
+            stream.turn.cancel()
 
     async def count_tokens(self, call: ChatCall) -> int:
         """Return the number of tokens of a call's prompt. Raises as :meth:`events`."""

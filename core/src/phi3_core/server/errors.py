@@ -33,6 +33,7 @@ logger = logging.getLogger("phi3_core")
 RETRY_AFTER_S = 1
 """When a client that was refused for lack of room should ask again."""
 _LONGEST_MESSAGE = 1000
+_CODES = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
 
@@ -90,7 +91,7 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, RequestValidationError):
         return _invalid(error)
     if isinstance(error, HTTPException):
-        return ApiError(error.status_code, _sentence(error), headers=error.headers)
+        return ApiError(error.status_code, _sentence(error), headers=error.headers, code=_CODES.get(error.status_code))
     if isinstance(error, Phi3Error):
         return _of_runtime(error)
     logger.error("unexpected %s in the server: %s", type(error).__name__, error, exc_info=error)
@@ -113,6 +114,8 @@ def _of_runtime(error: Phi3Error) -> ApiError:
 
 
 def _sentence(error: HTTPException) -> str:
+    if error.status_code == 400:  # of FastAPI, which could not read the body
+        return "the body is not valid JSON"
     if error.status_code == 404:
         return "there is nothing at this address"
     if error.status_code == 405:
@@ -130,6 +133,8 @@ def _invalid(error: RequestValidationError) -> ApiError:
         return ApiError(400, "the body is not valid JSON", code="invalid_json")
     if kind == "extra_forbidden":
         return RefusedParameterError(str(param), "is not supported; this server refuses what it would otherwise ignore")
+    if kind == "model_attributes_type" and not param:
+        return ApiError(400, "the body is no JSON object, or Content-Type is not application/json", code="invalid_json")
     if kind == "missing":
         what = f"{param!r} is missing" if param else "the request has no JSON body"
         return ApiError(400, what, param=param, code="missing_required_parameter")
@@ -163,10 +168,10 @@ def encode(content: Any) -> bytes:
     return json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def respond(error: ApiError, path: str, request_id: str) -> Response:
-    """Return the response for an error."""
+def respond(error: ApiError, path: str, request_id: str, **headers: str) -> Response:
+    """Return the response for an error, with more headers if given."""
     body = encode(form_of(path)(error, request_id))
-    return Response(body, error.status, {**error.headers, "content-type": "application/json"})
+    return Response(body, error.status, {**error.headers, **headers}, media_type="application/json")
 
 
 def install(app: FastAPI) -> None:

@@ -38,7 +38,7 @@ def scripts(chatml_folder, phi3_folder, plugins_at, tmp_path_factory):
     tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in TURNS])
     tokenizer.add_tokens([AddedToken(name, normalized=False, rstrip=True) for name in TOOLS])
     settings = {"chat_template": PHI_4_MINI, "eos_token": "<|endoftext|>"}
-    native = make_source(folder / "native", tokenizer, tokenizer_config=settings)
+    native = make_source(folder / "m", tokenizer, tokenizer_config=settings)
     phi3_tokenizer = Tokenizer.from_file(str(phi3_folder / "tokenizer.json"))
     plain = make_source(folder / "plain", phi3_tokenizer, tokenizer_config={"eos_token": "<|endoftext|>"})
     with pytest.MonkeyPatch.context() as patch:

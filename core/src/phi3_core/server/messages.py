@@ -113,12 +113,13 @@ class MessageEvents:
         """Yield the events that an event of the answer makes."""
         if isinstance(each, TextDelta):
             if not self._open or self._content[-1]["type"] != "text":
-                yield from self._begin({"type": "text", "text": ""})
+                yield from self._begin({"type": "text", "text": "", "citations": None})
             self._content[-1]["text"] += each.text
             yield self._delta({"type": "text_delta", "text": each.text})
         elif isinstance(each, ToolCallDelta):
             # Calls come whole: see toolparser.
-            yield from self._begin({"type": "tool_use", "id": each.id, "name": each.name, "input": {}})
+            block = {"type": "tool_use", "id": each.id, "name": each.name, "input": {}, "caller": {"type": "direct"}}
+            yield from self._begin(block)
             yield self._delta({"type": "input_json_delta", "partial_json": each.arguments})
             self._content[-1]["input"] = json.loads(each.arguments)
         else:
@@ -159,15 +160,22 @@ class MessageEvents:
             "content": self._content,
             "stop_reason": reason,
             "stop_sequence": stopped,
+            "stop_details": None,
+            "container": None,
             "usage": _usage(end.usage if end else None),
         }
 
 
-def _usage(usage: Usage | None) -> dict[str, int]:
+def _usage(usage: Usage | None) -> dict[str, Any]:
     """Return the number of tokens. That of the prompt is known at the end only."""
     return {
         "input_tokens": usage.prompt_tokens if usage else 0,
         "output_tokens": usage.completion_tokens if usage else 0,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,
+        "cache_creation": None,
+        "output_tokens_details": None,
+        "server_tool_use": None,
+        "service_tier": "standard",
+        "inference_geo": None,
     }

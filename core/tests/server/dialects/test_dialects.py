@@ -146,7 +146,7 @@ def test_with_the_choice_none_an_answer_is_text(post, script):
     _, answer = responses(post, tool_choice="none")
     assert answer["output"][0]["content"][0]["text"] == CALLED
     _, answer = messages(post, tool_choice={"type": "none"})
-    assert answer["content"] == [{"type": "text", "text": CALLED}]
+    assert answer["content"] == [{"type": "text", "text": CALLED, "citations": None}]
     assert all("weather" not in prompt for prompt in script.prompts)
 
 
@@ -315,7 +315,7 @@ def test_the_events_of_a_message(post, script, read_events):
 def test_a_message(post, script):
     system = [{"type": "text", "text": "Be short.", "cache_control": {"type": "ephemeral"}}]
     _, answer = messages(post, tools=None, system=system, metadata={"user_id": "1"}, thinking={"type": "disabled"})
-    assert answer["content"] == [{"type": "text", "text": "Hello, world!"}]
+    assert answer["content"] == [{"type": "text", "text": "Hello, world!", "citations": None}]
     assert (answer["role"], answer["stop_reason"], answer["stop_sequence"]) == ("assistant", "end_turn", None)
     assert script.prompts == ["<|system|>Be short.<|end|><|user|>How is it?<|end|><|assistant|>"]
     _, answer = messages(post, max_tokens=3)

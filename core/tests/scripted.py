@@ -34,8 +34,9 @@ def generate(engine, request):
         record = {"prompt_ids": list(request.prompt_ids), "json_schema": request.json_schema}
         print(json.dumps(record), file=file, flush=True)
     with open({answers}) as file:
-        answers = json.load(file)
-    yield from answers[min(count, len(answers) - 1)][: request.max_new_tokens]
+        answers, guided = json.load(file)
+    ids = answers[min(count, len(answers) - 1)] if request.json_schema is None else guided
+    yield from ids[: request.max_new_tokens]
 """
 
 
@@ -65,10 +66,18 @@ class Script:
         """Load the model."""
         return phi3.load(str(self.source), device=self._name)
 
-    def begin(self, *texts: str) -> None:
-        """Forget what was asked, and set the next answers. Strings of control tokens in them are these tokens."""
-        ids = [self._plain.encode(text, add_special_tokens=False).ids for text in texts]
-        self._answers.write_text(json.dumps(ids), encoding="utf-8")
+    def begin(self, *texts: str, guided: str | None = None) -> None:
+        """Forget what was asked, and set the next answers. Strings of control tokens in them are these tokens.
+
+        Args:
+            *texts: the answers, in order.
+            guided: the answer wherever it has to follow a JSON schema; the first of the others by default.
+        """
+        ids = [
+            self._plain.encode(text, add_special_tokens=False).ids
+            for text in (*texts, texts[0] if guided is None else guided)
+        ]
+        self._answers.write_text(json.dumps([ids[:-1], ids[-1]]), encoding="utf-8")
         self._asked.write_text("", encoding="utf-8")
 
     @property

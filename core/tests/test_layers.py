@@ -18,6 +18,7 @@ PACKAGE = Path(phi3_core.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("server",),
     ("backend", "scaffold", "testing"),
     ("benchmarking", "doctor"),
     ("api",),

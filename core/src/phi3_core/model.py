@@ -69,9 +69,29 @@ class Model:
         return self._session.turns.places
 
     @property
+    def running(self) -> int:
+        """Number of answers that are being generated."""
+        return self._session.turns.running
+
+    @property
+    def waiting(self) -> int:
+        """Number of answers that wait for their turn."""
+        return self._session.turns.waiting
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """Optional features of the engine, such as ``json_schema``; empty without an engine."""
+        return self._session.engine.capabilities if self._session.engine else frozenset()
+
+    @property
     def context_length(self) -> int:
         """Maximum number of tokens of prompt and answer together."""
         return self._context_length
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the model was trained to read ``tools`` and ``tool_calls`` of messages, and messages of tools."""
+        return self._tokenizer.takes_tools
 
     # --- generation -------------------------------------------------------------------------------------------------
 
@@ -122,17 +142,26 @@ class Model:
 
     def answer(self, messages: Sequence[Message], settings: GenerationSettings) -> Stream:
         """Answer a conversation as :meth:`stream_chat` does, with validated settings."""
-        if self._session.closed:
-            raise UsageError("the model is closed")
-        if os.getpid() != self._process:
-            raise UsageError(
-                "the model was loaded by the process that this one was forked from",
-                hint="load it in this process, or start processes with multiprocessing's method spawn",
-            )
+        self._check_usable()
         started = time.perf_counter()
-        request = self._request(messages, settings)
-        answer = Answer(Turn(self._session.turns))
-        return Stream(self._chunks(request, StopStrings(settings.stop), started, answer), answer.turn)
+        try:
+            prompt = self._tokenizer.encode_chat(messages, most=self._context_length)
+        except TooManyTokensError:
+            prompt = None
+        is_prompt = sum(message["role"] != "system" for message in messages) == 1
+        return self._stream(prompt, settings, started, what="prompt" if is_prompt else "conversation")
+
+    def complete(self, prompt: str, settings: GenerationSettings) -> Stream:
+        """Continue a text as it is, without the chat template. Raises as :meth:`stream_chat`."""
+        self._check_usable()
+        started = time.perf_counter()
+        if not prompt:
+            raise UsageError("the prompt is empty", hint="give it at least one character")
+        try:
+            ids = self._tokenizer.encode(prompt, most=self._context_length)
+        except TooManyTokensError:
+            ids = None
+        return self._stream(ids, settings, started, what="prompt")
 
     async def astream(
         self, prompt: str, *, system: str | None = None, **options: Unpack[GenerationOptions]
@@ -178,15 +207,21 @@ class Model:
 
     # --- implementation ---------------------------------------------------------------------------------------------
 
-    def _request(self, messages: Sequence[Message], settings: GenerationSettings) -> GenerationRequest:
-        try:
-            prompt = self._tokenizer.encode_chat(messages, most=self._context_length)
-        except TooManyTokensError:
-            raise self._too_long(messages, f"far more than {self._context_length}") from None
-        room = self._context_length - len(prompt)
-        if room < 1:
-            raise self._too_long(messages, str(len(prompt)))
-        return GenerationRequest(
+    def _check_usable(self) -> None:
+        if self._session.closed:
+            raise UsageError("the model is closed")
+        if os.getpid() != self._process:
+            raise UsageError(
+                "the model was loaded by the process that this one was forked from",
+                hint="load it in this process, or start processes with multiprocessing's method spawn",
+            )
+
+    def _stream(self, prompt: list[int] | None, settings: GenerationSettings, started: float, *, what: str) -> Stream:
+        """Return the answer to a prompt; None is one of far more tokens than the context holds."""
+        room = 0 if prompt is None else self._context_length - len(prompt)
+        if prompt is None or room < 1:
+            raise self._too_long(what, f"far more than {self._context_length}" if prompt is None else str(len(prompt)))
+        request = GenerationRequest(
             prompt_ids=prompt,
             max_new_tokens=min(settings.max_new_tokens, room),
             sampling=settings.sampling,
@@ -194,14 +229,14 @@ class Model:
             json_schema=settings.json_schema,
             lookup=settings.lookup,
         )
+        answer, stops = Answer(Turn(self._session.turns)), StopStrings(settings.stop)
+        return Stream(self._chunks(request, stops, started, answer), answer.turn, stops)
 
-    def _too_long(self, messages: Sequence[Message], count: str) -> PromptTooLongError:
-        is_prompt = sum(message["role"] != "system" for message in messages) == 1
-        what, hint = ("prompt", "shorten it") if is_prompt else ("conversation", "leave the oldest messages out")
+    def _too_long(self, what: str, count: str) -> PromptTooLongError:
         return PromptTooLongError(
             f"the {what} has {count} tokens, and the context of {self.name} on {self.device} holds "
             f"{self._context_length}, the answer included",
-            hint=hint,
+            hint="shorten it" if what == "prompt" else "leave the oldest messages out",
         )
 
     def _chunks(

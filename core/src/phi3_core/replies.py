@@ -23,7 +23,11 @@ DEFAULT_MAX_NEW_TOKENS = 1024
 _OPTIONS_HINT = "phi3 run --help lists what can be set"
 
 Message = Mapping[str, str]
-"""A message of a conversation, ``{"role": "user", "content": "…"}``; roles are system, user and assistant."""
+"""A message of a conversation, ``{"role": "user", "content": "…"}``; roles are system, user, assistant and tool.
+
+For models that take tools, a system message may have their definitions as ``tools`` and an assistant's message what it
+called as ``tool_calls``, both JSON as text.
+"""
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -128,9 +132,12 @@ class Stream:
     Any thread may read the next chunk. Closing a stream early stops the engine; a ``with`` statement closes it on exit.
     """
 
-    def __init__(self, chunks: Generator[str | Pending | Reply, None, None], turn: Turn) -> None:
+    def __init__(
+        self, chunks: Generator[str | Pending | Reply, None, None], turn: Turn, stops: StopStrings | None = None
+    ) -> None:
         self._chunks = chunks
         self._turn = turn
+        self._stops = stops
         self._reading = threading.Lock()
         self._closed = False
         self._ended = False
@@ -201,6 +208,11 @@ class Stream:
     def turn(self) -> Turn:
         """The answer's turn at the engine."""
         return self._turn
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the answer; None if none has."""
+        return None if self._stops is None else self._stops.match
 
     @property
     def reply(self) -> Reply:

@@ -38,8 +38,13 @@ class Turns:
         self._waiting: collections.deque[Turn] = collections.deque()
 
     @property
+    def running(self) -> int:
+        """Number of answers that have a place."""
+        return len(self._active)
+
+    @property
     def waiting(self) -> int:
-        """The number of answers that wait for a place."""
+        """Number of answers that wait for one."""
         return len(self._waiting)
 
     def resize(self, places: int) -> None:

@@ -17,6 +17,7 @@ from . import (
     plugins,
     quantize,
     run,
+    serve,
     top,
 )
 
@@ -28,7 +29,7 @@ EXIT_CODES = """\
 exit codes: 0 done, 1 unexpected, 2 usage, 3 no usable device, 4 model cannot be had or is damaged,
 5 a backend failed, 130 interrupted"""
 
-_COMMANDS = (run, chat, devices, plugins, models, quantize, eval, bench, doctor, top, config)
+_COMMANDS = (run, chat, devices, plugins, models, quantize, eval, bench, serve, doctor, top, config)
 
 
 class Parser(argparse.ArgumentParser):

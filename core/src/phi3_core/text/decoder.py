@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +27,15 @@ _CONTEXT_FREE = {"ByteLevel", "ByteFallback", "Fuse", "Metaspace", "Replace", "S
 class Pieces:
     """The bytes of each token id; empty for special tokens and for ids without a token.
 
+    Args:
+        plain: the model's tokenizer.
+        shown: strings of special tokens that are text all the same.
+
     Raises:
         ModelError: the tokenizer has no decoder, or one that is not supported.
     """
 
-    def __init__(self, plain: tokenizers.Tokenizer) -> None:
+    def __init__(self, plain: tokenizers.Tokenizer, shown: Collection[str] = ()) -> None:
         kinds = set(_kinds(plain.decoder))
         unknown = sorted(kinds - _CONTEXT_FREE)
         if unknown or not kinds:
@@ -40,11 +44,13 @@ class Pieces:
                 f"the tokenizer has {name}", hint="use a model with a byte-level or a SentencePiece tokenizer"
             )
         self._plain = plain
-        # The library's decoder takes their letters for bytes.
-        self._words: dict[int, bytes] = {}
-        if "ByteLevel" in kinds:
-            added = plain.get_added_tokens_decoder()
-            self._words = {number: token.content.encode() for number, token in added.items() if not token.special}
+        # The library's byte-level decoder takes the letters of added words for bytes.
+        byte_level = "ByteLevel" in kinds
+        self._words: dict[int, bytes] = {
+            number: token.content.encode()
+            for number, token in plain.get_added_tokens_decoder().items()
+            if token.content in shown or (byte_level and not token.special)
+        }
         self._anchor, self._anchor_text = _anchor(plain)
         self._known: dict[int, bytes] = {}
 

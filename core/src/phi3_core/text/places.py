@@ -47,6 +47,10 @@ class Arrangement:
             texts.append(content)
         return roles, texts
 
+    def position(self, place: int) -> int:
+        """Return where the message at ``place``, which is not folded, is among those for the template."""
+        return place - sum(folded < place for folded in self.folded)
+
 
 class Places:
     """Arranges conversations for a template, so that it drops nothing.

@@ -10,6 +10,7 @@ import tokenizers
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.textfiles import lone_surrogate
 
+from . import toolmarks
 from .decoder import Pieces, decode
 from .guard import Guard
 from .places import Places
@@ -48,7 +49,10 @@ class Tokenizer:
         plain.no_padding()
         self.stop_ids: tuple[int, ...] = tuple(sorted(set(stop_ids)))
         self.vocabulary_size: int = plain.get_vocab_size(with_added_tokens=True)
-        self.pieces = Pieces(plain)
+        added = {token.content for token in plain.get_added_tokens_decoder().values()}
+        self.takes_tools: bool = isinstance(template, ChatTemplate) and toolmarks.has_tokens(added, template.source)
+        """Whether the model was trained to read ``tools`` and ``tool_calls`` of messages, and messages of tools."""
+        self.pieces = Pieces(plain, shown=toolmarks.CALLS if self.takes_tools else ())
         self._plain = plain
         self._template = template
         self._places = Places(template) if isinstance(template, ChatTemplate) else None
@@ -102,7 +106,8 @@ class Tokenizer:
         user message.
 
         Args:
-            messages: mappings with ``role`` and ``content``, oldest first.
+            messages: mappings with ``role`` and ``content``, oldest first. If :attr:`takes_tools`, a system message
+                may have ``tools`` and an assistant's ``tool_calls``, both JSON as text.
             add_generation_prompt: whether to append the beginning of the assistant's answer.
             most: number of tokens that are of use; None for any number.
 
@@ -118,25 +123,44 @@ class Tokenizer:
                 f"{self._subject} has {template}",
                 hint="use a model that was tuned for chat, or put its template into chat_template.jinja",
             )
+        marked = toolmarks.marked_texts(messages, has_form=self.takes_tools)
+        for place, text, _ in marked:
+            _check_unicode(text, f"message {place + 1}")
+        roles = [toolmarks.template_role(role, has_form=self.takes_tools) for role in roles]
         arrangement = places.arrange(roles, add_generation_prompt=add_generation_prompt)
+        if folded := [place for place, _, _ in marked if place in arrangement.folded]:
+            raise UsageError(
+                f"the model's chat template has no place for message {folded[0] + 1}, which has tools",
+                hint="put the tools into the first system message",
+            )
         roles, contents = arrangement.apply(contents)
+        count, position = len(contents), arrangement.position
 
         def render(texts: Sequence[str]) -> str:
-            return places.render(roles, texts, add_generation_prompt=add_generation_prompt)
+            whole = list(texts[:count])
+            for (place, _, (start, end)), text in zip(marked, texts[count:], strict=True):
+                whole[position(place)] += start + text + end
+            return places.render(roles, whole, add_generation_prompt=add_generation_prompt)
 
-        return self._known(
-            self._guard.encode(contents, render, also_in=template.source, written=arrangement.written, most=most)
-        )
+        # Where core may write these tokens, no text becomes one of them, in conversations without tools either.
+        written = arrangement.written + "".join(toolmarks.TOKENS if self.takes_tools else ())
+        texts = [*contents, *(text for _, text, _ in marked)]
+        return self._known(self._guard.encode(texts, render, also_in=template.source, written=written, most=most))
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, most: int | None = None) -> list[int]:
         """Return the ids of ``text``, without control tokens.
+
+        Args:
+            text: any text.
+            most: number of tokens that are of use; None for any number.
 
         Raises:
             UsageError: the text is not valid Unicode.
             ModelError: the model's weights lack one of the tokens.
+            TooManyTokensError: there are far more tokens than ``most``. They were not all counted.
         """
         _check_unicode(text, "the text")
-        return self._known(self._guard.encode([text], "".join))
+        return self._known(self._guard.encode([text], "".join, most=most))
 
     def _known(self, ids: list[int]) -> list[int]:
         """Return ``ids``, all of which the embedding has a row for.

@@ -1,0 +1,90 @@
+"""``/v1/completions``: text that goes on, whole and as a stream."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from . import openai
+from .answering import merged
+from .calls import ChatCall, Event, Finished, TextDelta, Usage
+from .completion_request import CompletionRequest
+from .openai import Head
+from .streaming import EventStream, complete, event, json_response
+
+if TYPE_CHECKING:
+    from .answering import Answering
+
+_KIND = "text_completion"
+
+
+def router(answering: Answering) -> APIRouter:
+    """Return the routes of this dialect."""
+    routes = APIRouter()
+
+    @routes.post("/v1/completions", response_class=Response, responses=openai.RESPONSES)
+    async def create_completion(request: Request, asked: CompletionRequest) -> Response:
+        """Continue one or more texts."""
+        calls, head = asked.calls(), Head("cmpl", _KIND, asked.model)
+        events = merged([_numbered(answering.events(call), index * call.n) for index, call in enumerate(calls)])
+        if asked.stream:
+            chunks = _chunks(events, head, calls, includes_usage=asked.includes_usage)
+            return EventStream(request, chunks, openai.error_event)
+        return await complete(request, _whole(events, head, calls))
+
+    return routes
+
+
+async def _numbered(events: AsyncGenerator[Event, None], first: int) -> AsyncGenerator[Event, None]:
+    """Yield events with their choices counted from ``first``."""
+    async with contextlib.aclosing(events):
+        async for each in events:
+            yield evolve(each, choice=first + each.choice)
+
+
+async def _whole(events: AsyncGenerator[Event, None], head: Head, calls: list[ChatCall]) -> Response:
+    count = len(calls) * calls[0].n
+    texts: list[list[str]] = [[] for _ in range(count)]
+    ends: dict[int, Finished] = {}
+    async with contextlib.aclosing(events):
+        async for each in events:
+            if isinstance(each, TextDelta):
+                texts[each.choice].append(each.text)
+            elif isinstance(each, Finished):
+                ends[each.choice] = each
+    choices = [_choice(index, "".join(texts[index]), ends[index].reason) for index in range(count)]
+    return json_response(head.document(choices, usage=openai.usage(_total(ends, calls)), **openai.origin(ends[0])))
+
+
+def _total(ends: dict[int, Finished], calls: list[ChatCall]) -> Usage:
+    """Return the usage of all: each prompt counts once."""
+    n = calls[0].n
+    prompts = sum(ends[index * n].usage.prompt_tokens for index in range(len(calls)))
+    return Usage(prompt_tokens=prompts, completion_tokens=sum(end.usage.completion_tokens for end in ends.values()))
+
+
+def _choice(index: int, text: str, reason: str | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+
+
+async def _chunks(
+    events: AsyncGenerator[Event, None], head: Head, calls: list[ChatCall], *, includes_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    no_usage: dict[str, Any] = {"usage": None} if includes_usage else {}
+    ends: dict[int, Finished] = {}
+    async with contextlib.aclosing(events):
+        async for each in events:
+            if isinstance(each, TextDelta):
+                yield event(head.document([_choice(each.choice, each.text, None)], **no_usage))
+            elif isinstance(each, Finished):
+                ends[each.choice] = each
+                yield event(head.document([_choice(each.choice, "", each.reason)], **no_usage, **openai.origin(each)))
+    if includes_usage:
+        yield event(head.document([], usage=openai.usage(_total(ends, calls))))
+    yield openai.DONE

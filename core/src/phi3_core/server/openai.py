@@ -1,0 +1,89 @@
+"""What OpenAI's dialects have in common."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from phi3_core import __version__
+
+from .errors import ApiError, openai_form
+from .streaming import event
+
+if TYPE_CHECKING:
+    from .calls import Finished, Usage
+
+DONE = b"data: [DONE]\n\n"
+"""The end of a stream."""
+
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_ANSWER = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": words, "content": {"application/json": {"schema": _ERROR}}}
+    for status, words in (("4XX", "The request is refused"), ("5XX", "The server or its engine cannot answer"))
+}
+"""The errors of a route, for the server's description."""
+RESPONSES: dict[int | str, dict[str, Any]] = {200: {"description": "The answer", "content": _ANSWER}, **ERRORS}
+"""The responses of a route that answers whole or as a stream."""
+
+
+class Head:
+    """What the parts of one answer have in common.
+
+    Args:
+        prefix: of the answer's id.
+        kind: OpenAI's name for such an object.
+        model: the name by which the model was asked.
+    """
+
+    def __init__(self, prefix: str, kind: str, model: str) -> None:
+        fields = {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+        self._fields: dict[str, Any] = fields
+
+    def document(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        """Return the answer, or a part of it."""
+        return {**self._fields, "choices": choices, **more}
+
+
+def error_event(error: ApiError) -> bytes:
+    """Return the last event of a stream that failed."""
+    return event(openai_form(error, ""))
+
+
+def usage(tokens: Usage) -> dict[str, Any]:
+    """Return the number of tokens."""
+    total = tokens.prompt_tokens + tokens.completion_tokens
+    return {
+        "prompt_tokens": tokens.prompt_tokens,
+        "completion_tokens": tokens.completion_tokens,
+        "total_tokens": total,
+    }
+
+
+def origin(end: Finished) -> dict[str, Any]:
+    """Return which engine has answered, and how fast."""
+    return {
+        "system_fingerprint": f"phi3-core {__version__} {end.device} {end.precision}",
+        "phi3": {
+            "device": end.device,
+            "precision": end.precision,
+            "time_to_first_token_s": end.time_to_first_token_s,
+            "decode_tokens_per_s": end.decode_tokens_per_s,
+        },
+    }

@@ -1,0 +1,283 @@
+"""Requests to ``/v1/responses``, as calls.
+
+Nothing is kept between requests, so what refers to something kept is refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import Self
+
+from . import calls
+from .requests import (
+    MOST_MESSAGES,
+    MaxTokens,
+    Neutral,
+    Request,
+    ShortText,
+    Temperature,
+    Text,
+    TopP,
+    check_schema,
+)
+
+_MOST_TOOLS = 128
+_NOT_KEPT = "is not supported: nothing is kept between requests"
+
+
+def _kind(value: Any) -> str:
+    """Return the type of an item, which messages may leave out."""
+    return str(value.get("type", "message")) if isinstance(value, dict) else "message"
+
+
+class TextPart(Request):
+    """Text of a message or a result."""
+
+    type: Literal["input_text", "output_text", "text"]
+    text: Text
+    annotations: Annotated[Any, Neutral([])] = None
+    logprobs: Annotated[Any, Neutral([])] = None
+
+    @property
+    def words(self) -> str:
+        """The text of the part."""
+        return self.text
+
+
+class RefusalPart(Request):
+    """What an earlier answer refused."""
+
+    type: Literal["refusal"]
+    refusal: Text
+
+    @property
+    def words(self) -> str:
+        """The text of the part."""
+        return self.refusal
+
+
+def _part_kind(value: Any) -> str:
+    kind = _kind(value)
+    return "text" if kind in {"input_text", "output_text"} else kind
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("text")] | Annotated[RefusalPart, Tag("refusal")],
+    Discriminator(
+        _part_kind, custom_error_type="refused", custom_error_message="is not supported: the models read text only"
+    ),
+]
+Content = Text | Annotated[list[Part], Field(max_length=MOST_MESSAGES)]
+
+
+class MessageItem(Request):
+    """A message."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Content
+    id: ShortText | None = None
+    status: ShortText | None = None
+    phase: ShortText | None = None
+
+
+class CallItem(Request):
+    """A call that an earlier answer made."""
+
+    type: Literal["function_call"]
+    call_id: ShortText
+    name: ShortText
+    arguments: Text
+    id: ShortText | None = None
+    status: ShortText | None = None
+
+
+class ResultItem(Request):
+    """The result of a call."""
+
+    type: Literal["function_call_output"]
+    call_id: ShortText
+    output: Content
+    id: ShortText | None = None
+    status: ShortText | None = None
+
+
+Item = Annotated[
+    Annotated[MessageItem, Tag("message")]
+    | Annotated[CallItem, Tag("function_call")]
+    | Annotated[ResultItem, Tag("function_call_output")],
+    Discriminator(
+        _kind,
+        custom_error_type="refused",
+        custom_error_message="is not supported: items are messages, function calls and their outputs",
+    ),
+]
+
+
+class FunctionTool(Request):
+    """A tool: a function, because there are no others."""
+
+    type: Literal["function"]
+    name: ShortText
+    description: Text | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_schema(self.parameters or {})
+        return self
+
+    def tool(self) -> calls.Tool:
+        """Return the tool as it is in a call."""
+        return calls.Tool(
+            name=self.name,
+            description=self.description or "",
+            parameters=self.parameters or {},
+            strict=bool(self.strict),
+        )
+
+
+class NamedTool(Request):
+    """The tool that the model must call."""
+
+    type: Literal["function"]
+    name: ShortText
+
+
+class AllowedTools(Request):
+    """The tools that the model may call."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Field(max_length=_MOST_TOOLS)]
+
+
+class Format(Request):
+    """The form of an answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: ShortText | None = None
+    description: Text | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.type == "json_schema") != (self.schema_ is not None):
+            raise PydanticCustomError("format", "schema is stated with the type json_schema, and only there")
+        check_schema(self.schema_ or {})
+        return self
+
+
+class TextOptions(Request):
+    """How the text of an answer looks."""
+
+    format: Format | None = None
+    verbosity: Annotated[Any, Neutral("medium")] = None
+
+
+class Reasoning(Request):
+    """How a model reasons before it answers."""
+
+    effort: Annotated[Any, Neutral("none", why="is not supported: the models do not reason apart")] = None
+    summary: Annotated[Any, Neutral(why="is not supported: the models do not reason apart")] = None
+    generate_summary: Annotated[Any, Neutral(why="is not supported: the models do not reason apart")] = None
+
+
+class StreamOptions(Request):
+    """How a stream is written."""
+
+    include_obfuscation: Annotated[Any, Neutral(False)] = None
+
+
+class ResponsesRequest(Request):
+    """The parameters of ``/v1/responses``."""
+
+    model: ShortText
+    input: Text | Annotated[list[Item], Field(min_length=1, max_length=MOST_MESSAGES)]
+    instructions: Text | None = None
+    max_output_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    text: TextOptions | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=_MOST_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedTools | None = None
+    parallel_tool_calls: bool | None = None
+    metadata: dict[str, ShortText] | None = None
+    """Accepted without effect, as the next four: they are for OpenAI's own records and caches."""
+    user: ShortText | None = None
+    safety_identifier: ShortText | None = None
+    prompt_cache_key: ShortText | None = None
+    prompt_cache_retention: ShortText | None = None
+    store: Annotated[Any, Neutral(False, why="is not supported: nothing is stored; send false")] = None
+    background: Annotated[Any, Neutral(False, why=_NOT_KEPT)] = None
+    previous_response_id: Annotated[Any, Neutral(why=_NOT_KEPT)] = None
+    conversation: Annotated[Any, Neutral(why=_NOT_KEPT)] = None
+    prompt: Annotated[Any, Neutral(why=_NOT_KEPT)] = None
+    # What a model reasons is all that it would add, and these do not reason apart.
+    include: Annotated[Any, Neutral([], ["reasoning.encrypted_content"])] = None
+    reasoning: Reasoning | None = None
+    max_tool_calls: Annotated[Any, Neutral(why="is not supported: the server runs no tools")] = None
+    top_logprobs: Annotated[Any, Neutral(0)] = None
+    service_tier: Annotated[Any, Neutral("auto", "default")] = None
+    truncation: Annotated[Any, Neutral("disabled")] = None
+    context_management: Annotated[Any, Neutral()] = None
+
+    def call(self) -> calls.ChatCall:
+        """Return the call.
+
+        Raises:
+            PydanticCustomError: a parameter has an invalid value.
+        """
+        tools = [tool.tool() for tool in self.tools or ()]
+        choice = self.tool_choice
+        if isinstance(choice, AllowedTools):
+            allowed = {tool.name for tool in choice.tools}
+            tools = [tool for tool in tools if tool.name in allowed]
+            choice = choice.mode if tools else "none"
+        form = self.text.format if self.text else None
+        return calls.ChatCall(
+            model=self.model,
+            messages=tuple(self._messages()),
+            max_new_tokens=self.max_output_tokens,
+            temperature=self.temperature,
+            # OpenAI allows 0, which leaves the likeliest token.
+            top_p=self.top_p if self.top_p != 0 else 1e-6,
+            tools=tuple(tools),
+            tool_choice=calls.ToolChoice(mode="named", name=choice.name)
+            if isinstance(choice, NamedTool)
+            else calls.ToolChoice(mode=choice or "auto"),
+            parallel_tool_calls=self.parallel_tool_calls is not False,
+            json_schema=check_schema(form.schema_) if form and form.schema_ is not None else None,
+            json_object=form is not None and form.type == "json_object",
+        )
+
+    def _messages(self) -> list[calls.ChatMessage]:
+        """Return the conversation. Calls that follow each other, and the text right before them, are one message."""
+        found = [calls.ChatMessage(role="system", content=self.instructions)] if self.instructions else []
+        if isinstance(self.input, str):
+            return [*found, calls.ChatMessage(role="user", content=self.input)]
+        instructions = len(found)
+        for item in self.input:
+            if isinstance(item, CallItem):
+                call = calls.ToolCall(id=item.call_id, name=item.name, arguments=item.arguments)
+                joins = len(found) > instructions and found[-1].role == "assistant"
+                before = found.pop() if joins else calls.ChatMessage(role="assistant")
+                made = (*before.tool_calls, call)
+                found.append(calls.ChatMessage(role="assistant", content=before.content, tool_calls=made))
+            elif isinstance(item, ResultItem):
+                found.append(calls.ChatMessage(role="tool", content=_words(item.output), tool_call_id=item.call_id))
+            else:
+                role = "system" if item.role == "developer" else item.role
+                found.append(calls.ChatMessage(role=role, content=_words(item.content)))
+        return found
+
+
+def _words(content: str | list[TextPart | RefusalPart]) -> str:
+    return content if isinstance(content, str) else "".join(part.words for part in content)

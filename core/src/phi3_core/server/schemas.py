@@ -1,0 +1,101 @@
+"""Bounds of JSON schemas, so that an engine compiles any of them in bounded time and memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from phi3_core.errors import UsageError
+
+MAX_DEPTH = 32
+"""Lists and objects inside each other."""
+MAX_NODES = 4096
+"""Values in a schema, those in lists and objects included."""
+MAX_TEXT = 65_536
+"""Characters of all keys and strings of a schema."""
+MAX_PATTERN = 256
+"""Characters of a regular expression."""
+MAX_REPEATS = 1000
+"""How often a regular expression may repeat something, and the largest ``minLength`` and the like."""
+NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+"""Keywords whose value has schemas by names, which may look like keywords."""
+DATA = frozenset({"const", "enum", "default", "examples"})
+"""Keywords whose value is data, which may look like a schema."""
+_COUNTS = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"})
+_REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
+_REPEAT = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}")
+_DIGITS = 9
+
+
+def check_schema(schema: Any, name: str) -> None:
+    """Check the size of a schema, and that it refers to nothing outside of itself.
+
+    Args:
+        schema: the schema, as JSON was read.
+        name: what it is, for error messages.
+
+    Raises:
+        UsageError: it is no object, too large, or refers to something else.
+    """
+    if not isinstance(schema, Mapping):
+        raise UsageError(f"{name} is not a JSON schema", hint="a schema is a JSON object")
+    size = 0
+    for nodes, (depth, keyword, value) in enumerate(_walk(schema), 1):
+        size += len(keyword) + (len(value) if isinstance(value, str) else 0)
+        if isinstance(value, Mapping):
+            size += sum(map(len, value))
+        if depth > MAX_DEPTH or nodes > MAX_NODES or size > MAX_TEXT:
+            raise UsageError(
+                f"{name} is too large",
+                hint=f"a schema has at most {MAX_NODES:,} values, {MAX_DEPTH} of them inside each other, "
+                f"and {MAX_TEXT:,} characters",
+            )
+        _check_keyword(keyword, value, name)
+
+
+def _check_keyword(keyword: str, value: Any, name: str) -> None:
+    if keyword == "pattern" and isinstance(value, str):
+        _check_pattern(value, name)
+    elif keyword == "patternProperties" and isinstance(value, Mapping):
+        for pattern in value:
+            _check_pattern(pattern, name)
+    elif keyword in _REFERENCES and isinstance(value, str):
+        if keyword != "$ref" or not re.fullmatch(r"#(/.*)?", value, re.DOTALL):
+            raise UsageError(
+                f"{name} refers to {value[:80]!r}", hint="references lead into the same schema: #/$defs/NAME"
+            )
+    elif keyword in _COUNTS and isinstance(value, (int, float)) and value > MAX_REPEATS:
+        raise UsageError(f"{name} has {keyword} {value:.15g}", hint=f"at most {MAX_REPEATS} is allowed")
+
+
+def _check_pattern(pattern: str, name: str) -> None:
+    """Refuse an expression that may have a large automaton: engines unroll what it repeats, also inside each other."""
+    product = 1
+    for numbers in _REPEAT.findall(pattern[: MAX_PATTERN + 1]):
+        product *= max((int(number[:_DIGITS]) for number in numbers if number), default=1) or 1
+    if len(pattern) > MAX_PATTERN or product > MAX_REPEATS:
+        raise UsageError(
+            f"{name} has a regular expression that is too large",
+            hint=f"it has at most {MAX_PATTERN} characters, and repeats at most {MAX_REPEATS} times",
+        )
+
+
+def _walk(schema: Mapping[str, Any]) -> Iterator[tuple[int, str, Any]]:
+    """Yield the depth, the keyword and the value of everything in a schema.
+
+    The keyword is empty where there is none: for items of lists, named schemas and data.
+    """
+    pending: list[tuple[int, str, Any, bool]] = [(0, "", schema, True)]
+    while pending:
+        depth, keyword, value, is_schema = pending.pop()
+        yield depth, keyword, value
+        if isinstance(value, Mapping):
+            named = keyword in NAMED_SCHEMAS
+            for key, item in value.items():
+                is_keyword = is_schema and not named
+                pending.append(
+                    (depth + 1, key if is_keyword else "", item, is_schema and not (is_keyword and key in DATA))
+                )
+        elif isinstance(value, list):
+            pending += [(depth + 1, "", item, is_schema) for item in value]

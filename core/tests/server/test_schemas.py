@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from phi3_core.errors import UsageError
+from phi3_core.server.schemas import MAX_DEPTH, MAX_NODES, MAX_PATTERN, MAX_TEXT, check_schema
+
+
+def nested(depth):
+    schema = {"type": "string"}
+    for _ in range(depth):
+        schema = {"items": schema}
+    return schema
+
+
+ALLOWED = [
+    {},
+    nested(MAX_DEPTH - 1),
+    {"$ref": "#/$defs/a", "$defs": {"a": {"type": "string", "pattern": "^[a-z]{1,64}$"}}},
+    {"properties": {"pattern": {"type": "string"}, "$ref": {"type": "string"}, "maxLength": {"type": "integer"}}},
+    {"properties": {"a": {"$ref": "#"}}},
+    {"enum": ["x" * 1000] * 60},
+    {"maxItems": 1000, "pattern": "a{2,10}b{100}"},
+    {"const": {"$ref": "elsewhere", "pattern": "(" * 1000}},
+]
+REFUSED = [
+    ([], "not a JSON schema"),
+    ("{}", "not a JSON schema"),
+    (nested(MAX_DEPTH + 1), "too large"),
+    (nested(100_000), "too large"),
+    ({"enum": list(range(MAX_NODES))}, "too large"),
+    ({"description": "x" * MAX_TEXT}, "too large"),
+    ({"pattern": "a" * (MAX_PATTERN + 1)}, "regular expression"),
+    ({"items": {"pattern": "(a{100}){100}"}}, "regular expression"),
+    ({"pattern": "a{1,99999999999999999999999999}"}, "regular expression"),
+    ({"pattern": "a{ 1001 }"}, "regular expression"),
+    ({"patternProperties": {"a{1001}": {}}}, "regular expression"),
+    ({"$ref": "https://example.com/schema"}, "refers to"),
+    ({"$ref": "other.json#/a"}, "refers to"),
+    ({"$ref": "#name"}, "refers to"),
+    ({"items": {"$dynamicRef": "#a"}}, "refers to"),
+    ({"maxItems": 1001}, "maxItems"),
+    ({"items": {"minLength": 1e9}}, "minLength"),
+]
+
+
+@pytest.mark.parametrize("schema", ALLOWED, ids=range(len(ALLOWED)))
+def test_schemas_of_a_size_that_is_allowed(schema):
+    check_schema(schema, "the schema")
+
+
+@pytest.mark.parametrize(("schema", "words"), REFUSED, ids=range(len(REFUSED)))
+def test_schemas_that_are_refused(schema, words):
+    started = time.monotonic()
+    with pytest.raises(UsageError, match=words) as caught:
+        check_schema(schema, "the schema")
+    assert caught.value.hint
+    assert time.monotonic() - started < 1

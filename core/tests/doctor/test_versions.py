@@ -10,13 +10,14 @@ from phi3_core.doctor import conflicts, versions
 def install(plugins):
     """Installs a distribution: its requirements, and its modules."""
 
-    def add(name, requires=(), version="2.0", modules=()):
+    def add(name, requires=(), version="2.0", modules=(), digest=""):
         info = plugins.site / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir(exist_ok=True)
         lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
         lines += [f"Requires-Dist: {one}" for one in requires]
         (info / "METADATA").write_text("\n".join(lines) + "\n", encoding="utf-8")
         record = [f"{module}/__init__.py,sha256=x,1" for module in modules]
+        record += [f"{module}/library.so,sha256={digest or name},1" for module in modules]
         (info / "RECORD").write_text("\n".join([*record, f"{info.name}/RECORD,,"]), encoding="utf-8")
 
     return add
@@ -78,3 +79,13 @@ def test_two_runtimes_that_overwrite_each_other(plugins, install):
     (one,) = found  # the other two are nothing that a backend needs
     assert one.message.startswith("runtime 2.0 and runtime-gpu 3.0 are both installed and overwrite each other's files")
     assert one.remedy == "pip uninstall -y runtime runtime-gpu, then pip install runtime-gpu==3.0"
+
+
+def test_a_namespace_and_folders_of_tests_are_shared(plugins, install):
+    plugins.add("parrot")
+    install("part-a", modules=["space"], digest="same")
+    install("part-b", modules=["space"], digest="same")
+    install("other", modules=["tests"])
+    install("another", modules=["tests"])
+    install("phi3-parrot", ["part-a", "other"], version="1.0")
+    assert not [each for each in conflicts.conflicts(versions.read_installed()) if "overwrite" in each.message]

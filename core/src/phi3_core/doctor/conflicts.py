@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from phi3_core.distributions import canonical_name
 from phi3_core.plugin import newer_core
@@ -15,6 +15,8 @@ from phi3_core.values import Finding
 from .versions import Installed, canonical
 
 _EXTRAS = re.compile(r"\[[^\]]*\]")
+_NOT_IMPORTED = {"test", "tests", "docs", "examples", "benchmarks", "scripts"}
+"""Folders that many distributions install by mistake."""
 _MODULE = re.compile(r"^([A-Za-z_]\w*)/__init__\.py,", re.MULTILINE)
 
 
@@ -48,13 +50,13 @@ def overwritten(installed: Installed, owners: Mapping[str, Mapping[str, str]]) -
 
     Args:
         installed: the installed distributions.
-        owners: the distributions that have installed each module, as :func:`modules` returns them.
+        owners: the distributions that share modules, as :func:`modules` returns them.
     """
     ours = installed.ours
     wanted = {*ours, *installed.needed(ours)}
     required = {canonical(text) for name in wanted for text in installed.by_name[name].requires if ";" not in text}
     for module, versions in sorted(owners.items()):
-        if len(versions) < 2 or not wanted.intersection(versions):
+        if not wanted.intersection(versions):
             continue
         names = " and ".join(f"{name} {version}" for name, version in versions.items())
         kept = next((name for name in versions if name in required), next(iter(versions)))
@@ -66,12 +68,35 @@ def overwritten(installed: Installed, owners: Mapping[str, Mapping[str, str]]) -
 
 
 def modules() -> dict[str, dict[str, str]]:
-    """Return, for each module, the distributions that have installed its ``__init__.py``, with their versions."""
-    found: dict[str, dict[str, str]] = {}
+    """Return the modules of which several distributions have installed different files, with these and their versions.
+
+    Parts of a namespace, such as ``nvidia``, have the same files in common, or none.
+    """
+    records: dict[str, tuple[str, str]] = {}
+    owners: dict[str, list[str]] = {}
     for distribution in importlib.metadata.distributions():
         with contextlib.suppress(Exception):  # damaged metadata raises errors of many kinds
             record = distribution.read_text("RECORD") or ""
-            name, version = canonical_name(distribution.metadata["Name"]), distribution.version
-            for module in set(_MODULE.findall(record)):
-                found.setdefault(module, {}).setdefault(name, version)
-    return {module: dict(sorted(versions.items())) for module, versions in found.items()}
+            name = canonical_name(distribution.metadata["Name"])
+            if name in records:
+                continue
+            records[name] = distribution.version, record
+            for module in set(_MODULE.findall(record)) - _NOT_IMPORTED:
+                owners.setdefault(module, []).append(name)
+    return {
+        module: {name: records[name][0] for name in sorted(names)}
+        for module, names in owners.items()
+        if len(names) > 1 and _differ(module, [records[name][1] for name in names])
+    }
+
+
+def _differ(module: str, records: Iterable[str]) -> bool:
+    """Return whether the records have different hashes for a file of a module."""
+    hashes: dict[str, str] = {}
+    for record in records:
+        for line in record.splitlines():
+            file, _, rest = line.partition(",")
+            digest = rest.partition(",")[0]
+            if digest and file.startswith(f"{module}/") and hashes.setdefault(file, digest) != digest:
+                return True
+    return False

@@ -19,7 +19,7 @@ Engine.context_length = 4096
 @hookimpl
 def generate(engine, request):
     for _ in range(request.max_new_tokens):
-        time.sleep(0.015)
+        time.sleep(0.01)
         yield request.prompt_ids[1]
 """
 _PARTS = re.compile(r"\x1b7|\x1b8|\x1b\[(?P<numbers>[0-9;]*)(?P<letter>[A-Za-z])|\r|\n|[^\x1b\r\n]")
@@ -113,7 +113,7 @@ def chat(plugins, source):
 
 
 def test_the_answer_scrolls_above_the_line_which_is_gone_afterwards(chat):
-    written = chat("--max-new-tokens", "200", "--no-check")
+    written = chat("--max-new-tokens", "180", "--no-check")
     screen = Screen()
     screen.feed(written)
     assert any(re.fullmatch(r"CPU \d+ % \(engine \d+ %\)", line) for line in screen.seen)
@@ -134,8 +134,8 @@ def test_there_is_no_line_where_it_is_not_wanted_or_not_understood(chat, flags, 
 
 
 def test_ctrl_c_leaves_the_terminal_as_it_was(chat, plugins):
-    changes = SLOW.replace("time.sleep(0.015)", "time.sleep(0.015); engine.count = getattr(engine, 'count', 0) + 1")
-    interrupt = "import os, signal; engine.count == 100 and os.kill(os.getppid(), signal.SIGINT)"
+    changes = SLOW.replace("time.sleep(0.01)", "time.sleep(0.01); engine.count = getattr(engine, 'count', 0) + 1")
+    interrupt = "import os, signal; engine.count == 180 and os.kill(os.getppid(), signal.SIGINT)"
     plugins.add("loud", changes=changes.replace("yield", f"{interrupt}\n        yield"))
     written = chat("-d", "loud", "--max-new-tokens", "400", "--no-check")
     assert "stopped" in written

@@ -1,4 +1,4 @@
-"""The structures, constants and keys of ``windows.py`` against the Windows headers.
+"""The structures, constants and keys of ``windows.py`` and ``activity/gpu_engines.py`` against the Windows headers.
 
 The values were extracted from the headers of a Debian package, which ``recordings/windows_layouts.json`` names, and are
 compared always. Where the compiler and the headers are installed (``apt-get install gcc-mingw-w64-x86-64``), they are
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from phi3_core import windows
+from phi3_core.activity import gpu_engines
 
 RECORDED = Path(__file__).with_name("recordings") / "windows_layouts.json"
 COMPILER = "x86_64-w64-mingw32-gcc"
@@ -40,6 +41,19 @@ EXPRESSIONS = {
     "CR_BUFFER_SMALL": lambda: windows.BUFFER_SMALL,
     "DEVPROP_TYPE_UINT32": lambda: windows.TYPE_UINT32,
     "DEVPROP_TYPE_STRING": lambda: windows.TYPE_STRING,
+    "(LONG)STD_ERROR_HANDLE": lambda: ctypes.c_int32(windows.STDERR).value,
+    "ENABLE_PROCESSED_OUTPUT": lambda: windows.PROCESSED_OUTPUT,
+    "ENABLE_VIRTUAL_TERMINAL_PROCESSING": lambda: windows.TERMINAL_SEQUENCES,
+    "sizeof(PDH_FMT_COUNTERVALUE_ITEM_W)": lambda: ctypes.sizeof(gpu_engines.Item),
+    "offsetof(PDH_FMT_COUNTERVALUE_ITEM_W, FmtValue.CStatus)": lambda: gpu_engines.Item.status.offset,
+    "offsetof(PDH_FMT_COUNTERVALUE_ITEM_W, FmtValue.doubleValue)": lambda: gpu_engines.Item.value.offset,
+    "sizeof(PDH_STATUS)": lambda: ctypes.sizeof(ctypes.c_uint32),
+    "sizeof(PDH_HQUERY)": lambda: ctypes.sizeof(ctypes.c_void_p),
+    "sizeof(DWORD_PTR)": lambda: ctypes.sizeof(ctypes.c_size_t),
+    "PDH_FMT_DOUBLE": lambda: gpu_engines.DOUBLE,
+    "(LONG)PDH_MORE_DATA": lambda: ctypes.c_int32(gpu_engines.MORE_DATA).value,
+    "PDH_CSTATUS_VALID_DATA": lambda: gpu_engines.VALID_DATA,
+    "PDH_CSTATUS_NEW_DATA": lambda: gpu_engines.NEW_DATA,
 }
 KEYS = {
     "DEVPKEY_Device_DeviceDesc": windows.DEVICE_DESCRIPTION,
@@ -70,6 +84,8 @@ def _compile():
         "#include <stddef.h>",
         "#include <cfgmgr32.h>",
         "#include <devpropdef.h>",
+        "#include <pdh.h>",
+        "#include <pdhmsg.h>",
         "void f(void) {",
     ]
     lines += [f'asm volatile("=> {i} %c0" :: "i"((long long)({text})));' for i, text in enumerate(EXPRESSIONS)]

@@ -25,8 +25,8 @@ SUCCESS, BUFFER_SMALL = 0x00, 0x1A
 DELETE, NOT_SHARED, OPEN_EXISTING = 0x10000, 0, 3
 _SYSTEM32_ONLY = 0x800  # LOAD_LIBRARY_SEARCH_SYSTEM32
 _DEFAULT_FOLDERS = 0x1000  # LOAD_LIBRARY_SEARCH_DEFAULT_DIRS: the program's folder and the system's
-_STDERR = 2**32 - 12  # STD_ERROR_HANDLE
-_PROCESSED_OUTPUT, _TERMINAL_SEQUENCES = 0x1, 0x4  # of SetConsoleMode
+STDERR = 2**32 - 12
+PROCESSED_OUTPUT, TERMINAL_SEQUENCES = 0x1, 0x4
 CPP_RUNTIME_MISSING = "Microsoft's C++ runtime is not installed"
 CPP_RUNTIME_REMEDY = "install the newest Microsoft Visual C++ Redistributable for this processor"
 
@@ -106,10 +106,10 @@ def enable_terminal_sequences() -> bool:
     library.GetStdHandle.argtypes, library.GetStdHandle.restype = (ctypes.c_uint32,), ctypes.c_void_p
     library.GetConsoleMode.argtypes = (ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32))
     library.SetConsoleMode.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
-    handle, mode = library.GetStdHandle(_STDERR), ctypes.c_uint32()
+    handle, mode = library.GetStdHandle(STDERR), ctypes.c_uint32()
     if not library.GetConsoleMode(handle, ctypes.byref(mode)):
         return False
-    return bool(library.SetConsoleMode(handle, mode.value | _PROCESSED_OUTPUT | _TERMINAL_SEQUENCES))
+    return bool(library.SetConsoleMode(handle, mode.value | PROCESSED_OUTPUT | TERMINAL_SEQUENCES))
 
 
 def open_exclusively(file: Path) -> None:

@@ -10,7 +10,6 @@ import threading
 
 import phi3_core as phi3
 import psutil
-import pytest
 from batching import wait_until
 from phi3_core.activity import running
 from phi3_core.activity.overview import Observer
@@ -22,19 +21,11 @@ Engine.context_length = 4096
 
 @hookimpl
 def generate(engine, request):
-    time.sleep(0.7)
+    time.sleep(0.6)
     for _ in range(request.max_new_tokens):
         time.sleep(0.01)
         yield request.prompt_ids[1]
 """
-
-
-@pytest.fixture
-def model(plugins, source):
-    plugins.add("slow", changes=SLOW)
-    with phi3.load(source, device="slow") as loaded:
-        wait_until(running_engines)
-        yield loaded
 
 
 def one():
@@ -46,34 +37,39 @@ def left():
     return list(running.folder().glob("*"))
 
 
-def test_an_engine_says_what_it_is(model, source):
-    found = one()
-    assert (found.process, found.model, found.device) == (model.process, model.name, "slow:CPU")
-    assert (found.kind, found.name, found.precision, found.backend) == ("cpu", "A parrot", "fp16", "phi3-slow 1.0")
-    assert (found.context_length, found.max_concurrency) == (model.context_length, 1)
-    assert (found.state, found.running, found.answers, found.tokens, found.tokens_per_s) == ("idle", 0, 0, 0, None)
-
-
-def test_it_says_what_it_does_and_who_waits(model):
-    with model.stream("Hello world", max_new_tokens=2000) as stream:
-        waiting = threading.Thread(target=model.generate, args=("Hello",), kwargs={"max_new_tokens": 1}, daemon=True)
-        threading.Thread(target=list, args=(stream,), daemon=True).start()
-        wait_until(lambda: one().state == "reading")
-        waiting.start()
-        wait_until(lambda: one().waiting == 1)
-        wait_until(lambda: one().state == "generating")
-        wait_until(lambda: (one().tokens_per_s or 0) > 10)
-        assert (one().running, one().answers) == (1, 0)
-    waiting.join(60)
-    wait_until(lambda: one().state == "idle")
-    found = one()
-    assert (found.answers, found.running, found.waiting, found.tokens_per_s) == (2, 0, 0, None)
-    assert found.tokens > 10
-
-
-def test_it_is_gone_with_the_engine(model):
-    model.close()
-    assert (running_engines(), left()) == ((), [])
+def test_an_engine_says_what_it_is_and_what_it_does_until_it_is_closed(plugins, source):
+    plugins.add("slow", changes=SLOW)
+    with phi3.load(source, device="slow") as model:
+        wait_until(running_engines)
+        found = one()
+        assert (found.process, found.model, found.device) == (model.process, model.name, "slow:CPU")
+        assert (found.kind, found.name, found.precision, found.backend) == ("cpu", "A parrot", "fp16", "phi3-slow 1.0")
+        assert (found.context_length, found.max_concurrency) == (model.context_length, 1)
+        assert (found.state, found.running, found.answers, found.tokens, found.tokens_per_s) == ("idle", 0, 0, 0, None)
+        observer = Observer()
+        assert [row.activity.engine_cpu for row in observer.look().engines] == [None]  # nothing has passed yet
+        with model.stream("Hello world", max_new_tokens=2000) as stream:
+            options = {"max_new_tokens": 1}
+            waiting = threading.Thread(target=model.generate, args=("Hello",), kwargs=options, daemon=True)
+            threading.Thread(target=list, args=(stream,), daemon=True).start()
+            wait_until(lambda: one().state == "reading")
+            waiting.start()
+            wait_until(lambda: one().waiting == 1)
+            wait_until(lambda: one().state == "generating")
+            wait_until(lambda: (one().tokens_per_s or 0) > 10)
+            assert (one().running, one().answers) == (1, 0)
+        waiting.join(60)
+        wait_until(lambda: one().state == "idle")
+        found = one()
+        assert (found.answers, found.running, found.waiting, found.tokens_per_s) == (2, 0, 0, None)
+        assert found.tokens > 10
+        overview = observer.look()
+        (row,) = overview.engines
+        assert row.engine.process == model.process != os.getpid()
+        assert row.activity.engine_cpu is not None
+        assert 0 <= row.activity.engine_cpu <= (overview.machine.cpu or 0) + 0.2  # times come in steps
+        assert 10**6 < (row.activity.memory_bytes or 0) < overview.memory_used_bytes < overview.memory_bytes
+    assert (running_engines(), left(), observer.look().engines) == ((), [], ())
 
 
 def test_it_is_gone_with_an_engine_that_nobody_closes(plugins, source):
@@ -123,17 +119,3 @@ def test_a_store_that_cannot_be_written_costs_no_answer(plugins, source, home):
     with phi3.load(source, device="parrot") as model:
         assert model.generate("Hello").text.strip() == "Hello"
     assert running_engines() == ()
-
-
-def test_an_observer_sees_each_engine_with_what_it_does(model):
-    observer = Observer()
-    assert [row.activity.engine_cpu for row in observer.look().engines] == [None]  # nothing has passed yet
-    model.generate("Hello", max_new_tokens=5)
-    overview = observer.look()
-    (row,) = overview.engines
-    assert row.engine.process == model.process != os.getpid()
-    assert row.activity.engine_cpu is not None
-    assert 0 <= row.activity.engine_cpu <= (overview.machine.cpu or 0) + 0.2  # times come in steps
-    assert 10**6 < (row.activity.memory_bytes or 0) < overview.memory_used_bytes < overview.memory_bytes
-    model.close()
-    assert observer.look().engines == ()

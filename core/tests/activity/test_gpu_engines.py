@@ -34,7 +34,9 @@ def test_the_npu_is_the_adapter_without_graphics():
 
 
 def test_the_neural_part_of_a_gpu_is_no_npu():
-    assert used({**IDLE, instance(OWN, GPU, 13, "Neural"): 99.8}, OWN) == (pytest.approx(0.998), 0.0)
+    found = used({**IDLE, instance(OWN, GPU, 13, "Neural"): 99.8}, OWN)
+    assert found.gpu == pytest.approx(0.998)
+    assert found.npu == 0.0
 
 
 def test_other_processes_do_not_count_for_an_engine_but_for_the_machine():

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -26,8 +27,14 @@ def process():
 @pytest.fixture
 def engine(home, process):
     """An engine in this process, with its file."""
-    facts = {"model": "tiny", "device": "parrot:CPU", "kind": "cpu", "name": "A parrot", "precision": "fp16"}
-    numbers = {"context_length": 64, "max_concurrency": 1, "since": time.time()}
+    facts: dict[str, Any] = {
+        "model": "tiny",
+        "device": "parrot:CPU",
+        "kind": "cpu",
+        "name": "A parrot",
+        "precision": "fp16",
+    }
+    numbers: dict[str, Any] = {"context_length": 64, "max_concurrency": 1, "since": time.time()}
     return written(RunningEngine(process=process.pid, backend="phi3-parrot 1.0", **facts, **numbers))
 
 

@@ -10,17 +10,23 @@ import subprocess
 import sys
 
 import pytest
+from phi3_core.activity.values import Activity
+from phi3_core.cli.live import LiveLine
 
 COLUMNS, ROWS = 40, 10
 SLOW = """
-import time
+import os, signal, time
 Engine.context_length = 4096
 
 @hookimpl
 def generate(engine, request):
+    begun = time.monotonic()
     for _ in range(request.max_new_tokens):
-        time.sleep(0.015)
+        time.sleep(0.01)
         yield request.prompt_ids[1]
+        if time.monotonic() - begun > 1.6:  # the line comes after a second
+            os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(60)
 """
 _PARTS = re.compile(r"\x1b7|\x1b8|\x1b\[(?P<numbers>[0-9;]*)(?P<letter>[A-Za-z])|\r|\n|[^\x1b\r\n]")
 
@@ -83,64 +89,133 @@ class Screen:
 
 
 @pytest.fixture
-def chat(plugins, source):
-    """Runs ``phi3 chat`` with a terminal as stdout and stderr, and returns what it writes there."""
+def terminal(monkeypatch):
+    """Runs what is given with a new terminal as stderr, and returns what it writes there up to ``end``."""
     if sys.platform == "win32":
         pytest.skip("needs a terminal as POSIX systems have it")
-    import fcntl
-    import termios
+    monkeypatch.setenv("TERM", "xterm")
 
-    plugins.add("slow", changes=SLOW)
-
-    def run(*flags, question="Hello world", **environment):
-        terminal, other = os.openpty()
-        fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-        command = [sys.executable, "-m", "phi3_core", "chat", "-m", source, "-d", "slow", *flags]
-        variables = {**os.environ, "TERM": "xterm", **environment}
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=other, stderr=other, env=variables) as process:
-            os.close(other)
-            process.stdin.write(question.encode() + b"\n")
-            process.stdin.close()
-            text = b""
-            with contextlib.suppress(OSError):  # its other end is closed
-                while data := os.read(terminal, 65536):
-                    text += data
-        os.close(terminal)
-        assert process.returncode == 0, text
-        return text.decode()
+    def run(action, rows=ROWS):
+        ours, theirs = open_terminal(rows)
+        with open(theirs, "w", encoding="utf-8") as stream, monkeypatch.context() as changed:  # noqa: PTH123 - no path
+            changed.setattr(sys, "stderr", stream)
+            action(lambda text: print(text, end="", file=stream, flush=True))
+            print("end", end="", file=stream, flush=True)
+            text = ""
+            while not text.endswith("end"):
+                text += os.read(ours, 65536).decode()
+        os.close(ours)
+        return text
 
     return run
 
 
-def test_the_answer_scrolls_above_the_line_which_is_gone_afterwards(chat):
-    written = chat("--max-new-tokens", "200", "--no-check")
+def shown(text):
+    """What a terminal shows that was given a text."""
     screen = Screen()
-    screen.feed(written)
-    assert any(re.fullmatch(r"CPU \d+ % \(engine \d+ %\)", line) for line in screen.seen)
-    plain = re.sub(r"\x1b[78]|\x1b\[[0-9;]*[A-Za-z]", "", re.sub(r"\x1b7\x1b\[10;1H.*?\x1b8", "", written))
-    answer = max(plain.replace("\r", "").split("\n"), key=len)
-    assert len(answer) > COLUMNS * ROWS
-    lines = [answer[start : start + COLUMNS] for start in range(0, len(answer), COLUMNS)]
-    shown = [row.rstrip() for row in screen.rows]
-    first = shown.index(lines[-1].rstrip())
-    assert shown[: first + 1] == [line.rstrip() for line in lines][-first - 1 :]
-    assert not any("CPU" in row for row in shown)
+    screen.feed(text)
+    return screen, [row.rstrip() for row in screen.rows]
+
+
+def open_terminal(rows=ROWS):
+    """Return both ends of a new terminal."""
+    import fcntl
+    import termios
+
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, COLUMNS, 0, 0))
+    return ours, theirs
+
+
+BUSY = Activity(seconds=1.0, cpu=0.5, engine_cpu=0.25, npu=0.9)
+LINE = "CPU 50 % (engine 25 %), NPU 90 %"
+
+
+@pytest.mark.parametrize("lines_before", [0, 3, ROWS + 5], ids="after {} lines".format)
+def test_the_answer_scrolls_above_the_line_which_is_gone_afterwards(terminal, lines_before):
+    answer = "".join(f"{number} words, " for number in range(100))
+
+    def action(write):
+        write("earlier\n" * lines_before)
+        with LiveLine(wanted=True) as line:
+            for start in range(0, len(answer), 7):
+                write(answer[start : start + 7])
+                if start % 70 == 0:
+                    line.show(BUSY)
+        write("\n")
+
+    screen, rows = shown(terminal(action))
+    lines = [answer[start : start + COLUMNS].rstrip() for start in range(0, len(answer), COLUMNS)]
+    assert screen.seen.count(LINE) == len(range(0, len(answer), 70))
+    last = rows.index("end")
+    assert last >= ROWS - 2
+    assert rows[:last] == lines[-last:]
+    assert not any("CPU" in row for row in rows)
     assert screen.margins == (0, ROWS - 1)
 
 
-@pytest.mark.parametrize(("flags", "variables"), [(("-q",), {}), ((), {"TERM": "dumb"})], ids=["--quiet", "dumb"])
-def test_there_is_no_line_where_it_is_not_wanted_or_not_understood(chat, flags, variables):
-    assert "\x1b" not in chat("--max-new-tokens", "3", "--no-check", *flags, **variables)
+def test_a_short_answer_leaves_the_lines_before_it_alone(terminal):
+    def action(write):
+        write("earlier\n")
+        with LiveLine(wanted=True) as line:
+            write("Paris.")
+            line.show(BUSY)
+        write("\n")
+
+    _, rows = shown(terminal(action))
+    assert rows == ["earlier", "Paris.", "end", *[""] * (ROWS - 3)]
 
 
-def test_ctrl_c_leaves_the_terminal_as_it_was(chat, plugins):
-    changes = SLOW.replace("time.sleep(0.015)", "time.sleep(0.015); engine.count = getattr(engine, 'count', 0) + 1")
-    interrupt = "import os, signal; engine.count == 100 and os.kill(os.getppid(), signal.SIGINT)"
-    plugins.add("loud", changes=changes.replace("yield", f"{interrupt}\n        yield"))
-    written = chat("-d", "loud", "--max-new-tokens", "400", "--no-check")
+def test_a_line_that_is_longer_than_the_terminal_is_cut(terminal):
+    def action(write):
+        with LiveLine(wanted=True) as line:
+            line.show(Activity(seconds=1.0, cpu=0.5, engine_cpu=0.25, gpu=0.33, npu=0.9))
+
+    screen, _ = shown(terminal(action))
+    assert screen.seen[-1] == "CPU 50 % (engine 25 %), GPU 33 %, NPU 90 %"[: COLUMNS - 1].rstrip()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "term", "rows"),
+    [(False, "xterm", ROWS), (True, "dumb", ROWS), (True, "", ROWS), (True, "xterm", 5), (True, "xterm", 0)],
+)
+def test_there_is_no_line_where_it_is_not_wanted_or_not_possible(terminal, monkeypatch, wanted, term, rows):
+    monkeypatch.setenv("TERM", term)
+
+    def action(write):
+        with LiveLine(wanted=wanted) as line:
+            line.show(BUSY)
+        assert not line.shown
+
+    assert terminal(action, rows) == "end"
+
+
+def chat(source, *flags, question="Hello world"):
+    """Run ``phi3 chat`` with a terminal as stdout and stderr, and return what it writes there."""
+    ours, theirs = open_terminal()
+    command = [sys.executable, "-m", "phi3_core", "chat", "-m", source, "--no-check", *flags]
+    variables = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs, env=variables) as process:
+        os.close(theirs)
+        assert process.stdin is not None
+        process.stdin.write(question.encode() + b"\n")
+        process.stdin.close()
+        text = b""
+        with contextlib.suppress(OSError):  # its other end is closed
+            while data := os.read(ours, 65536):
+                text += data
+    os.close(ours)
+    assert process.returncode == 0, text
+    return text.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal as POSIX systems have it")
+def test_a_conversation_has_the_line_and_ctrl_c_leaves_the_terminal_as_it_was(plugins, source):
+    plugins.add("slow", changes=SLOW)
+    written = chat(source, "-d", "slow", "--max-new-tokens", "400")
     assert "stopped" in written
     screen = Screen()
     screen.feed(written)
     assert screen.margins == (0, ROWS - 1)
-    assert screen.seen
+    assert any(re.fullmatch(r"CPU \d+ % \(engine \d+ %\)", line) for line in screen.seen)
     assert not any("CPU" in row for row in screen.rows)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -42,16 +44,13 @@ def test_json_without_engines(home, run_main):
     assert found["machine"]["memory_used_bytes"] < found["machine"]["memory_bytes"]
 
 
-def test_once_prints_a_line_for_each_engine(model, run_main):
+def test_an_engine_is_a_line_once_and_has_the_documented_keys(model, run_main):
     code, out, _ = run_main("top", "--once", "--interval", "0.5")
     assert code == 0
     assert re.match(r"CPU \d+ %, memory [\d.]+ [MG]B of [\d.]+ GB\n", out)
     (line,) = [line for line in out.splitlines() if str(model.process) in line]
     assert line.split()[:5] == [str(model.process), model.name, "parrot:CPU", "fp16", "idle"]
     assert line.rstrip().endswith("just now")
-
-
-def test_json_has_the_documented_keys(model, run_main):
     code, out, _ = run_main("top", "--json", "--interval", "0.5")
     found = json.loads(out)
     assert code == 0
@@ -145,19 +144,28 @@ def test_shares_are_percentages_and_what_is_not_told_is_left_out():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal as POSIX systems have it")
-@pytest.mark.parametrize("term", ["xterm", "dumb"])
-def test_on_a_terminal_it_goes_on_until_ctrl_c(model, term):
-    terminal, other = os.openpty()
+def test_on_a_terminal_it_goes_on_until_ctrl_c(model):
+    text = on_terminal("xterm", until=lambda text: text.count(model.name.encode()) == 2)
+    assert b"\x1b[?1049h" in text
+    assert b"\x1b[?1049l" in text
+    assert b"\x1b[3" not in text  # no colours
+    assert b"\x1b" not in on_terminal("dumb", until=lambda text: False)
+
+
+def on_terminal(term, until):
+    """Return what ``phi3 top`` writes on a terminal until its end, or until Ctrl-C after what ``until`` accepts."""
+    ours, theirs = os.openpty()
     command = [sys.executable, "-m", "phi3_core", "top", "--interval", "0.5"]
     environment = {**os.environ, "TERM": term, "COLUMNS": "150", "LINES": "20", "NO_COLOR": "1"}
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=other, env=environment) as process:
-        os.close(other)
-        text = b""
-        while text.count(model.name.encode()) < (2 if term == "xterm" else 1):
-            text += os.read(terminal, 65536)
-        if term == "xterm":
-            process.send_signal(2)
-    os.close(terminal)
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, env=environment) as process:
+        os.close(theirs)
+        text, interrupted = b"", False
+        with contextlib.suppress(OSError):  # its other end is closed
+            while data := os.read(ours, 65536):
+                text += data
+                if not interrupted and until(text):
+                    interrupted = True
+                    process.send_signal(signal.SIGINT)
+    os.close(ours)
     assert process.returncode == 0
-    assert (b"\x1b[?1049h" in text) == (term == "xterm")
-    assert b"\x1b[3" not in text  # no colours
+    return text

@@ -22,9 +22,9 @@ _INSTANCE = re.compile(
     r"pid_(?P<process>\d+)_luid_(?P<adapter>0x[0-9a-f]+_0x[0-9a-f]+_phys_\d+)_eng_(?P<part>\d+)_engtype_(?P<type>.*)",
     re.IGNORECASE,
 )
-_DOUBLE = 0x200  # PDH_FMT_DOUBLE
-_MORE_DATA = 0x800007D2
-_VALID = {0, 1}  # PDH_CSTATUS_VALID_DATA, PDH_CSTATUS_NEW_DATA
+DOUBLE = 0x200
+MORE_DATA = 0x800007D2
+VALID_DATA, NEW_DATA = 0, 1
 
 
 class Item(ctypes.Structure):
@@ -101,14 +101,14 @@ class GpuEngines:
         size, count = ctypes.c_uint32(0), ctypes.c_uint32(0)
         if self._collect(self._query) != 0:
             return {}
-        code, buffer = _MORE_DATA, None
-        while code == _MORE_DATA:  # instances may come between two calls
+        code, buffer = MORE_DATA, None
+        while code == MORE_DATA:  # instances may come between two calls
             buffer = (ctypes.c_uint8 * size.value)() if size.value else None
-            code = self._array(self._counter, _DOUBLE, ctypes.byref(size), ctypes.byref(count), buffer)
+            code = self._array(self._counter, DOUBLE, ctypes.byref(size), ctypes.byref(count), buffer)
         if code != 0 or buffer is None:
             return {}
         items: Any = ctypes.cast(buffer, ctypes.POINTER(Item * count.value)).contents
-        return {item.name: item.value for item in items if item.status in _VALID}
+        return {item.name: item.value for item in items if item.status in {VALID_DATA, NEW_DATA}}
 
     def close(self) -> None:
         """End the query."""

@@ -8,7 +8,7 @@ from phi3_core.server.schemas import MAX_DEPTH, MAX_NODES, MAX_PATTERN, MAX_TEXT
 
 
 def nested(depth):
-    schema = {"type": "string"}
+    schema: dict = {"type": "string"}
     for _ in range(depth):
         schema = {"items": schema}
     return schema

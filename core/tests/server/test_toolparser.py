@@ -107,6 +107,13 @@ def test_text_is_not_held_back():
     assert list(parser.push("box|>")) == [TextDelta(text=" <|toolbox|>")]
 
 
+def test_without_functions_nothing_is_held_back():
+    parser = ToolCallParser(())
+    for text in (" ", "<|tool_call|>[", f"{TIME}]", "<|/tool_call|> \n"):
+        assert list(parser.push(text)) == [TextDelta(text=text)]
+    assert list(parser.finish()) == []
+
+
 def test_an_answer_that_begins_as_a_list_is_held_back_only_while_it_may_be_calls():
     parser = ToolCallParser(NAMES)
     assert list(parser.push("[")) == []

@@ -171,9 +171,10 @@ def core(session: nox.Session) -> None:
 @nox.session
 def server(session: nox.Session) -> None:
     """Test the server with the packages of OpenAI and Anthropic, and with a conformance suite for their interfaces."""
-    session.install(*TESTING, *CLIENTS, "-e", CORE)
-    folder = Path("core/tests/server/dialects")
-    _test(session, *(str(folder / f"test_{name}.py") for name in ("clients", "conformance")), processes=1)
+    session.install(*TESTING, *CLIENTS, *_editable(CORE, FOLDERS["openvino"]))
+    folder = "core/tests/server/dialects"
+    tests = (f"{folder}/test_clients.py", f"{folder}/test_conformance.py", "tests/test_serving.py")
+    _test(session, *tests, "--run-slow", processes=1)
 
 
 @nox.session(default=False)

@@ -134,13 +134,6 @@ def test_what_completions_do_not_have_is_refused(server, more, param):
     assert (answer["error"]["param"] or "").startswith(param or "")
 
 
-def test_tools_are_refused_where_the_model_cannot_call_them(server):
-    tool = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}}
-    status, answer = server.chat(tools=[tool])
-    assert (status, answer["error"]["param"]) == (400, "tools")
-    assert server.chat(tools=[tool], tool_choice="none")[0] == 200
-
-
 @pytest.mark.parametrize(
     "name", ["other", "../tiny", "/etc/passwd", "hf://a/b", "http://a/b", "microsoft/phi-4", "C:\\"]
 )

@@ -8,7 +8,7 @@ from phi3_core.server.schemas import MAX_DEPTH, MAX_NODES, MAX_PATTERN, MAX_TEXT
 
 
 def nested(depth):
-    schema = {"type": "string"}
+    schema: dict = {"type": "string"}
     for _ in range(depth):
         schema = {"items": schema}
     return schema
@@ -21,6 +21,11 @@ ALLOWED = [
     {"properties": {"pattern": {"type": "string"}, "$ref": {"type": "string"}, "maxLength": {"type": "integer"}}},
     {"properties": {"a": {"$ref": "#"}}},
     {"enum": ["x" * 1000] * 60},
+    {"anyOf": [{"type": "string", "pattern": f"^{number}$"} for number in range(32)]},
+    {"properties": {"allOf": {"pattern": "a"}, "anyOf": {"pattern": "b"}, "$ref": {}}},
+    {"items": {"$ref": "#/$defs/a", "description": "A"}, "$defs": {"a": {"pattern": "a"}, "b": {"pattern": "b"}}},
+    {"allOf": [{"type": "string", "pattern": "a"}, {"type": "string", "maxLength": 4}]},
+    {"properties": {f"p{number}": {"type": "string"} for number in range(256)}},
     {"maxItems": 1000, "pattern": "a{2,10}b{100}"},
     {"const": {"$ref": "elsewhere", "pattern": "(" * 1000}},
 ]
@@ -36,6 +41,14 @@ REFUSED = [
     ({"pattern": "a{1,99999999999999999999999999}"}, "regular expression"),
     ({"pattern": "a{ 1001 }"}, "regular expression"),
     ({"patternProperties": {"a{1001}": {}}}, "regular expression"),
+    ({"patternProperties": {f"a{number}": {} for number in range(33)}}, "too many regular expressions"),
+    ({"anyOf": [{"items": {"pattern": "a"}} for _ in range(33)]}, "too many regular expressions"),
+    ({"items": {"allOf": [{"pattern": "a"}, {"anyOf": [{"pattern": "b"}]}]}}, "too many regular expressions"),
+    ({"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"pattern": "a"}, "b": {"pattern": "b"}}}, "too many regular"),
+    ({"$ref": "#/$defs/a", "pattern": "a", "$defs": {"a": {"pattern": "b"}}}, "too many regular expressions"),
+    ({"items": {"pattern": "a", "anyOf": [{"pattern": "b"}]}}, "too many regular expressions"),
+    ({"properties": {f"p{number}": {} for number in range(257)}}, "257 properties"),
+    ({"anyOf": [{"const": number} for number in range(300)]}, "300 anyOf"),
     ({"$ref": "https://example.com/schema"}, "refers to"),
     ({"$ref": "other.json#/a"}, "refers to"),
     ({"$ref": "#name"}, "refers to"),

@@ -7,14 +7,14 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from phi3_core.server.calls import TextDelta
+from phi3_core.server.calls import TextDelta, ToolCallDelta
 from phi3_core.server.toolparser import MAX_DEPTH, ToolCallParser
 
 NAMES = {"weather", "time"}
 WEATHER = '{"name": "weather", "arguments": {"at": {"city": "Par]}\\"is"}, "days": [1, [2]]}}'
 TIME = '{"name": "time", "arguments": {}}'
 W = ("weather", {"at": {"city": 'Par]}"is'}, "days": [1, [2]]})
-T = ("time", {})
+T: tuple[str, dict] = ("time", {})
 
 CALLS = {
     f"<|tool_call|>[{WEATHER}]<|/tool_call|>": ["", W],
@@ -101,23 +101,32 @@ def test_what_is_no_call_is_text(text, cuts):
 
 def test_text_is_not_held_back():
     parser = ToolCallParser(NAMES)
-    assert [event.text for event in parser.push("Hello, wor")] == ["Hello, wor"]
-    assert [event.text for event in parser.push("ld <b>")] == ["ld <b>"]
+    assert list(parser.push("Hello, wor")) == [TextDelta(text="Hello, wor")]
+    assert list(parser.push("ld <b>")) == [TextDelta(text="ld <b>")]
     assert list(parser.push(" <|tool")) == []
-    assert [event.text for event in parser.push("box|>")] == [" <|toolbox|>"]
+    assert list(parser.push("box|>")) == [TextDelta(text=" <|toolbox|>")]
+
+
+def test_without_functions_nothing_is_held_back():
+    parser = ToolCallParser(())
+    for text in (" ", "<|tool_call|>[", f"{TIME}]", "<|/tool_call|> \n"):
+        assert list(parser.push(text)) == [TextDelta(text=text)]
+    assert list(parser.finish()) == []
 
 
 def test_an_answer_that_begins_as_a_list_is_held_back_only_while_it_may_be_calls():
     parser = ToolCallParser(NAMES)
     assert list(parser.push("[")) == []
-    assert [event.text for event in parser.push("1, 2")] == ["[1, 2"]
+    assert list(parser.push("1, 2")) == [TextDelta(text="[1, 2")]
 
 
 def test_a_call_is_given_out_when_it_is_whole():
     parser = ToolCallParser(NAMES, choice=2)
     assert list(parser.push(f"<|tool_call|>[{TIME}")) == []
     (call,) = parser.push("]")
+    assert isinstance(call, ToolCallDelta)
     assert (call.name, call.arguments, call.choice) == ("time", "{}", 2)
+    assert call.id is not None
     assert call.id.startswith("call_")
     assert list(parser.push("<|/tool_call|>")) == []
     assert list(parser.finish()) == []

@@ -16,6 +16,10 @@ MAX_TEXT = 65_536
 """Characters of all keys and strings of a schema."""
 MAX_PATTERN = 256
 """Characters of a regular expression."""
+MAX_PATTERNS = 32
+"""Regular expressions in a schema; one if it combines schemas, because engines intersect them."""
+MAX_CHOICES = 256
+"""Properties of an object, and schemas in a list of them. Engines keep track of all that may come next."""
 MAX_REPEATS = 1000
 """How often a regular expression may repeat something, and the largest ``minLength`` and the like."""
 NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
@@ -23,6 +27,9 @@ NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definiti
 DATA = frozenset({"const", "enum", "default", "examples"})
 """Keywords whose value is data, which may look like a schema."""
 _COUNTS = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"})
+_CHOICES = frozenset({"properties", "patternProperties", "allOf", "anyOf", "oneOf", "prefixItems", "required"})
+_COMBINED = frozenset({"$ref", "anyOf", "oneOf", "not", "if", "pattern"})
+"""Keywords that each say something of the same text, so that two of them are combined as by ``allOf``."""
 _REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 _REPEAT = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}")
 _DIGITS = 9
@@ -41,7 +48,7 @@ def check_schema(schema: Any, name: str) -> None:
     if not isinstance(schema, Mapping):
         raise UsageError(f"{name} is not a JSON schema", hint="a schema is a JSON object")
     size = 0
-    for nodes, (depth, keyword, value) in enumerate(_walk(schema), 1):
+    for nodes, (depth, keyword, value, _) in enumerate(_walk(schema), 1):
         size += len(keyword) + (len(value) if isinstance(value, str) else 0)
         if isinstance(value, Mapping):
             size += sum(map(len, value))
@@ -52,9 +59,29 @@ def check_schema(schema: Any, name: str) -> None:
                 f"and {MAX_TEXT:,} characters",
             )
         _check_keyword(keyword, value, name)
+    _check_patterns(schema, name)
+
+
+def _check_patterns(schema: Mapping[str, Any], name: str) -> None:
+    """Refuse many regular expressions, and several where a text may have to follow more than one of them."""
+    count, intersects = 0, False
+    for _, keyword, value, is_schema in _walk(schema):
+        if keyword == "pattern":
+            count += 1
+        elif keyword == "patternProperties" and isinstance(value, Mapping):
+            count += len(value)
+        if is_schema and isinstance(value, Mapping):
+            intersects = intersects or "allOf" in value or len(_COMBINED.intersection(value)) > 1
+    if count > (1 if intersects else MAX_PATTERNS):
+        raise UsageError(
+            f"{name} has too many regular expressions",
+            hint=f"at most {MAX_PATTERNS} are allowed, and one if schemas are combined, as by allOf",
+        )
 
 
 def _check_keyword(keyword: str, value: Any, name: str) -> None:
+    if keyword in _CHOICES and isinstance(value, (list, Mapping)) and len(value) > MAX_CHOICES:
+        raise UsageError(f"{name} has {len(value)} {keyword}", hint=f"at most {MAX_CHOICES} are allowed")
     if keyword == "pattern" and isinstance(value, str):
         _check_pattern(value, name)
     elif keyword == "patternProperties" and isinstance(value, Mapping):
@@ -81,21 +108,20 @@ def _check_pattern(pattern: str, name: str) -> None:
         )
 
 
-def _walk(schema: Mapping[str, Any]) -> Iterator[tuple[int, str, Any]]:
-    """Yield the depth, the keyword and the value of everything in a schema.
+def _walk(schema: Mapping[str, Any]) -> Iterator[tuple[int, str, Any, bool]]:
+    """Yield the depth, the keyword and the value of everything in a schema, and whether the value is a schema or data.
 
     The keyword is empty where there is none: for items of lists, named schemas and data.
     """
     pending: list[tuple[int, str, Any, bool]] = [(0, "", schema, True)]
     while pending:
         depth, keyword, value, is_schema = pending.pop()
-        yield depth, keyword, value
+        named = is_schema and keyword in NAMED_SCHEMAS
+        yield depth, keyword, value, is_schema and not named
         if isinstance(value, Mapping):
-            named = keyword in NAMED_SCHEMAS
             for key, item in value.items():
                 is_keyword = is_schema and not named
-                pending.append(
-                    (depth + 1, key if is_keyword else "", item, is_schema and not (is_keyword and key in DATA))
-                )
+                inner = is_schema and not (is_keyword and key in DATA)
+                pending.append((depth + 1, key if is_keyword else "", item, inner))
         elif isinstance(value, list):
             pending += [(depth + 1, "", item, is_schema) for item in value]

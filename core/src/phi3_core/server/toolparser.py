@@ -31,7 +31,7 @@ class ToolCallParser:
     """Splits the text of an answer into text and calls.
 
     Args:
-        names: the functions that may be called.
+        names: the functions that may be called; without any, all is text, and nothing is held back.
         most: the number of calls after which the others are left out; None for any number.
         choice: which of the answers to a request this is, for the events.
     """
@@ -58,6 +58,9 @@ class ToolCallParser:
 
     def push(self, text: str) -> Iterator[TextDelta | ToolCallDelta]:
         """Add more of the answer, and yield what is certain now."""
+        if not self._names:
+            yield from [TextDelta(text=text, choice=self._choice)] if text else []
+            return
         self._held += text
         while (event := self._advance()) is not None:
             yield from event

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pydantic
 import pytest
 
 openai = pytest.importorskip("openai", reason="needs the package openai")
 anthropic = pytest.importorskip("anthropic", reason="needs the package anthropic")
-pydantic = pytest.importorskip("pydantic")
 
 CALL = '[{"name": "Weather", "arguments": {"city": "Paris"}}]'
 CALLED = f"I look.<|tool_call|>{CALL}<|/tool_call|>"

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from phi3_core import __version__
 
-from . import chat, completions, errors, models_list
+from . import chat, completions, errors, models_list, page
 from .answering import Answering
 from .lifetime import Lifetime
 
@@ -50,5 +50,6 @@ def make_app(settings: ServerSettings, pool: ModelPool) -> FastAPI:
     answering = Answering(pool, settings)
     for dialect in DIALECTS:
         app.include_router(dialect.router(answering))
+    app.include_router(page.router())
     errors.install(app)
     return app

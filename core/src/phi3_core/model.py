@@ -64,6 +64,16 @@ class Model:
         return self._session.turns.places
 
     @property
+    def running(self) -> int:
+        """Number of answers that are being generated."""
+        return self._session.turns.running
+
+    @property
+    def waiting(self) -> int:
+        """Number of answers that wait for their turn."""
+        return self._session.turns.waiting
+
+    @property
     def capabilities(self) -> frozenset[str]:
         """Optional features of the engine, such as ``json_schema``; empty without an engine."""
         return self._session.engine.capabilities if self._session.engine else frozenset()
@@ -209,8 +219,8 @@ class Model:
             json_schema=settings.json_schema,
             lookup=settings.lookup,
         )
-        answer = Answer(Turn(self._session.turns))
-        return Stream(self._chunks(request, StopStrings(settings.stop), started, answer), answer.turn)
+        answer, stops = Answer(Turn(self._session.turns)), StopStrings(settings.stop)
+        return Stream(self._chunks(request, stops, started, answer), answer.turn, stops)
 
     def _too_long(self, what: str, count: str) -> PromptTooLongError:
         return PromptTooLongError(

@@ -128,9 +128,12 @@ class Stream:
     Any thread may read the next chunk. Closing a stream early stops the engine; a ``with`` statement closes it on exit.
     """
 
-    def __init__(self, chunks: Generator[str | Pending | Reply, None, None], turn: Turn) -> None:
+    def __init__(
+        self, chunks: Generator[str | Pending | Reply, None, None], turn: Turn, stops: StopStrings | None = None
+    ) -> None:
         self._chunks = chunks
         self._turn = turn
+        self._stops = stops
         self._reading = threading.Lock()
         self._closed = False
         self._ended = False
@@ -201,6 +204,11 @@ class Stream:
     def turn(self) -> Turn:
         """The answer's turn at the engine."""
         return self._turn
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the answer; None if none has."""
+        return None if self._stops is None else self._stops.match
 
     @property
     def reply(self) -> Reply:

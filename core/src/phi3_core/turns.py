@@ -37,6 +37,16 @@ class Turns:
         self._active: list[Turn] = []
         self._waiting: collections.deque[Turn] = collections.deque()
 
+    @property
+    def running(self) -> int:
+        """Number of answers that have a place."""
+        return len(self._active)
+
+    @property
+    def waiting(self) -> int:
+        """Number of answers that wait for one."""
+        return len(self._waiting)
+
     def resize(self, places: int) -> None:
         """Change the number of places. Turns that have begun keep theirs."""
         with self._lock:

@@ -136,10 +136,16 @@ def add_check(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_generation(command: argparse.ArgumentParser) -> None:
-    """Add the flags of a generation, such as ``--temperature``."""
+def add_generation(command: argparse.ArgumentParser, *, texts: bool = True) -> None:
+    """Add the flags of a generation, such as ``--temperature``.
+
+    Args:
+        command: the command's parser.
+        texts: whether to add those that are text: ``--system`` and ``--stop``.
+    """
     group = command.add_argument_group("how it answers")
-    group.add_argument("--system", metavar="TEXT", type=text, help="the system message")
+    if texts:
+        group.add_argument("--system", metavar="TEXT", type=text, help="the system message")
     group.add_argument("--max-new-tokens", metavar="N", type=int, help="at most this many tokens [1024]")
     group.add_argument("--temperature", metavar="T", type=float, help="0 is greedy and repeatable [0]")
     group.add_argument("--top-k", metavar="K", type=int, help="keep the K likeliest tokens")
@@ -151,16 +157,18 @@ def add_generation(command: argparse.ArgumentParser) -> None:
         choices=("auto", "on", "off"),
         help="propose tokens from the text itself, faster where the answer quotes [auto]",
     )
-    group.add_argument("--stop", metavar="TEXT", type=text, action="append", help="end the answer before this text")
-    configured.mark(group, "system", *_GENERATION)
+    if texts:
+        group.add_argument("--stop", metavar="TEXT", type=text, action="append", help="end the answer before this text")
+    configured.mark(group, *(name for name in ("system", *_GENERATION) if texts or name not in _TEXTS))
 
 
 def generation(given: argparse.Namespace) -> Any:
     """Return the :class:`~phi3_core.replies.GenerationOptions` that were given."""
-    return {name: value for name in _GENERATION if (value := getattr(given, name)) is not None}
+    return {name: value for name in _GENERATION if (value := getattr(given, name, None)) is not None}
 
 
 _GENERATION = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed", "lookup", "stop")
+_TEXTS = ("system", "stop")
 
 
 def add_quiet(command: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ def model_request(
     update: bool = False,
     recipe: Recipe | None = None,
     check_quality: bool = True,
+    max_waiting: int | None = None,
 ) -> ModelRequest:
     """Return the request for the flags that select a model and a device."""
     from phi3_core.config.values import engine_options
@@ -42,6 +43,7 @@ def model_request(
         update=update,
         recipe=recipe,
         check_quality=check_quality,
+        max_waiting=max_waiting,
         check_answers=getattr(given, "check", True),
     )
 

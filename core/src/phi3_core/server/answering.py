@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from concurrent.futures import CancelledError
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from phi3_core import tasks
@@ -13,6 +14,8 @@ from phi3_core.replies import GenerationSettings
 
 from .calls import ChatCall, Event, Finished, TextDelta, Usage
 from .errors import RefusedParameterError, StoppingError
+from .lifetime import Lifetime
+from .metrics import Metrics
 
 if TYPE_CHECKING:
     from phi3_core.model import Model
@@ -35,7 +38,11 @@ class Answering:
 
     def __init__(self, pool: ModelPool, settings: ServerSettings) -> None:
         self.pool = pool
+        self.metrics = Metrics()
+        self.lifetime = Lifetime()
+        self.lifetime.at_drain(self._refuse_waiting)
         self._settings = settings
+        self._streams: set[Stream] = set()
 
     async def events(self, call: ChatCall) -> AsyncGenerator[Event, None]:
         """Yield what happens during the answers to a call, and close them if it is closed early.
@@ -58,29 +65,53 @@ class Answering:
         settings = self._generation(call, choice)
         begun: list[Stream] = []
 
-        def begin() -> Stream:
+        def begin() -> Stream:  # in a thread
             if call.prompt is not None:
                 begun.append(loaded.model.complete(call.prompt, settings))
             else:
                 begun.append(loaded.model.answer(_messages(call), settings))
+            self._streams.add(begun[0])
+            if self.lifetime.is_draining:
+                begun[0].turn.cancel()
             return begun[0]
 
+        loaded.note_beginning()
         try:
             async with contextlib.aclosing(tasks.read(begin, loaded.executor)) as chunks:
                 async for chunk in chunks:
+                    loaded.note_token()
                     yield TextDelta(choice=choice, text=chunk)
         except CancelledError as error:  # it was waiting for its turn when the server was stopped
             raise StoppingError from error
+        finally:
+            self._streams.difference_update(begun)
+        loaded.note_token()
         reply = begun[0].reply
-        yield Finished(
+        end = Finished(
             choice=choice,
             reason=reply.finish_reason,
+            stop_string=begun[0].stop_string,
             usage=Usage(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens),
             device=reply.device,
             precision=reply.precision,
             time_to_first_token_s=reply.time_to_first_token_s,
             decode_tokens_per_s=reply.decode_tokens_per_s,
         )
+        self.metrics.count_answer(loaded.name, end)
+        yield end
+
+    async def probe(self, loaded: LoadedModel) -> None:
+        """Generate one token. Raises :class:`~phi3_core.errors.Phi3Error` if the engine does not."""
+        settings = GenerationSettings.of({"max_new_tokens": 1, "temperature": 0.0})
+        begin = partial(loaded.model.answer, [{"role": "user", "content": "Hi"}], settings)
+        async with contextlib.aclosing(tasks.read(begin, loaded.executor)) as chunks:
+            async for _ in chunks:
+                pass
+
+    def _refuse_waiting(self) -> None:
+        """End the answers that wait for their turn."""
+        for stream in tuple(self._streams):
+            stream.turn.cancel()
 
     def _generation(self, call: ChatCall, choice: int) -> GenerationSettings:
         stated = {

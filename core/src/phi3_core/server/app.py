@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -10,15 +11,15 @@ from fastapi import FastAPI
 
 from phi3_core import __version__
 
-from . import chat, completions, errors, models_list, page
+from . import chat, completions, errors, health, metrics, models_list, page
 from .answering import Answering
-from .lifetime import Lifetime
+from .guard import Guard
 
 if TYPE_CHECKING:
     from .pool import ModelPool
     from .settings import ServerSettings
 
-DIALECTS = (chat, completions, models_list)
+DIALECTS = (chat, completions, models_list, health, metrics)
 """The modules that have routes. Each has ``router(answering)``."""
 
 
@@ -32,9 +33,12 @@ def make_app(settings: ServerSettings, pool: ModelPool) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        unloading = asyncio.ensure_future(pool.unload_idle(settings.keep_alive_s))
         try:
             yield
         finally:
+            unloading.cancel()
+            await asyncio.wait({unloading})
             await pool.close()
 
     # The pages that describe the interface would load scripts from elsewhere.
@@ -46,10 +50,11 @@ def make_app(settings: ServerSettings, pool: ModelPool) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.state.lifetime = Lifetime()
     answering = Answering(pool, settings)
+    app.state.lifetime = answering.lifetime
     for dialect in DIALECTS:
         app.include_router(dialect.router(answering))
     app.include_router(page.router())
     errors.install(app)
+    app.add_middleware(Guard, settings=settings, metrics=answering.metrics)
     return app

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,9 @@ logger = logging.getLogger("phi3_core")
 RETRY_AFTER_S = 1
 """When a client that was refused for lack of room should ask again."""
 _LONGEST_MESSAGE = 1000
+_NAME = re.compile(r"[a-z_]+|\d+")
+_ALTERNATIVES = {"str", "int", "float", "bool"}
+_CODES = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
 
@@ -90,7 +94,7 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, RequestValidationError):
         return _invalid(error)
     if isinstance(error, HTTPException):
-        return ApiError(error.status_code, _sentence(error), headers=error.headers)
+        return ApiError(error.status_code, _sentence(error), headers=error.headers, code=_CODES.get(error.status_code))
     if isinstance(error, Phi3Error):
         return _of_runtime(error)
     logger.error("unexpected %s in the server: %s", type(error).__name__, error, exc_info=error)
@@ -113,6 +117,8 @@ def _of_runtime(error: Phi3Error) -> ApiError:
 
 
 def _sentence(error: HTTPException) -> str:
+    if error.status_code == 400:  # of FastAPI, which could not read the body
+        return "the body is not valid JSON"
     if error.status_code == 404:
         return "there is nothing at this address"
     if error.status_code == 405:
@@ -122,20 +128,35 @@ def _sentence(error: HTTPException) -> str:
 
 def _invalid(error: RequestValidationError) -> ApiError:
     """Return the first of the things that are wrong with a request, by the parameter's name."""
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part not in {"body", "query", "path"}]
-    param = ".".join(place) or None
+    # Of what may be one thing or another, pydantic tells why it is neither: the deepest reason is of the one meant.
+    first = max(error.errors(), key=lambda each: (each["type"] == "refused", len(each["loc"])))
+    param = _param(first["loc"], whole=first["type"] == "extra_forbidden")
     kind, said = first["type"], str(first["msg"])
     if kind == "json_invalid":
         return ApiError(400, "the body is not valid JSON", code="invalid_json")
     if kind == "extra_forbidden":
         return RefusedParameterError(str(param), "is not supported; this server refuses what it would otherwise ignore")
+    if kind == "model_attributes_type" and not param:
+        return ApiError(400, "the body is no JSON object, or Content-Type is not application/json", code="invalid_json")
     if kind == "missing":
         what = f"{param!r} is missing" if param else "the request has no JSON body"
         return ApiError(400, what, param=param, code="missing_required_parameter")
     if kind == "refused":
         return RefusedParameterError(str(param), said)
     return ApiError(400, f"{param!r}: {said}" if param else said, param=param, code="invalid_value")
+
+
+def _param(place: tuple[int | str, ...], *, whole: bool) -> str | None:
+    """Return the name of a parameter, without the words that pydantic adds for the alternatives of a type.
+
+    Args:
+        place: where pydantic found something wrong.
+        whole: whether the last part is what the client has written, whatever it looks like.
+    """
+    parts = [str(part) for part in place if part not in {"body", "query", "path"}]
+    last = parts[-1:] if whole else []
+    names = [part for part in parts[: len(parts) - len(last)] if _NAME.fullmatch(part) and part not in _ALTERNATIVES]
+    return ".".join([*names, *last]) or None
 
 
 # --- forms ------------------------------------------------------------------------------------------------------------
@@ -163,10 +184,10 @@ def encode(content: Any) -> bytes:
     return json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def respond(error: ApiError, path: str, request_id: str) -> Response:
-    """Return the response for an error."""
+def respond(error: ApiError, path: str, request_id: str, **headers: str) -> Response:
+    """Return the response for an error, with more headers if given."""
     body = encode(form_of(path)(error, request_id))
-    return Response(body, error.status, {**error.headers, "content-type": "application/json"})
+    return Response(body, error.status, {**error.headers, **headers}, media_type="application/json")
 
 
 def install(app: FastAPI) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from .errors import StoppingError
@@ -22,6 +22,7 @@ class Lifetime:
         """Whether new requests are refused."""
         self.running = 0
         """Number of requests that are being answered."""
+        self._at_drain: list[Callable[[], object]] = []
         self._idle = asyncio.Event()
         self._idle.set()
         self._cut: asyncio.Future[None] | None = None
@@ -51,9 +52,15 @@ class Lifetime:
             if not self.running:
                 self._idle.set()
 
+    def at_drain(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` when the server begins to end."""
+        self._at_drain.append(callback)
+
     async def drain(self, grace_s: float) -> None:
         """Refuse new requests, give running ones ``grace_s`` seconds, and cut off the rest."""
         self.is_draining = True
+        for callback in self._at_drain:
+            callback()
         waiting = asyncio.ensure_future(self._idle.wait())
         ends: set[asyncio.Future[Any]] = {waiting, self.cut}
         await asyncio.wait(ends, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from .errors import ApiError
 from .openai import ERRORS
+from .pool import not_found
 from .streaming import json_response
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ def router(answering: Answering) -> APIRouter:
     async def list_models() -> Response:
         """List the models that may be asked."""
         pool = answering.pool
-        return json_response({"object": "list", "data": [_model(name, pool) for name in pool.names]})
+        return json_response({"object": "list", "data": [_model(name, pool) for name in pool.offers.names()]})
 
     @routes.get("/v1/models/{model}", response_class=Response, responses=ERRORS)
     async def retrieve_model(model: str) -> Response:
         """Describe one model."""
-        pool = answering.pool
-        if model not in pool.names:
-            raise ApiError(404, f"there is no model {model!r} here", param="model", code="model_not_found")
-        return json_response(_model(model, pool))
+        offer = answering.pool.offers.find(model)
+        if offer is None:
+            raise not_found(model)
+        return json_response(_model(offer.name, answering.pool))
 
     return routes
 

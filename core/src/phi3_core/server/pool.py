@@ -1,18 +1,21 @@
-"""The models of a server: loaded when they are asked for, unloaded when nobody asks."""
+"""The models of a server: loaded when they are asked for, unloaded when nobody asks or there is no room."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import psutil
 from attrs import define, field
 
 from phi3_core import tasks
-from phi3_core.errors import Phi3Error
+from phi3_core.cgroups import memory_available
+from phi3_core.errors import BackendError, Phi3Error, TooLargeError
 
 from .errors import ApiError
 
@@ -21,8 +24,16 @@ if TYPE_CHECKING:
 
     from phi3_core.model import Model
 
-Load = Callable[[str], "Model"]
-"""Loads the model of a name that the pool knows. Called in a thread."""
+    from .offers import Offer, Offers
+
+logger = logging.getLogger("phi3_core")
+
+Load = Callable[["Offer"], "Model"]
+"""Loads a model. Called in a thread."""
+_SHARE = 1.2
+"""Memory of an engine as a multiple of its weights' size."""
+_BASE_BYTES = 300 << 20
+"""Memory of a worker process besides."""
 
 
 @define(eq=False)
@@ -36,7 +47,19 @@ class LoadedModel:
     running: int = 0
     """Number of requests that use it."""
     used: float = field(factory=time.monotonic)
-    """The time of the last use."""
+    """The time of the last use, as all these from ``time.monotonic()``."""
+    begun: float = 0.0
+    """The time at which the latest answer was asked for."""
+    last_token: float = 0.0
+    """The time of the latest text."""
+
+    def note_beginning(self) -> None:
+        """Note that an answer has been asked for."""
+        self.begun = time.monotonic()
+
+    def note_token(self) -> None:
+        """Note that the engine has answered."""
+        self.last_token = time.monotonic()
 
     def close(self) -> None:
         """Unload the model."""
@@ -45,24 +68,22 @@ class LoadedModel:
 
 
 class ModelPool:
-    """The models that a server offers. For the thread of its event loop.
+    """The models that a server has loaded. For the thread of its event loop.
 
     Args:
-        names: the names that were given at the start. No other is ever looked up.
-        load: loads a model of one of these names.
+        offers: the models that there are.
+        load: loads one of them.
+        available: returns the bytes of memory that can be used.
     """
 
-    def __init__(self, names: tuple[str, ...], load: Load) -> None:
-        self._names = names
+    def __init__(self, offers: Offers, load: Load, *, available: Callable[[], int] | None = None) -> None:
+        self.offers = offers
         self._load = load
+        self._available = available or available_memory
         self._loaded: dict[str, LoadedModel] = {}
-        self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
+        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._changing = asyncio.Lock()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="phi3-load")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names that requests may use."""
-        return self._names
 
     @property
     def loaded(self) -> tuple[LoadedModel, ...]:
@@ -78,12 +99,16 @@ class ModelPool:
         """Provide a model, which stays loaded meanwhile.
 
         Raises:
-            ApiError: there is no such model.
+            ApiError: there is no such model, or no room for it.
             Phi3Error: it cannot be loaded.
         """
-        if name not in self.names:
-            raise ApiError(404, f"there is no model {name!r} here", param="model", code="model_not_found")
-        found = self._loaded.get(name) or await self._load_once(name)
+        found = self._loaded.get(name)
+        if found is None:
+            offer = self.offers.find(name)
+            if offer is None:
+                raise not_found(name)
+            while (found := self._loaded.get(offer.name)) is None:
+                await self._load_once(offer)
         found.running += 1
         try:
             yield found
@@ -91,25 +116,81 @@ class ModelPool:
             found.running -= 1
             found.used = time.monotonic()
 
-    async def _load_once(self, name: str) -> LoadedModel:
+    async def _load_once(self, offer: Offer) -> None:
         """Load a model, once for all who ask for it meanwhile. It is loaded even if they have gone."""
-        if name not in self._loading:
-            self._loading[name] = asyncio.ensure_future(self._load_now(name))
-        return await asyncio.shield(self._loading[name])
+        if offer.name not in self._loading:
+            self._loading[offer.name] = asyncio.ensure_future(self._load_now(offer))
+        await asyncio.shield(self._loading[offer.name])
 
-    async def _load_now(self, name: str) -> LoadedModel:
-        loop = asyncio.get_running_loop()
+    async def _load_now(self, offer: Offer) -> None:
         try:
-            model = await loop.run_in_executor(self._threads, self._load, name)
-            self.adopt(name, model)
-            return self._loaded[name]
+            async with self._changing:
+                await self._make_room(offer)
+                self.adopt(offer.name, await self._load_with_retries(offer))
         finally:
-            del self._loading[name]
+            del self._loading[offer.name]
+
+    async def _make_room(self, offer: Offer) -> None:
+        """Unload models until there is memory for another one, the least recently used first.
+
+        Raises:
+            ApiError: those that are in use leave no room.
+        """
+        needed = 0 if offer.size_bytes is None else int(_SHARE * offer.size_bytes) + _BASE_BYTES
+        while self._loaded and self._available() < needed:
+            if not await self._unload_oldest():
+                words = f"{offer.name} has no room beside the models that are in use"
+                raise ApiError(503, words, param="model", code="no_memory", headers={"Retry-After": "10"})
+
+    async def _load_with_retries(self, offer: Offer) -> Model:
+        """Load a model. As long as that fails and another one is idle, make room on the device."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return await loop.run_in_executor(self._threads, self._load, offer)
+            except (BackendError, TooLargeError):
+                if not await self._unload_oldest():
+                    raise
+
+    async def _unload_oldest(self) -> bool:
+        """Unload the idle model that was used least recently; return whether there was one."""
+        idle = [each for each in self._loaded.values() if not each.running]
+        if not idle:
+            return False
+        await self._unload(min(idle, key=lambda each: each.used))
+        return True
+
+    async def _unload(self, model: LoadedModel) -> None:
+        del self._loaded[model.name]  # before it is closed, so that nobody begins to use it
+        logger.info("unloading %s", model.name)
+        with contextlib.suppress(Phi3Error):
+            await asyncio.get_running_loop().run_in_executor(self._threads, model.close)
+
+    async def unload_idle(self, keep_alive_s: float | None) -> None:
+        """Unload models that nobody has asked for ``keep_alive_s`` seconds, until this is cancelled."""
+        while keep_alive_s is not None:
+            await asyncio.sleep(min(1.0, max(0.05, keep_alive_s / 4)))
+            async with self._changing:
+                for each in self.loaded:
+                    if not each.running and time.monotonic() - each.used >= keep_alive_s:
+                        await self._unload(each)
 
     async def close(self) -> None:
         """Unload all models."""
-        loop = asyncio.get_running_loop()
-        for name in tuple(self._loaded):
-            with contextlib.suppress(Phi3Error):
-                await loop.run_in_executor(None, self._loaded.pop(name).close)
+        for task in self._loading.values():
+            task.cancel()
+        for each in self.loaded:
+            await self._unload(each)
         self._threads.shutdown(wait=False)
+
+
+def not_found(name: str) -> ApiError:
+    """Return the error for a model that is not offered."""
+    return ApiError(404, f"there is no model {name!r} here", param="model", code="model_not_found")
+
+
+def available_memory() -> int:
+    """Return the bytes of main memory that can be used, also by the limits of a container."""
+    available: int = psutil.virtual_memory().available
+    left = memory_available()
+    return available if left is None else min(available, left)

@@ -31,7 +31,8 @@ def listen(settings: ServerSettings) -> socket.socket:
         UsageError: the address cannot be had.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle's algorithm off only where the protocol is stated; it would delay tokens by 40 ms.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform == "win32":
             # There, SO_REUSEADDR would let another program take the address as well.
@@ -54,42 +55,47 @@ def address(settings: ServerSettings, listening: socket.socket) -> str:
     return f"http://{host}:{listening.getsockname()[1]}"
 
 
-def run(app: FastAPI, settings: ServerSettings, listening: socket.socket) -> bool:
-    """Answer requests until a signal ends the server, and return whether that was Ctrl-C."""
-    config = uvicorn.Config(
-        app,
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=5,
-        lifespan="on",
-    )
-    server = _Server(config, app.state.lifetime, settings.grace_s)
-    server.run(sockets=[listening])
-    return server.interrupted
+class Server(uvicorn.Server):
+    """Answers requests until a signal, and ends when what runs has been answered.
 
+    Args:
+        app: the application.
+        settings: has the time that running answers get.
+    """
 
-class _Server(uvicorn.Server):
-    """Ends when what runs has been answered."""
-
-    def __init__(self, config: uvicorn.Config, lifetime: Lifetime, grace_s: float) -> None:
-        super().__init__(config)
-        self._lifetime = lifetime
-        self._grace_s = grace_s
-        self._ending: asyncio.Task[None] | None = None
+    def __init__(self, app: FastAPI, settings: ServerSettings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                log_level="warning",  # its lines about requests would have their queries
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=5,
+            )
+        )
+        self._lifetime: Lifetime = app.state.lifetime
+        self._grace_s = settings.grace_s
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending: asyncio.Task[None] | None = None
         self.interrupted = False
+        """Whether Ctrl-C has ended it."""
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer requests until a signal ends the server."""
+        """Answer requests until :meth:`end` is called or a signal arrives."""
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as uvicorn calls it
-        """Begin to end, at the first signal; end at once, at the second."""
+        """End after a signal. The base class would also raise it again, which kills the process."""
         self.interrupted = self.interrupted or sig == signal.SIGINT
+        self.end()
+
+    def end(self) -> None:
+        """Begin to end; called again, end at once. May be called in any thread."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._end)
 
@@ -98,7 +104,8 @@ class _Server(uvicorn.Server):
             self._lifetime.cut_off()
             return
         if self._lifetime.running:
-            logger.warning("stopping: %d requests have %g s to end", self._lifetime.running, self._grace_s)
+            words = "the server ends when its %d requests have, in %g s at most; Ctrl-C again cuts them off"
+            logger.warning(words, self._lifetime.running, self._grace_s)
         self._ending = asyncio.ensure_future(self._drain())
 
     async def _drain(self) -> None:

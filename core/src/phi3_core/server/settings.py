@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from attrs import field, frozen, validators
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-"""The addresses that only this machine reaches."""
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 8000
+from phi3_core.errors import UsageError
 
 
 @frozen(kw_only=True)
 class ServerSettings:
     """What a server allows, and for how long."""
 
-    host: str = DEFAULT_HOST
+    host: str = "127.0.0.1"
     """The address that it listens on."""
-    port: int = DEFAULT_PORT
+    port: int = 8000
     models: tuple[str, ...] = field(validator=validators.min_len(1))
     """The models named at the start, as ``--model`` takes them; the first is loaded before the server answers."""
     defaults: Mapping[str, Any] = field(factory=dict)
@@ -42,4 +41,23 @@ class ServerSettings:
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches the server."""
-        return self.host in LOOPBACK
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def check(self) -> None:
+        """Check what could harm.
+
+        Raises:
+            UsageError: others could reach the server without a key, or what is allowed is no origin.
+        """
+        if not self.is_local and self.api_key is None:
+            raise UsageError(
+                f"others could reach the server at {self.host}, and nobody would have to state a key",
+                hint="--api-key-file FILE names one, or leave --host out",
+            )
+        for origin in self.allowed_origins:
+            parts = urlsplit(origin)
+            if origin != "null" and (not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}"):
+                raise UsageError(f"{origin!r} is no origin", hint="such as http://localhost:3000, without a path")

@@ -26,6 +26,8 @@ class StopStrings:
         self._held = ""
         self.found = False
         """Whether a stop string was found, by :meth:`push` or :meth:`finish`."""
+        self.match: str | None = None
+        """The stop string that was found."""
 
     def push(self, text: str) -> tuple[str, bool]:
         """Add a chunk, and return the text that can be shown and whether it has ended."""
@@ -36,6 +38,7 @@ class StopStrings:
         open_end = self._open_end(text)
         # An incomplete stop string to the left of a match would be the leftmost one if it were completed.
         self.found = match <= open_end and match < len(text)
+        self._note(text, match)
         shown = min(match, open_end)
         self._held = "" if self.found else text[shown:]
         return text[:shown], self.found
@@ -45,7 +48,12 @@ class StopStrings:
         text, self._held = self._held, ""
         match = self._leftmost(text)
         self.found = self.found or match < len(text)
+        self._note(text, match)
         return text[:match]
+
+    def _note(self, text: str, place: int) -> None:
+        if self.found and self.match is None:
+            self.match = next(string for string in self._strings if text.startswith(string, place))
 
     def _leftmost(self, text: str) -> int:
         """Return the position of the leftmost stop string, or the length of ``text``."""

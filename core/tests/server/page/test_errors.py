@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
+import time
+
 import pytest
 
 pytestmark = pytest.mark.slow  # a browser and servers
@@ -36,3 +41,59 @@ def test_a_refused_request_says_why(open_page, echo, ask):
     page = open_page(echo, expected=("status of 400",))
     answer = ask(page, "x" * 20_000)
     assert answer.locator(".error").inner_text()
+
+
+def test_a_server_with_a_key_asks_for_it_once(open_page, serve, ask, tmp_path):
+    (tmp_path / "key").write_text("correct-horse", encoding="utf-8")
+    with serve("--api-key-file", str(tmp_path / "key")) as server:
+        page = open_page(server, expected=("status of 401",))
+        field = page.get_by_label("API key")
+        field.fill("wrong")
+        field.press("Enter")
+        page.get_by_role("heading", name="the API key is wrong").wait_for()
+        field.fill("correct-horse")
+        field.press("Enter")
+        assert ask(page, "Hello").locator(".content").inner_text() == "Hello"
+        page.reload()  # it is kept for the tab, and nowhere else
+        assert ask(page, "world").locator(".content").inner_text() == "world"
+        kept = page.evaluate("[Object.values(sessionStorage), JSON.stringify(localStorage)]")
+        assert kept[0] == ["correct-horse"]
+        assert "correct-horse" not in kept[1]
+
+
+def test_a_key_that_is_asked_for_later_sends_the_message_again(open_page, serve, ask, tmp_path):
+    (tmp_path / "key").write_text("correct-horse", encoding="utf-8")
+    with serve("--api-key-file", str(tmp_path / "key")) as server:
+        page = open_page(server, expected=("status of 401",))
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_label("Message", exact=True).fill("Hello")
+        page.keyboard.press("Enter")
+        for _ in range(2):  # for the list of models, and for the answer
+            page.get_by_label("API key").wait_for()
+            if page.locator(".assistant .error").count():
+                break
+            page.get_by_role("button", name="Cancel").click()
+        page.get_by_label("API key").fill("correct-horse")
+        page.keyboard.press("Enter")
+        page.locator(".assistant .facts").wait_for()
+        assert page.locator(".assistant .content").inner_text() == "Hello"
+
+
+def test_a_busy_server_is_asked_again(open_page, serve):
+    with serve("--max-waiting", "1", pace=0.05) as server, contextlib.ExitStack() as others:
+        body = {"model": "", "messages": [{"role": "user", "content": "0123456789" * 40}], "stream": True}
+        page = open_page(server, expected=("status of 503",))
+        page.locator("#state.well").wait_for()
+        body["model"] = page.locator("#model").input_value()
+        for _ in range(3):  # two are answered, one waits
+            connection = http.client.HTTPConnection("127.0.0.1", int(server.port), timeout=20)
+            others.callback(connection.close)
+            connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+            time.sleep(0.3)
+        page.get_by_label("Message", exact=True).fill("Hello")
+        page.keyboard.press("Enter")
+        page.get_by_text("The server is busy. The next try is in").wait_for()
+        others.close()
+        page.locator(".assistant .facts").wait_for()
+        assert page.locator(".assistant .content").inner_text() == "Hello"
+        assert page.locator(".assistant .note").count() == 0

@@ -35,15 +35,19 @@ function headers() {
   return found;
 }
 
-/** Returns the response to a request, or throws what went wrong. Paths are relative: a proxy may add a prefix. */
-async function ask(path, options = {}) {
-  let response;
+/** Returns the response to a request, whatever its status. Paths are relative: a proxy may add a prefix. */
+async function reach(path, options = {}) {
   try {
-    response = await fetch(new URL(path, document.baseURI), { ...options, headers: headers(), cache: "no-store" });
+    return await fetch(new URL(path, document.baseURI), { ...options, headers: headers(), cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError("unreachable", "The server does not answer. Is phi3 serve still running?");
   }
+}
+
+/** Returns the response to a request that was granted; throws what went wrong. */
+async function ask(path, options) {
+  const response = await reach(path, options);
   if (!response.ok) throw await problem(response);
   return response;
 }
@@ -85,6 +89,16 @@ async function json(response) {
 export async function models() {
   const { data } = await json(await ask("v1/models"));
   return (Array.isArray(data) ? data : []).map(({ id, phi3 }) => ({ ...phi3, id: String(id) }));
+}
+
+/** Throws if the server is not well: if it is being stopped, or an engine does not answer. */
+export async function checkHealth() {
+  const response = await reach("health");
+  if (response.ok) return;
+  const { status, models = [] } = await json(response);
+  const failed = models.find(({ error }) => error);
+  if (failed) throw new ApiError("failed", `${failed.model} on ${failed.device} does not answer: ${failed.error}`);
+  throw new ApiError("busy", status === "stopping" ? "The server is being stopped." : "The server is not ready.");
 }
 
 /**

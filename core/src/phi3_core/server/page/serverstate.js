@@ -55,6 +55,7 @@ export class ServerState {
     try {
       this.#offer(await api.models());
       this.#ready();
+      await api.checkHealth();
       this.say("");
     } catch (error) {
       this.#show("ill", error.kind === "unreachable" ? "no answer" : "not ready");

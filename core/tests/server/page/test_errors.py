@@ -11,6 +11,8 @@ import pytest
 
 pytestmark = pytest.mark.slow  # a browser and servers
 
+KEY = "correct-horse-battery"
+
 
 def test_a_server_that_is_gone_and_comes_back(open_page, serve, ask, until):
     with serve() as server:
@@ -27,7 +29,7 @@ def test_a_server_that_is_gone_and_comes_back(open_page, serve, ask, until):
 
 
 def test_a_server_that_dies_in_the_middle_of_an_answer(open_page, serve, until):
-    with serve(pace=0.05) as server:
+    with serve() as server:
         page = open_page(server, expected=("Failed to load resource", "net::ERR"))
         page.get_by_label("Message", exact=True).fill("0123456789" * 20)
         page.keyboard.press("Enter")
@@ -43,44 +45,44 @@ def test_a_refused_request_says_why(open_page, echo, ask):
     assert answer.locator(".error").inner_text()
 
 
-def test_a_server_with_a_key_asks_for_it_once(open_page, serve, ask, tmp_path):
-    (tmp_path / "key").write_text("correct-horse", encoding="utf-8")
-    with serve("--api-key-file", str(tmp_path / "key")) as server:
-        page = open_page(server, expected=("status of 401",))
-        field = page.get_by_label("API key")
-        field.fill("wrong")
-        field.press("Enter")
-        page.get_by_role("heading", name="the API key is wrong").wait_for()
-        field.fill("correct-horse")
-        field.press("Enter")
-        assert ask(page, "Hello").locator(".content").inner_text() == "Hello"
-        page.reload()  # it is kept for the tab, and nowhere else
-        assert ask(page, "world").locator(".content").inner_text() == "world"
-        kept = page.evaluate("[Object.values(sessionStorage), JSON.stringify(localStorage)]")
-        assert kept[0] == ["correct-horse"]
-        assert "correct-horse" not in kept[1]
+@pytest.fixture(scope="module")
+def locked(serve, tmp_path_factory):
+    file = tmp_path_factory.mktemp("key") / "key"
+    file.write_text(KEY, encoding="utf-8")
+    with serve("--api-key-file", str(file)) as server:
+        yield server
 
 
-def test_a_key_that_is_asked_for_later_sends_the_message_again(open_page, serve, ask, tmp_path):
-    (tmp_path / "key").write_text("correct-horse", encoding="utf-8")
-    with serve("--api-key-file", str(tmp_path / "key")) as server:
-        page = open_page(server, expected=("status of 401",))
-        page.get_by_role("button", name="Cancel").click()
-        page.get_by_label("Message", exact=True).fill("Hello")
-        page.keyboard.press("Enter")
-        for _ in range(2):  # for the list of models, and for the answer
-            page.get_by_label("API key").wait_for()
-            if page.locator(".assistant .error").count():
-                break
-            page.get_by_role("button", name="Cancel").click()
-        page.get_by_label("API key").fill("correct-horse")
-        page.keyboard.press("Enter")
-        page.locator(".assistant .facts").wait_for()
-        assert page.locator(".assistant .content").inner_text() == "Hello"
+def test_a_server_with_a_key_asks_for_it_once(open_page, locked, ask):
+    page = open_page(locked, expected=("status of 401",))
+    field = page.get_by_role("textbox", name="API key")
+    field.fill("wrong")
+    field.press("Enter")
+    page.get_by_role("heading", name="The API key is wrong.").wait_for()
+    field.fill(KEY)
+    field.press("Enter")
+    assert ask(page, "Hello").locator(".content").inner_text() == "Hello"
+    page.reload()  # it is kept for the tab, and nowhere else
+    assert ask(page, "world").locator(".content").inner_text() == "world"
+    kept = page.evaluate("[Object.values(sessionStorage), JSON.stringify(localStorage)]")
+    assert kept[0] == [KEY]
+    assert KEY not in kept[1]
+
+
+def test_a_key_that_is_asked_for_later_sends_the_message_again(open_page, locked):
+    page = open_page(locked, expected=("status of 401",))
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.keyboard.press("Enter")
+    page.get_by_role("textbox", name="API key").fill(KEY)
+    page.locator(".assistant .error").wait_for(state="attached")
+    page.keyboard.press("Enter")
+    page.locator(".assistant .facts").wait_for()
+    assert page.locator(".assistant .content").inner_text() == "Hello"
 
 
 def test_a_busy_server_is_asked_again(open_page, serve):
-    with serve("--max-waiting", "1", pace=0.05) as server, contextlib.ExitStack() as others:
+    with serve("--max-waiting", "1") as server, contextlib.ExitStack() as others:
         body = {"model": "", "messages": [{"role": "user", "content": "0123456789" * 40}], "stream": True}
         page = open_page(server, expected=("status of 503",))
         page.locator("#state.well").wait_for()

@@ -30,8 +30,8 @@ def axe() -> str:
 
 def faults(page, axe, *, but=()):
     page.evaluate(axe)
-    results = page.evaluate("axe.run()")
-    return [(each["id"], [node["html"] for node in each["nodes"]]) for each in results["violations"] if each["id"] not in but]
+    found = page.evaluate("axe.run()")["violations"]
+    return [(each["id"], [node["html"] for node in each["nodes"]]) for each in found if each["id"] not in but]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

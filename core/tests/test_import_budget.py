@@ -10,6 +10,7 @@ import pytest
 
 HEAVY = {
     *("asyncio", "attr", "gguf", "httpx", "huggingface_hub", "jinja2", "multiprocessing", "numpy", "pluggy"),
+    *("fastapi", "pydantic", "starlette", "uvicorn"),
     *("prompt_toolkit", "psutil", "rich", "subprocess", "tokenizers", "tomli", "tomlkit", "tomllib"),
     *("typing_extensions", "unittest"),
 }

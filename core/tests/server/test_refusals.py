@@ -12,7 +12,7 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}
 
 
 def nested(levels):
-    schema = {}
+    schema: dict[str, object] = {}
     for _ in range(levels):
         schema = {"properties": {"a": schema}}
     return {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}

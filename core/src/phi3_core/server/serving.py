@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("phi3_core")
 
+_BACKLOG = 128
+
 
 def listen(settings: ServerSettings) -> socket.socket:
-    """Return a socket at the server's address, which does not listen yet.
+    """Return a socket that listens at the server's address. Clients that connect wait until the server runs.
 
     Raises:
         UsageError: the address cannot be had.
@@ -40,6 +42,7 @@ def listen(settings: ServerSettings) -> socket.socket:
         else:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((settings.host, settings.port))
+        found.listen(_BACKLOG)  # before a model is loaded: Linux tells only now that another program listens there
     except OSError as error:
         found.close()
         where = f"{settings.host}, port {settings.port}"

@@ -109,14 +109,14 @@ def listens(port: int) -> bool:
         return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def echo(serve) -> Iterator[Server]:
     """A server for all tests that leave it as it is."""
     with serve() as server:
         yield server
 
 
-@pytest.fixture(scope="package")  # not longer: while Playwright runs, this thread has an event loop
+@pytest.fixture(scope="module")  # not longer: while Playwright runs, this thread has an event loop
 def browser() -> Iterator[Browser]:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     path = os.environ.get("PHI3_TEST_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)

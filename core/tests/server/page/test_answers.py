@@ -110,6 +110,7 @@ def test_settings_are_sent_and_begin_new_conversations(page, ask):
 
 
 def test_the_page_works_with_the_keyboard_alone(page):
+    page.locator("#state.well").wait_for()
     page.keyboard.type("Hello")  # the message box has the focus
     page.keyboard.press("Enter")
     page.locator(".assistant .tools").wait_for()

@@ -4,11 +4,6 @@ function seconds(value) {
   return value < 1 ? `${Math.round(value * 1000)} ms` : `${value.toFixed(1)} s`;
 }
 
-/** Returns a model's name as it is shown: of a path, its end. */
-export function nameOf(model) {
-  return /^(?:\/|[a-z]:|\\)/i.test(model) ? model.split(/[\\/]/).findLast(Boolean) : model;
-}
-
 /** Says where an engine runs, and how its weights are rounded. */
 export function place({ device, precision }) {
   return [device, precision].filter(Boolean).join(" ");
@@ -18,7 +13,7 @@ export function place({ device, precision }) {
 export function facts({ state, facts: { model, device, precision, tokens, speed, firstToken } }) {
   const parts = [
     place({ device, precision }),
-    model && nameOf(model),
+    model,
     speed && `${speed.toFixed(1)} tokens/s`,
     firstToken !== undefined && firstToken !== null && `first token after ${seconds(firstToken)}`,
     tokens !== undefined && `${tokens} ${tokens === 1 ? "token" : "tokens"}`,

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { byId, make } from "./dom.js";
-import { nameOf, place } from "./facts.js";
+import { place } from "./facts.js";
 
 const AGAIN_MS = 3000; // while it does not answer
 const STALE_MS = 30_000; // after which a look at the page asks again
@@ -68,7 +68,7 @@ export class ServerState {
   #offer(models) {
     const kept = this.#wanted || this.#select.value;
     this.#models = models;
-    this.#select.replaceChildren(...models.map(({ id }) => make("option", { value: id, title: id }, nameOf(id))));
+    this.#select.replaceChildren(...models.map(({ id }) => make("option", { value: id }, id)));
     this.choose(kept);
   }
 

@@ -103,7 +103,7 @@ def test_what_the_files_name_is_there():
 
 
 def test_the_libraries_are_those_that_their_readme_names():
-    readme = PACKAGE.joinpath("vendor", "README.md").read_text(encoding="utf-8")
+    readme = (PACKAGE / "vendor" / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"^([0-9a-f]{64})  (\S+)$", readme, re.MULTILINE)
     files = [(hashlib.sha256(file.content).hexdigest(), path) for path, file in page.FILES.items() if VENDOR in path]
     assert sorted(listed) == sorted((digest, path.removeprefix(VENDOR)) for digest, path in files)

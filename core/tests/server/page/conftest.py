@@ -22,7 +22,7 @@ import pytest
 from tokenizers import Tokenizer
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 ECHO = """
@@ -137,19 +137,27 @@ class Watched:
         self.page = page
         self.problems: list[str] = []
         self.expected: list[str] = []
-        page.on("console", lambda message: self._note(message.type, message.text))
-        page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (self.problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("popup", lambda popup: self.problems.append(f"popup: {popup.url}"))
+        page.on("console", self._read)
+        page.on("pageerror", lambda error: self._note("error", str(error)))
+        page.on("dialog", self._dismiss)
+        page.on("popup", lambda popup: self._note("popup", popup.url))
         page.on("request", lambda request: self._reach(request.url, url))
 
     def _note(self, kind: str, text: str) -> None:
-        if kind in {"error", "warning"} and not any(each in text for each in self.expected):
+        if not any(each in text for each in self.expected):
             self.problems.append(f"{kind}: {text}")
+
+    def _read(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self._note(message.type, message.text)
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        self._note("dialog", dialog.message)
+        dialog.dismiss()
 
     def _reach(self, asked: str, url: str) -> None:
         if not asked.startswith((f"{url}/", f"blob:{url}")):
-            self.problems.append(f"request: {asked}")
+            self._note("request", asked)
 
 
 @pytest.fixture

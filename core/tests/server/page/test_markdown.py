@@ -119,6 +119,66 @@ def render(page, text):
     )
 
 
+def test_html_itself_would_do_nothing_either(open_page, echo):
+    """Were tags taken for HTML, what is left of them is harmless."""
+    # Chromium reports handlers and styles also where text is only parsed.
+    page = open_page(echo, expected=("Content Security Policy",))
+    tags, attributes, links = page.evaluate(
+        """async (texts) => {
+            const { harmless } = await import(new URL("page/markdown.js", document.baseURI));
+            const element = document.createElement("div");
+            element.append(...texts.map(harmless), harmless(texts.join("")));
+            document.body.append(element);
+            const inner = [...element.querySelectorAll("*")];
+            const links = [...element.querySelectorAll("a[href]")].map((link) => link.href);
+            await new Promise((resolve) => setTimeout(resolve, 50)); // for what would be loaded
+            element.remove();
+            return [inner.map((each) => each.tagName), inner.flatMap((each) => each.getAttributeNames()), links];
+        }""",
+        HOSTILE,
+    )
+    assert set(tags) <= HARMLESS
+    assert set(attributes) <= {"href", "rel", "target"}
+    assert all(link.startswith(("http://", "https://", "mailto:")) for link in links)
+
+
+def test_a_script_in_the_page_would_not_get_far(open_page, echo):
+    """Were an element made after all, the page's policy stops it."""
+    page = open_page(echo, expected=("Content Security Policy", "Trusted", "example.invalid"))
+    tried = page.evaluate(
+        """async () => {
+            const stopped = [];
+            addEventListener("securitypolicyviolation", ({ effectiveDirective }) => stopped.push(effectiveDirective));
+            const done = [];
+            const attempt = async (name, action) => {
+                try {
+                    await action();
+                    done.push(name);
+                } catch {
+                    // as it has to be
+                }
+            };
+            const element = document.createElement("div");
+            await attempt("HTML", () => { element.innerHTML = "<img src=x onerror=alert(1)>"; });
+            await attempt("handler", () => { element.setAttribute("onclick", "alert(1)"); });
+            await attempt("script", () => {
+                const script = document.createElement("script");
+                script.text = "alert(1)";
+                document.body.append(script);
+            });
+            await attempt("request", () => fetch("http://example.invalid/"));
+            await attempt("image", () => new Promise((resolve, reject) => {
+                const image = Object.assign(new Image(), { onload: resolve, onerror: reject });
+                image.src = "http://example.invalid/pixel.png";
+            }));
+            await new Promise((resolve) => setTimeout(resolve, 50)); // for the events
+            return [done, stopped];
+        }"""
+    )
+    assert tried[0] == []
+    assert {"require-trusted-types-for", "connect-src", "img-src"} <= set(tried[1])
+
+
 def test_html_is_shown_as_it_was_written(page, ask):
     assert ask(page, "Use <b>bold</b> & &amp;").locator(".content").inner_text() == "Use <b>bold</b> & &"
 

@@ -108,13 +108,18 @@ function blocks(text) {
 
 function rendered(token) {
   try {
-    if (!token.plain) return DOMPurify.sanitize(marked.parser([token]), ALLOWED);
+    if (!token.plain) return harmless(marked.parser([token]));
   } catch (error) {
     console.debug(error);
   }
   const text = document.createElement("p");
   text.textContent = token.raw;
   return text;
+}
+
+/** Returns what is harmless of some HTML, as a fragment. */
+export function harmless(html) {
+  return DOMPurify.sanitize(html, ALLOWED);
 }
 
 /** Adds a bar with a button to code, and lets the keyboard scroll what is wide. */

@@ -24,6 +24,8 @@ from tokenizers import Tokenizer
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page
 
+PATIENCE_S = 30
+"""Seconds for anything to appear; busy machines take some."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 ECHO = """
 import time
@@ -167,7 +169,7 @@ def open_page(browser) -> Iterator[Callable]:
 
     def open_page(server: Server, *, expected: tuple[str, ...] = (), path: str = "/", **options) -> Page:
         context = browser.new_context(**options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE_S * 1000)
         page = context.new_page()
         watched = Watched(page, server.url)
         watched.expected.extend(expected)
@@ -191,7 +193,7 @@ def until() -> Callable:
     """Wait until an expression is true in the page. Playwright's own way needs ``eval``, which the page forbids."""
 
     def until(page: Page, expression: str) -> None:
-        end = time.monotonic() + 15
+        end = time.monotonic() + PATIENCE_S
         while not page.evaluate(expression):
             assert time.monotonic() < end, expression
             page.wait_for_timeout(20)

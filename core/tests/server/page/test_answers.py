@@ -30,7 +30,7 @@ def test_an_answer_appears_while_it_is_generated_and_escape_stops_it(page, until
     prompt.press("Escape")
     page.get_by_text("Stopped.").wait_for()
     (said,) = texts(page, "assistant")
-    assert 5 < len(said) < 200
+    assert 0 < len(said) < 200
     assert page.get_by_role("button", name="Send").is_visible()
     page.reload()  # it is kept
     assert texts(page, "assistant") == [said]

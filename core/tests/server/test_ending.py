@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,14 +75,20 @@ def test_a_second_signal_does_not_wait(place):
 
 
 def test_a_signal_ends_the_command_in_order(place):
-    """The signal is Ctrl-Break on Windows, and elsewhere the one of service managers."""
+    """The signal is Ctrl-Break on Windows, and elsewhere the one of service managers.
+
+    A model that is being loaded meanwhile does not hold the end up.
+    """
+    loads: list[tuple[int, object]] = []
     flags, sent = 0, signal.SIGTERM
     if sys.platform == "win32":
         flags, sent = subprocess.CREATE_NEW_PROCESS_GROUP, signal.CTRL_BREAK_EVENT
-    command = [sys.executable, "-m", "phi3_core", "serve", "--model", str(place / "tiny"), "--no-check"]
+    shutil.copytree(place / "tiny", place / "sluggish")
+    models = ("--model", str(place / "tiny"), "--model", str(place / "sluggish"))
+    command = [sys.executable, "-m", "phi3_core", "serve", *models, "--no-check"]
     environment = {**os.environ, "PHI3_HOME": str(place / "home"), "PYTHONPATH": str(place / "site")}
     with subprocess.Popen(
-        [*command, "--device", "chorus", "--port", "0", "--grace", "5s"],
+        [*command, "--device", "chorus", "--port", "0", "--grace", "2s"],
         env=environment, stderr=subprocess.PIPE, text=True, creationflags=flags,
     ) as process:  # fmt: skip
         try:
@@ -91,10 +98,15 @@ def test_a_signal_ends_the_command_in_order(place):
             port = int(line.partition("127.0.0.1:")[2].partition("/")[0])
             server = Running(None, port, place / "log")
             wait_until(lambda: reaches(server))
+            loading = threading.Thread(target=lambda: loads.append(server.chat(model="sluggish")), daemon=True)
+            loading.start()
+            wait_until(lambda: any("sluggish" in note for note in server.notes("load")))
             children = psutil.Process(process.pid).children(recursive=True)
             with busy(server, SLOW) as (ends, waiting):
                 process.send_signal(sent)
-            assert process.wait(30) == 0
+            assert process.wait(30) == 0  # a minute before the other model would have been loaded
+            loading.join(30)
+            assert [status for status, _ in loads] == [503]
             assert [end["choices"][0]["finish_reason"] for end in ends] == ["length"] * PLACES
             assert [status for status, _ in waiting] == [503]
             assert children

@@ -7,6 +7,7 @@ import socket
 import time
 
 import pytest
+from batching import wait_until
 from phi3_core.errors import UsageError
 from phi3_core.server.keys import read_key
 from phi3_core.server.settings import ServerSettings
@@ -155,6 +156,16 @@ def test_clients_that_send_slowly_keep_nobody_waiting(server):
     assert time.monotonic() - started < 5
     for connection in slow:
         connection.close()
+
+
+def test_a_client_that_goes_in_the_middle_of_a_body_is_no_error(server, caplog):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{")
+        assert server.ask("GET", "/v1/models")[0] == 200  # so the request has been begun
+    caplog.set_level("INFO")
+    assert server.ask("GET", "/v1/models")[0] == 200
+    wait_until(lambda: "gone" in caplog.text)
+    assert "unexpected" not in caplog.text
 
 
 def test_each_request_has_an_id(server):

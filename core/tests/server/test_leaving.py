@@ -40,8 +40,8 @@ def test_a_stream_that_is_not_read_to_its_end_stops_the_engine(server):
         response.close()
         wait_until(lambda: len(server.notes("made")) > before)
     assert len(read) == 5
-    # What was generated meanwhile: five tokens, and what the engine made while the connection was being closed.
-    assert server.notes("made")[-1] < 100
+    # What was generated meanwhile: what was read, and what the engine made while the connection was being closed.
+    assert server.notes("made")[-1] < 40
 
 
 def test_an_answer_that_nobody_waits_for_stops_the_engine(server):
@@ -51,7 +51,7 @@ def test_an_answer_that_nobody_waits_for_stops_the_engine(server):
     wait_until(lambda: server.models()[0]["running"] == 1)
     connection.close()
     wait_until(lambda: len(server.notes("made")) > before)
-    assert server.notes("made")[-1] < 100
+    assert server.notes("made")[-1] < 40
 
 
 def test_one_of_several_answers_takes_the_others_with_it(server):

@@ -19,6 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 
 from .errors import ApiError, respond
+from .streaming import ClientGoneError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -77,6 +78,8 @@ class Guard:
                     return
                 if scope["method"] in {"POST", "PUT", "PATCH", "DELETE"}:
                     receive = await self._with_body(headers, receive)
+            except ClientGoneError:
+                return
             except ApiError as error:
                 # A body that was not read would be taken for the next request.
                 await respond(error, scope["path"], request_id, connection="close")(scope, receive, send_on)
@@ -124,7 +127,12 @@ class Guard:
             raise ApiError(401, words, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
     async def _with_body(self, headers: Headers, receive: Receive) -> Receive:
-        """Read the body, up to what is allowed, and return a ``receive`` that has it."""
+        """Read the body, and return a ``receive`` that has it.
+
+        Raises:
+            ApiError: it is larger than allowed, compressed, or does not arrive in time.
+            ClientGoneError: the client has gone meanwhile.
+        """
         most = self._settings.max_body_bytes
         too_large = ApiError(413, f"the body has over {most} bytes", code="body_too_large")
         if headers.get("content-encoding", "identity") != "identity":
@@ -140,7 +148,7 @@ class Guard:
             except asyncio.TimeoutError:
                 raise ApiError(408, f"the body did not arrive within {BODY_LIMIT_S:g} s", code="timeout") from None
             if message["type"] == "http.disconnect":
-                return receive
+                raise ClientGoneError
             body += message.get("body", b"")
             if len(body) > most:
                 raise too_large

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 from attrs import define, field
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from .offers import Offer, Offers
 
+T = TypeVar("T")
 logger = logging.getLogger("phi3_core")
 
 Load = Callable[["Offer"], "Model"]
@@ -83,7 +85,6 @@ class ModelPool:
         self._loaded: dict[str, LoadedModel] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._changing = asyncio.Lock()
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="phi3-load")
 
     @property
     def loaded(self) -> tuple[LoadedModel, ...]:
@@ -119,7 +120,8 @@ class ModelPool:
     async def _load_once(self, offer: Offer) -> None:
         """Load a model, once for all who ask for it meanwhile. It is loaded even if they have gone."""
         if offer.name not in self._loading:
-            self._loading[offer.name] = asyncio.ensure_future(self._load_now(offer))
+            task = self._loading[offer.name] = asyncio.ensure_future(self._load_now(offer))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody waits for it
         await asyncio.shield(self._loading[offer.name])
 
     async def _load_now(self, offer: Offer) -> None:
@@ -144,10 +146,9 @@ class ModelPool:
 
     async def _load_with_retries(self, offer: Offer) -> Model:
         """Load a model. As long as that fails and another one is idle, make room on the device."""
-        loop = asyncio.get_running_loop()
         while True:
             try:
-                return await loop.run_in_executor(self._threads, self._load, offer)
+                return await _in_thread(partial(self._load, offer))
             except (BackendError, TooLargeError):
                 if not await self._unload_oldest():
                     raise
@@ -164,7 +165,7 @@ class ModelPool:
         del self._loaded[model.name]  # before it is closed, so that nobody begins to use it
         logger.info("unloading %s", model.name)
         with contextlib.suppress(Phi3Error):
-            await asyncio.get_running_loop().run_in_executor(self._threads, model.close)
+            await _in_thread(model.close)
 
     async def unload_idle(self, keep_alive_s: float | None) -> None:
         """Unload models that nobody has asked for ``keep_alive_s`` seconds, until this is cancelled."""
@@ -181,7 +182,28 @@ class ModelPool:
             task.cancel()
         for each in self.loaded:
             await self._unload(each)
-        self._threads.shutdown(wait=False)
+
+
+async def _in_thread(call: Callable[[], T]) -> T:
+    """Return the result of a call that blocks. Its thread does not hold up the end of the process."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def finish(set_outcome: Callable[[], object]) -> None:
+        if not future.done():
+            set_outcome()
+
+    def run() -> None:
+        outcome: Callable[[], object]
+        try:
+            outcome = partial(future.set_result, call())
+        except BaseException as error:
+            outcome = partial(future.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            loop.call_soon_threadsafe(finish, outcome)
+
+    threading.Thread(target=run, name="phi3-load", daemon=True).start()
+    return await future
 
 
 def not_found(name: str) -> ApiError:

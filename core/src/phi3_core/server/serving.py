@@ -73,7 +73,7 @@ class Server(uvicorn.Server):
                 ws="none",
                 lifespan="on",
                 log_config=None,
-                log_level="warning",  # its lines about requests would have their queries
+                log_level="error",  # it has a warning for whatever is no HTTP, and lines with the queries of requests
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,

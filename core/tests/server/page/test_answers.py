@@ -25,7 +25,7 @@ def test_an_answer_appears_while_it_is_generated_and_escape_stops_it(page, until
     prompt = page.get_by_label("Message", exact=True)
     prompt.fill("0123456789" * 20)
     prompt.press("Enter")
-    until(page, "document.querySelector('.assistant .content').textContent.length > 5")
+    until(page, "document.querySelector('.assistant .content')?.textContent.length > 5")
     assert page.get_by_role("button", name="Stop").is_visible()
     prompt.press("Escape")
     page.get_by_text("Stopped.").wait_for()
@@ -41,7 +41,7 @@ def test_a_stopped_answer_frees_its_place(page, until):
     for number in range(4):  # the engine gives two answers at once
         prompt.fill(f"{number}" * 300)
         prompt.press("Enter")
-        until(page, f"document.querySelector('.assistant:last-child .content').textContent.includes('{number}')")
+        until(page, f"document.querySelector('.assistant:last-child .content')?.textContent.includes('{number}')")
         page.get_by_role("button", name="Stop").click()
         page.locator(".assistant:last-child .tools").wait_for()
 

@@ -62,6 +62,13 @@ def test_nothing_is_wider_than_a_phone(open_page, echo, ask):
         }).map((element) => element.outerHTML.slice(0, 80))"""
     )
     assert wide == []
+    # What is taller than the list of messages is scrolled in it alone, also by the focus.
+    ask(page, LONG)
+    page.locator(".message.user").first.get_by_role("button", name="Edit").click()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Copy", exact=True).last.focus()
+    assert page.evaluate("[document.scrollingElement.scrollTop, document.body.scrollTop]") == [0, 0]
+    assert page.evaluate("document.scrollingElement.scrollHeight") <= PHONE["height"]
     page.get_by_role("button", name="Conversations", exact=True).click()
     page.get_by_role("button", name="New conversation").wait_for()
     page.keyboard.press("Escape")

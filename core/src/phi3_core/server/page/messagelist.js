@@ -18,6 +18,8 @@ export class MessageList {
 
   constructor() {
     this.#log.addEventListener("scroll", () => this.#noteScroll(), { passive: true });
+    // Beside a notice or a longer message there is less room.
+    new ResizeObserver(() => this.#following && this.toEnd()).observe(this.#log);
     byId("to-end").addEventListener("click", () => this.toEnd());
   }
 
@@ -119,7 +121,8 @@ export class MessageList {
 
   #foot(message, view) {
     const version = shown(message);
-    const key = JSON.stringify([version.state, version.waiting, version.error, message.shown, this.#isLast(message)]);
+    const { state, waiting, error, text } = version;
+    const key = JSON.stringify([state, waiting, error, Boolean(text), message.shown, this.#isLast(message)]);
     if (view.footer.dataset.key === key) return; // buttons keep the focus
     view.footer.dataset.key = key;
     view.item.classList.toggle("answering", version.state === "answering");
@@ -136,7 +139,8 @@ export class MessageList {
   #tools(message, version) {
     if (version.state === "answering") return [];
     const own = message.role === "user";
-    const tools = make("div", { className: "tools" }, iconButton("copy", "Copy", "copy"));
+    const tools = make("div", { className: "tools" });
+    if (version.text) tools.append(iconButton("copy", "Copy", "copy"));
     if (own) tools.append(iconButton("edit", "Edit", "edit"));
     else if (this.#isLast(message)) tools.append(iconButton("again", "Generate again", "again"));
     if (message.versions.length > 1) {

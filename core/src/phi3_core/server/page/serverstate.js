@@ -59,7 +59,7 @@ export class ServerState {
       this.say("");
     } catch (error) {
       this.#show("ill", error.kind === "unreachable" ? "no answer" : "not ready");
-      this.say(error.message);
+      this.say(error.kind === "unreachable" ? `No answer. The page asks every ${AGAIN_MS / 1000} s until there is one.` : error.message);
       if (error.kind === "unauthorized") this.#askForKey(error.message).then((given) => given && this.check());
       else this.#timer = setTimeout(() => this.check(), AGAIN_MS);
     }

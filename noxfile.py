@@ -368,6 +368,13 @@ def whole_way(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def page(session: nox.Session) -> None:
+    """Test the chat page in Chromium, Chrome or Edge, whichever the system has."""
+    session.install(*TESTING, "playwright>=1.50", "axe-playwright-python>=0.1.8", "-e", "core[server,testing]")
+    _test(session, "core/tests/server/page", "--run-slow")
+
+
+@nox.session(default=False)
 def windows(session: nox.Session) -> None:
     """Test what Windows may do otherwise, with Windows' CPython and wheels under Wine (tests/wine)."""
     session.install(UV, "pip")

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from phi3_core import __version__
 
-from . import chat, completions, errors, health, messages, metrics, models_list, responses
+from . import chat, completions, errors, health, messages, metrics, models_list, page, responses
 from .answering import Answering
 from .guard import Guard
 
@@ -61,6 +61,7 @@ def make_app(settings: ServerSettings, pool: ModelPool) -> FastAPI:
     app.state.lifetime = answering.lifetime
     for dialect in DIALECTS:
         app.include_router(dialect.router(answering))
+    app.include_router(page.router())
     errors.install(app)
     app.add_middleware(Guard, settings=settings, metrics=answering.metrics)
     return app

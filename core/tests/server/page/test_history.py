@@ -1,0 +1,76 @@
+"""Conversations that the browser keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow  # a browser and a server
+
+
+def titles(page):
+    return page.locator("#conversations a").all_inner_texts()
+
+
+def test_conversations_are_kept_and_found_again(page, ask):
+    ask(page, "the capital of France")
+    page.get_by_role("button", name="New conversation").click()
+    ask(page, "Hello world")
+    assert titles(page) == ["Hello world", "the capital of France"]
+    page.get_by_role("link", name="the capital of France").click()
+    page.locator(".message.user", has_text="the capital").wait_for()
+    page.reload()  # the address names the conversation
+    page.locator(".message.user", has_text="the capital").wait_for()
+    page.go_back()
+    page.locator(".message.user", has_text="Hello world").wait_for()
+
+
+def test_the_history_is_part_of_what_is_asked(page, ask):
+    ask(page, "one")
+    with page.expect_request("**/v1/chat/completions") as sent:
+        ask(page, "two")
+    roles = [(message["role"], message["content"]) for message in sent.value.post_data_json["messages"]]
+    assert roles == [("user", "one"), ("assistant", "one"), ("user", "two")]
+
+
+def test_a_conversation_is_renamed_and_deleted(page, ask):
+    ask(page, "Hello")
+    page.get_by_role("button", name="Rename the conversation").click()
+    page.get_by_label("Title").fill("Greetings")
+    page.get_by_role("button", name="Rename", exact=True).click()
+    page.get_by_role("heading", name="Greetings").wait_for()
+    page.reload()
+    assert titles(page) == ["Greetings"]
+    page.get_by_role("button", name="Delete “Greetings”").click()
+    page.get_by_role("button", name="Cancel").click()
+    assert titles(page) == ["Greetings"]
+    page.get_by_role("button", name="Delete “Greetings”").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("heading", name="Ask a model on this machine").wait_for()
+    page.reload()
+    assert titles(page) == []
+
+
+def test_all_conversations_are_exported_and_deleted(page, ask, until):
+    ask(page, "Hello")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export conversations").click()
+    assert download.value.suggested_filename.endswith(".json")
+    exported = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    (conversation,) = exported["conversations"]
+    assert [message["versions"][0]["text"] for message in conversation["messages"]] == ["Hello", "Hello"]
+    page.get_by_role("button", name="Delete conversations").click()
+    page.get_by_role("button", name="Delete all").click()
+    until(page, "document.querySelectorAll('#conversations li').length === 0")
+    page.reload()
+    assert titles(page) == []
+
+
+def test_another_tab_sees_what_is_new(page, ask, echo):
+    other = page.context.new_page()
+    other.goto(f"{echo.url}/")
+    ask(page, "Hello")
+    other.get_by_role("link", name="Hello").wait_for()
+    other.close()

@@ -59,7 +59,15 @@ def test_a_device_that_fits_is_used(ask, flags):
 
 
 @pytest.mark.parametrize(
-    "flags", [("--precision", "int4"), ("-d", "chorus:GPU"), ("-d", "npu"), ("--option", "a=b"), ("--lookup", "on"), ("--temperature", "3")]
+    "flags",
+    [
+        ("--precision", "int4"),
+        ("-d", "chorus:GPU"),
+        ("-d", "npu"),
+        ("--option", "a=b"),
+        ("--lookup", "on"),
+        ("--temperature", "3"),
+    ],
 )
 def test_what_the_server_does_not_have_is_not_asked_of_it(ask, flags):
     assert "phi3 serve" not in ask("run", "Hello", "--no-check", *flags)[2]

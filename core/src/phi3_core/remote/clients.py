@@ -24,7 +24,7 @@ class ClientSettings:
     lines: tuple[str, ...]
     """What the file needs to have."""
     joins: str = ""
-    """How lines are added to a file that is there: ``-`` to its list, ``:`` or ``=`` to its keys; empty if not at all."""
+    """How lines are added to a file that is there: ``-`` to its list, ``:`` or ``=`` to its keys; empty: not at all."""
     hint: str
     """What to do then."""
 

@@ -22,7 +22,7 @@ LAYERS = (
     ("backend", "scaffold", "testing"),
     ("benchmarking", "doctor"),
     ("api",),
-    ("model",),
+    ("model", "remote"),
     ("tasks",),
     ("pipeline",),
     ("session",),

@@ -59,6 +59,11 @@ class Model:
         return self._session.engine.precision if self._session.engine else "none"
 
     @property
+    def kind(self) -> str:
+        """The kind of the current device; ``none`` without an engine."""
+        return self._session.engine.device.kind if self._session.engine else "none"
+
+    @property
     def process(self) -> int | None:
         """The id of the engine's process, for tools that watch it; None without an engine."""
         return self._session.engine.worker.process if self._session.engine else None

@@ -20,7 +20,7 @@ from phi3_core import files, paths
 from phi3_core.values import to_plain
 
 FORMAT = 1
-_SAME_START_S = 2.0
+SAME_START_S = 2.0
 """A process's start is computed from the system's, which may be corrected by a clock's adjustment."""
 _FOREIGN_S = 30 * 86400
 """After so long, what another machine or container has left in a shared store is removed."""
@@ -76,7 +76,7 @@ def file_of(engine: RunningEngine, below: Path) -> Path:
 
 def located(engine: RunningEngine) -> RunningEngine:
     """Return an engine of this machine with its place, and with the start of its process; 0 if that has ended."""
-    return evolve(engine, place=_place(), process_started=_start_of(engine.process) or 0.0)
+    return evolve(engine, place=place(), process_started=start_of(engine.process) or 0.0)
 
 
 def write(engine: RunningEngine, below: Path) -> None:
@@ -94,7 +94,7 @@ def running_engines() -> tuple[RunningEngine, ...]:
 
 
 def _read() -> Iterator[RunningEngine]:
-    here = _place()
+    here = place()
     for file in folder().glob("*"):
         engine = _parse(paths.read_json(file)) if file.suffix == ".json" else None
         if engine is None or engine.place != here:
@@ -102,8 +102,8 @@ def _read() -> Iterator[RunningEngine]:
                 if time.time() - file.stat().st_mtime > _FOREIGN_S:
                     files.unlink(file)
             continue
-        start = _start_of(engine.process)
-        if start is not None and abs(start - engine.process_started) <= _SAME_START_S:
+        start = start_of(engine.process)
+        if start is not None and abs(start - engine.process_started) <= SAME_START_S:
             yield engine
         else:
             with contextlib.suppress(OSError):
@@ -127,7 +127,7 @@ def _parse(content: Any) -> RunningEngine | None:
         return None
 
 
-def _start_of(process: int) -> float | None:
+def start_of(process: int) -> float | None:
     """Return when a process was started, in seconds since the epoch; None if there is no such process."""
     import psutil  # start-up: needed only in the background, and by `phi3 top`
 
@@ -140,7 +140,7 @@ def _start_of(process: int) -> float | None:
         return None
 
 
-def _place() -> str:
+def place() -> str:
     """Return a name for where process ids are unique, this machine or this container, which tells nothing about it."""
     parts = []
     for file in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):

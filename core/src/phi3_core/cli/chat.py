@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from phi3_core.activity.monitor import Monitor
     from phi3_core.activity.values import Activity
     from phi3_core.model import Model
+    from phi3_core.remote.model import RemoteModel
     from phi3_core.replies import GenerationSettings, Message, Reply
 
     from .live import LiveLine
@@ -49,6 +50,7 @@ def add(commands: Any) -> None:
     options.add_device(command)
     options.add_engine(command)
     options.add_check(command)
+    options.add_server(command)
     options.add_generation(command)
     options.add_switch(
         command,
@@ -74,7 +76,7 @@ def call(given: argparse.Namespace) -> int:
 class Conversation:
     """A conversation and its history, with commands such as ``/save``."""
 
-    def __init__(self, model: Model, settings: GenerationSettings, given: argparse.Namespace) -> None:
+    def __init__(self, model: Model | RemoteModel, settings: GenerationSettings, given: argparse.Namespace) -> None:
         self._model = model
         self._settings = settings
         self._given = given

@@ -136,6 +136,16 @@ def add_check(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_server(command: argparse.ArgumentParser) -> None:
+    """Add ``--no-server``."""
+    command.add_argument(
+        "--no-server",
+        dest="server",
+        action="store_false",
+        help="load the model here, also if a running phi3 serve has it",
+    )
+
+
 def add_generation(command: argparse.ArgumentParser, *, texts: bool = True) -> None:
     """Add the flags of a generation, such as ``--temperature``.
 

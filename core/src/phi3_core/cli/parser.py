@@ -13,6 +13,7 @@ from . import (
     devices,
     doctor,
     eval,  # noqa: A004 - as the command
+    launch,
     models,
     plugins,
     quantize,
@@ -29,7 +30,7 @@ EXIT_CODES = """\
 exit codes: 0 done, 1 unexpected, 2 usage, 3 no usable device, 4 model cannot be had or is damaged,
 5 a backend failed, 130 interrupted"""
 
-_COMMANDS = (run, chat, devices, plugins, models, quantize, eval, bench, serve, doctor, top, config)
+_COMMANDS = (run, chat, devices, plugins, models, quantize, eval, bench, serve, launch, doctor, top, config)
 
 
 class Parser(argparse.ArgumentParser):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from phi3_core.model import Model
     from phi3_core.models.request import ModelRequest
+    from phi3_core.remote.model import RemoteModel
     from phi3_core.replies import GenerationSettings
     from phi3_core.values import Progress, Recipe
 
@@ -48,8 +49,20 @@ def model_request(
     )
 
 
-def open_model(given: argparse.Namespace, purpose: str, prompt: str | None = None) -> tuple[Model, GenerationSettings]:
-    """Validate the generation flags, load the model, and return both. The model is loaded for ``prompt``, if given."""
+def open_model(
+    given: argparse.Namespace, purpose: str, prompt: str | None = None
+) -> tuple[Model | RemoteModel, GenerationSettings]:
+    """Validate the generation flags, load the model, and return both.
+
+    A running server of this user that has loaded the model is used instead, if the flags allow for it.
+
+    Args:
+        given: the flags.
+        purpose: ``answer`` or ``conversation``.
+        prompt: what the model is loaded for, if that is known.
+    """
+    if (served := _served(given)) is not None:
+        return served
     from phi3_core.worker.pool import WorkerPool
 
     with WorkerPool().prestart() as pool:
@@ -66,6 +79,31 @@ def open_model(given: argparse.Namespace, purpose: str, prompt: str | None = Non
             return Model(open_session(request, pool)), settings
         finally:
             progress.clear()
+
+
+def _served(given: argparse.Namespace) -> tuple[RemoteModel, GenerationSettings] | None:
+    """Return the model of a running server, and the settings; None without such a server."""
+    if not given.server or given.option or given.refresh or given.policy != "auto" or not given.check:
+        return None
+    from phi3_core.remote.servers import is_any
+
+    if not is_any():
+        return None
+    from phi3_core.models.ref import look_up
+    from phi3_core.remote.model import can_be_asked, find
+    from phi3_core.replies import GenerationSettings
+    from phi3_core.store.store import Store
+
+    settings = GenerationSettings.of(options.generation(given))
+    ref = look_up(given.model, Store())
+    if not can_be_asked(settings):
+        return None
+    model = find(ref.name, ref.store_name, given.device, given.precision)
+    if model is None:
+        return None
+    words = "%s in %s on %s, which phi3 serve has loaded at %s (--no-server loads it here)"
+    output.logger.info(words, model.name, model.precision, model.device, model.address)
+    return model, settings
 
 
 def _estimated_tokens(text: str) -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from phi3_core.activity.monitor import Monitor
     from phi3_core.activity.values import Activity
     from phi3_core.model import Model
+    from phi3_core.remote.model import RemoteModel
     from phi3_core.replies import GenerationSettings, Message, Reply
 
 
@@ -31,6 +32,7 @@ def add(commands: Any) -> None:
     options.add_device(command)
     options.add_engine(command)
     options.add_check(command)
+    options.add_server(command)
     options.add_generation(command)
     command.add_argument("--json", action="store_true", help="print the answer and its figures as JSON")
     options.add_switch(command, "--stats", help="print the figures to stderr")
@@ -67,7 +69,9 @@ def call(given: argparse.Namespace) -> int:
     return 0
 
 
-def _answer(model: Model, messages: Sequence[Message], settings: GenerationSettings, *, shown: bool) -> Reply:
+def _answer(
+    model: Model | RemoteModel, messages: Sequence[Message], settings: GenerationSettings, *, shown: bool
+) -> Reply:
     """Answer, and print the chunks as they arrive if they are to be shown."""
     with model.answer(messages, settings) as stream:
         for chunk in stream:
@@ -76,7 +80,7 @@ def _answer(model: Model, messages: Sequence[Message], settings: GenerationSetti
     return stream.reply
 
 
-def watch(model: Model, show: Callable[[Activity], object] | None = None) -> Monitor:
+def watch(model: Model | RemoteModel, show: Callable[[Activity], object] | None = None) -> Monitor:
     """Return what measures a model's engine in a ``with`` statement, and tells ``show`` each second."""
     from phi3_core.activity.monitor import Monitor
 

@@ -11,8 +11,10 @@ from . import configured, options
 
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
+    import socket
     from typing import Any
 
+    from phi3_core.remote.servers import RunningServer
     from phi3_core.server.settings import ServerSettings
 
 NEEDED = ("fastapi", "pydantic", "uvicorn")
@@ -122,6 +124,7 @@ def call(given: argparse.Namespace) -> int:
 
     with WorkerPool().prestart() as workers:
         # start-up: imported after the worker has started, so that both processes import in parallel
+        from phi3_core.remote.servers import announced
         from phi3_core.server import app, opening, serving
         from phi3_core.server.offers import Offers
         from phi3_core.server.pool import ModelPool
@@ -145,8 +148,17 @@ def call(given: argparse.Namespace) -> int:
             where = serving.address(settings, listening)
             output.logger.info("%s on %s answers at %s/v1; Ctrl-C ends the server", model.name, model.device, where)
             server = serving.Server(app.make_app(settings, pool), settings)
-            server.run(sockets=[listening])
+            with announced(_announcement(settings, listening)):
+                server.run(sockets=[listening])
             return 130 if server.interrupted else 0
+
+
+def _announcement(settings: ServerSettings, listening: socket.socket) -> RunningServer:
+    """Return what programs of the same user need to reach the server."""
+    from phi3_core.remote.servers import RunningServer
+
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}.get(settings.host, settings.host)  # noqa: S104
+    return RunningServer(host=host, port=listening.getsockname()[1], token=settings.own_token or "")
 
 
 def _settings(given: argparse.Namespace) -> ServerSettings:
@@ -155,6 +167,7 @@ def _settings(given: argparse.Namespace) -> ServerSettings:
     Raises:
         UsageError: others could reach it without a key, or a flag has an invalid value.
     """
+    from phi3_core.remote.servers import new_token
     from phi3_core.server.keys import read_key
     from phi3_core.server.settings import ServerSettings
 
@@ -168,6 +181,7 @@ def _settings(given: argparse.Namespace) -> ServerSettings:
         keep_alive_s=given.keep_alive,
         grace_s=1e9 if given.grace is None else given.grace,
         api_key=key,
+        own_token=new_token(),
         allowed_hosts=tuple(name.lower() for name in given.allow_host),
         allowed_origins=tuple(given.allow_origin),
     )

@@ -13,6 +13,7 @@ from .streaming import json_response
 
 if TYPE_CHECKING:
     from .answering import Answering
+    from .offers import Offer
     from .pool import ModelPool
 
 
@@ -24,7 +25,7 @@ def router(answering: Answering) -> APIRouter:
     async def list_models() -> Response:
         """List the models that may be asked."""
         pool = answering.pool
-        return json_response({"object": "list", "data": [_model(name, pool) for name in pool.offers.names()]})
+        return json_response({"object": "list", "data": [_model(offer, pool) for offer in pool.offers.all()]})
 
     @routes.get("/v1/models/{model}", response_class=Response, responses=ERRORS)
     async def retrieve_model(model: str) -> Response:
@@ -32,16 +33,21 @@ def router(answering: Answering) -> APIRouter:
         offer = answering.pool.offers.find(model)
         if offer is None:
             raise not_found(model)
-        return json_response(_model(offer.name, answering.pool))
+        return json_response(_model(offer, answering.pool))
 
     return routes
 
 
-def _model(name: str, pool: ModelPool) -> dict[str, Any]:
-    loaded = next((each for each in pool.loaded if each.name == name), None)
-    about: dict[str, Any] = {"loaded": loaded is not None}
+def _model(offer: Offer, pool: ModelPool) -> dict[str, Any]:
+    loaded = next((each for each in pool.loaded if each.name == offer.name), None)
+    about: dict[str, Any] = {"loaded": loaded is not None, "store_name": offer.store_name}
     if loaded is not None:
         model = loaded.model
-        about |= {"device": model.device, "precision": model.precision, "context_length": model.context_length}
+        about |= {
+            "device": model.device,
+            "kind": model.kind,
+            "precision": model.precision,
+            "context_length": model.context_length,
+        }
         about |= {"capabilities": sorted(model.capabilities)}
-    return {"id": name, "object": "model", "created": 0, "owned_by": "phi3-core", "phi3": about}
+    return {"id": offer.name, "object": "model", "created": 0, "owned_by": "phi3-core", "phi3": about}

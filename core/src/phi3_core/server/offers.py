@@ -29,6 +29,8 @@ class Offer:
     """What it is loaded from, as ``--model`` takes it."""
     is_stored: bool
     """Whether it is loaded from the store only, because nobody has named it at the start."""
+    store_name: str
+    """The name of its weights in the store, which no other model has."""
     size_bytes: int | None = None
     """About the size of its weights; None if it is not known."""
 
@@ -60,6 +62,10 @@ class Offers:
         """Return the model that was named first."""
         return self._offer(next(iter(self._named)))
 
+    def all(self) -> list[Offer]:
+        """Return all models, those named at the start first."""
+        return [offer for name in self.names() if (offer := self.find(name)) is not None]
+
     def names(self) -> list[str]:
         """Return the names of all models, those named at the start first."""
         stored = dict.fromkeys(entry.model for entry in self._artifacts())
@@ -74,14 +80,15 @@ class Offers:
         if typed is not None:
             return self._offer(typed)
         sizes = [entry.size_bytes for entry in self._artifacts() if entry.model == name]
-        return Offer(name=name, word=name, is_stored=True, size_bytes=max(sizes)) if sizes else None
+        return Offer(name=name, store_name=name, word=name, is_stored=True, size_bytes=max(sizes)) if sizes else None
 
     def _offer(self, name: str) -> Offer:
         ref = self._named[name]
         sizes = [entry.size_bytes for entry in self._artifacts() if entry.model == ref.store_name]
         if not sizes and ref.path is not None and ref.form == "artifact":
             sizes = [folder_bytes(ref.path)]
-        return Offer(name=name, word=self._words[name], is_stored=False, size_bytes=max(sizes, default=None))
+        word, size = self._words[name], max(sizes, default=None)
+        return Offer(name=name, store_name=ref.store_name, word=word, is_stored=False, size_bytes=size)
 
     def _artifacts(self) -> list[Entry]:
         return [each for each in self._store.entries() if each.backend is not None and not each.manifest.get("damaged")]

@@ -31,6 +31,8 @@ class ServerSettings:
     """Seconds that running answers get when the server is stopped."""
     api_key: str | None = field(default=None, repr=False)
     """The key that every request states; None for none."""
+    own_token: str | None = field(default=None, repr=False)
+    """What the same user's programs state instead of the key; None for none."""
     allowed_origins: tuple[str, ...] = ()
     """Origins of web pages, besides the server's own, that may ask it."""
     allowed_hosts: tuple[str, ...] = ()

@@ -179,7 +179,7 @@ BODIES = [
 ]
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"])
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
 def test_a_malformed_body_is_the_clients_fault(server, path, body):
     status, answer = server.ask("POST", path, body, content_type="application/json")

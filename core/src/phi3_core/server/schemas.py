@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from phi3_core.errors import UsageError
 
@@ -27,12 +28,56 @@ NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definiti
 DATA = frozenset({"const", "enum", "default", "examples"})
 """Keywords whose value is data, which may look like a schema."""
 _COUNTS = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"})
-_CHOICES = frozenset({"properties", "patternProperties", "allOf", "anyOf", "oneOf", "prefixItems", "required"})
+_LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
+_INNER = frozenset({"items", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else"})
+_CHOICES = _LISTS | {"properties", "patternProperties", "required"}
+_TYPES = frozenset({"string", "number", "integer", "object", "array", "boolean", "null"})
 _COMBINED = frozenset({"$ref", "anyOf", "oneOf", "not", "if", "pattern"})
 """Keywords that each say something of the same text, so that two of them are combined as by ``allOf``."""
 _REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 _REPEAT = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}")
 _DIGITS = 9
+
+
+def _is_schema(value: Any) -> bool:
+    return isinstance(value, (bool, Mapping))
+
+
+def _are_named(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_schema, value.values()))
+
+
+def _are_schemas(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_schema, value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_types(value: Any) -> bool:
+    kinds = value if isinstance(value, list) else [value]
+    return bool(kinds) and all(isinstance(kind, str) and kind in _TYPES for kind in kinds)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+
+
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(NAMED_SCHEMAS, _are_named),
+    **dict.fromkeys(_LISTS, _are_schemas),
+    **dict.fromkeys(_INNER, _is_schema),
+    **dict.fromkeys(_REFERENCES | {"pattern"}, _is_text),
+    **dict.fromkeys(_COUNTS, _is_count),
+    "required": _are_texts,
+    "type": _are_types,
+}
+"""Whether a keyword's value is of its kind. Engines differ in what they make of others."""
 
 
 def check_schema(schema: Any, name: str) -> None:
@@ -59,6 +104,8 @@ def check_schema(schema: Any, name: str) -> None:
                 f"and {MAX_TEXT:,} characters",
             )
         _check_keyword(keyword, value, name)
+        if keyword in _REFERENCES:
+            _check_reference(keyword, value, schema, name)
     _check_patterns(schema, name)
 
 
@@ -80,20 +127,32 @@ def _check_patterns(schema: Mapping[str, Any], name: str) -> None:
 
 
 def _check_keyword(keyword: str, value: Any, name: str) -> None:
-    if keyword in _CHOICES and isinstance(value, (list, Mapping)) and len(value) > MAX_CHOICES:
+    if keyword in _FORMS and not _FORMS[keyword](value):
+        raise UsageError(f"{name} is not a JSON schema: its {keyword} is malformed", hint="see https://json-schema.org")
+    if keyword in _CHOICES and len(value) > MAX_CHOICES:
         raise UsageError(f"{name} has {len(value)} {keyword}", hint=f"at most {MAX_CHOICES} are allowed")
-    if keyword == "pattern" and isinstance(value, str):
+    if keyword == "pattern":
         _check_pattern(value, name)
-    elif keyword == "patternProperties" and isinstance(value, Mapping):
+    elif keyword == "patternProperties":
         for pattern in value:
             _check_pattern(pattern, name)
-    elif keyword in _REFERENCES and isinstance(value, str):
-        if keyword != "$ref" or not re.fullmatch(r"#(/.*)?", value, re.DOTALL):
-            raise UsageError(
-                f"{name} refers to {value[:80]!r}", hint="references lead into the same schema: #/$defs/NAME"
-            )
-    elif keyword in _COUNTS and isinstance(value, (int, float)) and value > MAX_REPEATS:
+    elif keyword in _COUNTS and value > MAX_REPEATS:
         raise UsageError(f"{name} has {keyword} {value:.15g}", hint=f"at most {MAX_REPEATS} is allowed")
+
+
+def _check_reference(keyword: str, reference: str, schema: Mapping[str, Any], name: str) -> None:
+    """Refuse a reference that leads out of the schema, or nowhere."""
+    found: Any = schema
+    for part in reference.split("/")[1:]:
+        key = unquote(part).replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and key.isdecimal() and len(key) <= _DIGITS and int(key) < len(found):
+            found = found[int(key)]
+        else:
+            found = found.get(key) if isinstance(found, Mapping) else None
+    if keyword != "$ref" or not re.fullmatch(r"#(/.*)?", reference, re.DOTALL) or not _is_schema(found):
+        raise UsageError(
+            f"{name} refers to {reference[:80]!r}", hint="references lead to schemas in the same schema: #/$defs/NAME"
+        )
 
 
 def _check_pattern(pattern: str, name: str) -> None:

@@ -8,6 +8,11 @@ import re
 import psutil
 import pytest
 from batching import wait_until
+from phi3_core.server import app
+from phi3_core.server.offers import Offers
+from phi3_core.server.pool import ModelPool
+from phi3_core.server.settings import ServerSettings
+from phi3_core.store.store import Store
 from serving_toy import running
 
 MUTE = """
@@ -96,6 +101,14 @@ def test_the_list_of_models_says_what_is_loaded(server):
     about = {"loaded": True, "device": "chorus:CPU", "precision": "fp16", "context_length": 4096}
     assert model["phi3"] == {**about, "capabilities": ["json_schema"]}
     assert server.ask("GET", "/v1/models/tiny") == (200, model)
+
+
+def test_nothing_of_a_request_goes_to_telemetry(monkeypatch):
+    """FastAPI has OpenTelemetry built in, which records requests with their bodies and may export them."""
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    settings = ServerSettings(models=("tiny",))
+    made = app.make_app(settings, ModelPool(Offers((), Store()), lambda _: None))
+    assert not any(vars(made).get("_telemetry", {}).values())
 
 
 def test_the_servers_description_names_every_route(server):

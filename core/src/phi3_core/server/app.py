@@ -41,14 +41,21 @@ def make_app(settings: ServerSettings, pool: ModelPool) -> FastAPI:
             await asyncio.wait({unloading})
             await pool.close()
 
-    # The pages that describe the interface would load scripts from elsewhere.
     app = FastAPI(
         title="phi3 serve",
         version=__version__,
-        docs_url=None,
+        docs_url=None,  # the pages that describe the interface would load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
+        # It would give requests with their bodies to OpenTelemetry, and export them if the environment says so.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     answering = Answering(pool, settings)
     app.state.lifetime = answering.lifetime

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("phi3_core")
 
 _BACKLOG = 128
+_KEEP_ALIVE_S = 75
+"""Seconds for which an idle connection stays open: longer than clients use one again, who would lose a request."""
 
 
 def listen(settings: ServerSettings) -> socket.socket:
@@ -77,6 +79,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=5,
             )
         )
@@ -104,6 +107,7 @@ class Server(uvicorn.Server):
 
     def _end(self) -> None:
         if self._ending is not None:
+            self.force_exit = self._lifetime.cut.done()  # at the third signal nothing is waited for
             self._lifetime.cut_off()
             return
         if self._lifetime.running:

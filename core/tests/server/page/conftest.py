@@ -164,17 +164,21 @@ class Watched:
 
 @pytest.fixture
 def open_page(browser) -> Iterator[Callable]:
-    """Open the page of a server in a browser without history; nothing may go wrong in it that is not ``expected``."""
+    """Open the page of a server in a browser without history; nothing may go wrong in it that is not ``expected``.
+
+    ``before`` is a script that the browser runs before those of the page.
+    """
     opened = []
 
-    def open_page(server: Server, *, expected: tuple[str, ...] = (), path: str = "/", **options) -> Page:
+    def open_page(server: Server, *, expected: tuple[str, ...] = (), before: str = "", **options) -> Page:
         context = browser.new_context(**options)
         context.set_default_timeout(PATIENCE_S * 1000)
+        context.add_init_script(before)
         page = context.new_page()
         watched = Watched(page, server.url)
         watched.expected.extend(expected)
         opened.append((context, watched))
-        page.goto(server.url + path)
+        page.goto(f"{server.url}/")
         return page
 
     yield open_page

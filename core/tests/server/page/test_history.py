@@ -74,3 +74,20 @@ def test_another_tab_sees_what_is_new(page, ask, echo):
     ask(page, "Hello")
     other.get_by_role("link", name="Hello").wait_for()
     other.close()
+
+
+@pytest.mark.parametrize("name", ["indexedDB", "localStorage", "sessionStorage"])
+def test_a_browser_that_keeps_nothing_can_be_used(open_page, echo, ask, name):
+    """As with cookies blocked, where it throws when a page only looks at its storage."""
+    refuse = 'get() { throw new DOMException("no", "SecurityError"); }'
+    page = open_page(echo, before=f'Object.defineProperty(globalThis, "{name}", {{ {refuse} }})')
+    if name == "indexedDB":
+        page.get_by_text("This browser keeps no data").wait_for()
+    assert ask(page, "one").locator(".content").inner_text() == "one"
+    page.get_by_role("button", name="New conversation").click()
+    page.keyboard.press("Alt+Shift+S")
+    page.get_by_label("Maximum tokens").fill("5")
+    page.get_by_role("button", name="Done").click()
+    page.get_by_label("Theme").select_option("dark")
+    assert ask(page, "two").locator(".content").inner_text() == "two"
+    assert titles(page) == ["two", "one"]

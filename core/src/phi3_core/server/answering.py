@@ -157,7 +157,8 @@ def _check_capabilities(call: ChatCall, model: Model) -> None:
     if call.logprobs:
         raise RefusedParameterError("logprobs", f"is not supported: {model.device} does not give them")
     if (call.json_schema or call.json_object) and "json_schema" not in model.capabilities:
-        raise RefusedParameterError("response_format", f"is not supported: {model.device} cannot follow a JSON schema")
+        why = f"is not supported: {model.device} cannot follow a JSON schema"
+        raise RefusedParameterError(call.schema_parameter, why)
     check_tools(call)
     if has_to_call(call) and "json_schema" not in model.capabilities:
         why = f"is not supported with {call.tool_choice.mode!r}: {model.device} cannot follow a JSON schema; auto works"

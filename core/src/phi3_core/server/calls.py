@@ -83,6 +83,8 @@ class ChatCall:
     """Whether an answer may call several tools."""
     json_schema: str | None = None
     """The JSON schema, as text, that the answer follows."""
+    schema_parameter: str = "response_format"
+    """The name that the dialect has for what asks for JSON."""
     json_object: bool = False
     """Whether the answer is any JSON object."""
     logprobs: bool = False

@@ -215,6 +215,7 @@ class CountRequest(Request):
             tool_choice=calls.ToolChoice(mode=mode, name=choice.name),
             parallel_tool_calls=not choice.disable_parallel_tool_use,
             json_schema=check_schema(form.schema_) if form else None,
+            schema_parameter="output_config.format",
         )
 
 

@@ -256,6 +256,7 @@ class ResponsesRequest(Request):
             parallel_tool_calls=self.parallel_tool_calls is not False,
             json_schema=check_schema(form.schema_) if form and form.schema_ is not None else None,
             json_object=form is not None and form.type == "json_object",
+            schema_parameter="text.format",
         )
 
     def _messages(self) -> list[calls.ChatMessage]:

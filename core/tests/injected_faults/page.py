@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from . import Fault
-from .table import FAULTS, ROWS
+from .table import FAULTS
 
 PAGE = Path(__file__).parents[3] / "docs" / "guide" / "faults.md"
 HEAD = """\
@@ -39,7 +39,7 @@ The tests write this page:
 python -m pytest core/tests/faults --run-slow --write-faults
 ```
 """
-_LOST = re.compile(r" \| (-?\d+\.\d) s[^|]* \| [^|]+ \|$")
+_ROW = re.compile(r"\| (?P<what>.+?) \| .* \| (?P<lost>\d+\.\d) s[^|]* \| [^|]+ \|$")
 
 
 def page(lost_s: Mapping[str, float]) -> str:
@@ -58,9 +58,14 @@ def page(lost_s: Mapping[str, float]) -> str:
 
 
 def lost_s(written: str) -> dict[str, float]:
-    """Return the seconds that a page has, by fault."""
-    found = (_LOST.search(line) for line in written.splitlines())
-    return dict(zip(ROWS, (float(each[1]) for each in found if each), strict=False))
+    """Return the seconds that a page has, by the names of the faults."""
+    found, where = {}, ""
+    for line in written.splitlines():
+        if line.startswith("## "):
+            where = line.removeprefix("## ")
+        elif row := _ROW.match(line):
+            found[f"{where} {row['what']}"] = float(row["lost"])
+    return found
 
 
 def _row(what: str, fault: Fault, lost: float) -> tuple[str, ...]:

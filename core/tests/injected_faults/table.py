@@ -37,6 +37,12 @@ ABORT, KILL, STOP = "os.abort()", "os.kill(os.getpid(), 9)", "os.kill(os.getpid(
 HANG, SPIN = "time.sleep(600)", "sum(range(10**13))  # holds the interpreter's lock"
 TOKEN_LIMIT: dict[str, Any] = {"limits": {"PHI3_TOKEN_LIMIT": "2"}, "waits_s": 2.0}
 LATE = "it did not answer 'generate' within 2 s and was stopped"
+STARTS = (
+    "import subprocess, sys",
+    "started = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)'])",
+    "open(__file__ + '.pid', 'a').write(f'{started.pid} ')",
+)
+DIED_IN_LOAD = "its process died during load (SIGABRT)"
 CHANGING = hook(
     *("detect", "machine", "from pathlib import Path", "asked = Path(__file__).with_suffix('.asked')"),
     *("count = len(asked.read_text()) if asked.exists() else 0", "asked.write_text('x' * (count + 1))"),
@@ -102,7 +108,7 @@ FAULTS: Mapping[str, Mapping[str, Fault]] = {
     },
     "`load`": {
         "raises": Fault(changes=load("raise RuntimeError('no such kernel')"), **fails("RuntimeError: no such kernel")),
-        "aborts": Fault(changes=load(ABORT), **fails("its process died during load (SIGABRT)", quick=True)),
+        "aborts": Fault(changes=load(ABORT), **fails(DIED_IN_LOAD, quick=True)),
         "hangs": Fault(
             changes=load(HANG),
             **fails("it did not answer 'load' within 3 s and was stopped"),
@@ -204,6 +210,7 @@ FAULTS: Mapping[str, Mapping[str, Fault]] = {
         ),
     },
     "Its process": {
+        "starts another one, and aborts": Fault(changes=load(*STARTS, ABORT), **fails(DIED_IN_LOAD)),
         "is killed": Fault(changes=generate(KILL, after=3), **fails("its process died during generate (SIGKILL)")),
         "is stopped": Fault(changes=generate(STOP, after=3), **fails(LATE), **TOKEN_LIMIT, needs="signals"),
     },

@@ -173,6 +173,23 @@ def test_a_disk_that_is_really_filled_is_free_again(surface, alone, plugins, hom
     assert shutil.disk_usage(disk).free > free - 100_000
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_store_that_cannot_be_written_still_has_what_is_in_it(
+    surface, alone, plugins, home, run_main, make_disk, make_read_only, monkeypatch
+):
+    right = alone.answer(surface, Fault(changes=""), run_main)
+    disk = make_disk(2**21)
+    shutil.copytree(home, disk / "home")
+    make_read_only(disk)
+    monkeypatch.setenv("PHI3_HOME", str(disk / "home"))
+    plugins.add("acme", changes=MODEL)
+    found = ask(surface, Question(source=alone.source, device="auto", max_new_tokens=1024), run_main)
+    assert (found.code, found.text, found.device) == (0, right.text, "steady:CPU")
+    words = "acme:CPU: the store … cannot be written: …; continuing with steady:CPU"
+    assert is_said(found.said, words), found.said
+
+
 @pytest.mark.parametrize("surface", SURFACES)
 def test_the_healthy_answer_has_more_than_a_hundred_tokens(surface, alone, run_main):
     right = alone.answer(surface, Fault(changes=""), run_main)

@@ -22,10 +22,13 @@ STARTS_PROCESSES = {"plugins", "run_main", "server"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--run-slow`` and ``--one-each``."""
+    """Add ``--run-slow``, ``--one-each`` and ``--write-faults``."""
     parser.addoption("--run-slow", action="store_true", help="also run tests that take more than a few seconds")
     text = "of each test that starts processes run one case, for a system on which that takes seconds"
     parser.addoption("--one-each", action="store_true", help=text)
+    parser.addoption(
+        "--write-faults", action="store_true", help="write docs/guide/faults.md, with --run-slow and no -n"
+    )
 
 
 def pytest_configure() -> None:

@@ -3,47 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from imaginary import DAY, GIB, NOW, figures, known, offer, surveyed
 from phi3_core.errors import NoDeviceError
-from phi3_core.figures.values import Failure, Figures, Known, age
-from phi3_core.plugin import Backend, Broken
+from phi3_core.figures.values import Known, age
+from phi3_core.plugin import Broken
 from phi3_core.selection import DeviceRequest, choose, effective_policy, overview
-from phi3_core.surveys import Answer, Survey
-from phi3_core.values import Device, Machine, Offer, Refusal
-
-GIB = 2**30
-
-
-def offer(name: str, kind: str, *, memory=None, precisions=("int4", "int8"), maturity="stable", automatic=True):
-    backend, _, number = name.partition(":")
-    device = Device(backend=backend, id=number, kind=kind, name=f"the {name}", memory_bytes=memory)
-    return Offer(device=device, precisions=precisions, maturity=maturity, automatic=automatic)
-
-
-def surveyed(*answers, broken=(), on_battery=False, memory=16 * GIB) -> Survey:
-    """A survey of offers and of pairs of a backend and its refusal."""
-    found: dict[str, list[Offer | Refusal]] = {}
-    for answer in answers:
-        name, what = answer if isinstance(answer, tuple) else (answer.device.backend, answer)
-        found.setdefault(name, []).append(what)
-    return Survey(
-        machine=Machine(os="linux", architecture="x86_64", memory_bytes=memory, on_battery=on_battery),
-        answers=[
-            Answer(
-                backend=Backend(name=name, target=name, distribution=f"phi3-{name}", version="1"),
-                hooks=(),
-                offers=[what for what in said if isinstance(what, Offer)],
-                refusals=[what for what in said if isinstance(what, Refusal)],
-            )
-            for name, said in found.items()
-        ],
-        broken=broken,
-    )
-
+from phi3_core.surveys import Survey
+from phi3_core.values import Refusal
 
 CPU, NPU = offer("ov:CPU", "cpu"), offer("ov:NPU", "npu", precisions=["int4"])
 GPU, DGPU = offer("ov:GPU.0", "gpu"), offer("dx:1", "dgpu", memory=8 * GIB)
@@ -146,159 +116,6 @@ def test_policies_say_what_they_come_to():
 
 # --- what was measured ------------------------------------------------------------------------------------------------
 
-NOW, DAY = 1_000_000.0, 86400.0
-
-
-def figures(seconds, *, joules=None, precision="int4", **facts) -> Figures:
-    """Figures of a device that takes so many seconds for 128 and 128 tokens."""
-    return Figures(
-        precision=precision,
-        first_token_s={128: seconds / 2},
-        decode_tokens_per_s=127 / (seconds / 2),
-        joules_per_token=joules,
-        measured=NOW - 2 * DAY,
-        **facts,
-    )
-
-
-def known(*failed, **measured) -> Known:
-    """``ov__CPU=figures(…)`` is what was measured of ``ov:CPU``; ``failed`` are names of devices."""
-    by_device = {name.replace("__", ":").replace("_0", ".0"): found for name, found in measured.items()}
-    return Known(
-        figures={(device, found.precision): found for device, found in by_device.items()},
-        failures={
-            device: Failure(device=device, reason="its process died during generate (SIGSEGV)", time=NOW - 720)
-            for device in failed
-        },
-        now=NOW,
-    )
-
-
-LEGACY = offer("old:NPU", "npu", maturity="legacy")
-AMD, NVIDIA = offer("dx:0", "gpu", memory=2 * GIB), offer("dx:2", "dgpu", memory=16 * GIB)
-LAPTOP = [CPU, GPU, NPU, LEGACY]
-MACHINES: dict[str, tuple[list[Offer], dict[str, Any], Known, list[str]]] = {
-    "an NPU laptop on mains power": (LAPTOP, {}, known(), ["ov:GPU.0", "ov:NPU", "old:NPU", "ov:CPU"]),
-    "the same on battery": (LAPTOP, {"on_battery": True}, known(), ["ov:NPU", "old:NPU", "ov:GPU.0", "ov:CPU"]),
-    "integrated and discrete GPU": ([GPU, DGPU, CPU], {}, known(), ["dx:1", "ov:GPU.0", "ov:CPU"]),
-    "three vendors": (
-        [CPU, NPU, GPU, AMD, DGPU, NVIDIA],
-        {},
-        known(),
-        ["dx:2", "dx:1", "dx:0", "ov:GPU.0", "ov:NPU", "ov:CPU"],
-    ),
-    "a container with 2 GB of a 64 GB host": (
-        [offer("ov:CPU", "cpu", memory=2 * GIB), offer("dx:CPU", "cpu", memory=2 * GIB, maturity="experimental")],
-        {"memory": 2 * GIB},
-        known(),
-        ["ov:CPU", "dx:CPU"],
-    ),
-    "figures that contradict the prior": (
-        LAPTOP,
-        {},
-        known(ov__CPU=figures(3.0), ov__GPU_0=figures(5.0)),
-        ["ov:CPU", "ov:GPU.0", "ov:NPU", "old:NPU"],
-    ),
-    "a slow device that alone was measured": (
-        LAPTOP,
-        {},
-        known(ov__CPU=figures(60.0)),
-        ["ov:GPU.0", "ov:NPU", "old:NPU", "ov:CPU"],
-    ),
-    "figures of an older driver": (
-        LAPTOP,
-        {},
-        known(ov__CPU=figures(3.0), ov__GPU_0=figures(5.0, changed="the driver was 1, and is 2")),
-        ["ov:GPU.0", "ov:NPU", "old:NPU", "ov:CPU"],
-    ),
-    "two answers, which do not count yet": (
-        LAPTOP,
-        {},
-        known(ov__CPU=figures(3.0, by="answers", runs=2), ov__GPU_0=figures(5.0)),
-        ["ov:GPU.0", "ov:NPU", "old:NPU", "ov:CPU"],
-    ),
-    "three answers, which count": (
-        LAPTOP,
-        {},
-        known(ov__CPU=figures(3.0, by="answers", runs=3), ov__GPU_0=figures(5.0)),
-        ["ov:CPU", "ov:GPU.0", "ov:NPU", "old:NPU"],
-    ),
-    "figures that differ by noise": (
-        [GPU, DGPU],
-        {},
-        known(ov__GPU_0=figures(3.0), dx__1=figures(3.05)),
-        ["dx:1", "ov:GPU.0"],
-    ),
-    "a fast legacy library for the same NPU": (
-        LAPTOP,
-        {},
-        known(old__NPU=figures(1.0), ov__NPU=figures(4.0), ov__GPU_0=figures(5.0)),
-        ["ov:NPU", "old:NPU", "ov:GPU.0", "ov:CPU"],
-    ),
-    "energy that was measured": (
-        LAPTOP,
-        {"policy": "efficiency"},
-        known(ov__CPU=figures(3.0, joules=0.5), ov__NPU=figures(9.0, joules=0.9), ov__GPU_0=figures(1.0)),
-        ["ov:CPU", "ov:NPU", "old:NPU", "ov:GPU.0"],
-    ),
-    "a device that failed": ([CPU, GPU, DGPU], {}, known("dx:1"), ["ov:GPU.0", "ov:CPU", "dx:1"]),
-    "a fast device that failed": (
-        [CPU, GPU, DGPU],
-        {},
-        known("ov:GPU.0", ov__GPU_0=figures(1.0)),
-        ["dx:1", "ov:CPU", "ov:GPU.0"],
-    ),
-}
-BY_TIME = "policy performance (auto, on mains power) takes measured times first, then gpu, then npu, then cpu; "
-SENTENCES = {
-    ("an NPU laptop on mains power", "old:NPU"): "gpu, then npu, then cpu; legacy comes after stable; legacy",
-    ("the same on battery", "ov:NPU"): "policy efficiency (auto, on battery) takes npu, then gpu, then cpu",
-    ("three vendors", "dx:1"): "less memory than dx:2",
-    ("a container with 2 GB of a 64 GB host", "dx:CPU"): "experimental comes after stable; experimental",
-    ("figures that contradict the prior", "ov:CPU"): f"{BY_TIME}128 + 128 tokens in 3 s (int4, measured 2 days ago)",
-    ("figures that contradict the prior", "ov:GPU.0"): (
-        f"{BY_TIME}slower than ov:CPU; 128 + 128 tokens in 5 s (int4, measured 2 days ago)"
-    ),
-    ("figures that contradict the prior", "ov:NPU"): f"{BY_TIME}npu comes after gpu",
-    ("a slow device that alone was measured", "ov:CPU"): (
-        f"{BY_TIME}cpu comes after npu; 128 + 128 tokens in 60 s (int4, measured 2 days ago)"
-    ),
-    ("figures of an older driver", "ov:GPU.0"): (
-        f"{BY_TIME}its figures (int4, measured 2 days ago) are not counted: the driver was 1, and is 2"
-    ),
-    ("three answers, which count", "ov:CPU"): "128 + 128 tokens in 3 s (int4, measured 2 days ago by 3 answers)",
-    ("figures that differ by noise", "ov:GPU.0"): "as good as dx:1; gpu comes after dgpu; 128 + 128 tokens in 3 s",
-    ("a fast legacy library for the same NPU", "old:NPU"): "legacy comes after stable; 128 + 128 tokens in 1 s",
-    ("energy that was measured", "ov:NPU"): (
-        "policy efficiency takes measured energy first, then npu, then gpu, then cpu; takes more energy than ov:CPU; "
-        "128 + 128 tokens in 9 s, 0.9 J for a token (int4, measured 2 days ago)"
-    ),
-    ("a device that failed", "dx:1"): (
-        "put last for another 48 minutes; it failed 12 minutes ago: its process died during generate (SIGSEGV)"
-    ),
-    ("a fast device that failed", "ov:GPU.0"): "(SIGSEGV); 128 + 128 tokens in 1 s",
-}
-
-
-def ranking(machine, offers):
-    _, facts, found, _ = MACHINES[machine]
-    policy = facts.get("policy", "auto")
-    survey = surveyed(*offers, **{name: value for name, value in facts.items() if name != "policy"})
-    return choose(survey, DeviceRequest(policy=policy), found)
-
-
-@pytest.mark.parametrize("machine", MACHINES)
-def test_an_imaginary_machine_gets_its_order(machine):
-    offers, _, _, expected = MACHINES[machine]
-    for order in itertools.islice(itertools.permutations(offers), 0, None, 7):
-        assert [str(candidate.device) for candidate in ranking(machine, order)] == expected
-
-
-@pytest.mark.parametrize(("machine", "device"), SENTENCES)
-def test_and_each_place_its_sentence(machine, device):
-    whys = {str(candidate.device): candidate.why for candidate in ranking(machine, MACHINES[machine][0])}
-    assert SENTENCES[machine, device] in whys[device]
-
 
 def test_figures_that_are_too_few_are_not_told():
     found = known(ov__CPU=figures(3.0, by="answers", runs=2))
@@ -309,7 +126,7 @@ def test_figures_that_are_too_few_are_not_told():
 
 def test_no_figure_and_no_failure_replaces_a_device_that_was_named():
     found = known("ov:GPU.0", ov__CPU=figures(1.0))
-    (candidate,) = choose(surveyed(*LAPTOP), DeviceRequest(device="ov:GPU.0"), found)
+    (candidate,) = choose(surveyed(CPU, GPU, NPU), DeviceRequest(device="ov:GPU.0"), found)
     assert str(candidate.device) == "ov:GPU.0"
     assert candidate.why.startswith("asked for as ov:GPU.0; the only one; it failed 12 minutes ago")
     assert "put last" not in candidate.why

@@ -83,6 +83,7 @@ def find_candidates(request: ModelRequest, store: Store) -> tuple[ModelRef, Surv
     """Run steps 1 and 2: return the model, the survey, and the devices, best first. Raises as :func:`open_session`."""
     ref = look_up(request.model, store)
     found = survey(refresh=request.refresh, wanted=request.device.device)  # 1. each backend in its own process
-    warn_of_broken(found)
     warn_of_unknown(found, request.backend_options)
-    return ref, found, choose(found, request.device, known_of(found, ref, store))  # 2. ranked, with reasons
+    candidates = choose(found, request.device, known_of(found, ref, store))  # 2. ranked, with reasons
+    warn_of_broken(found)  # if there is no candidate, the error has them
+    return ref, found, candidates

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from . import __version__
 from .distributions import canonical_name
-from .errors import BackendError
+from .errors import BackendError, Phi3Error
 from .options import closest
 from .requirements import release
 from .values import (
@@ -108,8 +108,8 @@ def fault(hook: str, backend: Backend, words: str) -> BackendError:
     return BackendError(f"{hook} of {backend.release} {words}")
 
 
-def name_device(error: BackendError, device: Device) -> None:
-    """Put the device that a backend failed on into the error's message, once."""
+def name_device(error: Phi3Error, device: Device) -> None:
+    """Put the device that something failed on into the error's message, once."""
     if not error.message.startswith(str(device)):
         error.message = f"{device}: {error.message}"
         error.args = (error.message,)

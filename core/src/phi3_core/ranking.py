@@ -144,7 +144,7 @@ def _by_prior(better: Contender, each: Contender) -> str:
     if each.offer.maturity != better.offer.maturity:
         return f"{each.offer.maturity} comes after {better.offer.maturity}"
     if (ours.memory_bytes or 0) != (theirs.memory_bytes or 0):
-        return f"less memory than {theirs}"
+        return f"less memory than {theirs}" if ours.memory_bytes else f"its memory is not known, that of {theirs} is"
     return f"after {theirs} by name"
 
 

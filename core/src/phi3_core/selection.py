@@ -148,9 +148,11 @@ def _present(order: list[Contender]) -> list[str]:
 
 
 def _nothing(survey: Survey, request: DeviceRequest, named: list[Offer]) -> NoDeviceError:
+    broken = [f"{broken.plugin} is broken: {broken.error}" for broken in survey.broken]
     if named:
-        runs = "; ".join(f"{offer.device} runs {', '.join(offer.precisions)}" for offer in named)
-        return NoDeviceError(f"no device that fits runs {request.precision}: {runs}", hint="leave --precision out")
+        runs = [f"{offer.device} runs {', '.join(offer.precisions)}" for offer in named]
+        message = f"no device that fits runs {request.precision}: {'; '.join([*runs, *broken])}"
+        return NoDeviceError(message, hint="leave --precision out")
     if not survey.answers and not survey.broken:
         return NoDeviceError("no backend is installed", hint="pip install phi3-openvino")
     word = request.device.casefold()
@@ -160,7 +162,7 @@ def _nothing(survey: Survey, request: DeviceRequest, named: list[Offer]) -> NoDe
         for answer in survey.answers
         if answer.refusals and (request.device == "auto" or wanted in KINDS or wanted == answer.backend.name.casefold())
     ]
-    told += [f"{broken.plugin} is broken: {broken.error}" for broken in survey.broken]
+    told += broken
     hidden = [str(offer.device) for offer in survey.offers if not offer.automatic]
     what = "no usable device" if request.device == "auto" else f"no device fits {request.device!r}"
     message = f"{what}; {'; '.join(told)}" if told else what

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from attrs import define, evolve, field
 
-from .errors import BackendError, NoArtifactError, NoDeviceError, Phi3Error, TooLargeError, UsageError
+from .errors import BackendError, NoArtifactError, NoDeviceError, Phi3Error, StoreError, TooLargeError, UsageError
 from .figures import failures
 from .figures.recorder import Answered
 from .loading import LoadedEngine
@@ -55,7 +55,7 @@ class CandidateQueue:
                 logger.warning("%s; continuing with %s", failure.message, candidate.device)
             try:
                 return step(candidate)
-            except (BackendError, NoArtifactError, TooLargeError) as error:
+            except (BackendError, NoArtifactError, TooLargeError, StoreError) as error:
                 failure = self.record_failure(error, candidate.device)
         raise failure or NoDeviceError("no device is left to try", hint="phi3 devices")
 
@@ -67,7 +67,7 @@ class CandidateQueue:
 
 def failed_attempt(error: Phi3Error, device: Device) -> Attempt:
     """Return a failed attempt, and put the device into the error's message."""
-    if isinstance(error, BackendError):
+    if isinstance(error, (BackendError, StoreError)):
         name_device(error, device)
     return Attempt(device=str(device), outcome=error.message)
 

@@ -300,6 +300,8 @@ def _plain_error(error: BaseException) -> dict[str, Any]:
             message = _cut(str(error))
     except Exception:  # of a plugin's own class
         message = ""
+    if isinstance(error, MemoryError):
+        message, hint = message or "there is not enough memory", "choose a smaller model, or --precision int4"
     return {"kind": type(error).__name__, "message": message, "hint": hint, "traceback": text}
 
 

@@ -87,10 +87,13 @@ def _environment() -> dict[str, str]:
 
 
 def end_process(process: subprocess.Popen[bytes], connection: Any, tie: Tie) -> None:
-    """Kill the worker's process and close the host's end of the connection."""
+    """Kill the worker's process, and what it has started, and close the host's end of the connection."""
     with contextlib.suppress(OSError):
         connection.close()
     process.kill()
+    if sys.platform != "win32":  # which ends them with the tie
+        with contextlib.suppress(OSError):  # it has left none
+            os.killpg(process.pid, signal.SIGKILL)
     tie.close()
     if process.stdin is not None:
         with contextlib.suppress(OSError):

@@ -6,12 +6,28 @@ import copy
 import http.client
 import itertools
 import json
+from typing import Any
 
 import pytest
 
 SCHEMA = {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"type": "string"}}}
-VALUES = (None, True, -1, 1.5, 2**70, "", "\ud83d", "<|end|>", [], {}, [[]], [None], {"type": "x"}, {"$ref": "#/x"})
-BODIES = {
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    1.5,
+    2**70,
+    "",
+    "\ud83d",
+    "<|end|>",
+    [],
+    {},
+    [[]],
+    [None],
+    {"type": "x"},
+    {"$ref": "#/x"},
+)
+BODIES: dict[str, Any] = {
     "/v1/responses": {
         "input": [
             {"role": "user", "content": [{"type": "input_text", "text": "a"}]},

@@ -92,9 +92,9 @@ RESOLVED: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "dml and openvino": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml", "plugins/phi3-openvino")),
 }
-# Tests of core whose outcome does not depend on the system.
+# Tests of core whose outcome does not depend on the system, and those of the server, which take too long under Wine.
 ALIKE = (
-    *("checkpoint", "decoding", "evaluation", "quantization", "scaffold", "testing", "text"),
+    *("checkpoint", "decoding", "evaluation", "quantization", "scaffold", "server", "testing", "text"),
     *("test_exports.py", "test_layers.py", "test_sampling.py", "test_values.py"),
     *("worker/test_calls.py", "worker/test_contract.py"),
 )

@@ -159,10 +159,10 @@ def test_clients_that_send_slowly_keep_nobody_waiting(server):
 
 
 def test_a_client_that_goes_in_the_middle_of_a_body_is_no_error(server, caplog):
+    caplog.set_level("INFO", logger="phi3_core")
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{")
         assert server.ask("GET", "/v1/models")[0] == 200  # so the request has been begun
-    caplog.set_level("INFO")
     assert server.ask("GET", "/v1/models")[0] == 200
     wait_until(lambda: "gone" in caplog.text)
     assert "unexpected" not in caplog.text
@@ -176,6 +176,7 @@ def test_each_request_has_an_id(server):
 
 def test_no_prompt_is_logged(server, caplog):
     caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="phi3_core")
     server.chat("the secret capital")
     server.chat("the secret capital", max_tokens=66)
     server.chat("the secret capital", temperature=9)

@@ -98,7 +98,8 @@ def test_unknown_paths_are_counted_as_one(server):
 def test_the_list_of_models_says_what_is_loaded(server):
     _, found = server.ask("GET", "/v1/models")
     [model] = [each for each in found["data"] if each["id"] == "tiny"]
-    about = {"loaded": True, "device": "chorus:CPU", "precision": "fp16", "context_length": 4096}
+    about = {"loaded": True, "device": "chorus:CPU", "kind": "cpu", "precision": "fp16", "context_length": 4096}
+    assert model["phi3"].pop("store_name").startswith("tiny-")
     assert model["phi3"] == {**about, "capabilities": ["json_schema"]}
     assert server.ask("GET", "/v1/models/tiny") == (200, model)
 

@@ -124,18 +124,21 @@ def chat(text: str = "Hello world", **more: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running(source: str, log: Path, *, available: Callable[[], int] | None = None, **more: Any) -> Iterator[Running]:
+def running(
+    source: str, log: Path, *, device: str = "chorus", available: Callable[[], int] | None = None, **more: Any
+) -> Iterator[Running]:
     """Run a server for as long as it is needed.
 
     Args:
         source: the model.
         log: the file of :func:`chorus`.
+        device: what ``--device`` takes.
         available: the memory that there is.
         **more: settings.
     """
     settings = ServerSettings(**{"models": (source,), "port": 0, "grace_s": 5.0, **more})
     request = ModelRequest(
-        model=source, device=DeviceRequest(device="chorus"), max_waiting=settings.max_waiting, check_answers=False
+        model=source, device=DeviceRequest(device=device), max_waiting=settings.max_waiting, check_answers=False
     )
     offers = Offers(settings.models, Store())
     with serving.listen(settings) as listening:

@@ -14,13 +14,15 @@ HEAD = """\
 # Faults of backends
 
 What a backend can do wrong, and what you see of it. Each row is a test: a backend with the fault, `acme`, is installed
-beside a healthy one, `steady`, which runs the same model, and a question is asked, from Python and with `phi3 run`.
+beside a healthy one, `steady`, which runs the same model, and a question is asked: from Python, with `phi3 run`, and of
+`phi3 serve` over HTTP.
 
 - **If core chose the device**, the answer is the one that the healthy device gives alone, token by token, wherever the
   fault strikes. One line on stderr says what failed and what core goes on with. In Python it is a warning of the logger
   `phi3_core`.
 - **If you named the device**, as `--device acme:CPU`, nothing replaces it. The command ends with the exit code of the
-  last column and one line, which is the same one up to "; continuing" unless another is given. In Python it is raised.
+  last column and one line, which is the same one up to "; continuing" unless another is given. In Python it is raised;
+  a server that runs ends the answer with an error, `engine_failed`, and logs the line.
 - No process is left, and the store has no half-written file.
 
 "Lost" are the seconds that `phi3 run` took longer than with the healthy device alone, the fastest of three runs each,

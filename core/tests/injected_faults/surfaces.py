@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import phi3_core as phi3
+import pytest
 from attrs import evolve, frozen
 from phi3_core.store import manifest
 from phi3_core.store.store import Store
@@ -18,6 +20,8 @@ from . import PROMPT
 
 Main = Callable[..., tuple[int, str, str]]
 """Runs a command in this process, and returns its exit code, stdout and stderr."""
+_EXIT_CODES = {"engine_failed": 5, "model_unavailable": 3}
+"""The exit codes of commands for what a server says."""
 _STATS = re.compile(r"first token .*, fp16 on (\S+)$")
 
 
@@ -95,6 +99,28 @@ def by_command(question: Question, main: Main) -> Outcome:
     return Outcome(code=code, text=out.removesuffix("\n"), said=tuple(said), device="".join(devices))
 
 
+def by_server(question: Question, main: Main) -> Outcome:
+    """Ask a server in which the model is loaded, as a stream."""
+    pytest.importorskip("fastapi")
+    from serving_toy import chat, events, running
+
+    text, device, code = "", "", 0
+    body = chat(PROMPT, max_tokens=question.max_new_tokens, stream=True)
+    with warnings_of_core() as said:
+        try:
+            with running(str(question.source), Path(), device=question.device) as server:
+                response = server.send("POST", "/v1/chat/completions", body)
+                documents = list(events(response)) if response.status == 200 else [json.loads(response.read())]
+        except phi3.Phi3Error as error:
+            return Outcome(code=error.exit_code, text="", said=(*said, str(error)))
+    for document in documents:
+        code = _EXIT_CODES[document["error"]["code"]] if "error" in document else code
+        for choice in document.get("choices", ()):
+            text += choice["delta"].get("content") or ""
+        device = document.get("phi3", {}).get("device", device)
+    return Outcome(code=code, text=text, said=tuple(said), device=device)
+
+
 def half_written(home: Path) -> list[str]:
     """Return what of a store is neither whole nor a record."""
     left = [path for path in home.glob("staging/*") if path.suffix != ".lock"]
@@ -104,7 +130,7 @@ def half_written(home: Path) -> list[str]:
     return [str(path.relative_to(home)) for path in left]
 
 
-SURFACES: dict[str, Surface] = {"api": by_api, "cli": by_command}
+SURFACES: dict[str, Surface] = {"api": by_api, "cli": by_command, "server": by_server}
 
 
 def ask(surface: str, question: Question, main: Main) -> Outcome:

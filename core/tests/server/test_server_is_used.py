@@ -74,8 +74,8 @@ def test_what_the_server_does_not_have_is_not_asked_of_it(ask, flags):
 
 
 def test_another_model_of_the_same_name_is_another_model(ask, place):
-    (place / "other").mkdir(exist_ok=True)
-    code, _, err, _ = ask("run", "Hello", model="other/tiny")
+    (place / "elsewhere").mkdir()
+    code, _, err, _ = ask("run", "Hello", model="elsewhere/tiny")
     assert code == 4
     assert "phi3 serve" not in err
 

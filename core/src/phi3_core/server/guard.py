@@ -89,7 +89,8 @@ class Guard:
             seconds = time.perf_counter() - started
             path = getattr(scope.get("route"), "path", "other")
             self._metrics.count_request(path, status, seconds)
-            logger.info("%s %s: %s in %.3f s, %s", scope["method"], path, status or "gone", seconds, request_id)
+            level = logging.DEBUG if scope["path"].startswith(PAGE) else logging.INFO  # the page has dozens of files
+            logger.log(level, "%s %s: %s in %.3f s, %s", scope["method"], path, status or "gone", seconds, request_id)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         self._check_host(headers.get("host", ""))

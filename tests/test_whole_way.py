@@ -171,7 +171,10 @@ def test_core_never_imports_a_runtime():
     code = (
         "import importlib, pkgutil, phi3_core\n"
         "for m in pkgutil.walk_packages(phi3_core.__path__, 'phi3_core.'):\n"
-        "    if '__main__' not in m.name: importlib.import_module(m.name)"
+        "    if '__main__' in m.name: continue\n"
+        "    try: importlib.import_module(m.name)\n"
+        "    except ModuleNotFoundError as error:  # of the server, whose extra is not installed here\n"
+        "        if error.name.partition('.')[0] not in {'fastapi', 'pydantic', 'starlette', 'uvicorn'}: raise"
     )
     assert sorted(modules_after(code) & {"openvino", "openvino_genai", "torch", "transformers", "onnxruntime"}) == []
 

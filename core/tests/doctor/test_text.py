@@ -52,10 +52,10 @@ def diagnostics(*verdicts, offers=(OFFER,), broken=(), severity="info", **change
 @pytest.mark.parametrize(
     ("found", "code", "words"),
     [
-        (diagnostics("works"), 0, "everything works"),
-        (diagnostics("works", severity="warning"), 0, "everything works; 1 problem above"),
-        (diagnostics("works", severity="error"), 5, "everything works; 1 problem above"),
-        (diagnostics("works", broken=BROKEN), 5, "everything works; 1 problem above"),
+        (diagnostics("works"), 0, "every device works"),
+        (diagnostics("works", severity="warning"), 0, "every device works; 1 problem above"),
+        (diagnostics("works", severity="error"), 5, "every device works; 1 problem above"),
+        (diagnostics("works", broken=BROKEN), 5, "every device works; 1 problem above"),
         (diagnostics("works", "dead"), 5, "1 of 2 trials worked"),
         (diagnostics("wrong", "works", "untried"), 5, "1 of 3 trials worked, 1 not tried"),
         (diagnostics("works", "untried"), 0, "1 of 2 trials worked, 1 not tried"),

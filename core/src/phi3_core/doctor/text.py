@@ -53,7 +53,7 @@ def _trials(found: Diagnostics) -> str:
     if not works:
         return "nothing works"
     left_out = f", {untried} not tried" if untried else ""
-    return "everything works" if works == total else f"{works} of {_count(total, 'trial')} worked{left_out}"
+    return "every device works" if works == total else f"{works} of {_count(total, 'trial')} worked{left_out}"
 
 
 def _section(title: str, content: Iterator[str]) -> Iterator[str]:

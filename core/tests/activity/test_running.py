@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from phi3_core.activity import running
+from phi3_core.activity import records, running
 from phi3_core.activity.running import RunningEngine, running_engines
 
 
@@ -45,7 +45,7 @@ def written(engine):
 
 
 def file_of(engine):
-    return running.file_of(engine, running.folder())
+    return records.file_of(engine, running.folder())
 
 
 def test_there_is_none_in_an_empty_store(home):

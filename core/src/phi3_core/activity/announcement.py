@@ -14,7 +14,7 @@ from phi3_core import files
 from phi3_core.turns import Turns
 from phi3_core.worker.calls import Calls
 
-from . import running
+from . import records, running
 from .running import RunningEngine
 
 logger = logging.getLogger("phi3_core")
@@ -61,7 +61,7 @@ class Announcement:
         self._wake.put(None)
         if written is not None:
             with contextlib.suppress(OSError):  # a store that is read-only by now
-                files.unlink(running.file_of(written, self._folder))
+                files.unlink(records.file_of(written, self._folder))
 
     def _begin_answer(self) -> None:
         self._wake.put(None)
@@ -96,7 +96,7 @@ class Announcement:
             if now != before:
                 running.write(now, self._folder)
             if self._closed:  # by the garbage collector, in this thread
-                files.unlink(running.file_of(now, self._folder))
+                files.unlink(records.file_of(now, self._folder))
         return now.state != "idle"
 
     def _now(self) -> RunningEngine:

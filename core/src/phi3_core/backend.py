@@ -21,7 +21,7 @@ running child processes         :func:`module_command`
 caching compiled models         :func:`compiled_folder`, :func:`artifact_folder`, :func:`replace_path`,
                                 :func:`write_problem`
 generating                      :class:`Decoder` with a :class:`Forward`, :func:`chunks`; :class:`Answer`,
-                                :class:`Sampler`
+                                :func:`answer_capabilities`, :class:`Sampler`
 converting values from JSON     :func:`values_of`
 ==============================  ======================================================================================
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .checkpoint.safetensors_writer import SafetensorsWriter as SafetensorsWriter
     from .checkpoint.safetensors_writer import TensorSpec as TensorSpec
     from .decoding.answer import Answer as Answer
+    from .decoding.answer import answer_capabilities as answer_capabilities
     from .decoding.chunks import Chunks as Chunks
     from .decoding.chunks import chunks as chunks
     from .decoding.decoder import Decoder as Decoder
@@ -138,7 +139,10 @@ _HOMES = {
         "SafetensorsWriter",
         "TensorSpec",
     ),
-    "decoding.answer": ("Answer",),
+    "decoding.answer": (
+        "Answer",
+        "answer_capabilities",
+    ),
     "decoding.chunks": (
         "Chunks",
         "chunks",

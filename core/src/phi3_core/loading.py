@@ -101,7 +101,7 @@ def load_engine(
         BackendError: the backend failed, died, or exceeded its time limit.
     """
     device, artifact = candidate.device, resolved.artifact
-    given = {"purpose": request.purpose, "prompt_tokens": request.prompt_tokens}
+    given = {"purpose": request.purpose, "prompt_tokens": request.prompt_tokens, "tokenizer": resolved.tokenizer_dir}
     options = request.options_of(device.backend)
     started = time.monotonic()
     worker.begin("load", artifact=artifact, device=device, options=options, **given)

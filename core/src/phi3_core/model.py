@@ -16,9 +16,10 @@ from .replies import Attempt, GenerationOptions, GenerationSettings, Message, Re
 from .session import Answer, EngineSession
 from .text.decoder import Decoder
 from .text.guard import TooManyTokensError
+from .text.logprobs import ScoredText, TokenTexts, logprobs_of
 from .text.stops import StopStrings
 from .turns import Turn
-from .values import GenerationRequest
+from .values import GenerationRequest, ScoredToken
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -233,6 +234,7 @@ class Model:
             stop_ids=self._tokenizer.stop_ids,
             json_schema=settings.json_schema,
             lookup=settings.lookup,
+            logprobs=settings.logprobs,
         )
         answer, stops = Answer(Turn(self._session.turns)), StopStrings(settings.stop)
         return Stream(self._chunks(request, stops, started, answer), answer.turn, stops)
@@ -248,6 +250,7 @@ class Model:
         self, request: GenerationRequest, stops: StopStrings, started: float, answer: Answer
     ) -> Generator[str | Pending | Reply, None, None]:
         decoder = Decoder(self._tokenizer)
+        tokens = None if request.logprobs is None else TokenTexts(self._tokenizer)
         text: list[str] = []
         count, first, last, stopped = 0, 0.0, 0.0, False
         with contextlib.closing(generate(self._session, request, answer)) as ids:
@@ -258,10 +261,13 @@ class Model:
                 last = time.perf_counter()
                 first = first or last
                 count += 1
-                chunk, stopped = stops.push(decoder.push(item))
+                completed = decoder.push(item)
+                if tokens is not None and isinstance(item, ScoredToken):
+                    tokens.push(item, completed)
+                chunk, stopped = stops.push(completed)
                 if chunk:
-                    text.append(chunk)
-                    yield chunk
+                    text.append(chunk if tokens is None else tokens.show(chunk))
+                    yield text[-1]
                 if stopped:
                     yield BLOCKING  # the engine is told to stop
                     break
@@ -269,7 +275,9 @@ class Model:
             rest, stopped = stops.push(decoder.finish())
             rest += stops.finish()
             stopped = stops.found
-            if rest:
+            if tokens is not None:
+                rest = tokens.show(rest, all_of_it=not stopped)
+            if rest or (isinstance(rest, ScoredText) and rest.logprobs):
                 text.append(rest)
                 yield rest
         device = str(answer.engine.device) if answer.engine else "none"
@@ -284,6 +292,7 @@ class Model:
             time_to_first_token_s=first - started if count else None,
             decode_tokens_per_s=(count - 1) / (last - first) if count > 1 else None,
             attempts=(*answer.attempts, Attempt(device=device, outcome="answered")),
+            logprobs=None if tokens is None else logprobs_of(text),
         )
 
 

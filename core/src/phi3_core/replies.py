@@ -11,10 +11,11 @@ from attrs import field, frozen, validators
 
 from .errors import UsageError, as_usage_error
 from .pending import BLOCKING, TICK_S, Awaited, Pending
+from .text.logprobs import TokenLogprob
 from .text.stops import StopStrings
 from .textfiles import lone_surrogate
 from .turns import Turn
-from .values import LOOKUPS, Sampling
+from .values import LOOKUPS, MOST_LOGPROBS, Sampling
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,6 +52,11 @@ class GenerationOptions(TypedDict, total=False):
     """A JSON schema, as text, that the answer follows; only for engines with the capability ``json_schema``."""
     lookup: str
     """Prompt lookup: ``auto`` (the default) where the engine has it, ``on`` insists, ``off`` does without."""
+    logprobs: int | None
+    """How many of the likeliest tokens come with each token, 0 to 20; None (the default) for text alone.
+
+    The chunks of the text are then :class:`~phi3_core.text.logprobs.ScoredText`; only for engines with the capability
+    ``logprobs``."""
 
 
 @frozen(kw_only=True)
@@ -62,6 +68,12 @@ class GenerationSettings:
     stop: tuple[str, ...]
     json_schema: str | None = field(default=None, validator=validators.optional(validators.instance_of(str)))
     lookup: str = field(default="auto", validator=validators.in_(LOOKUPS))
+    logprobs: int | None = field(default=None)
+
+    @logprobs.validator
+    def _check_logprobs(self, _: Any, given: int | None) -> None:
+        if given is not None and not (isinstance(given, int) and 0 <= given <= MOST_LOGPROBS):
+            raise ValueError(f"logprobs must be 0 to {MOST_LOGPROBS}, not {given!r}")
 
     @classmethod
     def of(cls, options: GenerationOptions) -> GenerationSettings:
@@ -81,7 +93,7 @@ class GenerationSettings:
         if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise UsageError(f"max_new_tokens must be 1 or more, not {max_new_tokens!r}", hint=_OPTIONS_HINT)
         json_schema = given.pop("json_schema", None)
-        lookup = given.pop("lookup", "auto")
+        others = {name: given.pop(name) for name in ("lookup", "logprobs") if name in given}
         for name, text in (*(("stop", each) for each in stop), ("json_schema", json_schema)):
             if isinstance(text, str) and (half := lone_surrogate(text)) is not None:
                 raise UsageError(
@@ -89,9 +101,7 @@ class GenerationSettings:
                 )
         with as_usage_error(hint=_OPTIONS_HINT):
             sampling = Sampling(**given)
-            return cls(
-                sampling=sampling, max_new_tokens=max_new_tokens, stop=stop, json_schema=json_schema, lookup=lookup
-            )
+            return cls(sampling=sampling, max_new_tokens=max_new_tokens, stop=stop, json_schema=json_schema, **others)
 
 
 @frozen(kw_only=True)
@@ -124,6 +134,8 @@ class Reply:
     """Tokens per second after the first token; None with fewer than two tokens."""
     attempts: tuple[Attempt, ...]
     """The devices tried for this answer, in order. A model's first answer includes those that failed to load."""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """The tokens of the text with their logarithmic probabilities, if they were asked for."""
 
 
 class Stream:

@@ -33,18 +33,29 @@ class Sampler:
         self._random = np.random.default_rng(sampling.seed)
         self._seen = set(ids) if sampling.repetition_penalty != 1 else set()
 
-    def pick(self, logits: npt.NDArray[Any]) -> int:
+    def pick(self, logits: npt.NDArray[Any], allowed: npt.NDArray[np.bool_] | None = None) -> int:
         """Return the next token id. The repetition penalty applies to it from now on.
 
         Args:
             logits: shape ``[vocabulary]``.
+            allowed: which tokens there are to choose from, one at least, ``[vocabulary]``; None for all.
         """
         penalized = self._sampling.repetition_penalty != 1
         scores = self._penalized(logits) if penalized else logits
-        token = int(scores.argmax()) if self._sampling.temperature == 0 else self._draw(scores)
+        indices = None if allowed is None else np.flatnonzero(allowed)
+        if indices is not None:
+            scores = scores[indices]
+        place = int(scores.argmax()) if self._sampling.temperature == 0 else self._draw(scores)
+        token = place if indices is None else int(indices[place])
         if penalized:
             self._seen.add(token)
         return token
+
+    def likeliest(self, logits: npt.NDArray[Any]) -> int | None:
+        """Return the token that :meth:`pick` would return, if that takes neither chance nor a penalty; else None."""
+        sampling = self._sampling
+        is_plain = sampling.temperature == 0 and sampling.repetition_penalty == 1
+        return int(logits.argmax()) if is_plain else None
 
     def _penalized(self, logits: npt.NDArray[Any]) -> Floats:
         """Divide positive logits by the penalty and multiply negative ones, as in CTRL (Keskar et al., 2019)."""

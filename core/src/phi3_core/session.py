@@ -266,6 +266,10 @@ class EngineSession:
         answer.attempts += self._take_attempts()
         if request.json_schema is not None and "json_schema" not in engine.capabilities:
             raise UsageError(f"{engine.device} cannot follow a JSON schema", hint="phi3 devices lists others")
+        if request.logprobs is not None and "logprobs" not in engine.capabilities:
+            raise UsageError(
+                f"{engine.device} gives no logarithmic probabilities", hint="leave logprobs out, or name another device"
+            )
         if request.lookup == "on" and "lookup" not in engine.capabilities:
             if not answer.attempts:
                 raise UsageError(
@@ -307,4 +311,4 @@ def _continue(request: GenerationRequest, made: list[int]) -> GenerationRequest:
     if not made:
         return request
     left = request.max_new_tokens - len(made)
-    return evolve(request, prompt_ids=(*request.prompt_ids, *made), max_new_tokens=left)
+    return evolve(request, prompt_ids=(*request.prompt_ids, *made), max_new_tokens=left, answered=len(made))

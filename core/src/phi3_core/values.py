@@ -24,6 +24,8 @@ SEVERITIES = ("info", "warning", "error")
 """Severities of a finding."""
 LOOKUPS = ("auto", "on", "off")
 """Whether prompt lookup proposes tokens: ``auto`` where the engine has it."""
+MOST_LOGPROBS = 20
+"""The largest number of likely tokens that can be asked for with each token."""
 
 
 def _one_of(*allowed: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
@@ -253,6 +255,35 @@ class GenerationRequest:
     """A JSON schema, as text, that the answer follows; only for engines with the capability ``json_schema``."""
     lookup: str = field(default="auto", validator=_one_of(*LOOKUPS))
     """One of :data:`LOOKUPS`: prompt lookup where the engine has it, required, or not used."""
+    logprobs: int | None = field(
+        default=None, validator=validators.optional(validators.and_(_count, validators.le(MOST_LOGPROBS)))
+    )
+    """With how many likely tokens each id comes, as a :class:`ScoredToken`; None for plain ids.
+
+    Only for engines with the capability ``logprobs``."""
+    answered: int = field(default=0, validator=_count)
+    """How many ids at the end of the prompt begin the answer: an engine that failed has made them."""
+    grammar: Any = field(default=None, eq=False, repr=False)
+    """What ``Answer`` follows for ``json_schema``. Core sets it, in the worker process."""
+
+
+class ScoredToken(int):
+    """A token id with logarithmic probabilities, which ``generate`` yields if the request has ``logprobs``.
+
+    Args:
+        token: the id.
+        logprob: the natural logarithm of its probability, from 0 down.
+        top: the likeliest tokens and theirs, likeliest first, as many as the request asks for.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+    def __new__(cls, token: int, logprob: float, top: Iterable[tuple[int, float]] = ()) -> ScoredToken:  # noqa: PYI034
+        """Make one."""
+        made = super().__new__(cls, token)
+        made.logprob, made.top = logprob, tuple(top)
+        return made
 
 
 @frozen(kw_only=True)

@@ -59,7 +59,8 @@ def call(given: argparse.Namespace) -> int:
         else:
             reply = _answer(model, messages, settings, shown=True)
         if given.json:
-            output.print_json({**to_plain(reply), "activity": activity})
+            shown = {name: value for name, value in to_plain(reply).items() if name != "logprobs"}
+            output.print_json({**shown, "activity": activity})
         elif not reply.text.endswith("\n"):
             print(flush=True)
         if given.stats:

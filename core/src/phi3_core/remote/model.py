@@ -46,7 +46,7 @@ def find(name: str, store_name: str, device: str, precision: str | None) -> Remo
 
 def can_be_asked(settings: GenerationSettings) -> bool:
     """Return whether a request to a server can state all of the settings."""
-    is_plain = settings.lookup == "auto" and settings.json_schema is None
+    is_plain = settings.lookup == "auto" and settings.json_schema is None and settings.logprobs is None
     return is_plain and settings.sampling.temperature <= _HIGHEST_TEMPERATURE and len(settings.stop) <= _MOST_STOPS
 
 

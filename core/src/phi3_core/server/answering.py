@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from phi3_core import tasks
 from phi3_core.replies import GenerationSettings
+from phi3_core.text.logprobs import ScoredText
 
-from .calls import ChatCall, Event, Finished, Usage
+from .calls import ChatCall, Event, Finished, TextDelta, Usage
 from .errors import RefusedParameterError, StoppingError
 from .lifetime import Lifetime
 from .metrics import Metrics
@@ -90,6 +91,9 @@ class Answering:
             async with contextlib.aclosing(tasks.read(begin, loaded.executor)) as chunks:
                 async for chunk in chunks:
                     loaded.note_token()
+                    if isinstance(chunk, ScoredText):  # there are no tools
+                        yield TextDelta(text=str(chunk), logprobs=chunk.logprobs, choice=choice)
+                        continue
                     for event in found.push(chunk):
                         yield event
         except CancelledError as error:  # it was waiting for its turn when the server was stopped
@@ -147,6 +151,7 @@ class Answering:
         elif options.get("seed") is not None:
             options["seed"] = (options["seed"] + choice) % _SEEDS
         options["json_schema"] = call.json_schema or (_ANY_OBJECT if call.json_object else None)
+        options["logprobs"] = call.top_logprobs if call.logprobs else None
         if has_to_call(call):
             options["json_schema"] = calls_schema(call)
         return GenerationSettings.of(cast("GenerationOptions", options))
@@ -154,8 +159,10 @@ class Answering:
 
 def _check_capabilities(call: ChatCall, model: Model) -> None:
     """Refuse by name what the loaded engine does not have."""
-    if call.logprobs:
-        raise RefusedParameterError("logprobs", f"is not supported: {model.device} does not give them")
+    if call.logprobs and "logprobs" not in model.capabilities:
+        raise RefusedParameterError(call.logprobs_parameter, f"is not supported: {model.device} does not give them")
+    if call.logprobs and shown_tools(call):
+        raise RefusedParameterError(call.logprobs_parameter, "is not supported together with tools")
     if (call.json_schema or call.json_object) and "json_schema" not in model.capabilities:
         why = f"is not supported: {model.device} cannot follow a JSON schema"
         raise RefusedParameterError(call.schema_parameter, why)

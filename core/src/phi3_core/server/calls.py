@@ -10,6 +10,8 @@ from typing import Any
 
 from attrs import field, frozen, validators
 
+from phi3_core.text.logprobs import TokenLogprob
+
 ROLES = ("system", "user", "assistant", "tool")
 MOST_CHOICES = 8
 """The largest number of answers to one call."""
@@ -90,6 +92,9 @@ class ChatCall:
     logprobs: bool = False
     """Whether the answer comes with its tokens' logarithmic probabilities."""
     top_logprobs: int = 0
+    """How many of the likeliest tokens come with each."""
+    logprobs_parameter: str = "logprobs"
+    """The name that the dialect has for what asks for them."""
 
 
 @frozen(kw_only=True)
@@ -114,6 +119,8 @@ class TextDelta:
     text: str
     choice: int = 0
     """Which of the call's answers, from 0."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """The tokens of the text, if they were asked for."""
 
 
 @frozen(kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
@@ -17,6 +17,8 @@ from .openai import Head
 from .streaming import EventStream, complete, event, json_response
 
 if TYPE_CHECKING:
+    from phi3_core.text.logprobs import TokenLogprob
+
     from .answering import Answering
 
 
@@ -30,7 +32,7 @@ def router(answering: Answering) -> APIRouter:
         call = asked.call()
         head = Head("chatcmpl", "chat.completion.chunk" if asked.stream else "chat.completion", asked.model)
         if asked.stream:
-            chunks = _chunks(answering.events(call), head, includes_usage=asked.includes_usage)
+            chunks = _chunks(answering.events(call), head, call, includes_usage=asked.includes_usage)
             return EventStream(request, chunks, openai.error_event)
         return await complete(request, _whole(answering.events(call), head, call))
 
@@ -39,12 +41,14 @@ def router(answering: Answering) -> APIRouter:
 
 async def _whole(events: AsyncGenerator[Event, None], head: Head, call: ChatCall) -> Response:
     texts: list[list[str]] = [[] for _ in range(call.n)]
+    tokens: list[list[TokenLogprob]] = [[] for _ in range(call.n)]
     tools: list[dict[int, dict[str, str]]] = [{} for _ in range(call.n)]
     ends: dict[int, Finished] = {}
     async with contextlib.aclosing(events):
         async for each in events:
             if isinstance(each, TextDelta):
                 texts[each.choice].append(each.text)
+                tokens[each.choice] += each.logprobs
             elif isinstance(each, ToolCallDelta):
                 made = tools[each.choice].setdefault(each.index, {"id": "", "name": "", "arguments": ""})
                 made["id"] += each.id or ""
@@ -56,7 +60,7 @@ async def _whole(events: AsyncGenerator[Event, None], head: Head, call: ChatCall
         {
             "index": index,
             "message": _message("".join(texts[index]), tools[index]),
-            "logprobs": None,
+            "logprobs": _logprobs(tokens[index], call),
             "finish_reason": ends[index].reason,
         }
         for index in range(call.n)
@@ -64,6 +68,10 @@ async def _whole(events: AsyncGenerator[Event, None], head: Head, call: ChatCall
     usage = sum((end.usage for end in ends.values()), start=Usage(prompt_tokens=0, completion_tokens=0))
     more = {"usage": openai.usage(usage), **openai.origin(ends[0])}
     return json_response(head.document(choices, **more))
+
+
+def _logprobs(tokens: Iterable[TokenLogprob], call: ChatCall) -> dict[str, Any] | None:
+    return {"content": openai.logprobs(tokens), "refusal": None} if call.logprobs else None
 
 
 def _message(text: str, tools: dict[int, dict[str, str]]) -> dict[str, Any]:
@@ -77,14 +85,20 @@ def _message(text: str, tools: dict[int, dict[str, str]]) -> dict[str, Any]:
 
 
 async def _chunks(
-    events: AsyncGenerator[Event, None], head: Head, *, includes_usage: bool
+    events: AsyncGenerator[Event, None], head: Head, call: ChatCall, *, includes_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     no_usage: dict[str, Any] = {"usage": None} if includes_usage else {}
     begun: set[int] = set()
     total = Usage(prompt_tokens=0, completion_tokens=0)
 
-    def chunk(index: int, delta: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+    def chunk(
+        index: int,
+        delta: dict[str, Any],
+        reason: str | None = None,
+        logprobs: dict[str, Any] | None = None,
+        **more: Any,
+    ) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return event(head.document([choice], **no_usage, **more))
 
     async with contextlib.aclosing(events):
@@ -93,7 +107,7 @@ async def _chunks(
                 begun.add(each.choice)
                 yield chunk(each.choice, {"role": "assistant", "content": "", "refusal": None})
             if isinstance(each, TextDelta):
-                yield chunk(each.choice, {"content": each.text})
+                yield chunk(each.choice, {"content": each.text}, logprobs=_logprobs(each.logprobs, call))
             elif isinstance(each, ToolCallDelta):
                 yield chunk(each.choice, {"tool_calls": [_tool_delta(each)]})
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from phi3_core import __version__
@@ -12,6 +13,8 @@ from .errors import ApiError, openai_form
 from .streaming import event
 
 if TYPE_CHECKING:
+    from phi3_core.text.logprobs import TokenLogprob
+
     from .calls import Finished, Usage
 
 DONE = b"data: [DONE]\n\n"
@@ -73,6 +76,19 @@ def usage(tokens: Usage) -> dict[str, Any]:
         "prompt_tokens": tokens.prompt_tokens,
         "completion_tokens": tokens.completion_tokens,
         "total_tokens": total,
+    }
+
+
+def logprobs(tokens: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
+    """Return tokens with their logarithmic probabilities, as chat has them."""
+    return [{**_logprob(each), "top_logprobs": [_logprob(other) for other in each.top]} for each in tokens]
+
+
+def _logprob(token: TokenLogprob) -> dict[str, Any]:
+    return {
+        "token": token.token,
+        "bytes": None if token.bytes is None else list(token.bytes),
+        "logprob": token.logprob,
     }
 
 

@@ -93,6 +93,16 @@ class Tokenizer:
         """The number of token ids, those without a name included: of rows of the model's embedding; None if unknown."""
         return self._rows
 
+    @property
+    def definition(self) -> str:
+        """The tokenizer as the JSON of the tokenizers library, with all added tokens."""
+        text: str = self._plain.to_str()
+        return text
+
+    def name(self, token: int) -> str:
+        """Return the name of an id in the vocabulary; empty if it has none."""
+        return self._plain.id_to_token(token) or ""
+
     def check_chat(self) -> None:
         """Encode a short conversation; this also compiles the chat template. Raises as :meth:`encode_chat`."""
         self.encode_chat([{"role": "user", "content": ""}])

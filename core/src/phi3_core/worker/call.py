@@ -117,7 +117,7 @@ class Call:
     def put(self, item: Any) -> None:
         """Hand over an id or progress."""
         now = time.monotonic()
-        if type(item) is int:
+        if isinstance(item, int):
             self._last = time.perf_counter()
             self._tokens += 1
             if self._tokens == 1:

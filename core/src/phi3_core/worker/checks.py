@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from phi3_core.plugin import shortened
+from phi3_core.values import ScoredToken
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +23,8 @@ LARGEST_ID = 2**31 - 1
 
 _BLOCK = 1 << 22
 """Logits to check at once."""
+_ZERO = 1e-4
+"""The largest logarithm of a probability, by rounding."""
 _SUM_OF_PROBABILITIES = 0.01
 """How far the sum of rounded probabilities is from 1 at most."""
 
@@ -47,6 +50,28 @@ def token_id(item: object, vocabulary: int | None) -> int:
     if not 0 <= token <= largest:
         raise ContractError(f"yielded the id {shortened(token)}, which is not in the vocabulary of 0 to {largest}")
     return token
+
+
+def scored_token(item: object, count: int, vocabulary: int | None) -> ScoredToken:
+    """Return what ``generate`` yielded for a request with ``logprobs``.
+
+    Args:
+        item: what was yielded, whose id was checked already.
+        count: how many likely tokens were asked for.
+        vocabulary: the number of ids; None if unknown.
+
+    Raises:
+        ContractError: it has no logarithmic probabilities, or wrong ones.
+    """
+    if not isinstance(item, ScoredToken):
+        raise ContractError(f"yielded {shortened(item)} without the logarithmic probabilities that were asked for")
+    if len(item.top) != (count if vocabulary is None else min(count, vocabulary)):
+        raise ContractError(f"yielded {len(item.top)} likely tokens for {int(item)}, and not {count}")
+    top = [(token_id(token, vocabulary), float(logprob)) for token, logprob in item.top]
+    for logprob in (item.logprob, *(logprob for _, logprob in top)):
+        if not logprob <= _ZERO:  # also what is no number
+            raise ContractError(f"yielded {logprob} as the logarithm of a probability")
+    return ScoredToken(item, float(item.logprob), top)
 
 
 def engine_facts(engine: Engine) -> dict[str, Any]:

@@ -14,14 +14,16 @@ import queue
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
+
 from phi3_core.config import shows_output
+from phi3_core.decoding.grammar import SchemaGrammar, Vocabulary
 from phi3_core.disk import raise_if_full
-from phi3_core.errors import BackendError, Phi3Error
+from phi3_core.errors import BackendError
 from phi3_core.plugin import Backend, PluginHooks, shortened
 from phi3_core.values import (
     Artifact,
@@ -41,14 +43,8 @@ from . import checks
 from .debugger import Debugger
 from .generations import Generations
 from .lifetime import end_with_host
+from .plain_error import plain_error
 from .protocol import Channel
-
-_LONGEST_MESSAGE = 600
-"""Characters of a plugin's error message that are shown."""
-
-_CUT = "… [PHI3_SHOW_OUTPUT=1 shows all of it]"
-
-_LONGEST_TRACEBACK = 1_000_000
 
 
 def main(handle: int, host: int | None = None) -> None:
@@ -124,6 +120,7 @@ class Server:
         self.generations = Generations()
         self._channel = channel
         self._engine: Engine | None = None
+        self._vocabulary: Vocabulary | None = None
         self._most = 1
         self._close_failed = False
         self._number = 0
@@ -150,7 +147,7 @@ class Server:
         try:
             message = {"result": to_plain(call(*arguments, **given))}
         except BaseException as error:  # includes SystemExit, which plugins may raise
-            message = {"error": _plain_error(error)}
+            message = {"error": plain_error(error)}
             if shows_output():
                 print(message["error"]["traceback"], file=sys.stderr, flush=True)
         self._channel.send({"of": number, **message})
@@ -200,15 +197,17 @@ class Server:
             raise_if_full(error, folder)
             raise
 
-    def do_load(
+    def do_load(  # noqa: PLR0917 - called by name
         self,
         artifact: Mapping[str, Any],
         device: Mapping[str, Any],
         options: Mapping[str, str],
         purpose: str,
         prompt_tokens: int | None = None,
+        tokenizer: str | None = None,
     ) -> dict[str, Any]:
         """Call ``load``, send its progress, keep the engine, and return its properties."""
+        self._vocabulary = None if tokenizer is None else Vocabulary(Path(tokenizer))
         given = (Artifact(**artifact), Device(**device), options, purpose, prompt_tokens)
         engine = self._hooks.load(*given, progress=self._progress())
         try:
@@ -221,11 +220,17 @@ class Server:
     def _generate(self, number: int, request: Mapping[str, Any], vocabulary: int | None = None) -> None:
         """Call ``generate``, and send each id until the end or a cancel."""
         try:
-            self._send_ids(number, GenerationRequest(**request), vocabulary)
+            self._send_ids(number, self._with_grammar(GenerationRequest(**request)), vocabulary)
         except checks.ContractError as error:
             raise self._hooks.fault("generate", str(error)) from None
         finally:
             self.generations.end(number)
+
+    def _with_grammar(self, asked: GenerationRequest) -> GenerationRequest:
+        """Return a request with the grammar of its JSON schema, which is compiled by whoever uses it."""
+        if asked.json_schema is None or self._vocabulary is None:
+            return asked
+        return evolve(asked, grammar=SchemaGrammar(self._vocabulary, asked.json_schema))
 
     def _send_ids(self, number: int, asked: GenerationRequest, vocabulary: int | None) -> None:
         if self._engine is None:
@@ -244,7 +249,11 @@ class Server:
                     raise checks.ContractError(f"yielded the stop id {token} instead of ending before it")
                 if count > asked.max_new_tokens:
                     raise checks.ContractError(f"yielded more than the {asked.max_new_tokens} ids asked for")
-                self._channel.send_id(number, token)
+                if asked.logprobs is None:
+                    self._channel.send_id(number, token)
+                else:
+                    scored = checks.scored_token(item, asked.logprobs, vocabulary)
+                    self._channel.send_scored(number, scored)
                 if self.generations.is_cancelled(number):
                     break
         finally:
@@ -286,28 +295,3 @@ def _count(given: Any) -> int | float | None:
     if given is None:
         return None
     return operator.index(given) if hasattr(given, "__index__") else float(given)
-
-
-def _plain_error(error: BaseException) -> dict[str, Any]:
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))[-_LONGEST_TRACEBACK:]
-    if isinstance(error, SystemExit):
-        return {"kind": "SystemExit", "message": f"it tried to exit with {shortened(error.code)}", "traceback": text}
-    hint = None
-    try:
-        if isinstance(error, Phi3Error):
-            message, hint = _cut(str(error.message)), error.hint and _cut(str(error.hint))
-        else:
-            message = _cut(str(error))
-    except Exception:  # of a plugin's own class
-        message = ""
-    if isinstance(error, MemoryError):
-        message, hint = message or "there is not enough memory", "choose a smaller model, or --precision int4"
-    return {"kind": type(error).__name__, "message": message, "hint": hint, "traceback": text}
-
-
-def _cut(message: str) -> str:
-    """Return a message as one line that fits on a screen. The traceback has all of it, and is shown on request."""
-    message = " | ".join(line.strip() for line in message.splitlines() if line.strip())
-    if len(message) <= _LONGEST_MESSAGE:
-        return message
-    return f"{message[: _LONGEST_MESSAGE - len(_CUT)]}{_CUT}"

@@ -42,7 +42,7 @@ class Generation(Iterator["int | Awaited"]):
         if not self._call.arrived:
             return self._call
         item = self._call.arrived.popleft()
-        if type(item) is int:
+        if isinstance(item, int):
             return item
         self._over = True
         if isinstance(item, Result):

@@ -4,9 +4,10 @@ Nothing is pickled, because a worker runs third-party native code and its host m
 
 The host sends ``{"call": verb, "number": n, …arguments}``, and ``{"cancel": n}`` to end a ``generate`` early. The
 worker answers each call by its number: with any number of ``{"of": n, "progress": [stage, done, total]}`` and
-``{"of": n, "id": token}``, optionally an array (``{"of": n, "array": [rows, columns]}``, then its rows as float32
-bytes), and at the end with ``{"of": n, "result": …}`` or ``{"of": n, "error": {"kind", "message", "hint",
-"traceback"}}``. ``{"notice": text}`` belongs to no call.
+``{"of": n, "id": token}``, which has ``"logprob"`` and ``"top": [[token, logprob], …]`` if they were asked for,
+optionally an array (``{"of": n, "array": [rows, columns]}``, then its rows as float32 bytes), and at the end with
+``{"of": n, "result": …}`` or ``{"of": n, "error": {"kind", "message", "hint", "traceback"}}``. ``{"notice": text}``
+belongs to no call.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from phi3_core.values import ScoredToken
 
 LARGEST_MESSAGE = 256 * 2**20
 """Size limit of a message in bytes."""
@@ -59,6 +62,11 @@ class Channel:
     def send_id(self, number: int, token: int) -> None:
         """Send a token id of the call ``number``. Raises as :meth:`send`."""
         self._send(b'{"of":%d,"id":%d}' % (number, token))
+
+    def send_scored(self, number: int, token: ScoredToken) -> None:
+        """Send a token id of the call ``number`` with its logarithmic probabilities. Raises as :meth:`send`."""
+        message = {"of": number, "id": int(token), "logprob": token.logprob, "top": token.top}
+        self._send(json.dumps(message, separators=(",", ":")).encode())
 
     def _send(self, data: bytes) -> None:
         # A thread that is sending sends what others add, so that nobody waits: an answer may be closed by the garbage

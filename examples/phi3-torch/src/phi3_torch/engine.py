@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from phi3_core.backend import Checkpoint, Decoder, check_options, chunks, read_limits, thread_limit
+from phi3_core.backend import Checkpoint, Decoder, answer_capabilities, check_options, chunks, read_limits, thread_limit
 from phi3_core.errors import BackendError, UsageError
 from phi3_core.values import Artifact, Device, GenerationRequest, Progress
 from transformers import DynamicCache, Phi3ForCausalLM
@@ -61,7 +61,7 @@ class TorchEngine:
     """A loaded model, with the KV cache of one sequence: the ``Forward`` of a :class:`~phi3_core.backend.Decoder`."""
 
     max_concurrency = 1
-    capabilities: frozenset[str] = frozenset({"logits"})
+    capabilities: frozenset[str] = answer_capabilities() | {"logits"}
 
     def __init__(self, model: Any, context_length: int) -> None:
         self.context_length = context_length

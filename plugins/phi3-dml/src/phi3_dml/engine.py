@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from typing import Any
 
 import numpy as np
-from phi3_core.backend import Decoder
+from phi3_core.backend import Decoder, answer_capabilities
 from phi3_core.backend import chunks as even_chunks
 from phi3_core.errors import BackendError, ModelError, PromptTooLongError, UsageError
 from phi3_core.values import Artifact, Device, GenerationRequest
@@ -113,8 +113,10 @@ class OnnxEngine:
         self._roomy = roomy
         self._idle = IdleWork()
         lookup = self._rewinds and (made_here or self._gives_all_rows())
-        words = {"json_schema": True, "logits": True, "rewind": self._rewinds, "lookup": lookup}
-        self.capabilities = frozenset(word for word, there in words.items() if there)
+        words = {"logits": True, "rewind": self._rewinds, "lookup": lookup}
+        # Where phi3-core does not choose the tokens, onnxruntime-genai follows schemas itself.
+        guided = answer_capabilities() if self._rewinds else {"json_schema"}
+        self.capabilities = frozenset(word for word, there in words.items() if there) | guided
         size = _CHUNK_ON_GPUS if opened.provider.float16 else CHUNK
         self._forward = GeneratorForward(self._make, opened.vocabulary)
         self._decoder = Decoder(
@@ -161,7 +163,7 @@ class OnnxEngine:
         """
         self._check(request)
         self._idle.stop()
-        if self._rewinds and request.json_schema is None:
+        if self._rewinds:
             yield from self._sample_here(request)
             return
         stops = frozenset(request.stop_ids)
@@ -178,16 +180,23 @@ class OnnxEngine:
                 f"{len(request.prompt_ids)} tokens of prompt and {request.max_new_tokens} of answer are more than "
                 f"the context of {self.context_length}"
             )
-        if request.json_schema is not None and self._crosses_longrope_limit(len(request.prompt_ids), needed):
+        if not self._rewinds and request.json_schema is not None:
+            self._check_guided(request, needed)
+        if not all(0 <= token < self._vocabulary for token in request.prompt_ids):
+            raise UsageError(f"a token of the prompt is not among the {self._vocabulary} of the vocabulary")
+
+    def _check_guided(self, request: GenerationRequest, needed: int) -> None:
+        """Check a request whose JSON schema onnxruntime-genai follows, in one generator and from the beginning."""
+        if request.answered:
+            raise BackendError("an answer that follows a JSON schema cannot go on here")
+        if self._crosses_longrope_limit(len(request.prompt_ids), needed):
             raise UsageError(
                 f"with a JSON schema, prompt and answer have to stay within {self._original} tokens, where the model "
                 f"changes over to its long context",
                 hint="ask for fewer tokens",
             )
-        if request.json_schema is not None and request.lookup == "on":
+        if request.lookup == "on":
             raise UsageError("a JSON schema and prompt lookup exclude each other", hint="leave --lookup out")
-        if not all(0 <= token < self._vocabulary for token in request.prompt_ids):
-            raise UsageError(f"a token of the prompt is not among the {self._vocabulary} of the vocabulary")
 
     def _sample_here(self, request: GenerationRequest) -> Iterator[int]:
         """Yield ids that phi3-core samples from the generator's logits, so that any request can reuse the KV cache.

@@ -8,8 +8,8 @@ from importlib.metadata import version
 
 import numpy as np
 from attrs import evolve
-from phi3_core.backend import Decoder, chunks
-from phi3_core.errors import BackendError, PromptTooLongError, UsageError
+from phi3_core.backend import Decoder, answer_capabilities, chunks
+from phi3_core.errors import BackendError, PromptTooLongError
 from phi3_core.values import Artifact, Device, GenerationRequest
 
 from . import library
@@ -53,7 +53,7 @@ class NpuEngine:
     """A loaded model. Use it in the thread that loaded it only."""
 
     max_concurrency = 1
-    capabilities: frozenset[str] = frozenset({"logits"})
+    capabilities: frozenset[str] = answer_capabilities() | {"logits"}
 
     def __init__(self, graph: Graph, loaded: Library, workspace: Workspace, context_length: int) -> None:
         self.context_length = context_length
@@ -84,7 +84,7 @@ class NpuEngine:
         Raises:
             BackendError: the library failed in an earlier call.
             PromptTooLongError: the prompt leaves no room for an answer.
-            UsageError: the request has a JSON schema.
+            UsageError: the request's JSON schema cannot be followed.
         """
         prompt = request.prompt_ids
         room = self.context_length - len(prompt)
@@ -92,8 +92,6 @@ class NpuEngine:
             raise PromptTooLongError(
                 f"the prompt has {len(prompt)} tokens, and the context holds {self.context_length}, the answer included"
             )
-        if request.json_schema is not None:
-            raise UsageError("npu does not follow a JSON schema")
         yield from self._decoder.generate(evolve(request, max_new_tokens=min(request.max_new_tokens, room)))
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Generator
 from typing import Any, Protocol
 
-from phi3_core.errors import BackendError
+from phi3_core.errors import BackendError, Phi3Error
 from phi3_core.values import GenerationRequest
 
 from .loading import clean
@@ -46,7 +46,10 @@ class Steps(Protocol):
     """What makes the answers: a ``PagedBatch`` or a ``PipelineBatch``."""
 
     def add(self, request: GenerationRequest) -> Any:
-        """Return the answer to a request, with new ``tokens`` and ``ended``; None if there is no room for it yet."""
+        """Return the answer to a request; None if there is no room for it yet.
+
+        It has new ``tokens``, whether it has ``ended``, and the ``failure`` that only it ended with, if any.
+        """
 
     def step(self) -> None:
         """Go on with every answer."""
@@ -100,7 +103,10 @@ class Batch:
 
         Raises:
             BackendError: OpenVINO failed, or the engine was closed.
+            UsageError: the request's JSON schema cannot be followed.
         """
+        if request.grammar is not None:
+            request.grammar.compile()  # here, where nobody else waits for it
         reader = _Reader(request)
         with self._changed:
             if self._closed:
@@ -108,6 +114,8 @@ class Batch:
             self._arrived.append(reader)
         try:
             while (item := self._next(reader)) is not _END:
+                if isinstance(item, Phi3Error):
+                    raise item
                 if isinstance(item, BaseException):
                     raise BackendError(clean(item)) from item
                 yield item
@@ -223,7 +231,7 @@ class Batch:
         reader.items.extend(answer.tokens)
         answer.tokens.clear()
         if answer.ended:
-            reader.items.append(_END)
+            reader.items.append(answer.failure or _END)
             self._forget(reader)
 
     def _forget(self, reader: _Reader) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import openvino
 import openvino_genai
 from attrs import evolve
+from phi3_core.backend import answer_capabilities
 from phi3_core.errors import BackendError
 from phi3_core.values import Artifact, Device, GenerationRequest
 
@@ -88,7 +89,8 @@ class OpenVinoEngine:
         self.max_concurrency = cache.concurrency if cache else 1
         self._batch = Batch(self) if cache else None
         self._decodes = loader.decodes_here
-        self.capabilities = frozenset({"logits", "lookup"} if loader.runs_graph_here else {"logits"})
+        of_core = answer_capabilities() | {"lookup"} if loader.runs_graph_here else frozenset()
+        self.capabilities = of_core | {"logits"}
         self._loader = loader
         self._pipeline: Any = None
         self._form: loading.Form | None = None
@@ -144,6 +146,7 @@ class OpenVinoEngine:
         Raises:
             BackendError: OpenVINO failed, or the engine was loaded for an evaluation.
             PromptTooLongError: the prompt is longer than the user's number for the NPU's graph.
+            UsageError: the request's JSON schema cannot be followed.
         """
         if self._loader.purpose == "evaluation":
             raise BackendError("it was loaded for an evaluation: there is no pipeline to generate with")
@@ -153,7 +156,8 @@ class OpenVinoEngine:
         while len(ids) < end:
             # The short form processes at most ``longrope_limit`` tokens and so predicts one more.
             stop = end if longrope_limit is None or len(ids) > longrope_limit else min(end, longrope_limit + 1)
-            part = evolve(request, prompt_ids=tuple(ids), max_new_tokens=stop - len(ids))
+            answered = request.answered + len(ids) - len(request.prompt_ids)
+            part = evolve(request, prompt_ids=tuple(ids), max_new_tokens=stop - len(ids), answered=answered)
             if len(ids) > len(request.prompt_ids) and (seed := request.sampling.seed) is not None:
                 # A later part must not repeat the random numbers of the first.
                 part = evolve(part, sampling=evolve(request.sampling, seed=seed + len(ids)))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from phi3_core.backend import Answer
+from phi3_core.errors import UsageError
 from phi3_core.values import GenerationRequest
 
 from .blocks import Blocks, digest
@@ -33,6 +34,8 @@ class PagedAnswer:
         self.tokens: list[int] = []
         """New ones, which the reader takes out."""
         self.ended = False
+        self.failure: UsageError | None = None
+        """Why it has ended, if it could not go on."""
         self.answer = Answer(request, proposals=PROPOSALS)
         self.prompt = len(request.prompt_ids)
         self.most = -(-(self.prompt + request.max_new_tokens) // BLOCK)
@@ -173,8 +176,11 @@ class PagedBatch:
         """Choose tokens from the logits, and keep the blocks that are full."""
         full, end = answer.length // BLOCK, answer.length + len(ids)
         if len(logits):
-            answer.tokens += answer.answer.append(logits)
-            answer.ended = answer.answer.ended
+            try:
+                answer.tokens += answer.answer.append(logits)
+            except UsageError as error:  # of its JSON schema: the others go on
+                answer.failure = error
+            answer.ended = answer.answer.ended or answer.failure is not None
         # What was proposed and wrong is written over.
         answer.length = min(end, max(answer.prompt, len(answer.answer.ids) - 1))
         for at in range(full, answer.length // BLOCK):

@@ -26,6 +26,8 @@ class PipelineAnswer:
         self.tokens: list[int] = []
         """New ones, which the reader takes out."""
         self.ended = False
+        self.failure = None
+        """Only the whole pipeline fails."""
         self.blocks = blocks
         """Blocks that it may need."""
         self.stop_ids = frozenset(request.stop_ids)

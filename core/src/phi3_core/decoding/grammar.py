@@ -40,6 +40,9 @@ class Vocabulary:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.drops_space = False
+        """Whether a space at the beginning of an answer is not shown, as of SentencePiece's tokenizers. Known with
+        :meth:`tokens`."""
         self._folder = folder
         self._making = threading.Lock()
         self._made: llguidance.LLTokenizer | None = None
@@ -65,6 +68,8 @@ class Vocabulary:
             raise UsageError("LLGuidance is not installed", hint='pip install "phi3-core[guidance]"') from error
         tokenizer = Tokenizer.from_folder(self._folder)
         count = max(tokenizer.id_count or 0, tokenizer.vocabulary_size)
+        first = tokenizer.encode("[")[0]
+        self.drops_space = tokenizer.pieces.at_start(first) != tokenizer.pieces.inside(first)
         try:
             return llguidance.LLTokenizer(
                 tokenizer.definition,
@@ -98,7 +103,8 @@ class SchemaGrammar:
         """
         with self._compiling:
             if self._compiled is None:
-                self._compiled = _compile(self._schema, self._vocabulary.tokens())
+                tokens = self._vocabulary.tokens()
+                self._compiled = _compile(self._schema, tokens, after_space=self._vocabulary.drops_space)
 
     def begin(self, written: Sequence[int] = ()) -> Grammar:
         """Return the grammar of one answer. Raises as :meth:`compile`.
@@ -165,14 +171,19 @@ class Grammar:
             raise _too_complex(self._matcher.get_error())
 
 
-def _compile(schema: str, tokens: llguidance.LLTokenizer) -> llguidance.LLMatcher:
+def _compile(schema: str, tokens: llguidance.LLTokenizer, *, after_space: bool) -> llguidance.LLMatcher:
+    """Compile a schema.
+
+    Args:
+        schema: the schema, as text.
+        tokens: the model's tokens.
+        after_space: whether a space may stand before the text.
+    """
     from llguidance import LLMatcher, LLParserLimits  # start-up: most answers follow no schema
 
-    options: Any = {"whitespace_pattern": _WHITE_SPACE, "lenient": False}
-    try:
-        rules = LLMatcher.grammar_from_json_schema(_read(schema), overrides=options)
-    except ValueError as error:
-        raise _no_schema(error) from error
+    text = json.dumps({**_read(schema), "x-guidance": {"whitespace_pattern": _WHITE_SPACE, "lenient": False}})
+    start = '" "? json' if after_space else "json"
+    rules = LLMatcher.grammar_from_lark(f"start: {start}\njson: %json {text}")
     limits = LLParserLimits(max_lexer_states=_LEXER_STATES, verbose_errors=False)
     matcher = LLMatcher(tokens, rules, log_level=0, limits=limits)
     if matcher.is_error():
@@ -183,6 +194,7 @@ def _compile(schema: str, tokens: llguidance.LLTokenizer) -> llguidance.LLMatche
 def _read(schema: str) -> dict[str, Any]:
     try:
         given = json.loads(schema)
+        json.dumps(given, allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise _no_schema(error) from error
     if given is True:

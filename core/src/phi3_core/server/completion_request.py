@@ -28,7 +28,7 @@ class CompletionRequest(Sampling):
     best_of: Annotated[Any, Neutral(1)] = None
     echo: Annotated[Any, Neutral(False)] = None
     suffix: Annotated[Any, Neutral("", why="is not supported: the models only go on")] = None
-    logprobs: Annotated[Any, Neutral(why="is not supported: the engines do not give them")] = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -45,4 +45,10 @@ class CompletionRequest(Sampling):
 
     def calls(self) -> list[ChatCall]:
         """Return a call for each prompt."""
-        return [ChatCall(**self.sampling(), prompt=prompt, max_new_tokens=self.max_tokens) for prompt in self.prompts]
+        asked = {
+            **self.sampling(),
+            "max_new_tokens": self.max_tokens,
+            "logprobs": self.logprobs is not None,
+            "top_logprobs": self.logprobs or 0,
+        }
+        return [ChatCall(**asked, prompt=prompt) for prompt in self.prompts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -19,6 +19,8 @@ from .openai import Head
 from .streaming import EventStream, complete, event, json_response
 
 if TYPE_CHECKING:
+    from phi3_core.text.logprobs import TokenLogprob
+
     from .answering import Answering
 
 _KIND = "text_completion"
@@ -51,14 +53,19 @@ async def _numbered(events: AsyncGenerator[Event, None], first: int) -> AsyncGen
 async def _whole(events: AsyncGenerator[Event, None], head: Head, calls: list[ChatCall]) -> Response:
     count = len(calls) * calls[0].n
     texts: list[list[str]] = [[] for _ in range(count)]
+    tokens: list[list[TokenLogprob]] = [[] for _ in range(count)]
     ends: dict[int, Finished] = {}
     async with contextlib.aclosing(events):
         async for each in events:
             if isinstance(each, TextDelta):
                 texts[each.choice].append(each.text)
+                tokens[each.choice] += each.logprobs
             elif isinstance(each, Finished):
                 ends[each.choice] = each
-    choices = [_choice(index, "".join(texts[index]), ends[index].reason) for index in range(count)]
+    choices = [
+        _choice(index, "".join(texts[index]), ends[index].reason, _logprobs(tokens[index], calls[0]))
+        for index in range(count)
+    ]
     return json_response(head.document(choices, usage=openai.usage(_total(ends, calls)), **openai.origin(ends[0])))
 
 
@@ -69,8 +76,29 @@ def _total(ends: dict[int, Finished], calls: list[ChatCall]) -> Usage:
     return Usage(prompt_tokens=prompts, completion_tokens=sum(end.usage.completion_tokens for end in ends.values()))
 
 
-def _choice(index: int, text: str, reason: str | None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+def _choice(index: int, text: str, reason: str | None, logprobs: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _logprobs(tokens: Iterable[TokenLogprob], call: ChatCall) -> dict[str, Any] | None:
+    """Return tokens with their logarithmic probabilities in the form that completions have."""
+    if not call.logprobs:
+        return None
+    tokens = tuple(tokens)
+    return {
+        "tokens": [_name(each) for each in tokens],
+        "token_logprobs": [each.logprob for each in tokens],
+        # The chosen token is always among them.
+        "top_logprobs": [{_name(other): other.logprob for other in (*each.top, each)} for each in tokens],
+        "text_offset": [each.start for each in tokens],
+    }
+
+
+def _name(token: TokenLogprob) -> str:
+    """Return a token's text; of a part of a character the bytes, as OpenAI writes them."""
+    if token.bytes is None or token.token.encode() == token.bytes:
+        return token.token
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.bytes)
 
 
 async def _chunks(
@@ -81,7 +109,8 @@ async def _chunks(
     async with contextlib.aclosing(events):
         async for each in events:
             if isinstance(each, TextDelta):
-                yield event(head.document([_choice(each.choice, each.text, None)], **no_usage))
+                choice = _choice(each.choice, each.text, None, _logprobs(each.logprobs, calls[0]))
+                yield event(head.document([choice], **no_usage))
             elif isinstance(each, Finished):
                 ends[each.choice] = each
                 yield event(head.document([_choice(each.choice, "", each.reason)], **no_usage, **openai.origin(each)))

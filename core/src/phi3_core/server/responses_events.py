@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from phi3_core.text.logprobs import TokenLogprob
+
+from . import openai
 from .calls import Event, Finished, TextDelta, ToolCallDelta, Usage
 from .errors import ApiError
 from .responses_request import ResponsesRequest
@@ -41,7 +44,7 @@ class ResponseEvents:
     def push(self, event: Event) -> Iterator[ResponseEvent]:
         """Yield the events that an event of the answer makes."""
         if isinstance(event, TextDelta):
-            yield from self._text(event.text)
+            yield from self._text(event.text, _logprobs(event.logprobs))
         elif isinstance(event, ToolCallDelta):
             yield from self._call(event)
         else:
@@ -56,7 +59,7 @@ class ResponseEvents:
 
     # --- items ----------------------------------------------------------------------------------------------------
 
-    def _text(self, text: str) -> Iterator[ResponseEvent]:
+    def _text(self, text: str, logprobs: list[dict[str, Any]]) -> Iterator[ResponseEvent]:
         if not (item := self._open()) or item["type"] != "message":
             yield from self._close()
             item = {"id": _new_id("msg"), "type": "message", "status": "in_progress", "role": "assistant"}
@@ -64,8 +67,10 @@ class ResponseEvents:
             part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             self._output[-1]["content"].append(part)
             yield self._of_part("response.content_part.added", part=part)
-        self._output[-1]["content"][0]["text"] += text
-        yield self._of_part("response.output_text.delta", delta=text, logprobs=[])
+        part = self._output[-1]["content"][0]
+        part["text"] += text
+        part["logprobs"] += logprobs
+        yield self._of_part("response.output_text.delta", delta=text, logprobs=logprobs)
 
     def _call(self, event: ToolCallDelta) -> Iterator[ResponseEvent]:
         if event.id is not None:
@@ -91,7 +96,7 @@ class ResponseEvents:
         item["status"] = status
         if item["type"] == "message":
             part = item["content"][0]
-            yield self._of_part("response.output_text.done", text=part["text"], logprobs=[])
+            yield self._of_part("response.output_text.done", text=part["text"], logprobs=part["logprobs"])
             yield self._of_part("response.content_part.done", part=part)
         else:
             done = {"arguments": item["arguments"], "name": item["name"]}
@@ -101,7 +106,7 @@ class ResponseEvents:
     def _finish(self, event: Finished) -> Iterator[ResponseEvent]:
         self._usage = event.usage
         if not self._output:
-            yield from self._text("")
+            yield from self._text("", [])
         self._status = "incomplete" if event.reason == "length" else "completed"
         yield from self._close(self._status)
         yield self._event(f"response.{self._status}", response=self.response())
@@ -154,13 +159,22 @@ class ResponseEvents:
             "previous_response_id": None,
             "reasoning": {"effort": None, "summary": None},
             "max_tool_calls": None,
-            "top_logprobs": 0,
+            "top_logprobs": request.top_logprobs or 0,
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
         }
 
     def _sampling(self, name: str, stated: float | None, otherwise: float) -> float:
         return float(self._defaults.get(name, otherwise) if stated is None else stated)
+
+
+def _logprobs(tokens: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
+    """Return tokens as chat has them, but for control tokens, which have a list of bytes here, too."""
+    found = openai.logprobs(tokens)
+    for each in found:
+        for token in (each, *each["top_logprobs"]):
+            token["bytes"] = token["bytes"] or []
+    return found
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

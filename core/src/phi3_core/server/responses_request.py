@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
@@ -22,10 +22,22 @@ from .requests import (
     Text,
     TopP,
     check_schema,
+    refused,
 )
 
 _MOST_TOOLS = 128
 _NOT_KEPT = "is not supported: nothing is kept between requests"
+
+
+_LOGPROBS = "message.output_text.logprobs"
+# The models do not reason apart, so there is nothing of it to add.
+_INCLUDED = {_LOGPROBS, "reasoning.encrypted_content"}
+
+
+def _check_include(wanted: list[str]) -> list[str]:
+    if unknown := [each for each in wanted if each not in _INCLUDED]:
+        raise refused(f"is not supported with {unknown[0]!r}")
+    return wanted
 
 
 def _kind(value: Any) -> str:
@@ -220,14 +232,19 @@ class ResponsesRequest(Request):
     previous_response_id: Annotated[Any, Neutral(why=_NOT_KEPT)] = None
     conversation: Annotated[Any, Neutral(why=_NOT_KEPT)] = None
     prompt: Annotated[Any, Neutral(why=_NOT_KEPT)] = None
-    # What a model reasons is all that it would add, and these do not reason apart.
-    include: Annotated[Any, Neutral([], ["reasoning.encrypted_content"])] = None
+    include: Annotated[list[ShortText], AfterValidator(_check_include)] | None = None
     reasoning: Reasoning | None = None
     max_tool_calls: Annotated[Any, Neutral(why="is not supported: the server runs no tools")] = None
-    top_logprobs: Annotated[Any, Neutral(0)] = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     service_tier: Annotated[Any, Neutral("auto", "default")] = None
     truncation: Annotated[Any, Neutral("disabled")] = None
     context_management: Annotated[Any, Neutral()] = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.top_logprobs and not self.includes_logprobs:
+            raise PydanticCustomError("top_logprobs", "top_logprobs needs {name} in include", {"name": _LOGPROBS})
+        return self
 
     def call(self) -> calls.ChatCall:
         """Return the call.
@@ -257,7 +274,15 @@ class ResponsesRequest(Request):
             json_schema=check_schema(form.schema_) if form and form.schema_ is not None else None,
             json_object=form is not None and form.type == "json_object",
             schema_parameter="text.format",
+            logprobs=self.includes_logprobs,
+            top_logprobs=self.top_logprobs or 0,
+            logprobs_parameter="include",
         )
+
+    @property
+    def includes_logprobs(self) -> bool:
+        """Whether the text comes with its tokens' logarithmic probabilities."""
+        return _LOGPROBS in (self.include or ())
 
     def _messages(self) -> list[calls.ChatMessage]:
         """Return the conversation. Calls that follow each other, and the text right before them, are one message."""

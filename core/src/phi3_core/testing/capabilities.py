@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
 from phi3_core.text.tokenizer import Tokenizer
-from phi3_core.values import Offer
+from phi3_core.values import Offer, ScoredToken
 
 from . import models
 from .answers import COUNT, PROMPT
@@ -17,6 +18,7 @@ from .judging import check_greedy
 from .subject import Subject
 
 _CHOICES = ("yes", "no")
+_ROUNDING = 1e-3
 
 
 class Capabilities(ContractBase):
@@ -38,6 +40,20 @@ class Capabilities(ContractBase):
         text = tokenizer.decode(capable.ask(PROMPT, COUNT, tokenizer.stop_ids, json_schema=schema))
         assert text in map(json.dumps, _CHOICES), f"with the schema {schema}, the answer was {text!r}"
         assert capable.ask(PROMPT, COUNT) == expected, "after a request with a schema, another answer has changed"
+
+    def test_tokens_come_with_their_logarithmic_probabilities(self, capable: LoadedEngine) -> None:
+        """Those of the same answer, from the model's own distribution."""
+        self.has(capable, "logprobs")
+        expected = capable.ask(PROMPT, COUNT)
+        found = capable.ask(PROMPT, COUNT, logprobs=5)
+        assert found == expected, "with logprobs, the answer is another one"
+        for token in found:
+            assert isinstance(token, ScoredToken), f"{token!r} has no logarithmic probabilities"
+            ids, values = zip(*token.top, strict=True)
+            assert len(set(ids)) == len(ids) == 5, f"the likeliest tokens of {token!r} are {ids}"
+            assert list(values) == sorted(values, reverse=True), f"the likeliest tokens of {token!r} are not in order"
+            assert sum(map(math.exp, values)) <= 1 + _ROUNDING, "the probabilities of different tokens exceed 1"
+            assert (ids[0], values[0]) == (token, token.logprob), "the greedy token is not the likeliest one"
 
     def test_prompt_lookup_changes_no_answer(self, subject: Subject, capable: LoadedEngine, best: str) -> None:
         """Of a prompt that quotes itself, which has something to propose."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -41,11 +42,13 @@ class LoadedEngine:
         *,
         key: object = None,
         prompt_tokens: int | None = None,
+        tokenizer: Path | None = None,
         progress: Progress = no_progress,
     ) -> LoadedEngine:
         """Call ``load`` in a worker process, whose engine it becomes."""
         given: dict[str, Any] = {"artifact": artifact, "device": device, "options": options, "purpose": purpose}
-        facts = worker.call("load", limit_s=LIMIT_S, progress=progress, **given, prompt_tokens=prompt_tokens)
+        given |= {"prompt_tokens": prompt_tokens, "tokenizer": tokenizer}
+        facts = worker.call("load", limit_s=LIMIT_S, progress=progress, **given)
         name = artifact.path.name.rpartition("-")[0]
         vocabulary = models.MODELS.get(name, {}).get("vocab_size", models.VOCABULARY)
         facts["capabilities"] = frozenset(facts["capabilities"])
@@ -53,7 +56,7 @@ class LoadedEngine:
 
     def start(self, prompt: Sequence[int], count: int, stop_ids: Sequence[int] = (), **settings: Any) -> Generation:
         """Start an answer of up to ``count`` ids. ``settings`` are fields of the request or of its sampling."""
-        more = {name: settings.pop(name) for name in ("json_schema", "lookup") if name in settings}
+        more = {name: settings.pop(name) for name in ("json_schema", "logprobs", "lookup") if name in settings}
         sampling = Sampling(**settings)
         request = GenerationRequest(
             prompt_ids=prompt, max_new_tokens=count, stop_ids=stop_ids, sampling=sampling, **more

@@ -225,7 +225,8 @@ class Subject:
                 with contextlib.suppress(Phi3Error):  # an engine that cannot be closed has a test of its own
                     worker.call("close", limit_s=LIMIT_S)
                 given = (worker, artifact, offer.device, self.options, purpose)
-                loaded = LoadedEngine.load(*given, key=key, progress=self.told)
+                tokenizer = self.source(name).path
+                loaded = LoadedEngine.load(*given, key=key, tokenizer=tokenizer, progress=self.told)
             except BaseException:
                 worker.kill()
                 raise

@@ -163,7 +163,7 @@ class OnnxEngine:
         """
         self._check(request)
         self._idle.stop()
-        if self._rewinds:
+        if self._samples_here(request):
             yield from self._sample_here(request)
             return
         stops = frozenset(request.stop_ids)
@@ -171,6 +171,10 @@ class OnnxEngine:
             if token in stops:
                 return
             yield token
+
+    def _samples_here(self, request: GenerationRequest) -> bool:
+        """Return whether phi3-core chooses the tokens, and not onnxruntime-genai, which follows schemas, too."""
+        return self._rewinds and (request.json_schema is None or request.grammar is not None)
 
     def _check(self, request: GenerationRequest) -> None:
         """Check what onnxruntime-genai would accept silently or reject with a confusing message."""
@@ -180,7 +184,7 @@ class OnnxEngine:
                 f"{len(request.prompt_ids)} tokens of prompt and {request.max_new_tokens} of answer are more than "
                 f"the context of {self.context_length}"
             )
-        if not self._rewinds and request.json_schema is not None:
+        if request.json_schema is not None and not self._samples_here(request):
             self._check_guided(request, needed)
         if not all(0 <= token < self._vocabulary for token in request.prompt_ids):
             raise UsageError(f"a token of the prompt is not among the {self._vocabulary} of the vocabulary")

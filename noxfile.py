@@ -34,7 +34,7 @@ TEST_TYPES = (
     "--explicit-package-bases",
 )
 STUBS = ("types-psutil==7.2.2.20261111",)
-TESTING = ("hypothesis>=6.100", "pip", "pytest>=8.4,<10", "pytest-xdist>=3.6")
+TESTING = ("hypothesis>=6.100", "jsonschema>=4.20", "pip", "pytest>=8.4,<10", "pytest-xdist>=3.6")
 COVERAGE = "coverage>=7.10.5"
 PROCESSES = 2
 """Processes that share a session's tests."""
@@ -175,7 +175,8 @@ def server(session: nox.Session) -> None:
     """Test the server with the packages of OpenAI and Anthropic, and with a conformance suite for their interfaces."""
     session.install(*TESTING, *CLIENTS, *_editable(CORE, FOLDERS["openvino"], LLM))
     folder = "core/tests/server/dialects"
-    tests = (f"{folder}/test_clients.py", f"{folder}/test_conformance.py", "tests/test_serving.py", f"{LLM}/tests")
+    of_clients = (f"{folder}/test_clients.py", f"{folder}/test_conformance.py")
+    tests = (*of_clients, "tests/test_serving.py", "tests/test_structured.py", f"{LLM}/tests")
     _test(session, *tests, "--run-slow", processes=1)
 
 

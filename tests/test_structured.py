@@ -208,9 +208,8 @@ def test_responses_have_logprobs(client):
     part = client.responses.create(**asked).output[0].content[0]
     check(part.logprobs, part.text, 3)
     with client.responses.stream(**asked) as stream:
-        for _ in stream:
-            pass
-        streamed = stream.get_final_response().output[0].content[0]
+        *_, last = stream
+        streamed = last.response.output[0].content[0]
     assert [token.logprob for token in streamed.logprobs] == [token.logprob for token in part.logprobs]
 
 

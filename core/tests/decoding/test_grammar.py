@@ -111,6 +111,13 @@ def test_it_says_what_it_would_have_said_if_the_schema_allows_that(vocabulary, t
     assert answer.ids[len(PROMPT) :] == ids
 
 
+def test_white_space_has_an_end(vocabulary, tokenizer):
+    blank = tokenizer.encode(" ")[-1]
+    answer = Answer(request_for(vocabulary, {"type": "array", "items": {"type": "null"}, "maxItems": 2}))
+    text = made(tokenizer, answer, np.random.default_rng(0), preferred=[blank] * 400)
+    assert json.loads(text) in ([], [None], [None, None])
+
+
 def test_it_can_end_only_where_the_text_is_whole(vocabulary, tokenizer):
     stop = tokenizer.stop_ids[0]
     answer = Answer(request_for(vocabulary, {"type": "array", "items": {"type": "null"}, "minItems": 1}, (stop,)))

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_WHITE_SPACE = r"[\x20\x0A\x0D\x09]{1,64}"
-"""What may stand between the parts of a JSON text. Without a bound, small models write it until their limit."""
+_WHITE_SPACE = r" |\n( {0,32}|\t{0,8})"
+"""What may stand between the parts of a JSON text: a space, or a new line with its indentation. Without a bound, small
+models write white space until their limit."""
 _LEXER_STATES = 20_000
 """States of the automata of a schema's texts, of one or two kilobytes each."""
 _LONGEST_REASON = 200

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from .errors import PromptTooLongError, UsageError
 from .pending import BLOCKING, Pending
 from .pipeline import generate
-from .replies import Attempt, GenerationOptions, GenerationSettings, Message, Reply, Stream
+from .replies import Attempt, GenerationOptions, GenerationSettings, Message, Reply, Stream, messages_of
 from .session import Answer, EngineSession
 from .text.decoder import Decoder
 from .text.guard import TooManyTokensError
-from .text.logprobs import ScoredText, TokenTexts, logprobs_of
+from .text.logprobs import TokenTexts, logprobs_of
 from .text.stops import StopStrings
 from .turns import Turn
-from .values import GenerationRequest, ScoredToken
+from .values import GenerationRequest
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -115,11 +115,11 @@ class Model:
         Raises:
             Phi3Error: see :meth:`stream_chat`.
         """
-        return self.chat(_messages(prompt, system), **options)
+        return self.chat(messages_of(prompt, system), **options)
 
     def stream(self, prompt: str, *, system: str | None = None, **options: Unpack[GenerationOptions]) -> Stream:
         """Answer one prompt, as chunks of text. Takes the arguments of :meth:`generate`."""
-        return self.stream_chat(_messages(prompt, system), **options)
+        return self.stream_chat(messages_of(prompt, system), **options)
 
     def chat(self, messages: Sequence[Message], **options: Unpack[GenerationOptions]) -> Reply:
         """Answer a conversation. Takes the arguments of :meth:`stream_chat`, and returns the complete answer."""
@@ -178,7 +178,7 @@ class Model:
         """
         from . import tasks  # start-up: asyncio, a quarter of this module's import time
 
-        messages, settings = _messages(prompt, system), GenerationSettings.of(options)
+        messages, settings = messages_of(prompt, system), GenerationSettings.of(options)
         if self._executor is None:
             self._executor = tasks.make_executor()
         async with contextlib.aclosing(tasks.read(lambda: self.answer(messages, settings), self._executor)) as chunks:
@@ -262,7 +262,7 @@ class Model:
                 first = first or last
                 count += 1
                 completed = decoder.push(item)
-                if tokens is not None and isinstance(item, ScoredToken):
+                if tokens is not None:
                     tokens.push(item, completed)
                 chunk, stopped = stops.push(completed)
                 if chunk:
@@ -277,7 +277,7 @@ class Model:
             stopped = stops.found
             if tokens is not None:
                 rest = tokens.show(rest, all_of_it=not stopped)
-            if rest or (isinstance(rest, ScoredText) and rest.logprobs):
+            if rest or logprobs_of([rest]):
                 text.append(rest)
                 yield rest
         device = str(answer.engine.device) if answer.engine else "none"
@@ -294,10 +294,3 @@ class Model:
             attempts=(*answer.attempts, Attempt(device=device, outcome="answered")),
             logprobs=None if tokens is None else logprobs_of(text),
         )
-
-
-def _messages(prompt: str, system: str | None) -> list[Message]:
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise UsageError("the prompt is empty", hint='phi3 run "What is the capital of France?"')
-    asked = {"role": "user", "content": prompt}
-    return [{"role": "system", "content": system}, asked] if system else [asked]

@@ -252,3 +252,11 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def messages_of(prompt: str, system: str | None) -> list[Message]:
+    """Return a conversation that begins with a prompt. Raises :class:`UsageError` if that is empty."""
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise UsageError("the prompt is empty", hint='phi3 run "What is the capital of France?"')
+    asked = {"role": "user", "content": prompt}
+    return [{"role": "system", "content": system}, asked] if system else [asked]

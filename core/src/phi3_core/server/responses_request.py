@@ -24,6 +24,7 @@ from .requests import (
     check_schema,
     refused,
 )
+from .responses_format import TextOptions
 
 _MOST_TOOLS = 128
 _NOT_KEPT = "is not supported: nothing is kept between requests"
@@ -166,30 +167,6 @@ class AllowedTools(Request):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
     tools: Annotated[list[NamedTool], Field(max_length=_MOST_TOOLS)]
-
-
-class Format(Request):
-    """The form of an answer."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    name: ShortText | None = None
-    description: Text | None = None
-    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
-    strict: bool | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.type == "json_schema") != (self.schema_ is not None):
-            raise PydanticCustomError("format", "schema is stated with the type json_schema, and only there")
-        check_schema(self.schema_ or {})
-        return self
-
-
-class TextOptions(Request):
-    """How the text of an answer looks."""
-
-    format: Format | None = None
-    verbosity: Annotated[Any, Neutral("medium")] = None
 
 
 class Reasoning(Request):

@@ -64,8 +64,9 @@ class TokenTexts:
         self._shown = 0
         self._at_start = True
 
-    def push(self, token: ScoredToken, text: str) -> None:
-        """Add a token, and the text that it has completed."""
+    def push(self, token: int, text: str) -> None:
+        """Add a token, a :class:`~phi3_core.values.ScoredToken`, and the text that it has completed."""
+        assert isinstance(token, ScoredToken)
         top = tuple(self._described(each, logprob) for each, logprob in token.top)
         self._held.append(self._described(token, token.logprob, start=self._decoded, top=top))
         self._decoded += len(text)

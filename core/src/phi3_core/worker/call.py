@@ -155,3 +155,13 @@ class Call:
         if callback is not None:
             self._callback = None
             callback()
+
+
+def token_of(message: dict[str, Any]) -> int:
+    """Return the token id of a message, with its logarithmic probabilities if it has them."""
+    if "logprob" not in message:
+        return int(message["id"])
+    from phi3_core.values import ScoredToken  # start-up: the host starts its worker before it imports large modules
+
+    top = ((int(token), float(logprob)) for token, logprob in message["top"])
+    return ScoredToken(int(message["id"]), float(message["logprob"]), top)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from phi3_core.errors import BackendDiedError, BackendError, Phi3Error, from_wire
 
-from .call import Call, Result
+from .call import Call, Result, token_of
 from .output import Output
 from .process import exit_hint, exit_words
 
@@ -187,7 +187,7 @@ class Calls:
             return
         if "id" in message:
             if not call.abandoned:
-                call.put(_token(message))
+                call.put(token_of(message))
         elif "progress" in message:
             call.put(list(message["progress"]))
         elif "array" in message:
@@ -264,16 +264,6 @@ class Calls:
             self._cancelled.clear()
             self._busy.set()
         return calls
-
-
-def _token(message: dict[str, Any]) -> int:
-    """Return the token id of a message, with its logarithmic probabilities if it has them."""
-    if "logprob" not in message:
-        return int(message["id"])
-    from phi3_core.values import ScoredToken  # start-up: the host starts its worker before it imports large modules
-
-    top = ((int(token), float(logprob)) for token, logprob in message["top"])
-    return ScoredToken(int(message["id"]), float(message["logprob"]), top)
 
 
 def _do_nothing() -> None:

@@ -24,6 +24,7 @@ from . import catalogue, opening
 from .forward import GeneratorForward, append, line
 from .idle import IdleWork
 from .opening import Opening
+from .search import guide, search_options
 
 # Disables telemetry; read when the library is loaded.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -260,9 +261,9 @@ class OnnxEngine:
     def _make(self, length: int, request: GenerationRequest | None = None, *, done: int = 0) -> Any:
         """Return a new generator with capacity for ``length`` tokens and a request's settings, by default greedy."""
         settings = og.GeneratorParams(self._model)
-        settings.set_search_options(max_length=min(length, self.context_length), **_search(request, done))
+        settings.set_search_options(max_length=min(length, self.context_length), **search_options(request, done))
         if request is not None and request.json_schema is not None:
-            _guide(settings, request.json_schema)
+            guide(settings, request.json_schema)
         try:
             return og.Generator(self._model, settings)
         except RuntimeError as error:
@@ -288,24 +289,3 @@ def chunks(ids: Sequence[int], size: int, longrope_limit: int | None) -> list[tu
         return even_chunks(ids, size)
     first = (longrope_limit // size + 1) * size
     return [tuple(ids[:first]), *even_chunks(ids[first:], size)]
-
-
-def _search(request: GenerationRequest | None, done: int) -> dict[str, Any]:
-    """Return the search options of a request, of whose answer ``done`` tokens exist already; they shift the seed."""
-    if request is None:
-        return {"do_sample": False}
-    sampling = request.sampling
-    found: dict[str, Any] = {"do_sample": sampling.temperature > 0, "repetition_penalty": sampling.repetition_penalty}
-    if sampling.temperature > 0:
-        found |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
-        if sampling.seed is not None:
-            found["random_seed"] = (sampling.seed + done) % (1 << 31)
-    return found
-
-
-def _guide(settings: Any, schema: str) -> None:
-    try:
-        json.loads(schema)
-        settings.set_guidance("json_schema", schema)
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(f"the JSON schema is not one: {line(error)}") from error

@@ -448,7 +448,7 @@ def references_dml(session: nox.Session) -> None:
 @nox.session(default=False)
 def benchmarks(session: nox.Session) -> None:
     """Run one benchmark with its arguments, ``-- NAME.py --flag``, or all of them without any."""
-    session.install(*_editable(CORE, *FOLDERS.values()))
+    session.install("locust>=2.40", *_editable(CORE, *FOLDERS.values()))
     _install_sample(session)
     scripts = sorted(path.name for path in Path("benchmarks").glob("[!_]*.py"))
     if session.posargs:

@@ -67,7 +67,8 @@ async def _whole(events: AsyncGenerator[Event, None], head: Head, call: ChatCall
 
 
 def _message(text: str, tools: dict[int, dict[str, str]]) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": text or (None if tools else ""), "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": text or (None if tools else "")}
+    message |= {"refusal": None, "annotations": []}
     if tools:
         message["tool_calls"] = [
             {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}

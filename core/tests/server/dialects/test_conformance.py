@@ -33,4 +33,5 @@ def test_every_test_passes_that_applies(address, script, name):
     assert set(errors) == failing, errors
     assert [each[0] for each in errors.values()] == ["HTTP 400 (expected [200])"]
     assert {each["id"] for each in results if each["status"] == "skipped"} == skipped
+    assert {each["id"]: each["warnings"] for each in results if each.get("warnings")} == {}
     assert len([each for each in results if each["status"] == "passed"]) == len(results) - 2 > 5

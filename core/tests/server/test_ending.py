@@ -12,6 +12,7 @@ import threading
 import time
 
 import psutil
+import pytest
 from batching import wait_until
 from serving_toy import SLOW, Running, chat, events, running
 
@@ -82,6 +83,10 @@ def test_a_signal_ends_the_command_in_order(place):
     loads: list[tuple[int, object]] = []
     flags, sent = 0, signal.SIGTERM
     if sys.platform == "win32":
+        import ctypes
+
+        if not ctypes.windll.kernel32.GetConsoleCP():
+            pytest.skip("without a console there is no Ctrl-Break")
         flags, sent = subprocess.CREATE_NEW_PROCESS_GROUP, signal.CTRL_BREAK_EVENT
     shutil.copytree(place / "tiny", place / "sluggish")
     models = ("--model", str(place / "tiny"), "--model", str(place / "sluggish"))

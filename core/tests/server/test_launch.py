@@ -50,6 +50,7 @@ def test_the_running_server_and_its_model_are_taken(place, server, monkeypatch, 
         f'openai-api-base: "http://127.0.0.1:{server.port}/v1"',
         'openai-api-key: "none"',
         'model: "openai/tiny"',
+        "show-model-warnings: false",
     ]
 
 

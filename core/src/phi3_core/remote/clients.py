@@ -68,7 +68,8 @@ def open_webui(target: Target) -> ClientSettings:
         "OPENAI_API_KEY": target.key or NO_KEY,
         "ENABLE_OLLAMA_API": "false",
     }
-    return _variables("open-webui serve, from the folder of .env", variables)
+    # It reads no .env but one beside its own package; python-dotenv, which it brings, has the command.
+    return _variables("dotenv run -- open-webui serve, from the folder of .env", variables)
 
 
 def aider(target: Target) -> ClientSettings:
@@ -77,6 +78,7 @@ def aider(target: Target) -> ClientSettings:
         "openai-api-base": target.base,
         "openai-api-key": target.key or NO_KEY,
         "model": f"openai/{target.model}",
+        "show-model-warnings": False,  # of a model whose price it does not know, with a question at each start
     }
     return ClientSettings(
         file=Path(".aider.conf.yml"),
@@ -101,7 +103,8 @@ def continue_dev(target: Target) -> ClientSettings:
         "    roles: [chat, edit, apply]",
     )
     file = Path.home() / ".continue" / "config.yaml"
-    return ClientSettings(file=file, lines=lines, hint="choose the model in Continue")
+    hint = f'choose the model in Continue, or cn --config "{file}"'  # without it, cn asks for a key of Anthropic's
+    return ClientSettings(file=file, lines=lines, hint=hint)
 
 
 def llm(target: Target) -> ClientSettings:

@@ -75,7 +75,8 @@ def _logprobs(tokens: Iterable[TokenLogprob], call: ChatCall) -> dict[str, Any] 
 
 
 def _message(text: str, tools: dict[int, dict[str, str]]) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": text or (None if tools else ""), "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": text or (None if tools else "")}
+    message |= {"refusal": None, "annotations": []}
     if tools:
         message["tool_calls"] = [
             {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}

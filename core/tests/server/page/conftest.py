@@ -121,9 +121,11 @@ def echo(serve) -> Iterator[Server]:
 @pytest.fixture(scope="module")  # not longer: while Playwright runs, this thread has an event loop
 def browser() -> Iterator[Browser]:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    path = os.environ.get("PHI3_TEST_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    named = os.environ.get("PHI3_TEST_BROWSER")
+    path = next(filter(None, map(shutil.which, [named] if named else BROWSERS)), None)
     if path is None:
-        pytest.skip("needs Chromium, Chrome or Edge")
+        assert not named, f"PHI3_TEST_BROWSER names {named}, which is not there"
+        pytest.skip(f"none of {', '.join(BROWSERS)} is there; PHI3_TEST_BROWSER may name a browser")
     # Chromium refuses to run as root with its sandbox, as in containers.
     arguments = ["--no-sandbox"] if sys.platform == "linux" and os.geteuid() == 0 else []
     with playwright.sync_playwright() as started:

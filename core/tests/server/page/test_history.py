@@ -91,3 +91,57 @@ def test_a_browser_that_keeps_nothing_can_be_used(open_page, echo, ask, name):
     page.get_by_label("Theme").select_option("dark")
     assert ask(page, "two").locator(".content").inner_text() == "two"
     assert titles(page) == ["two", "one"]
+
+
+@pytest.fixture
+def two_tabs(page, ask, echo):
+    """Two tabs that show the same conversation."""
+    ask(page, "Hello")
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.locator(".message.assistant").wait_for()
+    yield page, other
+    other.close()
+
+
+def said(page):
+    return page.locator(".message .content").all_inner_texts()
+
+
+def send(page, text):
+    page.get_by_label("Message", exact=True).fill(text)
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Stop", exact=True).wait_for()
+
+
+def wait_for_answer(page):
+    page.locator(".message").last.locator(".tools").wait_for()
+
+
+def test_two_tabs_that_go_on_with_one_conversation_lose_nothing(two_tabs):
+    one, other = two_tabs
+    texts = ["1" * 60, "2" * 60]  # a digit takes 50 ms
+    for page, text in zip(two_tabs, texts, strict=True):
+        send(page, text)
+    for page, text in zip(two_tabs, texts, strict=True):
+        wait_for_answer(page)
+        assert said(page)[-2:] == [text, text]
+    one.get_by_text("Another tab has gone on with this conversation").wait_for()
+    assert one.url != other.url
+    for page, text in zip(two_tabs, texts, strict=True):
+        page.reload()
+        page.locator(".message").nth(3).wait_for()
+        assert (said(page)[0], said(page)[-1]) == ("Hello", text)
+        assert sorted(titles(page)) == ["Hello", "Hello (copy)"]
+
+
+def test_a_tab_that_only_renames_a_conversation_does_not_part_it(two_tabs):
+    one, other = two_tabs
+    send(one, "1" * 60)
+    other.get_by_role("button", name="Rename the conversation").click()
+    other.get_by_label("Title").fill("Numbers")
+    other.get_by_role("button", name="Rename", exact=True).click()
+    wait_for_answer(one)
+    one.reload()
+    one.locator(".message").nth(3).wait_for()
+    assert (said(one)[-1], titles(one)) == ("1" * 60, ["Numbers"])

@@ -3,7 +3,7 @@
 import { generate } from "./answer.js";
 import * as api from "./api.js";
 import { focusPrompt, listenToPrompt } from "./composer.js";
-import { addressOf, nameByFirst, newConversation, newMessage, newVersion, shown } from "./conversation.js";
+import { addressOf, nameByFirst, newConversation, newMessage, newVersion, settle, shown } from "./conversation.js";
 import { byId, copied, copy, download, question } from "./dom.js";
 import { lasts } from "./history.js";
 import { listen } from "./keyboard.js";
@@ -16,7 +16,7 @@ import { Sidebar } from "./sidebar.js";
 const SAVE_EVERY_MS = 2000; // what a page that is closed in the middle of an answer may lose
 const list = new MessageList();
 const sidebar = new Sidebar();
-const answering = new Map(); // identifiers of conversations, and how to stop them
+const answering = new Map(); // conversations, and how to stop them
 const library = new Library();
 const server = new ServerState(askForKey);
 let asking = null; // for the API key
@@ -33,7 +33,7 @@ function showAll() {
 }
 
 function showState() {
-  const busy = answering.has(current.id);
+  const busy = answering.has(current);
   byId("send").hidden = busy;
   byId("stop").hidden = !busy;
   server.choose(current.settings.model);
@@ -63,7 +63,10 @@ function openByAddress() {
 
 async function keep(conversation, options) {
   try {
-    await library.keep(conversation, options);
+    const isCopy = await library.keep(conversation, options);
+    if (!isCopy || conversation !== current) return;
+    open(conversation);
+    server.say("Another tab has gone on with this conversation, so what was said here is a copy of its own.");
   } catch (error) {
     server.say(`The browser could not keep the conversation: ${error?.message ?? error}`);
   }
@@ -71,12 +74,12 @@ async function keep(conversation, options) {
 
 /** Shows what another tab has changed. */
 async function reload() {
-  await library.reload(({ id }) => answering.has(id));
+  await library.reload((conversation) => answering.has(conversation));
   const found = library.find(current.id);
   if (found && found !== current) {
     current = found;
     showAll();
-  } else if (!found && current.messages.length && !answering.has(current.id)) {
+  } else if (!found && current.messages.length && !answering.has(current)) {
     openNew();
   } else {
     showState();
@@ -85,7 +88,7 @@ async function reload() {
 
 async function deleteOne(conversation) {
   if (!(await question(`Delete “${conversation.title}”?`, { confirm: "Delete" }))) return;
-  answering.get(conversation.id)?.abort();
+  answering.get(conversation)?.abort();
   await library.remove(conversation);
   if (conversation === current) openNew();
   else showState();
@@ -117,7 +120,7 @@ function exportAll() {
 /** Generates the shown version of a message, the last one of its conversation. */
 async function answer(conversation, message) {
   const stop = new AbortController();
-  answering.set(conversation.id, stop);
+  answering.set(conversation, stop);
   nameByFirst(conversation);
   await keep(conversation);
   if (conversation === current) open(conversation);
@@ -137,7 +140,7 @@ async function answer(conversation, message) {
   } catch (error) {
     refused = error;
   }
-  answering.delete(conversation.id);
+  answering.delete(conversation);
   if (library.has(conversation)) await keep(conversation);
   showState();
   if (refused) {
@@ -149,7 +152,8 @@ async function answer(conversation, message) {
 
 /** Sends a message; returns whether that is possible now. */
 function send(text) {
-  if (!text.trim() || answering.has(current.id)) return false;
+  if (!text.trim() || answering.has(current)) return false;
+  settle(current); // another tab may be in the middle of an answer
   const message = newMessage("assistant", newVersion("", "answering"));
   current.messages.push(newMessage("user", newVersion(text)), message);
   list.toEnd();
@@ -159,7 +163,8 @@ function send(text) {
 
 /** Answers once more; an answer that has text stays as an older version. */
 function again(conversation = current, message = current.messages.at(-1)) {
-  if (message?.role !== "assistant" || answering.has(conversation.id)) return;
+  if (message?.role !== "assistant" || answering.has(conversation)) return;
+  settle(conversation);
   const version = newVersion("", "answering");
   if (shown(message).text) message.shown = message.versions.push(version) - 1;
   else message.versions[message.shown] = version;
@@ -167,7 +172,7 @@ function again(conversation = current, message = current.messages.at(-1)) {
 }
 
 function edit(message = current.messages.findLast(({ role }) => role === "user")) {
-  if (!message || answering.has(current.id)) return;
+  if (!message || answering.has(current)) return;
   list.edit(message, (text) => {
     if (text !== null) {
       current.messages.splice(current.messages.indexOf(message));
@@ -178,7 +183,7 @@ function edit(message = current.messages.findLast(({ role }) => role === "user")
 }
 
 function stop() {
-  answering.get(current.id)?.abort();
+  answering.get(current)?.abort();
   focusPrompt();
 }
 
@@ -234,7 +239,7 @@ byId("conversations").addEventListener("click", (event) => {
   else if (event.target.closest("a")) sidebar.close();
 });
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !document.querySelector("dialog[open]") && answering.has(current.id)) stop();
+  if (event.key === "Escape" && !document.querySelector("dialog[open]") && answering.has(current)) stop();
 });
 byId("model").addEventListener("change", (event) => {
   current.settings.model = event.target.value;

@@ -14,7 +14,12 @@ function newId() {
 }
 
 export function newConversation(settings) {
-  return { id: newId(), title: UNNAMED, updated: Date.now(), settings: { ...settings }, messages: [] };
+  return { id: newId(), title: UNNAMED, updated: Date.now(), revision: 0, settings: { ...settings }, messages: [] };
+}
+
+/** Makes a conversation another one, which is new. */
+export function becomeCopy(conversation) {
+  Object.assign(conversation, { id: newId(), revision: 0, title: `${conversation.title} (copy)` });
 }
 
 /** Returns what the page's address ends with while a conversation is open. */

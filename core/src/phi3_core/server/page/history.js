@@ -49,8 +49,31 @@ export async function all() {
   return list.sort((one, other) => other.updated - one.updated);
 }
 
-export async function save(conversation) {
-  if (!(await run("readwrite", (store) => store.put(conversation)))) memory.set(conversation.id, conversation);
+/**
+ * Keeps a conversation, unless another tab has gone on with it, or deleted it. `revision` counts what was said.
+ * Returns what is kept instead: a conversation, or undefined where it is deleted; null if nothing is.
+ */
+export async function save(conversation, { touched }) {
+  const { revision = 0 } = conversation;
+  let isOther = false;
+  const compare = (store) => {
+    const before = store.get(conversation.id);
+    before.onsuccess = () => {
+      isOther = (before.result?.revision ?? 0) !== revision;
+      if (isOther) return;
+      if (touched) conversation.revision = revision + 1;
+      store.put(conversation);
+    };
+    return before;
+  };
+  try {
+    const found = await run("readwrite", compare);
+    if (!found) memory.set(conversation.id, conversation);
+    return isOther ? found.result : null;
+  } catch (error) {
+    conversation.revision = revision;
+    throw error;
+  }
 }
 
 export async function remove(id) {

@@ -1,11 +1,13 @@
 // The conversations of this browser, in all of its tabs.
 
-import { settle } from "./conversation.js";
+import { becomeCopy, settle } from "./conversation.js";
 import * as history from "./history.js";
 
 export class Library extends EventTarget {
   /** The latest first. */
   conversations = [];
+  #changes = 0;
+  #keeping = Promise.resolve();
   #tabs = "BroadcastChannel" in globalThis ? new BroadcastChannel("phi3-chat") : null;
 
   constructor() {
@@ -19,11 +21,17 @@ export class Library extends EventTarget {
 
   /** Takes over what another tab has changed, except for conversations that `isBusy` here. */
   async reload(isBusy) {
-    const kept = await history.all();
+    let kept, changes;
+    do {
+      changes = this.#changes;
+      await this.#keeping;
+      kept = await history.all();
+    } while (changes !== this.#changes); // this tab has kept something meanwhile
     this.conversations = kept.map((conversation) => {
       const own = this.find(conversation.id);
-      const same = own?.updated === conversation.updated && own.title === conversation.title;
-      return own && (same || isBusy(own)) ? own : conversation;
+      if (own && isBusy(own)) return Object.assign(own, { title: conversation.title });
+      const isSame = own?.revision === conversation.revision && own?.title === conversation.title;
+      return isSame ? own : conversation;
     });
   }
 
@@ -35,13 +43,36 @@ export class Library extends EventTarget {
     return this.conversations.includes(conversation);
   }
 
-  /** Keeps a conversation, and unless it is only renamed or looked at, as the latest one. */
-  async keep(conversation, { touched = true } = {}) {
+  /**
+   * Keeps a conversation, and unless it is only renamed or looked at, as the latest one.
+   * Where another tab has gone on with it, what was said here becomes a copy; returns whether it did.
+   */
+  keep(conversation, { touched = true } = {}) {
     if (touched) conversation.updated = Date.now();
+    this.#put(conversation);
+    const kept = this.#keeping.then(() => this.#keep(conversation, touched));
+    this.#keeping = kept.catch(() => {}); // whoever has called hears of it
+    return kept;
+  }
+
+  async #keep(conversation, touched) {
+    const other = await history.save(conversation, { touched });
+    if (other && touched) {
+      becomeCopy(conversation);
+      this.#put(conversation);
+      await history.save(conversation, { touched });
+    } else if (other) {
+      const { title, settings } = conversation;
+      await history.save(Object.assign(other, { title, settings }), { touched });
+    }
+    this.#tell();
+    return Boolean(other && touched);
+  }
+
+  #put(conversation) {
+    this.#changes += 1;
     this.conversations = [conversation, ...this.conversations.filter((each) => each.id !== conversation.id)];
     this.conversations.sort((one, other) => other.updated - one.updated);
-    await history.save(conversation);
-    this.#tell();
   }
 
   async remove(conversation) {

@@ -52,7 +52,7 @@ export class Sidebar {
         const open = make("a", { href: addressOf(conversation), title: conversation.title }, conversation.title);
         if (conversation.id === current.id) open.setAttribute("aria-current", "page");
         const item = make("li", { dataset: { id: conversation.id } }, open);
-        if (answering.has(conversation.id)) item.append(make("span", { className: "busy", role: "img", ariaLabel: "answering" }));
+        if (answering.has(conversation)) item.append(make("span", { className: "busy", role: "img", ariaLabel: "answering" }));
         item.append(iconButton("delete", `Delete “${conversation.title}”`, "delete"));
         return item;
       }),

@@ -24,6 +24,9 @@ from packaging.requirements import Requirement
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|venv"  # uv takes seconds where pip takes half a minute
+# uv compiles nothing that it installs: a process that keeps nothing either would compile all that it imports, and tests
+# start thousands of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 PIP = "venv"  # for PyTorch: pip's settings say where the builds for CPUs are, and uv does not read them
 
 RUFF = "ruff==0.17.6"  # the same in .pre-commit-config.yaml
@@ -352,7 +355,7 @@ def whole_way(session: nox.Session) -> None:
     wheels = []
     for folder in ("core", *FOLDERS.values(), NPU):
         # The wheel is built from the sdist, so that both are known to be complete.
-        session.run("python", "-m", "build", "--outdir", str(out / folder), folder, silent=True)
+        session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(out / folder), folder, silent=True)
         (wheel,) = (out / folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as opened:
             names = [Path(name) for name in opened.namelist()]

@@ -17,6 +17,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -125,6 +126,8 @@ RESOLVED_ARM64: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # What has no wheel there, and an sdist that needs no compiler.
 SDISTS = {("aarch64", "3.11"): ("pyyaml",)}
+RESOLUTIONS = 4
+"""How many are resolved at once: they wait for the index."""
 FOLDERS = {name: f"plugins/phi3-{name}" for name in PLUGINS}
 # phi3-npu has sessions of its own: it needs PyTorch, and on Linux a library that is built here.
 NPU = "plugins/phi3-npu"
@@ -250,13 +253,18 @@ def resolve(session: nox.Session) -> None:
     """Resolve what people will install for Windows and each supported CPython, from wheels only."""
     session.install(UV)
     folder = Path(session.create_tmp())
-    for platform_name, resolved in (("x86_64", RESOLVED), ("aarch64", RESOLVED_ARM64)):
-        for title, (pythons, targets) in resolved.items():
-            requirements = folder / "requirements.in"
-            places = (f"./{target}" if Path(target.partition("[")[0]).is_dir() else target for target in targets)
-            requirements.write_text("\n".join(places), encoding="utf-8")
-            for python in pythons.split():
-                _resolve(session, f"{title} on {platform_name}, CPython {python}", platform_name, python, requirements)
+    with ThreadPoolExecutor(RESOLUTIONS) as pool:
+        started = []
+        for platform_name, resolved in (("x86_64", RESOLVED), ("aarch64", RESOLVED_ARM64)):
+            for number, (title, (pythons, targets)) in enumerate(resolved.items()):
+                requirements = folder / f"{platform_name}-{number}.in"
+                places = (f"./{target}" if Path(target.partition("[")[0]).is_dir() else target for target in targets)
+                requirements.write_text("\n".join(places), encoding="utf-8")
+                for python in pythons.split():
+                    name = f"{title} on {platform_name}, CPython {python}"
+                    started.append(pool.submit(_resolve, session, name, platform_name, python, requirements))
+    for each in started:
+        each.result()
 
 
 def _resolve(session: nox.Session, title: str, platform_name: str, python: str, requirements: Path) -> None:

@@ -28,7 +28,7 @@ nox.options.default_venv_backend = "uv|venv"  # uv takes seconds where pip takes
 # uv compiles nothing that it installs: a process that keeps nothing either would compile all that it imports, and tests
 # start thousands of them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-PIP = "venv"  # for PyTorch: pip's settings say where the builds for CPUs are, and uv does not read them
+PIP = "venv"  # for PyTorch beside what else the references need: pip's settings say where the builds for CPUs are
 
 RUFF = "ruff==0.17.6"  # the same in .pre-commit-config.yaml
 MYPY = "mypy==2.4.1"
@@ -53,6 +53,10 @@ CLIENTS = ("anthropic>=0.80", "llm>=0.27", "llm-comply==0.5.0", "openai>=2")
 # What transformers' Phi-3 is run with, as a reference. On Linux the index's own PyTorch brings CUDA, 6.2 GB of it: give
 # pip an index with PyTorch's builds for CPUs, or a folder with such a wheel, by PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS.
 TORCH = "torch==2.13.0"
+NO_TORCH = (
+    f"pip finds no CPU build of {TORCH} for this Python, and PyPI's brings gigabytes of CUDA; "
+    "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu offers one"
+)
 TRANSFORMERS = "transformers>=5.5,<5.6"  # as optimum-intel 2.2 wants it
 
 # Sessions that CI runs besides: other versions of what was tested already, what takes minutes, and what resolving for
@@ -238,12 +242,12 @@ def quality(session: nox.Session) -> None:
     _test(session, *(f"{folder}/tests/test_quality.py" for folder in FOLDERS.values()), *QUALITY)
 
 
-@nox.session(default=False, venv_backend=PIP)
+@nox.session(default=False)
 def example(session: nox.Session) -> None:
     """Test the example of a third party's backend, with PyTorch's build for CPUs."""
-    if reason := _no_torch(session):
-        session.skip(reason)
-    session.install(*TESTING, TORCH, *_editable(CORE, EXAMPLE))
+    if not (torch := _torch(session)):
+        session.skip(NO_TORCH)
+    session.install(*TESTING, torch, *_editable(CORE, EXAMPLE))
     # In one process: PyTorch takes all processors by itself.
     _test(session, f"{EXAMPLE}/tests", processes=1)
 
@@ -288,13 +292,13 @@ def _resolve(session: nox.Session, title: str, platform_name: str, python: str, 
             session.error(f"{title}: two flavours of ONNX Runtime would meet")
 
 
-@nox.session(venv_backend=PIP)
+@nox.session
 def npu(session: nox.Session) -> None:
     """Test phi3-npu, on Linux with the real library built from PyPI's packages."""
     _test_npu(session, *FAST)
 
 
-@nox.session(default=False, venv_backend=PIP)
+@nox.session(default=False)
 def quality_npu(session: nox.Session) -> None:
     """Quantize the sample model with phi3-npu, and hold what is measured to its bounds."""
     _test_npu(session, *QUALITY)
@@ -302,49 +306,50 @@ def quality_npu(session: nox.Session) -> None:
 
 def _test_npu(session: nox.Session, *which: str) -> None:
     session.install(*TESTING, "-e", CORE)
-    reason = _no_library(session)
+    reason, torch = _no_library(), ""
+    if not reason and not (torch := _torch(session)):
+        reason = NO_TORCH
     if reason:
         session.warn(f"what runs the library is not tested: {reason}")
         session.install("--no-deps", "-e", NPU)
     else:
-        _install_npu(session)
+        _install_npu(session, torch)
     # In one process: PyTorch and the library take all processors by themselves.
     required = () if reason else _required("npu")
     env = {} if reason else {"PHI3_NPU_LIBRARY": "required"}
     _test(session, f"{NPU}/tests", *which, *required, env=env, processes=1)
 
 
-def _install_npu(session: nox.Session) -> None:
+def _install_npu(session: nox.Session, torch: str) -> None:
     """Install phi3-npu with what it declares, and the library where it does not declare it."""
-    constraint = Path(session.create_tmp(), "torch.txt")
-    constraint.write_text(TORCH + "\n", encoding="utf-8")
     library = [str(_npu_library(session))] if sys.platform == "linux" else []
-    session.install(*_editable(NPU), *library, env={"PIP_CONSTRAINT": str(constraint.resolve())})
+    session.install(torch, *_editable(NPU), *library)
 
 
-def _no_library(session: nox.Session) -> str:
+def _no_library() -> str:
     """Return why the library cannot be used by this interpreter, or nothing."""
     if platform.machine().lower() not in {"x86_64", "amd64"} or sys.platform not in {"linux", "win32"}:
         return "it is for Windows and Linux on x86-64"
     if sys.version_info >= (3, 13):
         return "it ends at Python 3.12"
-    return _no_torch(session)
+    return ""
 
 
-def _no_torch(session: nox.Session) -> str:
-    """Return why PyTorch is not installed by this interpreter for a test, or nothing."""
+def _torch(session: nox.Session) -> str:
+    """Return PyTorch as it is required for a test, from where pip finds it, or nothing if that is no build for CPUs.
+
+    uv does not read the settings of pip that say where these builds are, and installs one in a fifth of pip's time.
+    """
     if sys.platform != "linux":
-        return ""
+        return TORCH
+    session.install("pip")
     pip = ("python", "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed")
     report = Path(session.create_tmp(), "torch.json")
     session.run(*pip, "--report", str(report), TORCH, success_codes=[0, 1], silent=True)
     found = json.loads(report.read_text(encoding="utf-8"))["install"] if report.is_file() else []
     if not found or "+cpu" not in found[0]["metadata"]["version"]:
-        return (
-            f"pip finds no CPU build of {TORCH} for this Python, and PyPI's brings gigabytes of CUDA; "
-            "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu offers one"
-        )
-    return ""
+        return ""
+    return f"torch @ {found[0]['download_info']['url']}"
 
 
 def _npu_library(session: nox.Session) -> Path:
@@ -465,7 +470,7 @@ def benchmarks(session: nox.Session) -> None:
         if script not in scripts:
             session.error(f"no benchmark {script}; there are: {', '.join(scripts) or 'none'}")
         if script.startswith("npu_"):
-            _install_npu(session)
+            _install_npu(session, _torch(session) or TORCH)
         session.run("python", f"benchmarks/{script}", *arguments)
         return
     for script in scripts:

@@ -42,6 +42,8 @@ TESTING = ("hypothesis>=6.100", "pip", "pytest>=8.4,<10", "pytest-xdist>=3.6")
 COVERAGE = "coverage>=7.10.5"
 PROCESSES = 2
 """Processes that share a session's tests."""
+CORE_PROCESSES = 3
+"""The same for those of core, which wait for processes, limits and locks half of their time."""
 BUILD = "build[uv]>=1.3"
 UV = "uv>=0.9"
 CORE = "core[chart,quantization,sample,server,testing]"
@@ -173,7 +175,7 @@ def core(session: nox.Session) -> None:
     """Test phi3-core alone, without any backend, and see that the tests reach its code."""
     session.install(*TESTING, COVERAGE, "debugpy>=1.8.5", "-e", CORE)
     session.run("coverage", "erase")
-    _test(session, "core/tests", runner=("coverage", "run", "-m", "pytest"))
+    _test(session, "core/tests", runner=("coverage", "run", "-m", "pytest"), processes=CORE_PROCESSES)
     session.run("coverage", "combine", "--quiet")
     # The floor is for all of the tests, on Linux: elsewhere some need what there is not, such as POSIX's signals.
     floor = () if sys.platform == "linux" and not session.posargs else ("--fail-under", "0")
@@ -198,7 +200,7 @@ def core_minimum(session: nox.Session) -> None:
     )
     session.install(*TESTING, "-e", CORE, "--constraint", str(constraints))
     # The tests of the tests need no more than the others, nor does a test's next case need other versions.
-    _test(session, "core/tests", "--one-each", "--ignore=core/tests/testing")
+    _test(session, "core/tests", "--one-each", "--ignore=core/tests/testing", processes=CORE_PROCESSES)
 
 
 _TITLES: set[str] = set()

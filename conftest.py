@@ -19,6 +19,8 @@ from phi3_core.config.table import SETTINGS
 
 STARTS_PROCESSES = {"plugins", "run_main", "server"}
 """Fixtures of tests that start processes or open connections."""
+UNMEASURED = pytest.StashKey[bool]()
+"""Whether coverage leaves out the processes that a test starts."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,10 +41,12 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what is marked ``slow``, unless it was asked for, and further cases of tests, if that was asked for."""
+    further = _further_cases(items)
     if config.getoption("--one-each"):
-        left_out = _further_cases(items)
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in further]
+        config.hook.pytest_deselected(items=list(further))
+    for item in further:
+        item.stash[UNMEASURED] = True
     if config.getoption("--run-slow"):
         return
     skip = pytest.mark.skip(reason="slow: needs --run-slow")
@@ -75,6 +79,14 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
         if setting.commands_only:
             monkeypatch.delenv(setting.variable, raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path_factory.getbasetemp() / "own-hub-cache"))
+
+
+@pytest.fixture(autouse=True)
+def _measured_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coverage measures processes in a test's first case only: to import it takes as long as to start a worker."""
+    if request.node.stash.get(UNMEASURED, False):
+        for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -24,7 +25,10 @@ from packaging.requirements import Requirement
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|venv"  # uv takes seconds where pip takes half a minute
-PIP = "venv"  # for PyTorch: pip's settings say where the builds for CPUs are, and uv does not read them
+# uv compiles nothing that it installs: a process that keeps nothing either would compile all that it imports, and tests
+# start thousands of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+PIP = "venv"  # for PyTorch beside what else the references need: pip's settings say where the builds for CPUs are
 
 RUFF = "ruff==0.17.6"  # the same in .pre-commit-config.yaml
 MYPY = "mypy==2.4.1"
@@ -38,6 +42,8 @@ TESTING = ("hypothesis>=6.100", "jsonschema>=4.20", "pip", "pytest>=8.4,<10", "p
 COVERAGE = "coverage>=7.10.5"
 PROCESSES = 2
 """Processes that share a session's tests."""
+CORE_PROCESSES = 3
+"""The same for those of core, which wait for processes, limits and locks half of their time."""
 BUILD = "build[uv]>=1.3"
 UV = "uv>=0.9"
 CORE = "core[chart,guidance,quantization,sample,server,testing]"
@@ -52,6 +58,10 @@ CLIENTS = (
 # What transformers' Phi-3 is run with, as a reference. On Linux the index's own PyTorch brings CUDA, 6.2 GB of it: give
 # pip an index with PyTorch's builds for CPUs, or a folder with such a wheel, by PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS.
 TORCH = "torch==2.13.0"
+NO_TORCH = (
+    f"pip finds no CPU build of {TORCH} for this Python, and PyPI's brings gigabytes of CUDA; "
+    "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu offers one"
+)
 TRANSFORMERS = "transformers>=5.5,<5.6"  # as optimum-intel 2.2 wants it
 
 # Sessions that CI runs besides: other versions of what was tested already, what takes minutes, and what resolving for
@@ -138,6 +148,8 @@ RESOLVED_ARM64: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # What has no wheel there, and an sdist that needs no compiler.
 SDISTS = {("aarch64", "3.11"): ("pyyaml",)}
+RESOLUTIONS = 4
+"""How many are resolved at once: they wait for the index."""
 FOLDERS = {name: f"plugins/phi3-{name}" for name in PLUGINS}
 # phi3-npu has sessions of its own: it needs PyTorch, and on Linux a library that is built here.
 NPU = "plugins/phi3-npu"
@@ -179,7 +191,7 @@ def core(session: nox.Session) -> None:
     """Test phi3-core alone, without any backend, and see that the tests reach its code."""
     session.install(*TESTING, COVERAGE, "debugpy>=1.8.5", "-e", CORE)
     session.run("coverage", "erase")
-    _test(session, "core/tests", runner=("coverage", "run", "-m", "pytest"))
+    _test(session, "core/tests", runner=("coverage", "run", "-m", "pytest"), processes=CORE_PROCESSES)
     session.run("coverage", "combine", "--quiet")
     # The floor is for all of the tests, on Linux: elsewhere some need what there is not, such as POSIX's signals.
     floor = () if sys.platform == "linux" and not session.posargs else ("--fail-under", "0")
@@ -208,7 +220,7 @@ def core_minimum(session: nox.Session) -> None:
     )
     session.install(*TESTING, "-e", CORE, "--constraint", str(constraints))
     # The tests of the tests need no more than the others, nor does a test's next case need other versions.
-    _test(session, "core/tests", "--one-each", "--ignore=core/tests/testing")
+    _test(session, "core/tests", "--one-each", "--ignore=core/tests/testing", processes=CORE_PROCESSES)
 
 
 _TITLES: set[str] = set()
@@ -252,12 +264,12 @@ def quality(session: nox.Session) -> None:
     _test(session, *(f"{folder}/tests/test_quality.py" for folder in FOLDERS.values()), *QUALITY)
 
 
-@nox.session(default=False, venv_backend=PIP)
+@nox.session(default=False)
 def example(session: nox.Session) -> None:
     """Test the example of a third party's backend, with PyTorch's build for CPUs."""
-    if reason := _no_torch(session):
-        session.skip(reason)
-    session.install(*TESTING, TORCH, *_editable(CORE, EXAMPLE))
+    if not (torch := _torch(session)):
+        session.skip(NO_TORCH)
+    session.install(*TESTING, torch, *_editable(CORE, EXAMPLE))
     # In one process: PyTorch takes all processors by itself.
     _test(session, f"{EXAMPLE}/tests", processes=1)
 
@@ -267,13 +279,18 @@ def resolve(session: nox.Session) -> None:
     """Resolve what people will install for Windows and each supported CPython, from wheels only."""
     session.install(UV)
     folder = Path(session.create_tmp())
-    for platform_name, resolved in (("x86_64", RESOLVED), ("aarch64", RESOLVED_ARM64)):
-        for title, (pythons, targets) in resolved.items():
-            requirements = folder / "requirements.in"
-            places = (f"./{target}" if Path(target.partition("[")[0]).is_dir() else target for target in targets)
-            requirements.write_text("\n".join(places), encoding="utf-8")
-            for python in pythons.split():
-                _resolve(session, f"{title} on {platform_name}, CPython {python}", platform_name, python, requirements)
+    with ThreadPoolExecutor(RESOLUTIONS) as pool:
+        started = []
+        for platform_name, resolved in (("x86_64", RESOLVED), ("aarch64", RESOLVED_ARM64)):
+            for number, (title, (pythons, targets)) in enumerate(resolved.items()):
+                requirements = folder / f"{platform_name}-{number}.in"
+                places = (f"./{target}" if Path(target.partition("[")[0]).is_dir() else target for target in targets)
+                requirements.write_text("\n".join(places), encoding="utf-8")
+                for python in pythons.split():
+                    name = f"{title} on {platform_name}, CPython {python}"
+                    started.append(pool.submit(_resolve, session, name, platform_name, python, requirements))
+    for each in started:
+        each.result()
 
 
 def _resolve(session: nox.Session, title: str, platform_name: str, python: str, requirements: Path) -> None:
@@ -297,13 +314,13 @@ def _resolve(session: nox.Session, title: str, platform_name: str, python: str, 
             session.error(f"{title}: two flavours of ONNX Runtime would meet")
 
 
-@nox.session(venv_backend=PIP)
+@nox.session
 def npu(session: nox.Session) -> None:
     """Test phi3-npu, on Linux with the real library built from PyPI's packages."""
     _test_npu(session, *FAST)
 
 
-@nox.session(default=False, venv_backend=PIP)
+@nox.session(default=False)
 def quality_npu(session: nox.Session) -> None:
     """Quantize the sample model with phi3-npu, and hold what is measured to its bounds."""
     _test_npu(session, *QUALITY)
@@ -311,49 +328,50 @@ def quality_npu(session: nox.Session) -> None:
 
 def _test_npu(session: nox.Session, *which: str) -> None:
     session.install(*TESTING, "-e", CORE)
-    reason = _no_library(session)
+    reason, torch = _no_library(), ""
+    if not reason and not (torch := _torch(session)):
+        reason = NO_TORCH
     if reason:
         session.warn(f"what runs the library is not tested: {reason}")
         session.install("--no-deps", "-e", NPU)
     else:
-        _install_npu(session)
+        _install_npu(session, torch)
     # In one process: PyTorch and the library take all processors by themselves.
     required = () if reason else _required("npu")
     env = {} if reason else {"PHI3_NPU_LIBRARY": "required"}
     _test(session, f"{NPU}/tests", *which, *required, env=env, processes=1)
 
 
-def _install_npu(session: nox.Session) -> None:
+def _install_npu(session: nox.Session, torch: str) -> None:
     """Install phi3-npu with what it declares, and the library where it does not declare it."""
-    constraint = Path(session.create_tmp(), "torch.txt")
-    constraint.write_text(TORCH + "\n", encoding="utf-8")
     library = [str(_npu_library(session))] if sys.platform == "linux" else []
-    session.install(*_editable(NPU), *library, env={"PIP_CONSTRAINT": str(constraint.resolve())})
+    session.install(torch, *_editable(NPU), *library)
 
 
-def _no_library(session: nox.Session) -> str:
+def _no_library() -> str:
     """Return why the library cannot be used by this interpreter, or nothing."""
     if platform.machine().lower() not in {"x86_64", "amd64"} or sys.platform not in {"linux", "win32"}:
         return "it is for Windows and Linux on x86-64"
     if sys.version_info >= (3, 13):
         return "it ends at Python 3.12"
-    return _no_torch(session)
+    return ""
 
 
-def _no_torch(session: nox.Session) -> str:
-    """Return why PyTorch is not installed by this interpreter for a test, or nothing."""
+def _torch(session: nox.Session) -> str:
+    """Return PyTorch as it is required for a test, from where pip finds it, or nothing if that is no build for CPUs.
+
+    uv does not read the settings of pip that say where these builds are, and installs one in a fifth of pip's time.
+    """
     if sys.platform != "linux":
-        return ""
+        return TORCH
+    session.install("pip")
     pip = ("python", "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed")
     report = Path(session.create_tmp(), "torch.json")
     session.run(*pip, "--report", str(report), TORCH, success_codes=[0, 1], silent=True)
     found = json.loads(report.read_text(encoding="utf-8"))["install"] if report.is_file() else []
     if not found or "+cpu" not in found[0]["metadata"]["version"]:
-        return (
-            f"pip finds no CPU build of {TORCH} for this Python, and PyPI's brings gigabytes of CUDA; "
-            "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu offers one"
-        )
-    return ""
+        return ""
+    return f"torch @ {found[0]['download_info']['url']}"
 
 
 def _npu_library(session: nox.Session) -> Path:
@@ -372,7 +390,7 @@ def whole_way(session: nox.Session) -> None:
     wheels = []
     for folder in ("core", *FOLDERS.values(), NPU):
         # The wheel is built from the sdist, so that both are known to be complete.
-        session.run("python", "-m", "build", "--outdir", str(out / folder), folder, silent=True)
+        session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(out / folder), folder, silent=True)
         (wheel,) = (out / folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as opened:
             names = [Path(name) for name in opened.namelist()]
@@ -474,7 +492,7 @@ def benchmarks(session: nox.Session) -> None:
         if script not in scripts:
             session.error(f"no benchmark {script}; there are: {', '.join(scripts) or 'none'}")
         if script.startswith("npu_"):
-            _install_npu(session)
+            _install_npu(session, _torch(session) or TORCH)
         session.run("python", f"benchmarks/{script}", *arguments)
         return
     for script in scripts:

@@ -36,13 +36,13 @@ _DEFAULT = 32
 """OpenVINO's default."""
 _CANDIDATES = (_DEFAULT, 64, 128)
 _INPUTS, _OUTPUTS = 3072, 4096
-_BYTES = 48 << 20
+_BYTES = 36 << 20
 """Weights of all candidates together. They are read in turns and exceed the caches of most processors."""
 _ROWS = 32
 """Rows that stand for a prompt."""
 _ROUNDS = 8
-_PROMPT, _ANSWER = 128, 32
-"""Tokens of a prompt and its answer, to weigh prefill and decoding."""
+_PROMPT, _ANSWER = 128, 16
+"""Tokens of a prompt and its answer, to weigh prefill and decoding. An answer is read as it comes."""
 _FILE = "tuning.json"
 _TAIL = 1 << 16
 

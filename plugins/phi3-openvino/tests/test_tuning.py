@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import openvino as ov
 import pytest
 from phi3_core.values import Artifact, Device
 from phi3_openvino import tuning
@@ -30,10 +31,43 @@ def artifact(tmp_path, digest="1" * 64):
 
 @pytest.mark.parametrize(
     ("mode", "size", "found"),
-    [("int4_sym", 128, 128), ("int4_sym", -1, -1), ("int4_asym", 64, None), ("int8_sym", -1, None)],
+    [
+        ("int4_sym", 128, (True, 128)),
+        ("int4_sym", -1, (True, -1)),
+        ("int4_asym", 64, (False, 64)),
+        ("int8_sym", -1, None),
+        ("int8_asym", -1, None),
+        ("nf4", 128, None),
+        ("e2m1", 32, None),
+    ],
 )
-def test_the_ir_tells_the_groups_of_its_weights(graph, mode, size, found):
-    assert tuning.group_of_weights(graph(mode, size)) == found
+def test_the_ir_tells_the_form_of_its_weights(graph, mode, size, found):
+    assert tuning.form_of_weights(graph(mode, size)) == found
+
+
+@pytest.mark.parametrize("form", [(True, 128), (True, -1), (False, 128), (False, -1)])
+def test_the_layers_hold_the_weights_in_their_form(form):
+    """Else the time of float16 weights would be measured."""
+    layers = tuning._layers(tuning.Form(*form), 2)
+    compiled = ov.Core().compile_model(layers, "CPU", {**PLAIN, tuning.GROUP: "64"})
+    found = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    linear = [info for info in found if str(info["layerType"].astype(str)) == "FullyConnected"]
+    assert [info["runtimePrecision"].astype(str) for info in linear] == ["i4" if form[0] else "u4"] * 2
+
+
+@pytest.mark.parametrize("candidates", [[32, 64], [32, 64, 128]])
+def test_the_weights_that_are_read_in_turns_exceed_the_caches(monkeypatch, candidates):
+    asked = []
+
+    def layers(form, count):
+        asked.append(count)
+        return made(form, count)
+
+    made = tuning._layers
+    monkeypatch.setattr(tuning, "_layers", layers)
+    tuning.measure(tuning.Form(symmetric=True, size=64), candidates, PLAIN)
+    (count,) = asked
+    assert len(candidates) * count * 3072 * 4096 / 2 >= 36 << 20
 
 
 def test_an_ir_that_tells_nothing_keeps_the_default(tmp_path, home):
@@ -49,7 +83,7 @@ def test_groups_of_32_leave_no_choice(graph, tmp_path, home, monkeypatch):
 
 
 def test_the_fastest_is_taken_and_remembered(graph, tmp_path, home, monkeypatch):
-    times = tuning.measure(128, [32, 64, 128], PLAIN)
+    times = tuning.measure(tuning.Form(symmetric=True, size=128), [32, 64, 128], PLAIN)
     assert set(times) == {32, 64, 128}
     assert all(0 < seconds < 5 for seconds in times.values())
     first = tuning.tuned(artifact(tmp_path), CPU, graph("int4_sym", 128), RUNTIME, PLAIN)
@@ -67,8 +101,8 @@ def test_the_fastest_is_taken_and_remembered(graph, tmp_path, home, monkeypatch)
 def test_another_processor_or_runtime_is_measured_anew(graph, tmp_path, home, monkeypatch):
     asked = []
 
-    def measure(size, candidates, properties):
-        asked.append(size)
+    def measure(form, candidates, properties):
+        asked.append(form)
         return {each: 1.0 / each for each in candidates}
 
     monkeypatch.setattr(tuning, "measure", measure)

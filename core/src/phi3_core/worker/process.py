@@ -19,6 +19,9 @@ from phi3_core.units import format_bytes
 
 from .lifetime import Tie, handle_of_this_process
 
+_LARGE_PAGES = "glibc.malloc.hugetlb"
+"""With the value 1, large blocks of memory are marked for transparent huge pages (glibc 2.35, madvise)."""
+
 
 def reserve_standard_streams() -> None:
     """Open the null device as each standard stream that is closed, as in a daemon; else a pipe would become one."""
@@ -75,6 +78,7 @@ def _environment() -> dict[str, str]:
     shown = {"PYTHONUNBUFFERED": "1"} if shows_output() else {}
     return {
         **os.environ,
+        **_large_pages(),
         **for_workers(),
         **shown,
         "PHI3_HOME": str(home()),  # also if the worker's current folder is another one
@@ -84,6 +88,17 @@ def _environment() -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
+
+
+def _large_pages() -> dict[str, str]:
+    """Return what makes glibc ask Linux for large pages, unless the user has set it: weights are read faster then.
+
+    See docs/decisions/0053.
+    """
+    given = os.environ.get("GLIBC_TUNABLES", "")
+    if sys.platform != "linux" or _LARGE_PAGES in given:
+        return {}
+    return {"GLIBC_TUNABLES": ":".join(filter(None, (given, f"{_LARGE_PAGES}=1")))}
 
 
 def end_process(process: subprocess.Popen[bytes], connection: Any, tie: Tie) -> None:

@@ -22,7 +22,7 @@ from phi3_core.backend import Floats, RoundingPlan, Scheme, Weight, pack_nibbles
 from .ir import Constants
 
 _AT_ONCE = 1 << 22
-_TYPES = {
+TYPES = {
     (4, True): ov.Type.i4,
     (4, False): ov.Type.u4,
     (8, True): ov.Type.i8,
@@ -103,7 +103,7 @@ class CompressedWeights:
             scales[rows] = part.scales
             if zeros is not None and part.zeros is not None:
                 zeros[rows] = part.zeros
-        kind = _TYPES[scheme.bits, scheme.symmetric]
+        kind = TYPES[scheme.bits, scheme.symmetric]
         grouped = (outputs, inputs) if groups == 1 else (outputs, groups, inputs // groups)
         shared = (*grouped[:-1], 1)
         node = ops.convert(self.constants.node(weight.name, kind, grouped, offset), "f16")

@@ -1,14 +1,16 @@
 """Choose a setting for a processor by measuring it: in which groups OpenVINO rounds activations to 8 bits on CPUs.
 
 Larger groups are faster on some processors and slower on others, and where they are larger than the groups of the
-weights, OpenVINO computes in float32 without a word, which is the slowest of all. One layer of random weights is
-measured when a model is first loaded on a processor, for less than a second, and the choice is remembered. See
+weights, OpenVINO computes in float32 without a word, which is the slowest of all. Layers of random weights in the
+model's form are measured when it is first loaded on a processor, for less than a second, and the choice is remembered.
+They are read from memory, as those of a model are: in the caches of the processor another size is the fastest. See
 docs/decisions/0032.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import re
@@ -16,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import openvino as ov
@@ -24,7 +27,7 @@ from phi3_core.backend import compiled_folder
 from phi3_core.values import Artifact, Device
 
 from .derived import publish
-from .graph_weights import MarkedConverts
+from .graph_weights import TYPES, MarkedConverts
 
 logger = logging.getLogger("phi3_core.openvino")
 
@@ -33,25 +36,36 @@ _DEFAULT = 32
 """OpenVINO's default."""
 _CANDIDATES = (_DEFAULT, 64, 128)
 _INPUTS, _OUTPUTS = 3072, 4096
-_PROMPT = 128
-_ROUNDS = 3
-_ANSWER = 32
-"""Tokens of an answer for each prompt of ``_PROMPT`` tokens, to weigh prefill and decoding."""
+_BYTES = 36 << 20
+"""Weights of all candidates together. They are read in turns and exceed the caches of most processors."""
+_ROWS = 32
+"""Rows that stand for a prompt."""
+_ROUNDS = 8
+_PROMPT, _ANSWER = 128, 16
+"""Tokens of a prompt and its answer, to weigh prefill and decoding. An answer is read as it comes."""
 _FILE = "tuning.json"
 _TAIL = 1 << 16
 
 
-def group_of_weights(graph: Path) -> int | None:
-    """Return the group size of an IR's symmetric int4 weights; None for other weights, and if the IR does not tell.
+class Form(NamedTuple):
+    """How int4 weights are rounded."""
 
-    -1 is one scale per channel. The IR tells it where NNCF does.
+    symmetric: bool
+    size: int
+    """The group size; -1 is one scale per channel."""
+
+
+def form_of_weights(graph: Path) -> Form | None:
+    """Return the form of an IR's int4 weights; None for other weights, and if the IR does not tell it where NNCF does.
+
+    Weights of 8 bits are so exact that larger groups of activations would show in the answers.
     """
     with graph.open("rb") as file:
         file.seek(max(0, graph.stat().st_size - _TAIL))
         tail = file.read().decode("utf-8", "replace")
-    mode = re.search(r'<mode value="(\w+)"', tail)
+    mode = re.search(r'<mode value="int4_(a?sym)"', tail)
     size = re.search(r'<group_size value="(-?\d+)"', tail)
-    return int(size[1]) if size and mode and mode[1] == "int4_sym" else None
+    return Form(mode[1] == "sym", int(size[1])) if mode and size else None
 
 
 def tuned(
@@ -66,14 +80,16 @@ def tuned(
         runtime: the version of OpenVINO.
         properties: the other properties that the model is compiled with.
     """
-    size = group_of_weights(graph) if graph.is_file() else None
-    candidates = [each for each in _CANDIDATES if size == -1 or (size or 0) % each == 0]
-    if size is None or len(candidates) < 2:
+    form = form_of_weights(graph) if graph.is_file() else None
+    if form is None:
+        return None
+    candidates = [each for each in _CANDIDATES if form.size == -1 or form.size % each == 0]
+    if len(candidates) < 2:
         return None
     folder = compiled_folder(artifact, device, runtime, variant="tuning")
     fastest = _read(folder, candidates)
     if fastest is None:
-        times = measure(size, candidates, properties)
+        times = measure(form, candidates, properties)
         fastest = min(times, key=lambda each: times[each])
         logger.info("activations are rounded in groups of %d: %s", fastest, _words(times))
         if folder is not None:
@@ -81,44 +97,63 @@ def tuned(
     return None if fastest == _DEFAULT else str(fastest)
 
 
-def measure(size: int, candidates: list[int], properties: Mapping[str, object]) -> dict[int, float]:
-    """Return the seconds that one layer takes for a prompt and an answer, by the group size of activations.
+def measure(form: Form, candidates: list[int], properties: Mapping[str, object]) -> dict[int, float]:
+    """Return the seconds that the layers take for a prompt and an answer, by the group size of activations.
 
     Args:
-        size: the group size of the weights.
+        form: the form of the weights.
         candidates: the group sizes of activations.
         properties: the other properties to compile with.
     """
-    model = _layer(size)
+    model = _layers(form, -(-_BYTES // (len(candidates) * _INPUTS * _OUTPUTS // 2)))
     core = ov.Core()
     requests = {
         each: core.compile_model(model, "CPU", {**properties, GROUP: str(each)}).create_infer_request()
         for each in candidates
     }
-    prompt = np.random.default_rng(1).standard_normal((_PROMPT, _INPUTS), dtype=np.float32)
-    prefill: dict[int, list[float]] = {each: [] for each in candidates}
-    decode: dict[int, list[float]] = {each: [] for each in candidates}
-    for _ in range(_ROUNDS):
+    prompt = np.random.default_rng(1).standard_normal((_ROWS, _INPUTS), dtype=np.float32)
+    prefill = _fastest(requests, prompt, 2)
+    decode = _fastest(requests, prompt[:1], _ROUNDS)
+    return {each: prefill[each] * _PROMPT / _ROWS + decode[each] * _ANSWER for each in candidates}
+
+
+def _fastest(requests: Mapping[int, ov.InferRequest], rows: np.ndarray, rounds: int) -> dict[int, float]:
+    """Return the shortest time of each request, all of which are run in turns; the first round is not counted."""
+    for request in requests.values():
+        request.infer([rows])
+    times: dict[int, list[float]] = {each: [] for each in requests}
+    for _ in range(rounds):
         for each, request in requests.items():
-            prefill[each].append(_seconds(request, prompt))
-            decode[each] += [_seconds(request, prompt[:1]) for _ in range(4)]
-    return {each: min(prefill[each]) + _ANSWER * min(decode[each]) for each in candidates}
+            times[each].append(_seconds(request, rows))
+    return {each: min(taken) for each, taken in times.items()}
 
 
-def _layer(size: int) -> ov.Model:
-    """Return a linear layer with random int4 weights in groups of ``size``."""
+def _layers(form: Form, count: int) -> ov.Model:
+    """Return the sum of ``count`` linear layers of the same input, with random weights."""
     random = np.random.default_rng(0)
-    groups = 1 if size == -1 else _INPUTS // size
-    shape = (_OUTPUTS, _INPUTS) if groups == 1 else (_OUTPUTS, groups, size)
-    packed = random.integers(0, 256, _OUTPUTS * _INPUTS // 2, dtype=np.uint8)
-    values = ov.Tensor(ov.Type.i4, ov.Shape(shape))
-    values.data.reshape(-1)[:] = packed.reshape(-1)
-    node = ops.convert(ov.op.Constant(values), "f16")
-    node = ops.multiply(node, ops.constant(random.random((*shape[:-1], 1)).astype(np.float16)))
-    if groups > 1:
-        node = ops.reshape(node, ops.constant(np.array((_OUTPUTS, _INPUTS), np.int64)), special_zero=False)
+    converts = MarkedConverts()
     rows = ops.parameter([-1, _INPUTS], np.float32)
-    return ov.Model([ops.matmul(rows, MarkedConverts().convert(node), False, True)], [rows], "layer")
+    layers = [ops.matmul(rows, converts.convert(_weights(form, random)), False, True) for _ in range(count)]
+    return ov.Model([functools.reduce(ops.add, layers)], [rows], "layers")
+
+
+def _weights(form: Form, random: np.random.Generator) -> ov.Node:
+    groups = 1 if form.size == -1 else _INPUTS // form.size
+    shape = (_OUTPUTS, _INPUTS) if groups == 1 else (_OUTPUTS, groups, form.size)
+    shared = (*shape[:-1], 1)
+    kind = TYPES[4, form.symmetric]
+    node = ops.convert(_constant(kind, shape, random), "f16")
+    if not form.symmetric:
+        node = ops.subtract(node, ops.convert(_constant(kind, shared, random), "f16"))
+    node = ops.multiply(node, ops.constant(random.random(shared).astype(np.float16)))
+    return node if groups == 1 else ops.reshape(node, ops.constant([_OUTPUTS, _INPUTS]), special_zero=False)
+
+
+def _constant(kind: ov.Type, shape: tuple[int, ...], random: np.random.Generator) -> ov.Node:
+    values = ov.Tensor(kind, ov.Shape(shape))
+    content = values.data.reshape(-1).view(np.uint8)
+    content[:] = random.integers(0, 256, len(content), dtype=np.uint8)
+    return ov.op.Constant(values)
 
 
 def _seconds(request: ov.InferRequest, rows: np.ndarray) -> float:

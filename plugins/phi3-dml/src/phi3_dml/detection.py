@@ -36,6 +36,9 @@ _DRIVERS = {
     "NVIDIA": "install the newest driver from https://www.nvidia.com/en-us/drivers/",
     "Qualcomm": "install the newest driver through Windows Update",
 }
+CPP_RUNTIME_REMEDY = (
+    "install the newest Visual C++ Redistributable (https://aka.ms/vc14/vc_redist.x64.exe, or .arm64.exe)"
+)
 _ANY_DRIVER = "install the newest driver of its maker"
 
 
@@ -117,7 +120,7 @@ def judge(
     if found.flavour is not None:
         answers.append(_cpu(machine, found, cpu))
     elif machine.os != "windows":
-        answers.append(Refusal(reason="ONNX Runtime GenAI is not installed", remedy='pip install "phi3-dml[cpu]"'))
+        answers.append(without_genai(machine, found))
     return answers
 
 
@@ -215,11 +218,11 @@ def _npus(reading: Reading) -> Iterator[Refusal]:
     listed = {adapter.luid for adapter in reading.adapters}
     for core in reading.core:
         if core.luid not in listed and is_npu(core):
-            remedy = "pip install phi3-openvino, which drives it" if core.vendor == INTEL else ""
-            yield Refusal(
-                reason=f"{core.name or 'an NPU'}: ONNX Runtime GenAI opens graphics adapters only, and this is not one",
-                remedy=remedy,
-            )
+            reason = f"{core.name or 'an NPU'}: ONNX Runtime GenAI opens graphics adapters only, and this is not one"
+            if core.vendor == INTEL:
+                yield Refusal(reason=f"{reason}; phi3-openvino drives it", remedy="pip install phi3-openvino")
+            else:
+                yield Refusal(reason=reason)
 
 
 def _nothing(reading: Reading) -> Refusal:
@@ -243,8 +246,15 @@ def _nothing(reading: Reading) -> Refusal:
 def _not_importable(found: Flavours, reported: Reported) -> Refusal:
     return Refusal(
         reason=f"{found.genai[0].name} {found.version} cannot be imported: {reported.failure}",
-        remedy="install the newest Visual C++ Redistributable (https://aka.ms/vc14/vc_redist.x64.exe, or .arm64.exe)",
+        remedy=CPP_RUNTIME_REMEDY,
     )
+
+
+def without_genai(machine: Machine, found: Flavours, python: tuple[int, int] = PYTHON) -> Refusal:
+    """Return the refusal of a machine on which ONNX Runtime GenAI is not installed, or not alone."""
+    if machine.os == "windows":
+        return _without_directml(machine, found, python)
+    return Refusal(reason="ONNX Runtime GenAI is not installed", remedy='pip install "phi3-dml[cpu]"')
 
 
 def _without_directml(machine: Machine, found: Flavours, python: tuple[int, int]) -> Refusal:

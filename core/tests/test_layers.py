@@ -26,6 +26,7 @@ LAYERS = (
     ("tasks",),
     ("pipeline",),
     ("session",),
+    ("candidates",),
     ("loading",),
     ("models",),
     ("evaluation", "quantization"),

@@ -103,9 +103,9 @@ def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
     return tuple(sorted(backends.values(), key=lambda backend: backend.name)), tuple(broken)
 
 
-def fault(hook: str, backend: Backend, words: str) -> BackendError:
+def fault(hook: str, backend: Backend, words: str, kind: type[BackendError] = BackendError) -> BackendError:
     """Return the error for what a hook of a backend did against the contract."""
-    return BackendError(f"{hook} of {backend.release} {words}")
+    return kind(f"{hook} of {backend.release} {words}")
 
 
 def name_device(error: Phi3Error, device: Device) -> None:
@@ -177,9 +177,9 @@ class PluginHooks:
             more = f"; {unmarked[0]} is there without @hookimpl" if unmarked else ""
             raise BackendError(f"{backend.target} does not implement {', '.join(missing)}{more}")
 
-    def fault(self, hook: str, words: str) -> BackendError:
+    def fault(self, hook: str, words: str, kind: type[BackendError] = BackendError) -> BackendError:
         """Return the error for what a hook did against the contract. It names the hook and the distribution."""
-        return fault(hook, self.backend, words)
+        return fault(hook, self.backend, words, kind)
 
     def _one(self, name: str, kind: type[T] | tuple[type[T], ...], **arguments: object) -> T:
         answer = getattr(self._manager.hook, name)(**arguments)

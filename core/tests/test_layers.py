@@ -25,7 +25,7 @@ LAYERS = (
     ("model", "remote"),
     ("tasks",),
     ("pipeline",),
-    ("session",),
+    ("fetching", "session"),
     ("candidates",),
     ("loading",),
     ("models",),

@@ -60,8 +60,10 @@ def obtain(request: ArtifactRequest, store: Store, backend: BackendCalls) -> Res
 
 
 def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls) -> DownloadPlan:
-    """Return what :func:`obtain` would download. Raises as :func:`obtain`."""
+    """Return what :func:`obtain` would download. Raises as :func:`obtain`, for what is known before the weights."""
     resolver = _Resolver(request=request, store=store, backend=backend)
+    if request.ref.form == "artifact" and request.ref.path is not None:
+        return DownloadPlan(words=f"nothing: it is in {resolver.local(request.ref.path).artifact.path}")
     if not request.update and (stored := resolver.stored()) is not None:
         return DownloadPlan(words=f"nothing: it is in {stored.artifact.path}")
 
@@ -71,7 +73,7 @@ def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls)
         return download_plan.for_address(_address_of(published), offline=request.offline, update=request.update)
 
     def plan_source() -> DownloadPlan:
-        return download_plan.for_source(request.ref, offline=request.offline, update=request.update)
+        return download_plan.for_source(request.ref, store, **resolver.early())
 
     cached = None if request.update else resolver.cached(plan, plan_source)
     if (planned := cached or resolver.first_published(plan)) is not None:
@@ -221,17 +223,7 @@ class _Resolver:
         request = self.request
         if request.ref.form != "hub" and not self.is_gguf:  # those may need no quantizing
             self.check_quantizes()
-        # A GGUF file without a template is quantized only by those who say how.
-        chat = request.chat or (request.recipe is None and is_gguf(request.ref.subpath))
-        source = source_of(
-            request.ref,
-            self.store,
-            request.progress,
-            offline=request.offline,
-            update=request.update,
-            check=self._check_preview,
-            chat=chat,
-        )
+        source = source_of(request.ref, self.store, request.progress, **self.early())
         if (file := linked_file(source.path)) is not None:
             return self._of_gguf(file, source)
         if not weight_files(file.name for file in source.path.iterdir()):
@@ -241,6 +233,13 @@ class _Resolver:
         recipe = request.recipe or Recipe(precision=request.precisions[0])
         old = self._in_store(recipe.precision)
         return quantizing.quantize(request, recipe, source, self.store, self.backend, old=old)
+
+    def early(self) -> dict[str, Any]:
+        """Return what is asked of original weights before they are downloaded: arguments of :func:`source_of`."""
+        request = self.request
+        # A GGUF file without a template is quantized only by those who say how.
+        chat = request.chat or (request.recipe is None and is_gguf(request.ref.subpath))
+        return {"offline": request.offline, "update": request.update, "check": self._check_preview, "chat": chat}
 
     def _of_gguf(self, file: Path, source: Source) -> ResolvedModel:
         """Return a GGUF file in place if the backend loads it as it is, else its weights as the backend rounds them."""

@@ -8,7 +8,7 @@ from functools import partial
 
 import phi3_core as phi3
 import pytest
-from batching import wait_until
+from batching import paced, wait_until
 from phi3_core.figures import failures, recorder, stall
 from phi3_core.figures.conditions import LoadedArtifact
 from phi3_core.figures.record import read_all
@@ -19,17 +19,7 @@ from phi3_core.plugin import Backend
 from phi3_core.values import Artifact, Device
 from phi3_core.worker.call import Timing
 
-PACED = """
-import time
-Engine.context_length = 4096
-
-@hookimpl
-def generate(engine, request):
-    time.sleep(0.2)
-    for _ in range(request.max_new_tokens):
-        time.sleep(0.005)
-        yield request.prompt_ids[1]
-"""
+PACED = paced(first_s=0.2, token_s=0.005)
 
 
 def test_an_answer_leaves_its_figures(plugins, source):

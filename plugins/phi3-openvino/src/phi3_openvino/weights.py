@@ -44,6 +44,18 @@ _NPU_REPOSITORIES = {
 }
 
 
+_RESULT = re.compile(r'type="Result".*?<dim>(-?\d+)</dim>\s*</port>', re.DOTALL)
+
+
+def vocabulary(file: Path) -> int | None:
+    """Return the number of tokens that an IR's graph gives logits for; None if it does not show them."""
+    if file.name != IR:
+        return None
+    found = _RESULT.findall(file.read_text(encoding="utf-8"))
+    sizes = {int(size) for size in found}
+    return max(sizes) if len(sizes) == 1 and max(sizes) > 0 else None
+
+
 def find(path: Path) -> Path | None:
     """Return the file to load: an IR's ``.xml`` file, the only GGUF file in a folder, or a GGUF file itself.
 

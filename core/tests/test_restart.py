@@ -9,9 +9,9 @@ import psutil
 import pytest
 from batching import wait_until
 from injected_faults.surfaces import warnings_of_core
+from phi3_core.answers import MOST_RESTARTS
 from phi3_core.errors import BackendError
 from phi3_core.figures import failures
-from phi3_core.session import MOST_RESTARTS
 from serving_toy import chat, running
 
 COUNTING = """

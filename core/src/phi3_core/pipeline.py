@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import ExitStack
 
+from .answers import Answer
 from .fetching import for_first
 from .loading import LoadedEngine, cpu_reference, load_engine
 from .models.download_plan import DownloadPlan
@@ -17,7 +18,7 @@ from .models.request import ArtifactRequest, FetchedModel, ModelRequest
 from .models.resolve import obtain, plan_download
 from .pending import Pending
 from .selection import Candidate, choose
-from .session import Answer, EngineSession
+from .session import EngineSession
 from .store.store import Store
 from .surveys import Survey, survey, warn_of_broken, warn_of_unknown
 from .values import GenerationRequest

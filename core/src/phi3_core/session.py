@@ -6,8 +6,9 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Iterable
 
-from attrs import define, evolve, field
+from attrs import evolve
 
+from .answers import Answer, FailedEngine
 from .candidates import CandidateQueue, failed_attempt
 from .errors import BackendError, OverrunError, Phi3Error, UsageError
 from .figures import failures
@@ -16,49 +17,14 @@ from .loading import LoadedEngine
 from .pending import BLOCKING, Pending
 from .replies import Attempt
 from .selection import Candidate
-from .turns import Turn, Turns
-from .values import Device, GenerationRequest
+from .turns import Turns
+from .values import GenerationRequest
 from .worker.generation import Generation
 
 logger = logging.getLogger("phi3_core")
 
 Load = Callable[[Candidate], LoadedEngine]
 """Obtains a model and loads it on a candidate."""
-
-MOST_RESTARTS = 3
-"""How often a device is started again for one answer."""
-
-
-@define(eq=False)
-class Answer:
-    """An answer that is being generated."""
-
-    turn: Turn
-    """Its turn at the engine."""
-    engine: LoadedEngine | None = None
-    """The engine that generates it now; None before it begins."""
-    attempts: list[Attempt] = field(factory=list)
-    """The attempts that failed before."""
-    _failed_after: dict[str, list[int]] = field(factory=dict)
-    """For each device that failed while it generated the answer, the tokens that there were."""
-
-    def may_restart(self, device: Device, tokens: int) -> bool:
-        """Note that a device failed after so many tokens, and return whether it may be tried again for this answer."""
-        before = self._failed_after.setdefault(str(device), [])
-        may = len(before) < MOST_RESTARTS and (not before or tokens > before[-1])
-        before.append(tokens)
-        return may
-
-
-@define(eq=False)
-class FailedEngine:
-    """An engine that failed, and what has been done about it."""
-
-    candidate: Candidate | None
-    attempts: tuple[Attempt, ...] = ()
-    """The attempts that failed until another engine was loaded."""
-    is_last: bool = False
-    """Whether no other engine could be loaded, nor its device started again."""
 
 
 class EngineSession:

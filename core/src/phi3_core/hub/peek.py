@@ -12,7 +12,8 @@ from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.checkpoint.gguf_header import read_header_of
 
 from . import cache
-from .client import BLOCK, HubClient, TransientError, offline_hint, retrying
+from .client import BLOCK, HubClient, offline_hint, retrying
+from .refusals import TransientError
 from .snapshot import RemoteFile, Snapshot
 
 T = TypeVar("T")

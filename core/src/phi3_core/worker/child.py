@@ -14,14 +14,13 @@ import queue
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from phi3_core.config import shows_output
 from phi3_core.disk import raise_if_full
-from phi3_core.errors import BackendError, Phi3Error
+from phi3_core.errors import BackendError
 from phi3_core.plugin import Backend, PluginHooks, shortened
 from phi3_core.values import (
     Artifact,
@@ -41,14 +40,8 @@ from . import checks
 from .debugger import Debugger
 from .generations import Generations
 from .lifetime import end_with_host
+from .plain_errors import plain_error
 from .protocol import Channel
-
-_LONGEST_MESSAGE = 600
-"""Characters of a plugin's error message that are shown."""
-
-_CUT = "… [PHI3_SHOW_OUTPUT=1 shows all of it]"
-
-_LONGEST_TRACEBACK = 1_000_000
 
 
 def main(handle: int, host: int | None = None) -> None:
@@ -150,7 +143,7 @@ class Server:
         try:
             message = {"result": to_plain(call(*arguments, **given))}
         except BaseException as error:  # includes SystemExit, which plugins may raise
-            message = {"error": _plain_error(error)}
+            message = {"error": plain_error(error)}
             if shows_output():
                 print(message["error"]["traceback"], file=sys.stderr, flush=True)
         self._channel.send({"of": number, **message})
@@ -286,28 +279,3 @@ def _count(given: Any) -> int | float | None:
     if given is None:
         return None
     return operator.index(given) if hasattr(given, "__index__") else float(given)
-
-
-def _plain_error(error: BaseException) -> dict[str, Any]:
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))[-_LONGEST_TRACEBACK:]
-    if isinstance(error, SystemExit):
-        return {"kind": "SystemExit", "message": f"it tried to exit with {shortened(error.code)}", "traceback": text}
-    hint = None
-    try:
-        if isinstance(error, Phi3Error):
-            message, hint = _cut(str(error.message)), error.hint and _cut(str(error.hint))
-        else:
-            message = _cut(str(error))
-    except Exception:  # of a plugin's own class
-        message = ""
-    if isinstance(error, MemoryError):
-        message, hint = message or "there is not enough memory", "choose a smaller model, or --precision int4"
-    return {"kind": type(error).__name__, "message": message, "hint": hint, "traceback": text}
-
-
-def _cut(message: str) -> str:
-    """Return a message as one line that fits on a screen. The traceback has all of it, and is shown on request."""
-    message = " | ".join(line.strip() for line in message.splitlines() if line.strip())
-    if len(message) <= _LONGEST_MESSAGE:
-        return message
-    return f"{message[: _LONGEST_MESSAGE - len(_CUT)]}{_CUT}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from attrs import frozen
 from phi3_core.values import Finding, Machine, Offer
 
-from . import catalogue, detection, flavours, runtime
+from . import catalogue, detection, flavours, refusals, runtime
 from .adapters.records import NVIDIA, VENDORS, Adapter, Reading
 from .flavours import Flavours
 from .runtime import Reported
@@ -108,14 +108,14 @@ def _flavours(machine: Machine, found: Flavours) -> Iterator[Finding]:
     for conflict in found.conflicts():
         yield Finding(severity="error", message=conflict.message, remedy=conflict.remedy)
     if not found.genai:
-        refusal = detection.without_genai(machine, found)
+        refusal = refusals.without_genai(machine, found)
         yield Finding(severity="error", message=refusal.reason, remedy=refusal.remedy)
 
 
 def _reported(found: Flavours, reported: Reported) -> Iterator[Finding]:
     if reported.failure:
         message = f"ONNX Runtime GenAI cannot be imported: {reported.failure}"
-        yield Finding(severity="error", message=message, remedy=detection.CPP_RUNTIME_REMEDY)
+        yield Finding(severity="error", message=message, remedy=refusals.CPP_RUNTIME_REMEDY)
     elif reported.package:
         built = "with" if reported.directml else "without"
         yield Finding(severity="info", message=f"{reported.package} is built {built} DirectML")

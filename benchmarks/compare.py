@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from _common import phi3_command, raw_command, seconds_to_first_byte
+from conversation import turns
 
 PROMPTS = (32, 512, 2048)
 TOGETHER = (1, 2, 4, 8, 16)
@@ -159,22 +160,6 @@ def busy_cores() -> Iterator[None]:
         process.kill()
 
 
-def turns(model: str, count: int) -> list[dict[str, Any]]:
-    """A conversation with this runtime: for each turn the tokens of the prompt, and the seconds to the first one."""
-    import phi3_core as phi3
-
-    said: list[phi3.Message] = []
-    found = []
-    with phi3.load(model, device="openvino:CPU") as loaded:
-        loaded.generate("Hello", max_new_tokens=4)
-        for turn in range(1, count + 1):
-            said.append({"role": "user", "content": f"Question {turn}: tell me three facts about the number {turn}."})
-            reply = loaded.chat(said, max_new_tokens=40)
-            said.append({"role": "assistant", "content": reply.text})
-            found.append({"prompt_tokens": reply.prompt_tokens, "first_s": reply.time_to_first_token_s})
-    return found
-
-
 def machine() -> dict[str, Any]:
     """Which processor and versions gave the figures."""
     from phi3_core.machine import this_machine
@@ -228,7 +213,10 @@ class Comparison:
                 found["together"][count] = self._ask(engines, 64, int(count))
                 yield found
         self._ours.close()
-        found["turns"] = turns(given.model, 20)
+        found["turns"] = [
+            {"prompt_tokens": reply.prompt_tokens, "first_s": reply.time_to_first_token_s}
+            for reply in turns(given.model, 20, max_new_tokens=40)
+        ]
         yield found
         found["start"] = self._start()
         yield found

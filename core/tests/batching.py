@@ -66,6 +66,21 @@ def choir(name: str, log: object, *, most: int = 4, pace: float = 0.01, faults: 
     return text
 
 
+def paced(*, first_s: float, token_s: float) -> str:
+    """Return the changes for a backend that takes its time for the first token, and for each one, and says one word."""
+    return f"""
+import time
+Engine.context_length = 4096
+
+@hookimpl
+def generate(engine, request):
+    time.sleep({first_s})
+    for _ in range(request.max_new_tokens):
+        time.sleep({token_s})
+        yield request.prompt_ids[1]
+"""
+
+
 def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait until a condition holds; fail if it does not within ``seconds``."""
     end = time.monotonic() + seconds

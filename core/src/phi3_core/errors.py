@@ -15,6 +15,7 @@
     │       └── DiskFullError               4   a disk has too little free space
     └── BackendError                        5   a backend raised, died, timed out, or returned an invalid result
         ├── BackendDiedError                5   the worker process died, and the engine with it
+        ├── OverrunError                    5   an engine went on after the end of an answer
         └── WrongAnswersError               5   a device gives wrong answers to known prompts
 
 Plugins raise these too: the class name, message and hint are sent to the user's process. Any other exception of a
@@ -108,6 +109,10 @@ class BackendDiedError(BackendError):
     """The worker process of a backend died, and the engine with it."""
 
 
+class OverrunError(BackendError):
+    """An engine went on after the end of an answer, which is complete."""
+
+
 class WrongAnswersError(BackendError):
     """A device gives wrong answers to prompts whose answers are known."""
 
@@ -115,7 +120,7 @@ class WrongAnswersError(BackendError):
 _CROSSING: dict[str, type[Phi3Error]] = {
     kind.__name__: kind
     for kind in (
-        *(UsageError, PromptTooLongError, NoDeviceError, BackendError),
+        *(UsageError, PromptTooLongError, NoDeviceError, BackendError, OverrunError),
         *(ModelError, NoArtifactError, TooLargeError, NotOnHubError, StoreError, DiskFullError),
     )
 }

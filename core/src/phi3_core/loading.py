@@ -12,12 +12,11 @@ from attrs import field, frozen
 from .activity.announcement import Announcement
 from .activity.running import RunningEngine
 from .checking.check import Check, Reference
-from .checking.passed import Subject as CheckedSubject
 from .config import debugged_hook, time_limit
 from .errors import BackendError
 from .figures import failures
+from .figures.conditions import LoadedArtifact
 from .figures.recorder import Limits, Recorder
-from .figures.values import Subject
 from .models.catalogue import CATALOGUE
 from .models.fit import usable_context
 from .selection import Candidate
@@ -119,10 +118,11 @@ def load_engine(
     context_length = usable_context(ref, device, artifact.precision, offered)
     if context_length < offered:
         logger.info("%s holds %d tokens of context, not %d", device, context_length, offered)
+    loaded = LoadedArtifact(backend=worker.backend, device=device, artifact=artifact, options=options)
     is_compared = False
     if request.check_answers and debugged_hook() is None:
         check = Check(
-            subject=CheckedSubject(backend=worker.backend, device=device, artifact=artifact, options=options),
+            loaded=loaded,
             worker=worker,
             tokenizer=tokenizer,
             context_length=context_length,
@@ -135,8 +135,6 @@ def load_engine(
         )
         with _failures_noted(worker.backend, device):
             is_compared = check.run()
-    subject = Subject(backend=device.backend, device=device.id, model=ref.store_name, precision=artifact.precision)
-    content = str(artifact.manifest.get("digest", ""))
     uncomparable = options or debugged_hook() is not None
     running = RunningEngine(
         process=worker.process,
@@ -162,7 +160,7 @@ def load_engine(
         load_s=load_s,
         is_compared=is_compared,
         announcement=Announcement(running, worker.calls),
-        recorder=None if uncomparable else Recorder(subject, worker.backend, device, content=content, load_s=load_s),
+        recorder=None if uncomparable else Recorder(loaded, ref.store_name, load_s=load_s),
     )
 
 

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from .answers import Answer
 from .errors import PromptTooLongError, UsageError
 from .pending import BLOCKING, Pending
 from .pipeline import generate
 from .replies import Attempt, GenerationOptions, GenerationSettings, Message, Reply, Stream, messages_of
-from .session import Answer, EngineSession
+from .session import EngineSession
 from .text.decoder import Decoder
 from .text.guard import TooManyTokensError
 from .text.logprobs import TokenTexts, logprobs_of

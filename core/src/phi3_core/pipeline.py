@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import ExitStack
 
+from .answers import Answer
+from .fetching import for_first
 from .loading import LoadedEngine, cpu_reference, load_engine
 from .models.download_plan import DownloadPlan
 from .models.known import known_of
@@ -16,7 +18,7 @@ from .models.request import ArtifactRequest, FetchedModel, ModelRequest
 from .models.resolve import obtain, plan_download
 from .pending import Pending
 from .selection import Candidate, choose
-from .session import Answer, CandidateQueue, EngineSession
+from .session import EngineSession
 from .store.store import Store
 from .surveys import Survey, survey, warn_of_broken, warn_of_unknown
 from .values import GenerationRequest
@@ -56,27 +58,14 @@ def generate(
 def fetch(request: ModelRequest) -> FetchedModel:
     """Run steps 1 to 3: obtain the model for the best device. Raises as :func:`open_session`."""
     store = Store()
-    ref, found, candidates = find_candidates(request, store)
-
-    def step(candidate: Candidate) -> FetchedModel:
-        wanted, backend = ArtifactRequest.of(request, ref, candidate), found.backend(candidate.device.backend)
-        with WorkerPool().take(backend) as worker:
-            resolved = obtain(wanted, store, worker)
-        return FetchedModel(ref=ref, device=candidate.device, backend=backend, resolved=resolved)
-
-    return CandidateQueue(candidates).first(step)
+    asked, backend, resolved = for_first(request, store, find_candidates(request, store), obtain)
+    return FetchedModel(ref=asked.ref, device=asked.device, backend=backend, resolved=resolved)
 
 
 def plan(request: ModelRequest) -> DownloadPlan:
     """Return what :func:`fetch` would download. Raises as :func:`open_session`."""
     store = Store()
-    ref, found, candidates = find_candidates(request, store)
-
-    def step(candidate: Candidate) -> DownloadPlan:
-        with WorkerPool().take(found.backend(candidate.device.backend)) as worker:
-            return plan_download(ArtifactRequest.of(request, ref, candidate), store, worker)
-
-    return CandidateQueue(candidates).first(step)
+    return for_first(request, store, find_candidates(request, store), plan_download)[2]
 
 
 def find_candidates(request: ModelRequest, store: Store) -> tuple[ModelRef, Survey, tuple[Candidate, ...]]:

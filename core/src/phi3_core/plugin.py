@@ -1,25 +1,21 @@
-"""Backends as plugins: discovery from package metadata, and typed calls of one plugin's hooks.
+"""Backends as plugins: typed calls of one plugin's hooks.
 
-The user's process only reads metadata (:func:`installed`). Plugins are imported and called in worker processes
-(:class:`PluginHooks`, :mod:`phi3_core.worker`), so a plugin that hangs, exits or crashes does not affect the rest.
+The user's process only reads metadata (:mod:`.discovery`, whose names are here, too). Plugins are imported and called
+in worker processes (:class:`PluginHooks`, :mod:`phi3_core.worker`), so a plugin that hangs, exits or crashes does not
+affect the rest.
 """
 
 from __future__ import annotations
 
-import re
 import reprlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from attrs import frozen
-
-from . import __version__
-from .distributions import canonical_name
+from .discovery import ENTRY_POINT_GROUP, Backend, Broken, installed, newer_core
 from .errors import BackendError, Phi3Error
 from .options import closest
-from .requirements import release
 from .values import (
     PRECISIONS,
     Artifact,
@@ -40,72 +36,25 @@ from .values import (
 if TYPE_CHECKING:
     import numpy as np
 
-ENTRY_POINT_GROUP = "phi3"
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Backend",
+    "Broken",
+    "PluginHooks",
+    "check_hook",
+    "fault",
+    "installed",
+    "name_device",
+    "newer_core",
+    "shortened",
+]
 
 T = TypeVar("T")
 
 
-@frozen(kw_only=True)
-class Backend:
-    """An installed backend."""
-
-    name: str
-    """The entry point's name."""
-    target: str
-    """The entry point's value, ``module`` or ``module:attribute``."""
-    distribution: str
-    version: str
-
-    @property
-    def release(self) -> str:
-        """The distribution and its version, as in messages and records."""
-        return f"{self.distribution} {self.version}"
-
-
-@frozen(kw_only=True)
-class Broken:
-    """A backend that fails to import, raises, hangs, dies or returns an invalid result. Others are not affected."""
-
-    plugin: str
-    distribution: str
-    error: str
-
-
-def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
-    """Return the installed backends, and those that are broken by their metadata.
-
-    Of two distributions with a backend of the same name, the one that was installed first keeps it. One that requires a
-    newer phi3-core is broken too.
-    """
-    from .metadata import distributions  # start-up: worker processes need no metadata
-
-    registered, unreadable = distributions(ENTRY_POINT_GROUP)
-    backends: dict[str, Backend] = {}
-    broken = [
-        Broken(plugin=Path(each.path).stem, distribution=each.path, error=f"its metadata cannot be read: {each.error}")
-        for each in unreadable
-        if each.in_group
-    ]
-    # A distribution may be found twice: an editable install that is also on PYTHONPATH. The first is what is imported.
-    found_first = {canonical_name(each.name): each for each in reversed(registered)}
-    for each in sorted(found_first.values(), key=lambda each: (each.installed, each.name)):
-        needed = newer_core(each.requires)
-        for name, target in each.entry_points:
-            if needed is not None:
-                error = f"it needs {needed}, and this phi3-core is {__version__}: upgrade phi3-core"
-                broken.append(Broken(plugin=name, distribution=each.name, error=error))
-                continue
-            found = Backend(name=name, target=target, distribution=each.name, version=each.version)
-            known = backends.setdefault(name, found)
-            if known != found:
-                error = f"the name {name!r} is taken by {known.release}; uninstall one of them"
-                broken.append(Broken(plugin=name, distribution=each.name, error=error))
-    return tuple(sorted(backends.values(), key=lambda backend: backend.name)), tuple(broken)
-
-
-def fault(hook: str, backend: Backend, words: str) -> BackendError:
+def fault(hook: str, backend: Backend, words: str, kind: type[BackendError] = BackendError) -> BackendError:
     """Return the error for what a hook of a backend did against the contract."""
-    return BackendError(f"{hook} of {backend.release} {words}")
+    return kind(f"{hook} of {backend.release} {words}")
 
 
 def name_device(error: Phi3Error, device: Device) -> None:
@@ -125,23 +74,6 @@ def check_hook(name: str, backend: Backend, hooks: Sequence[str]) -> None:
 
 
 _OF_ENGINES = ["context_length", "max_concurrency", "capabilities", "close"]
-_LOWER_BOUND = re.compile(r"(?:>=|~=|===?|>)\s*v?(\d+(?:\.\d+)*)")
-
-
-def newer_core(requires: Sequence[str]) -> str | None:
-    """Return the requirement of a newer phi3-core than this one among those of a distribution; None if there is none.
-
-    Only the numbers of versions are compared. Requirements with a marker, such as those of extras, do not count.
-    """
-    here = release(__version__)
-    for requirement in requires:
-        text, _, marker = requirement.partition(";")
-        name = re.split(r"[^A-Za-z0-9._-]", text.strip(), maxsplit=1)[0]
-        if canonical_name(name) != "phi3-core" or marker.strip():
-            continue
-        if any(release(bound[1]) > here for bound in _LOWER_BOUND.finditer(text)):
-            return text.strip()
-    return None
 
 
 class PluginHooks:
@@ -177,9 +109,9 @@ class PluginHooks:
             more = f"; {unmarked[0]} is there without @hookimpl" if unmarked else ""
             raise BackendError(f"{backend.target} does not implement {', '.join(missing)}{more}")
 
-    def fault(self, hook: str, words: str) -> BackendError:
+    def fault(self, hook: str, words: str, kind: type[BackendError] = BackendError) -> BackendError:
         """Return the error for what a hook did against the contract. It names the hook and the distribution."""
-        return fault(hook, self.backend, words)
+        return fault(hook, self.backend, words, kind)
 
     def _one(self, name: str, kind: type[T] | tuple[type[T], ...], **arguments: object) -> T:
         answer = getattr(self._manager.hook, name)(**arguments)

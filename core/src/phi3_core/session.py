@@ -5,110 +5,62 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterable
-from typing import TypeVar
 
-from attrs import define, evolve, field
+from attrs import evolve
 
-from .errors import BackendError, NoArtifactError, NoDeviceError, Phi3Error, StoreError, TooLargeError, UsageError
+from .answers import Answer, FailedEngine
+from .candidates import CandidateQueue, failed_attempt
+from .errors import BackendError, OverrunError, Phi3Error, UsageError
 from .figures import failures
 from .figures.recorder import Answered
 from .loading import LoadedEngine
 from .pending import BLOCKING, Pending
-from .plugin import name_device
 from .replies import Attempt
 from .selection import Candidate
-from .turns import Turn, Turns
-from .values import Device, GenerationRequest
+from .turns import Turns
+from .values import GenerationRequest
 from .worker.generation import Generation
 
 logger = logging.getLogger("phi3_core")
-
-T = TypeVar("T")
 
 Load = Callable[[Candidate], LoadedEngine]
 """Obtains a model and loads it on a candidate."""
 
 
-class CandidateQueue:
-    """The candidates of a request that have not been tried, best first, and the failed attempts."""
-
-    def __init__(self, candidates: Iterable[Candidate]) -> None:
-        self._left = iter(candidates)
-        self.attempts: list[Attempt] = []
-        """The failed attempts, in order."""
-
-    def first(self, step: Callable[[Candidate], T], failure: Phi3Error | None = None) -> T:
-        """Return the result of ``step`` for the first candidate that it succeeds for.
-
-        Each failure is logged, with the candidate that is tried next.
-
-        Args:
-            step: called with one candidate after the other.
-            failure: the error of the device used so far, if any.
-
-        Raises:
-            Phi3Error: the last failure, if no candidate is left. Errors that another device cannot avoid are raised
-                at once.
-        """
-        for candidate in self._left:
-            if failure is not None:
-                logger.warning("%s; continuing with %s", failure.message, candidate.device)
-            try:
-                return step(candidate)
-            except (BackendError, NoArtifactError, TooLargeError, StoreError) as error:
-                failure = self.record_failure(error, candidate.device)
-        raise failure or NoDeviceError("no device is left to try", hint="phi3 devices")
-
-    def record_failure(self, error: Phi3Error, device: Device) -> Phi3Error:
-        """Add a failed attempt, and return the error with the device in its message."""
-        self.attempts.append(failed_attempt(error, device))
-        return error
-
-
-def failed_attempt(error: Phi3Error, device: Device) -> Attempt:
-    """Return a failed attempt, and put the device into the error's message."""
-    if isinstance(error, (BackendError, StoreError)):
-        name_device(error, device)
-    return Attempt(device=str(device), outcome=error.message)
-
-
-@define(eq=False)
-class Answer:
-    """An answer that is being generated."""
-
-    turn: Turn
-    """Its turn at the engine."""
-    engine: LoadedEngine | None = None
-    """The engine that generates it now; None before it begins."""
-    attempts: list[Attempt] = field(factory=list)
-    """The attempts that failed before."""
-
-
 class EngineSession:
-    """The engine of one model. If it fails, the next candidate's engine replaces it. Threads may share a session.
+    """The engine of one model. If it fails, the next candidate's replaces it, or its own device is started again.
+
+    Threads may share a session.
 
     Args:
         name: the name of the model.
         candidates: the devices that match the request, best first.
         load: obtains the model and loads it on a candidate.
         max_waiting: the number of answers that may wait for the engine; None for any number.
+        restarts: whether the last device is started again if it fails.
     """
 
     def __init__(
-        self, name: str, candidates: Iterable[Candidate], load: Load, *, max_waiting: int | None = None
+        self,
+        name: str,
+        candidates: Iterable[Candidate],
+        load: Load,
+        *,
+        max_waiting: int | None = None,
+        restarts: bool = True,
     ) -> None:
         self.name = name
         self.turns = Turns(max_waiting=max_waiting)
         """The turns at the engine, which has as many places as it generates answers at once."""
         self._queue = CandidateQueue(candidates)
         self._load = load
+        self._restarts = restarts
         self._current: Candidate | None = None
         self._engine: LoadedEngine | None = None
         self._loading = threading.Lock()
         self._unreported = 0
         """The first of the failed attempts that belong to the next answer."""
-        self._failed: dict[LoadedEngine, tuple[Attempt, ...] | None] = {}
-        """For each engine that failed, the attempts until another one was loaded; None if no candidate was left."""
+        self._failed: dict[LoadedEngine, FailedEngine] = {}
         self._answering: dict[Answer, bool] = {}
         """Whether each answer that is being generated has been alone all along."""
         self.closed = False
@@ -139,46 +91,66 @@ class EngineSession:
                 return self._load_next() if self._current is None else self._use(self._load(self._current))
             return self._engine
 
-    def replace(self, engine: LoadedEngine, error: BackendError) -> list[Attempt]:
-        """Replace an engine that failed by the next candidate's, unless another answer has done so.
+    def replace(self, engine: LoadedEngine, error: BackendError, *, restart: bool) -> list[Attempt]:
+        """Replace an engine that failed, unless another answer has done so.
 
-        The engine's other answers go on, and its process ends after the last one.
+        The next candidate's engine replaces it. If no candidate is left, its device is started again. The engine's
+        other answers go on, and its process ends after the last one.
+
+        Args:
+            engine: the engine.
+            error: what it failed with.
+            restart: whether the answer may go on on the same device.
 
         Returns:
             The failed attempts: this one, and those of candidates that could not be loaded.
 
         Raises:
-            Phi3Error: no other candidate works.
+            Phi3Error: no other candidate works, and the device cannot be started again, or may not.
         """
         attempt = failed_attempt(error, engine.device)
         with self._loading:
-            if engine in self._failed:
-                known = self._failed[engine]
-                if known is None:
-                    raise error
-                return [attempt, *known[1:]]
-            if self._engine is not engine:  # it was loaded again meanwhile
-                return [attempt]
-            self._engine, self._failed[engine] = None, None
+            failed = self._failed.get(engine) or self._give_up(engine, error)
+            if failed.is_last:
+                raise error
+            successor = self._engine or self._load_successor(failed, error, restart and self._restarts)
+            if successor.device == engine.device and not restart:
+                raise error
+            return [attempt, *failed.attempts]
+
+    def give_up(self, engine: LoadedEngine, error: BackendError) -> None:
+        """Use an engine no more, although no answer needs another one now: the next answer loads it again."""
+        with self._loading:
+            if engine not in self._failed:
+                self._give_up(engine, error)
+
+    def _give_up(self, engine: LoadedEngine, error: BackendError) -> FailedEngine:
+        failed = self._failed[engine] = FailedEngine(self._current)
+        if self._engine is engine:  # it was not loaded again meanwhile
+            self._engine = None
             engine.worker.retire()
             failures.note(engine.worker.backend, engine.device, error.message)
             if engine.recorder is not None:
                 engine.recorder.close()
-            before = len(self._queue.attempts)
-            self._queue.attempts.append(attempt)
-            try:
-                self._load_next(error)
-            finally:
-                self._unreported = len(self._queue.attempts)
-            attempts = self._failed[engine] = tuple(self._queue.attempts[before:])
-            return list(attempts)
+        return failed
 
-    def _load_next(self, failure: Phi3Error | None = None) -> LoadedEngine:
-        return self._use(self._queue.first(self._load_on, failure))
+    def _load_successor(self, failed: FailedEngine, error: BackendError, restart: bool) -> LoadedEngine:
+        before = len(self._queue.attempts)
+        failed.is_last = restart  # unless an engine is loaded
+        try:
+            successor = self._load_next(error, again=failed.candidate if restart else None)
+        finally:
+            self._unreported = len(self._queue.attempts)
+        failed.attempts, failed.is_last = tuple(self._queue.attempts[before:]), False
+        return successor
+
+    def _load_next(self, failure: Phi3Error | None = None, *, again: Candidate | None = None) -> LoadedEngine:
+        return self._use(self._queue.first(self._load_on, failure, again=again))
 
     def _load_on(self, candidate: Candidate) -> LoadedEngine:
+        engine = self._load(candidate)
         self._current = candidate
-        return self._load(candidate)
+        return engine
 
     def _use(self, engine: LoadedEngine) -> LoadedEngine:
         self._engine = engine
@@ -196,7 +168,7 @@ class EngineSession:
     def generate(self, request: GenerationRequest, answer: Answer) -> Generator[int | Pending, None, None]:
         """Yield the token ids of an answer. If the engine fails, the next one continues after the ids already yielded.
 
-        While there is no id, it yields what it waits for.
+        An engine that fails after the last id costs a warning. While there is no id, it yields what it waits for.
 
         Args:
             request: prompt ids, sampling settings and stop conditions.
@@ -205,7 +177,7 @@ class EngineSession:
         Raises:
             UsageError: the engine does not support a setting of the request, or the session is closed.
             QueueFullError: too many answers are waiting.
-            BackendError: the engine failed, and no other device could continue.
+            BackendError: the engine failed, and no device could continue.
         """
         made: list[int] = []
         generation: Generation | None = None
@@ -234,9 +206,8 @@ class EngineSession:
                     yield BLOCKING
                     self._answering.pop(answer, None)
                     generation = None
-                    answer.attempts += self.replace(engine, error)
-                if len(made) >= request.max_new_tokens:
-                    return
+                    if not self._goes_on(answer, engine, error, made=len(made), most=request.max_new_tokens):
+                        return
                 answer.turn.renew()
         finally:
             if generation is None:
@@ -246,6 +217,20 @@ class EngineSession:
                 generation.close()
                 # An iterator that does not end keeps its place in the worker.
                 generation.at_end(answer.turn.leave)
+
+    def _goes_on(self, answer: Answer, engine: LoadedEngine, error: BackendError, *, made: int, most: int) -> bool:
+        """Return whether an answer goes on after its engine failed: not if it is complete, which costs a warning.
+
+        Raises as :meth:`replace`.
+        """
+        if not isinstance(error, OverrunError) and made < most:
+            restart = answer.may_restart(engine.device, made)
+            answer.attempts += self.replace(engine, error, restart=restart)
+            return True
+        logger.warning(failed_attempt(error, engine.device).outcome)
+        if not isinstance(error, OverrunError):
+            self.give_up(engine, error)
+        return False
 
     def _start(self, request: GenerationRequest, engine: LoadedEngine, answer: Answer) -> Generation:
         self._answering[answer] = True

@@ -181,7 +181,12 @@ class Artifact:
     manifest: Mapping[str, Any] = field(factory=dict, converter=_mapping)
     """The content of ``phi3.json``.
 
-    Without that file it has at least ``digest``, which changes with the weights and is meant for cache keys."""
+    Without that file it has at least ``digest``."""
+
+    @property
+    def digest(self) -> str:
+        """What changes with the weights, for cache keys; empty if it is unknown."""
+        return str(self.manifest.get("digest", ""))
 
 
 @frozen(kw_only=True)

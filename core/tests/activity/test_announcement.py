@@ -10,22 +10,12 @@ import threading
 
 import phi3_core as phi3
 import psutil
-from batching import wait_until
+from batching import paced, wait_until
 from phi3_core.activity import running
 from phi3_core.activity.overview import Observer
 from phi3_core.activity.running import running_engines
 
-SLOW = """
-import time
-Engine.context_length = 4096
-
-@hookimpl
-def generate(engine, request):
-    time.sleep(0.6)
-    for _ in range(request.max_new_tokens):
-        time.sleep(0.01)
-        yield request.prompt_ids[1]
-"""
+SLOW = paced(first_s=0.6, token_s=0.01)
 
 
 def one():

@@ -8,27 +8,18 @@ from functools import partial
 
 import phi3_core as phi3
 import pytest
-from batching import wait_until
+from batching import paced, wait_until
 from phi3_core.figures import failures, recorder, stall
+from phi3_core.figures.conditions import LoadedArtifact
 from phi3_core.figures.record import read_all
 from phi3_core.figures.recorder import Answered, Recorder
 from phi3_core.figures.stall import stall_limits
-from phi3_core.figures.values import Figures, Subject
+from phi3_core.figures.values import Figures
 from phi3_core.plugin import Backend
-from phi3_core.values import Device
+from phi3_core.values import Artifact, Device
 from phi3_core.worker.call import Timing
 
-PACED = """
-import time
-Engine.context_length = 4096
-
-@hookimpl
-def generate(engine, request):
-    time.sleep(0.2)
-    for _ in range(request.max_new_tokens):
-        time.sleep(0.005)
-        yield request.prompt_ids[1]
-"""
+PACED = paced(first_s=0.2, token_s=0.005)
 
 
 def test_an_answer_leaves_its_figures(plugins, source):
@@ -80,8 +71,9 @@ def test_options_of_the_user_leave_no_figures(plugins, source):
 
 
 DEVICE = Device(backend="paced", id="CPU", kind="cpu", name="x")
-SUBJECT = Subject(backend="paced", device="CPU", model="m", precision="fp16")
 BACKEND = Backend(name="paced", target="paced", distribution="phi3-paced", version="1.0")
+ARTIFACT = Artifact(path="m", backend="paced", precision="fp16")
+LOADED = LoadedArtifact(backend=BACKEND, device=DEVICE, artifact=ARTIFACT)
 
 
 def have_answers(count):
@@ -90,7 +82,7 @@ def have_answers(count):
 
 def test_a_model_that_stays_loaded_writes_now_and_then(home, monkeypatch):
     monkeypatch.setattr(recorder, "WRITE_AFTER_S", 0.0)
-    found = Recorder(SUBJECT, BACKEND, DEVICE, content="", load_s=1.0)
+    found = Recorder(LOADED, "m", load_s=1.0)
     for number in range(3):
         prompt = range(1000 * number, 1000 * number + 100)
         found.note(Answered(prompt, [1] * 20, Timing(20, 0.5, 1.0), alone=True))
@@ -102,7 +94,7 @@ def test_a_store_that_cannot_be_written_costs_nothing(make_disk, make_read_only,
     folder = make_disk(2**20)
     make_read_only(folder)
     monkeypatch.setenv("PHI3_HOME", str(folder))
-    found = Recorder(SUBJECT, BACKEND, DEVICE, content="", load_s=1.0)
+    found = Recorder(LOADED, "m", load_s=1.0)
     found.note(Answered(range(100), [1] * 20, Timing(20, 0.5, 1.0), alone=True))
     failures.note(BACKEND, DEVICE, "it broke")
     found.close()
@@ -110,7 +102,7 @@ def test_a_store_that_cannot_be_written_costs_nothing(make_disk, make_read_only,
 
 
 def test_an_engine_that_never_answered_leaves_no_figures(home):
-    found = Recorder(SUBJECT, BACKEND, DEVICE, content="", load_s=1.0)
+    found = Recorder(LOADED, "m", load_s=1.0)
     found.note(Answered([1], [], Timing(0, 0.0, 0.0), alone=True))
     found.close()
     assert list(read_all()) == []

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("huggingface_hub")
 
 from phi3_core.errors import DiskFullError, ModelError
-from phi3_core.hub import client
+from phi3_core.hub import client, refusals
 from phi3_core.hub.download import download
 from phi3_core.hub.snapshot import select_files, take_snapshot
 from stand_in_hub import support
@@ -162,8 +162,8 @@ def test_pauses_grow_or_are_as_long_as_the_hub_asks() -> None:
     assert pauses == [0.01, 0.02, 7.0, client.WAIT_AT_MOST_S]
     with pytest.raises(ModelError, match=r"busy \(wait\)"):
         patience.spend(client.TransientError("busy", hint="wait"))
-    assert client._retry_after({"ratelimit": '"resolvers";r=0;t=42'}) == 42
-    assert client._retry_after({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}) is None
+    assert refusals._retry_after({"ratelimit": '"resolvers";r=0;t=42'}) == 42
+    assert refusals._retry_after({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}) is None
 
 
 def test_a_page_that_is_not_the_file(server, commit, tmp_path) -> None:

@@ -141,6 +141,17 @@ def test_a_dry_run_names_files_and_bytes_and_fetches_nothing(phi3, server, ready
     assert "nothing" in phi3("models", "pull", MODEL, "--dry-run")[1]
 
 
+def test_a_dry_run_of_original_weights_names_nothing_that_the_store_has(phi3, server, original):
+    server.add("somebody/my-phi", original)
+    dry = ("models", "pull", "somebody/my-phi", "--dry-run", "--source")
+    assert "model.safetensors" in phi3(*dry)[1]
+    phi3("models", "pull", "somebody/my-phi", "--source")
+    assert "nothing: it is in" in phi3(*dry)[1]
+    assert "nothing: it is in" in phi3(*dry, "--update")[1]
+    server.add("somebody/my-phi", {**original, "model.safetensors": support.noise(2**20, 5)})
+    assert "model.safetensors" in phi3(*dry, "--update")[1]
+
+
 def test_repair_fetches_what_is_damaged_and_nothing_else(phi3, server, ready, home):
     server.add(READY, ready)
     phi3("models", "pull", MODEL)
@@ -206,6 +217,7 @@ def test_another_family_is_refused_by_name_before_its_weights_are_fetched(phi3, 
     code, _, err = phi3("models", "pull", "somebody/llama")
     assert code == 4
     assert "somebody/llama is a model of type 'llama', not of the Phi-3 family" in err
+    assert phi3("models", "pull", "somebody/llama", "--dry-run")[::2] == (code, err)
     assert not server.bodies("model.safetensors")
 
 
@@ -278,6 +290,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(phi3, serve
     code, _, err = phi3("models", "pull", MODEL)
     assert code == 4
     assert "the download needs 3." in err
+    assert "the download needs 3." in phi3("models", "pull", MODEL, "--dry-run")[2]
     assert "PHI3_HOME" in err
     assert not server.bodies(WEIGHTS)
 
@@ -353,6 +366,7 @@ def test_what_no_backend_recognizes_is_refused_before_its_weights_are_fetched(ph
     code, _, err = phi3("models", "pull", "somebody/web")
     assert code == 4
     assert "parrot finds no weights in somebody/web that it can load" in err
+    assert phi3("models", "pull", "somebody/web", "--dry-run")[::2] == (code, err)
     assert not server.bodies("model_q4.onnx")
 
 

@@ -80,6 +80,7 @@ def test_the_reason_is_given_before_weights_are_fetched(server, home, run_main, 
     code, _, err = run_main("models", "pull", "--source", REPOSITORY)
     assert code == 4
     assert len(err.splitlines()) == 1
+    assert run_main("models", "pull", "--source", "--dry-run", REPOSITORY)[::2] == (code, err)
     assert support.asked_for(server) <= {"config.json"}
 
 
@@ -117,6 +118,7 @@ def test_what_the_tensors_are_is_known_before_they_are_fetched(server, home, run
     assert code == 4
     assert re.search(words, err)
     assert len(err.splitlines()) == 1
+    assert run_main("models", "pull", "--source", "--dry-run", REPOSITORY)[::2] == (code, err)
     assert sum(server.served(name) for name in files) < SIZE / 2
 
 
@@ -151,6 +153,7 @@ def test_a_gguf_file_is_known_by_its_header_before_it_is_fetched(server, home, r
     assert code == 4
     assert f"acme/phi/{names[0]} {words}" in err
     assert len(err.splitlines()) == 1
+    assert run_main("models", "pull", "--source", "--dry-run", f"{REPOSITORY}/{names[0]}")[::2] == (code, err)
     assert sum(map(server.served, names)) < SIZE / 2
     assert not list((home / "sources").glob("*"))
 
@@ -188,8 +191,10 @@ def test_a_gguf_file_without_a_template_is_not_fetched_to_be_asked(
     assert code == 4
     assert "acme/phi/base.gguf has no chat template, as base models have none" in err
     assert run_main("models", "pull", f"{REPOSITORY}/base.gguf")[0] == 4
+    assert run_main("models", "pull", "--dry-run", f"{REPOSITORY}/base.gguf")[0] == 4
     assert not list((home / "sources").glob("*"))
     assert run_main("models", "pull", "--source", f"{REPOSITORY}/base.gguf")[0] == 0  # it can be quantized
+    assert "nothing: it is in" in run_main("models", "pull", "--source", "--dry-run", f"{REPOSITORY}/base.gguf")[1]
 
 
 @pytest.mark.parametrize(

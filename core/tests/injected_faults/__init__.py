@@ -47,9 +47,11 @@ class Fault:
     said: str = ""
     """The sentence on stderr if core chose the device; … stands for what differs. Empty if nothing is said."""
     named: str = ""
-    """The line on stderr if the user named the device. By default the sentence, without the device that follows."""
+    """The error if the user named the device. By default the sentence, without the device that follows."""
     code: int = 5
     """The exit code if the user named the device. If it is 0, the answer is the healthy one there, too."""
+    restarts: int = 0
+    """How often the device is started again if the user named it."""
     device: str = "steady:CPU"
     """Where the answer ends if core chose the device."""
     most_s: float = 20.0
@@ -70,9 +72,11 @@ class Fault:
         return self.said.startswith("backend ")
 
     @property
-    def line(self) -> str:
-        """The line on stderr if the user named the device."""
-        return self.named or self.said.partition("; continuing with")[0]
+    def lines(self) -> list[str]:
+        """The lines on stderr if the user named the device: one for each start, and the error or a warning."""
+        line = self.named or self.said.partition("; continuing with")[0]
+        ends = self.code or self.said == line
+        return [f"{line}; starting acme:CPU again"] * self.restarts + [line] * bool(line and ends)
 
 
 def broken(error: str, **facts: Any) -> dict[str, Any]:

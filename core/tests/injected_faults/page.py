@@ -20,9 +20,11 @@ beside a healthy one, `steady`, which runs the same model, and a question is ask
 - **If core chose the device**, the answer is the one that the healthy device gives alone, token by token, wherever the
   fault strikes. One line on stderr says what failed and what core goes on with. In Python it is a warning of the logger
   `phi3_core`.
-- **If you named the device**, as `--device acme:CPU`, nothing replaces it. The command ends with the exit code of the
-  last column and one line, which is the same one up to "; continuing" unless another is given. In Python it is raised;
-  a server that runs ends the answer with an error, `engine_failed`, and logs the line.
+- **If you named the device**, as `--device acme:CPU`, no other replaces it. One that fails in the middle of an answer
+  [is started again](devices.md#failures), with a line that ends in "; starting acme:CPU again". The last column has
+  what comes of it: the whole answer, or an exit code and one line, which is the same one up to "; continuing" unless
+  another is given. In Python it is raised; a server that runs ends the answer with an error, `engine_failed`, and logs
+  the line.
 - No process is left, and the store has no half-written file.
 
 "Lost" are the seconds that `phi3 run` took longer than with the healthy device alone, the fastest of three runs each,
@@ -72,7 +74,9 @@ def lost_s(written: str) -> dict[str, float]:
 
 def _row(what: str, fault: Fault, lost: float) -> tuple[str, ...]:
     waited = f", with a limit of {fault.waits_s:g} s" if fault.waits_s else ""
-    named = str(fault.code) if fault.code else "the answer, too"
+    named = str(fault.code) if fault.code else "the answer"
+    if fault.restarts:
+        named += ", after it was started again " + ("once" if fault.restarts == 1 else f"{fault.restarts} times")
     if fault.named:
         named += f": `{fault.named}`"
     said = f"`{fault.said}`" if fault.said else "nothing"

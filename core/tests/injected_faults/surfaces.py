@@ -22,7 +22,7 @@ Main = Callable[..., tuple[int, str, str]]
 """Runs a command in this process, and returns its exit code, stdout and stderr."""
 _EXIT_CODES = {"engine_failed": 5, "model_unavailable": 3}
 """The exit codes of commands for what a server says."""
-_STATS = re.compile(r"first token .*, fp16 on (\S+)$")
+_STATS = re.compile(r"first token .*, fp16 on ([^\s,]+)(, CPU .*)?$")
 
 
 @frozen(kw_only=True)

@@ -26,10 +26,12 @@ def load(*body: str) -> str:
 
 
 def generate(*body: str, after: int = 0) -> str:
-    """Return a ``generate`` that does something after so many tokens of the healthy answer."""
+    """Return a ``generate`` that does something after so many tokens of the healthy answer, if that goes on then."""
     return hook(
         *("generate", "engine, request", "import itertools, os, signal, time", "ids = healthy(request)"),
-        *(f"yield from itertools.islice(ids, {after})", *body, "yield from ids"),
+        *(f"yield from itertools.islice(ids, {after})", "token = next(ids, None)", "if token is not None:"),
+        *(f"    {line}" for line in (*body, "yield token")),
+        "yield from ids",
     )
 
 
@@ -130,52 +132,65 @@ FAULTS: Mapping[str, Mapping[str, Fault]] = {
         ),
     },
     "`generate`": {
-        "raises": Fault(changes=generate("raise OSError('device lost')"), **fails("OSError: device lost")),
+        "raises": Fault(changes=generate("raise OSError('device lost')"), **fails("OSError: device lost", restarts=1)),
         "raises after the third token": Fault(
-            changes=generate("raise OSError('device lost')", after=3), **fails("OSError: device lost")
+            changes=generate("raise OSError('device lost')", after=3), **fails("OSError: device lost", restarts=3)
         ),
         "aborts at the first token": Fault(
-            changes=generate(ABORT), **fails("its process died during generate (SIGABRT)")
+            changes=generate(ABORT), **fails("its process died during generate (SIGABRT)", restarts=1)
         ),
         "aborts at the third token": Fault(
-            changes=generate(ABORT, after=2), **fails("its process died during generate (SIGABRT)")
+            changes=generate(ABORT, after=2), **fails("its process died during generate (SIGABRT)", restarts=3)
         ),
         "aborts at the hundredth token": Fault(
-            changes=generate(ABORT, after=99), **fails("its process died during generate (SIGABRT)", quick=True)
+            changes=generate(ABORT, after=99),
+            **fails("its process died during generate (SIGABRT)", code=0, restarts=1, quick=True),
+        ),
+        "aborts after the last token": Fault(
+            changes=hook("generate", "engine, request", "import os", "yield from healthy(request)", ABORT),
+            said="acme:CPU: its process died during generate (SIGABRT)",
+            code=0,
+            max_new_tokens=20,
+            device="acme:CPU",  # nothing is missing
+            quick=True,
         ),
         "never begins": Fault(
             changes=generate(HANG),
-            **fails(LATE),
+            **fails(LATE, restarts=1),
             limits={"PHI3_PREFILL_LIMIT": "2"},
             waits_s=2.0,
         ),
-        "stalls": Fault(changes=generate(HANG, after=3), **fails(LATE), **TOKEN_LIMIT),
-        "stalls in native code": Fault(changes=generate(SPIN, after=3), **fails(LATE), **TOKEN_LIMIT),
+        "stalls": Fault(changes=generate(HANG, after=3), **fails(LATE, restarts=3), **TOKEN_LIMIT),
+        "stalls in native code": Fault(changes=generate(SPIN, after=3), **fails(LATE, restarts=3), **TOKEN_LIMIT),
         "yields an id outside of the vocabulary": Fault(
             changes=generate("yield 99_999", after=3),
             **fails(
                 "generate of phi3-acme 1.0 yielded the id 99999, which is not in the vocabulary of 0 to 32063",
+                restarts=3,
                 quick=True,
             ),
         ),
         "yields a negative id": Fault(
             changes=generate("yield -1", after=3),
-            **fails("generate of phi3-acme 1.0 yielded the id -1, which is not in the vocabulary of 0 to 32063"),
+            **fails(
+                "generate of phi3-acme 1.0 yielded the id -1, which is not in the vocabulary of 0 to 32063", restarts=3
+            ),
         ),
         "yields text": Fault(
             changes=generate("yield 'a'", after=3),
-            **fails("generate of phi3-acme 1.0 yielded 'a', a str, and not the integer of a token"),
+            **fails("generate of phi3-acme 1.0 yielded 'a', a str, and not the integer of a token", restarts=3),
         ),
         "returns the wrong type": Fault(
             changes=hook("generate", "engine, request", "return [1, 2]"),
-            **fails("generate of phi3-acme 1.0 returned a list ([1, 2]), not Iterator"),
+            **fails("generate of phi3-acme 1.0 returned a list ([1, 2]), not Iterator", restarts=1),
         ),
         "never stops": Fault(
             changes=hook(
                 *("generate", "engine, request", "ids = list(request.prompt_ids)", "while True:"),
                 *("    ids.append(next_id(ids))", "    yield ids[-1]"),
             ),
-            **fails("generate of phi3-acme 1.0 yielded more than the 20 ids asked for"),
+            said="acme:CPU: generate of phi3-acme 1.0 yielded more than the 20 ids asked for",
+            code=0,
             max_new_tokens=20,
             device="acme:CPU",  # nothing is missing
         ),
@@ -184,7 +199,10 @@ FAULTS: Mapping[str, Mapping[str, Fault]] = {
                 *("generate", "engine, request", "yield from healthy(request)", "yield request.stop_ids[0]"),
                 *("yield 325",),
             ),
-            **fails("generate of phi3-acme 1.0 yielded the stop id … instead of ending before it"),
+            said="acme:CPU: generate of phi3-acme 1.0 yielded the stop id … instead of ending before it",
+            code=0,
+            device="acme:CPU",  # as above
+            quick=True,
         ),
         "writes noise to stdout": Fault(
             changes=hook(
@@ -211,8 +229,10 @@ FAULTS: Mapping[str, Mapping[str, Fault]] = {
     },
     "Its process": {
         "starts another one, and aborts": Fault(changes=load(*STARTS, ABORT), **fails(DIED_IN_LOAD)),
-        "is killed": Fault(changes=generate(KILL, after=3), **fails("its process died during generate (SIGKILL)")),
-        "is stopped": Fault(changes=generate(STOP, after=3), **fails(LATE), **TOKEN_LIMIT, needs="signals"),
+        "is killed": Fault(
+            changes=generate(KILL, after=3), **fails("its process died during generate (SIGKILL)", restarts=3)
+        ),
+        "is stopped": Fault(changes=generate(STOP, after=3), **fails(LATE, restarts=3), **TOKEN_LIMIT, needs="signals"),
     },
 }
 ROWS = {f"{where} {what}": fault for where, faults in FAULTS.items() for what, fault in faults.items()}

@@ -142,7 +142,7 @@ def test_small_answers_are_sent_at_once(server):
     assert time.monotonic() - started < 0.8
 
 
-def test_an_engine_that_fails_before_a_token_is_an_error_with_a_status(server):
+def test_an_engine_that_fails_again_and_again_is_an_error_with_a_status(server):
     status, answer = server.chat(max_tokens=66)
     assert status == 500
     assert answer["error"]["code"] == "engine_failed"
@@ -150,7 +150,7 @@ def test_an_engine_that_fails_before_a_token_is_an_error_with_a_status(server):
     assert server.chat()[0] == 200  # it is loaded again
 
 
-def test_an_engine_that_dies_in_a_stream_ends_it_with_an_error(server):
+def test_an_engine_that_dies_again_and_again_in_a_stream_ends_it_with_an_error(server):
     *_, last = server.stream("/v1/chat/completions", chat(max_tokens=67))
     assert last["error"]["type"] == "server_error"
     assert server.chat()[0] == 200

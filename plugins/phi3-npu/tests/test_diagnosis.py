@@ -31,13 +31,12 @@ def test_a_working_npu_on_linux():
     found = told(LINUX, System(npus=[WORKING], loader="/usr/lib/libze_loader.so.1"))
     assert {severity for severity, _ in found} == {"info"}
     messages = [message for _, message in found]
-    assert messages[0].endswith("installed: intel-npu-acceleration-library 1.4.0, torch 2.13.0, transformers 4.57.0")
-    assert messages[1] == (
+    assert messages[0] == (
         "Intel NPU (Lunar Lake) at 0000:00:0b.0: driver 1.17.0 (at least 1.5), kernel driver intel_vpu, "
         "/dev/accel/accel0 may be read and written"
     )
-    assert messages[2] == "Level Zero loader: /usr/lib/libze_loader.so.1"
-    assert messages[3].startswith("npu:NPU: ")
+    assert messages[1] == "Level Zero loader: /usr/lib/libze_loader.so.1"
+    assert messages[2].startswith("npu:NPU: ")
 
 
 def test_a_working_npu_on_windows_beside_openvino():
@@ -50,8 +49,8 @@ def test_a_working_npu_on_windows_beside_openvino():
     )
     assert {severity for severity, _ in found} == {"info"}
     messages = [message for _, message in found]
-    assert "never loaded into the same process" in messages[1]
-    assert messages[2] == (
+    assert "never loaded into the same process" in messages[0]
+    assert messages[1] == (
         f"Intel(R) AI Boost (Meteor Lake) at {place}: driver 32.0.100.3104 (at least 32.0.100.2408), working properly"
     )
 
@@ -96,7 +95,6 @@ def test_what_the_library_lacks_comes_first():
     obstacle = Refusal(reason="no version for Python 3.13", remedy="use Python 3.12")
     found = told(LINUX, System(), obstacle=obstacle, installed={})
     assert found[0] == ("error", "no version for Python 3.13")
-    assert found[1][1].endswith("installed: none of what it needs")
 
 
 def test_this_machine():

@@ -138,7 +138,10 @@ def test_in_a_container_without_the_device_the_remedy_is_to_pass_it_on(tmp_path,
     monkeypatch.setattr(detection.os, "access", lambda path, mode: False)  # root may open everything
     _, (gpu, _) = answers("cpu only", hardware=detection.intel_hardware(tmp_path, devices))
     assert gpu.reason == f"an Intel GPU is here, but this user may not open {node}"
-    assert "join the group" in gpu.remedy
+    assert gpu.remedy == "join the group that owns it, and log in again"
+    monkeypatch.setattr(Path, "group", lambda _: "video")
+    _, (gpu, _) = answers("cpu only", hardware=detection.intel_hardware(tmp_path, devices))
+    assert gpu.remedy == "sudo usermod -aG video $USER, then log out and in again"
 
 
 def test_without_openvino_genai_the_devices_are_refused_with_the_remedy(monkeypatch):

@@ -11,7 +11,9 @@ import phi3_core as phi3
 import pytest
 from phi3_core.errors import BackendError, ModelError, UsageError
 from phi3_core.paths import read_json
+from phi3_core.store import manifest
 from phi3_core.values import Artifact, Device, GenerationRequest, Sampling
+from tokenizers import AddedToken, Tokenizer
 
 FRANCE = "What is the capital of France?"
 STORY = "Tell me a story about a lighthouse."
@@ -174,3 +176,18 @@ def test_a_truncated_gguf_file_is_named_before_openvino_sees_it(sample_store, ar
     Path(cut).write_bytes(b"hello")
     with pytest.raises(ModelError, match=r"cut\.gguf"):
         phi3.load(str(cut))
+
+
+def test_an_id_that_the_weights_do_not_know_is_refused_without_a_config(sample_store, ir_folder, tmp_path):
+    """A mere IR says only in its own manifest how long its context is."""
+    folder = tmp_path / "ir"
+    shutil.copytree(ir_folder, folder, ignore=shutil.ignore_patterns("config.json"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens([AddedToken("<beyond>", normalized=False)])
+    assert tokenizer.token_to_id("<beyond>") == 49152
+    tokenizer.save(str(folder / "tokenizer.json"))
+    manifest.make(folder, {"context_length": 512})
+    with phi3.load(str(folder), device="openvino:CPU") as model:
+        with pytest.raises(ModelError, match="the id 49152, and the model's vocabulary has 49152 tokens"):
+            model.generate("Say <beyond>.")
+        assert "Paris" in model.generate(FRANCE).text

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from phi3_core.errors import BackendError, Phi3Error, WrongAnswersError
+from phi3_core.figures.conditions import LoadedArtifact
 from phi3_core.figures.values import Conditions
 from phi3_core.values import Progress, no_progress
 
@@ -63,7 +64,7 @@ class Comparison:
 class Check:
     """The check of one loaded engine."""
 
-    subject: passed.Subject
+    loaded: LoadedArtifact
     worker: Worker
     tokenizer: Tokenizer
     context_length: int
@@ -87,8 +88,8 @@ class Check:
             WrongAnswersError: the engine gives wrong answers.
             BackendError: the engine failed.
         """
-        then = passed.before(self.subject)
-        has_passed = then is not None and not then.change(passed.now(self.subject, then))
+        then = passed.before(self.loaded)
+        has_passed = then is not None and not then.change(passed.now(self.loaded, then))
         if has_passed and not self.anew:
             return False
         if not self._is_worth_it():
@@ -99,18 +100,18 @@ class Check:
             found = self._compare()
             if found.wrong is not None:
                 if has_passed:
-                    passed.forget(self.subject)
+                    passed.forget(self.loaded)
                 raise self._error(found.wrong, then)
             is_compared = found.is_decisive
         except BackendError:
             raise
         except Phi3Error as error:  # the engine takes no such prompt, or the text has tokens that the weights lack
-            logger.debug("%s is not checked: %s", self.subject.device, error.message)
-        passed.note(self.subject)
+            logger.debug("%s is not checked: %s", self.loaded.device, error.message)
+        passed.note(self.loaded)
         return is_compared
 
     def _is_worth_it(self) -> bool:
-        kind = self.subject.device.kind
+        kind = self.loaded.device.kind
         if kind == "npu" and self.purpose == "answer" and (self.prompt_tokens or 0) > _STATIC_PROMPT // 2:
             return False  # it would be compiled for a short prompt first
         # It would be checked each time. A CPU's kernels are those that the known answers are from.
@@ -119,14 +120,14 @@ class Check:
     # --- what is asked --------------------------------------------------------------------------------------------
 
     def _compare(self) -> Comparison:
-        known = from_manifest(self.subject.artifact.manifest)
+        known = from_manifest(self.loaded.artifact.manifest)
         is_decisive = False
         if known is not None:
             found = self._compare_known(known)
             if found.wrong is not None:
                 return found
             is_decisive = found.is_decisive
-        is_cpu = self.subject.device.kind == "cpu"
+        is_cpu = self.loaded.device.kind == "cpu"
         if is_cpu and (known is not None or not self._is_published):
             return Comparison(is_decisive=is_decisive)
         found = self._compare_copy(decisive=known is None)
@@ -135,7 +136,7 @@ class Check:
     @property
     def _is_published(self) -> bool:
         """Whether the weights are trained ones, as they were published."""
-        source = self.subject.artifact.manifest.get("source")
+        source = self.loaded.artifact.manifest.get("source")
         return self.is_catalogued and isinstance(source, dict) and bool(source.get("repository"))
 
     def _compare_known(self, known: KnownAnswers) -> Comparison:
@@ -155,7 +156,7 @@ class Check:
     def _ordered(self, known: KnownAnswers) -> list[Chain]:
         """Return the chains; for a CPU, which reads slowly, those of the first quarter come first."""
         quarter = len(known.ids) // 4
-        if self.subject.device.kind != "cpu":
+        if self.loaded.device.kind != "cpu":
             return list(known.chains)
         # The longest of these first: the others begin as it does, and engines keep what they have read.
         early = [chain for chain in known.chains if chain.prompt <= quarter]
@@ -168,7 +169,7 @@ class Check:
             decisive: whether the short one can be wrong, too; otherwise it only tells whether the model copies.
         """
         ids = self.tokenizer.encode(copying.PASSAGE)
-        is_cpu = self.subject.device.kind == "cpu"
+        is_cpu = self.loaded.device.kind == "cpu"
         used, steps = (ids[:_SHORT_PASSAGE], _FEW_STEPS) if is_cpu else (ids, _STEPS)
         short = copying.question(used, len(used) + 10, steps)
         score = self._copies(self.worker, *short)
@@ -177,7 +178,7 @@ class Check:
         if score < judge.COPIES:
             is_fault = decisive and self._is_fault(score, short)
             return _wrong(*short) if is_fault else Comparison(is_decisive=False)
-        if self.subject.device.kind in {"cpu", "npu"} or LONG + steps > self.context_length:
+        if self.loaded.device.kind in {"cpu", "npu"} or LONG + steps > self.context_length:
             return Comparison(is_decisive=True)
         long = copying.question(ids, LONG, steps)
         score = self._copies(self.worker, *long)
@@ -191,7 +192,7 @@ class Check:
             with self.reference() as worker:
                 other = self._copies(worker, *short)
         except Phi3Error as error:
-            logger.debug("%s is not compared with the CPU: %s", self.subject.device, error.message)
+            logger.debug("%s is not compared with the CPU: %s", self.loaded.device, error.message)
             return self._is_published and score < judge.CANNOT
         return other is not None and other >= judge.COPIES and score < other / 2
 
@@ -199,7 +200,7 @@ class Check:
         return judge.share(self._probe(worker).follow(prompt, expected), expected)
 
     def _probe(self, worker: Worker) -> Probe:
-        kind = self.subject.device.kind
+        kind = self.loaded.device.kind
         return Probe(
             worker,
             vocabulary=self.tokenizer.id_count,
@@ -221,12 +222,12 @@ class Check:
         )
 
     def _history(self, then: Conditions | None) -> str:
-        backend, device = self.subject.backend, self.subject.device
+        backend, device = self.loaded.backend, self.loaded.device
         if then is not None and then.driver != device.driver:
             then_driver, now_driver = then.driver or "of unknown version", device.driver or "of unknown version"
             return f"it worked with the driver {then_driver}, and gives wrong answers with the driver {now_driver}"
         words = f"{backend.release} gives wrong answers"
-        change = "" if then is None else then.change(passed.now(self.subject, then))
+        change = "" if then is None else then.change(passed.now(self.loaded, then))
         return f"{words}, which it did not before ({change})" if change else words
 
     def _text(self, ids: Sequence[int]) -> str:

@@ -23,29 +23,27 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
         ModelError: the file is not a safetensors file, or its header is damaged.
         OSError: the file cannot be read.
     """
-    size = path.stat().st_size
-    if size < 8:
-        raise ModelError(f"{path} is truncated: {size} bytes are no safetensors file", hint=_HINT)
     with path.open("rb") as opened:
         try:
-            return read_header_of(opened, size)
+            return read_header_of(opened, path.stat().st_size)
         except ValueError as error:
             raise ModelError(f"{path} is damaged: {_other_format(path) or error}", hint=_HINT) from error
 
 
-def read_header_of(stream: BinaryIO, size: int, longest: int = _LONGEST) -> tuple[dict[str, Any], int]:
+def read_header_of(stream: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
     """Return the header of a file that begins in ``stream``, and the offset in bytes at which the data starts.
 
     Args:
         stream: is read to the end of the header.
         size: the size of the file in bytes.
-        longest: the largest size in bytes of a header.
 
     Raises:
         ValueError: it is not the header of a safetensors file.
     """
+    if size < 8:
+        raise ValueError(f"{size} bytes are no safetensors file")
     length = int.from_bytes(stream.read(8), "little")
-    if not 2 <= length <= min(longest, size - 8):
+    if not 2 <= length <= min(_LONGEST, size - 8):
         raise ValueError(f"a header of {length} bytes in a file of {size}")
     return parse_object(stream.read(length)), 8 + length
 

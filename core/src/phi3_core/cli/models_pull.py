@@ -9,9 +9,9 @@ from phi3_core.units import format_bytes
 
 def call_pull(given: argparse.Namespace) -> int:
     """Run ``phi3 models pull`` and return its exit code."""
-    from phi3_core import pipeline
     from phi3_core.models import local, sources
     from phi3_core.models.ref import look_up
+    from phi3_core.pipeline import fetch
     from phi3_core.store.store import Store
 
     from . import output
@@ -30,7 +30,7 @@ def call_pull(given: argparse.Namespace) -> int:
         path = linked_file(source.path) or source.path
         result = {"model": source.model, "form": "source", "revision": source.revision, "path": path}
     else:
-        fetched = pipeline.fetch(model_request(given, progress, update=given.update))
+        fetched = fetch(model_request(given, progress, update=given.update))
         artifact = fetched.resolved.artifact
         if not artifact.path.is_relative_to(Store().root):
             artifact = local.import_into_store(fetched.ref.name, fetched.resolved, Store())
@@ -54,18 +54,20 @@ def call_pull(given: argparse.Namespace) -> int:
 
 def _dry_run(given: argparse.Namespace) -> int:
     """Print the files that a pull would download, with their sizes."""
-    from phi3_core import pipeline
     from phi3_core.models import download_plan
     from phi3_core.models.ref import look_up
+    from phi3_core.pipeline import plan
     from phi3_core.store.store import Store
 
     from . import output
     from .request import model_request
 
     if given.source:
-        planned = download_plan.for_source(look_up(given.model, Store()), offline=given.offline, update=given.update)
+        store = Store()
+        ref = look_up(given.model, store)
+        planned = download_plan.for_source(ref, store, offline=given.offline, update=given.update)
     else:
-        planned = pipeline.plan(model_request(given, output.Progress(), update=given.update))
+        planned = plan(model_request(given, output.Progress(), update=given.update))
     if given.json:
         output.print_json(planned)
         return 0

@@ -27,23 +27,19 @@ def show(given: argparse.Namespace) -> int:
 
 
 def _ask(host: str, port: int) -> tuple[int, dict[str, Any]]:
-    import http.client
+    from phi3_core.remote import client
 
-    connection = http.client.HTTPConnection(host, port, timeout=_LIMIT_S)
     try:
-        connection.request("GET", "/health")
-        answer = connection.getresponse()
-        document = json.loads(answer.read())
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        status, body = client.get_from(host, port, "/health", limit_s=_LIMIT_S)
+        document = json.loads(body)
+    except (client.UnreachableError, ValueError) as error:
         where = f"{host}, port {port}"
-        if isinstance(error, ConnectionRefusedError):
+        if isinstance(error.__cause__, ConnectionRefusedError):
             raise UsageError(f"no server listens on {where}", hint="phi3 serve starts one") from error
         raise Phi3Error(f"what listens on {where} does not answer as phi3 serve does: {error}") from error
-    finally:
-        connection.close()
     if not isinstance(document, dict) or "models" not in document:
         raise Phi3Error(f"what listens on {host}, port {port} is not phi3 serve", hint="--port names another port")
-    return answer.status, document
+    return status, document
 
 
 def _print(document: dict[str, Any]) -> None:

@@ -184,7 +184,7 @@ def _answered(trial: Trial, item: _Item, engine: LoadedEngine) -> Trial:
     Raises:
         BackendError: the engine failed.
     """
-    session = EngineSession(item.ref.name, [item.candidate], lambda _: engine)
+    session = EngineSession(item.ref.name, [item.candidate], lambda _: engine, restarts=False)
     with Model(session) as model:
         reply = model.generate(PROMPT, max_new_tokens=_TOKENS)
     if not reply.completion_tokens:

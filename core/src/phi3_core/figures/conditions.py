@@ -5,13 +5,35 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from attrs import frozen
+
 from phi3_core.distributions import canonical_name, installed_versions
 from phi3_core.plugin import Backend
-from phi3_core.values import Device
+from phi3_core.values import Artifact, Device
 
-from .values import Conditions
+from .values import Conditions, Subject
 
 _OWN = "phi3-core"
+
+
+@frozen(kw_only=True)
+class LoadedArtifact:
+    """An artifact on a device."""
+
+    backend: Backend
+    device: Device
+    artifact: Artifact
+    options: Mapping[str, str] = {}
+    """Options of the engine."""
+
+    def subject(self, model: str) -> Subject:
+        """Return what its figures are of, for the name of a model in the store."""
+        names = {"backend": self.device.backend, "device": self.device.id}
+        return Subject(**names, model=model, precision=self.artifact.precision)
+
+    def conditions(self, runtime: Iterable[str] | None = None) -> Conditions:
+        """Return the conditions that hold now; see :func:`current`."""
+        return current(self.backend, self.device, content=self.artifact.digest, runtime=runtime)
 
 
 def current(backend: Backend, device: Device, *, content: str = "", runtime: Iterable[str] | None = None) -> Conditions:

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import failures, record, stall
-from .conditions import current
 from .record import Samples
-from .values import Figures, Subject
+from .values import Figures
 
 if TYPE_CHECKING:
-    from phi3_core.plugin import Backend
-    from phi3_core.values import Device
     from phi3_core.worker.call import Timing
+
+    from .conditions import LoadedArtifact
 
 logger = logging.getLogger("phi3_core")
 
@@ -48,22 +47,19 @@ class Recorder:
     """Collects the figures of one loaded engine.
 
     Args:
-        subject: what the figures are of.
-        backend: the engine's backend.
-        device: the engine's device.
-        content: the digest of the artifact; empty if it is unknown.
+        loaded: what the engine has loaded.
+        model: the name of the model in the store.
         load_s: the seconds that loading took.
     """
 
-    def __init__(self, subject: Subject, backend: Backend, device: Device, *, content: str, load_s: float) -> None:
-        self._subject = subject
-        self._backend, self._device, self._content = backend, device, content
+    def __init__(self, loaded: LoadedArtifact, model: str, *, load_s: float) -> None:
+        self._loaded, self._subject, self._device = loaded, loaded.subject(model), str(loaded.device)
         self._lock = threading.RLock()  # the garbage collector may end an answer in any thread
         self._samples = Samples(load_s=(load_s,))
         self._before = self._figures_before()
         self._texts: list[tuple[int, ...]] = []
         self._works = False
-        self._has_failed = failures.is_noted(str(device))
+        self._has_failed = failures.is_noted(self._device)
         self._background: threading.Thread | None = None
         self._written = time.monotonic()
 
@@ -71,7 +67,7 @@ class Recorder:
         found = record.read(self._subject)
         if found is None:
             return None
-        today = current(self._backend, self._device, content=self._content, runtime=found.conditions.runtime)
+        today = self._loaded.conditions(found.conditions.runtime)
         figures = found.figures(today)
         return figures if figures.counted else None
 
@@ -118,7 +114,7 @@ class Recorder:
 
     def _in_background(self, heal: bool, due: bool) -> None:
         if heal:
-            failures.clear(str(self._device))
+            failures.clear(self._device)
         if due:
             self._write()
 
@@ -128,7 +124,7 @@ class Recorder:
         Raises:
             OSError: the store cannot be written.
         """
-        record.save_bench(self._subject, current(self._backend, self._device, content=self._content), figures)
+        record.save_bench(self._subject, self._loaded.conditions(), figures)
 
     def close(self) -> None:
         """Write what was collected, if the store can be written."""
@@ -143,8 +139,7 @@ class Recorder:
             works = self._works
         if not works or samples == Samples():
             return
-        conditions = current(self._backend, self._device, content=self._content)
         try:
-            record.add_answers(self._subject, conditions, samples)
+            record.add_answers(self._subject, self._loaded.conditions(), samples)
         except OSError as error:  # a store that is read-only, or full
             logger.debug("the figures are not kept: %s", error)

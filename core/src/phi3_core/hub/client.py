@@ -15,37 +15,23 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from attrs import frozen
 
 from phi3_core import __version__
 from phi3_core.config import values
-from phi3_core.disk import reason
-from phi3_core.errors import ModelError, NotOnHubError, Phi3Error
+from phi3_core.errors import ModelError, Phi3Error
+
+from .refusals import TransientError, raise_translated, refusal, settings_accepted
 
 BACKOFF_S = 0.5
 WAIT_AT_MOST_S = 60.0
 BLOCK = 2**16
 LISTING_AT_MOST = 2**26
 _REDIRECTS = 5
-_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 T = TypeVar("T")
-_SETTINGS = re.compile(r"HF_.*|HUGGING_?FACE_.*|.*_proxy|SSL.*|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE", re.IGNORECASE)
-"""Names of the environment variables that huggingface_hub, httpx, requests and ssl read."""
-_MOST_SHOWN = 8
-_NETWORKING = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
-
-
-class TransientError(Exception):
-    """A failure that may be temporary. The message has no full stop."""
-
-    def __init__(self, message: str, *, hint: str, after: float | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
-        self.after = after
-        """Seconds to wait, if the server states them."""
 
 
 class Retry:
@@ -136,7 +122,7 @@ class HubClient:
     def __init__(self, repository: str, revision: str | None, *, offline: bool) -> None:
         if hint := offline_hint(offline):
             raise _offline(repository, hint)
-        with _settings_accepted():
+        with settings_accepted():
             self._set_up(repository)
         self.repository = repository
         self.revision = revision
@@ -186,7 +172,7 @@ class HubClient:
         ) as answer:
             status, headers, blocks = answer
             if status != 200:
-                raise self._refusal(status, headers, None)
+                raise refusal(self, status, headers, None)
             for block in blocks:
                 content += block
                 if len(content) > LISTING_AT_MOST:
@@ -214,7 +200,7 @@ class HubClient:
                     url = target
                     continue
                 if status >= 400:
-                    raise self._refusal(status, headers, name)
+                    raise refusal(self, status, headers, name)
                 size = headers.get("x-linked-size") or (headers.get("content-length") if status == 200 else None)
                 etag = (headers.get("x-linked-etag") or headers.get("etag") or "").removeprefix("W/").strip('"')
                 return int(size) if size and size.isdecimal() else None, etag
@@ -256,105 +242,22 @@ class HubClient:
         except (TransientError, Phi3Error):
             raise
         except Exception as error:
-            with contextlib.nullcontext() if sent else _settings_accepted():
-                self._raise_translated(error)
+            with contextlib.nullcontext() if sent else settings_accepted():
+                raise_translated(error, self.endpoint)
 
     def _body(self, name: str, status: int, headers: Mapping[str, str], blocks: Iterable[bytes]) -> Body:
         if status not in {200, 206}:
-            raise self._refusal(status, headers, name)
+            raise refusal(self, status, headers, name)
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("content-range") or "")
         if status == 206 and span:
             return Body(start=int(span[1]), total=int(span[2]), blocks=blocks)
         length = None if headers.get("content-encoding") else headers.get("content-length")
         return Body(start=0, total=int(length) if length else None, blocks=blocks)
 
-    def _refusal(self, status: int, headers: Mapping[str, str], name: str | None) -> Exception:
-        """Return the error for a response without the content."""
-        where, code = self.repository, headers.get("x-error-code")
-        if status in _TRANSIENT:
-            hint = "try again later; what has been downloaded is kept"
-            if status == 429:
-                hint = "try again in some minutes; with HF_TOKEN set, the hub allows more"
-            return TransientError(f"the hub answers {status} for {where}", hint=hint, after=_retry_after(headers))
-        if status == 401 and (headers.get("x-error-message") or "").startswith("Invalid credentials"):
-            message, hint = "the hub does not accept the token", "set HF_TOKEN to a valid one, or unset it"
-        elif code == "GatedRepo":
-            message = f"{where} requires accepting its licence"
-            hint = f"accept it at {self.endpoint}/{where}, then set HF_TOKEN to a token of that account"
-        elif code == "RevisionNotFound":
-            message = f"{where} has no revision {self.revision}"
-            hint = "check the revision: a branch, a tag or a commit"
-        elif name is not None and (code == "EntryNotFound" or (status == 404 and not code)):
-            message, hint = f"{where} has no file {name} at {self.revision}", f"look at {self.endpoint}/{where}"
-        elif code == "RepoNotFound" or status in {401, 404}:
-            message = f"the hub has no repository {where}, or keeps it private"
-            hint = "check the name; if it is private, set HF_TOKEN"
-        elif status == 403:
-            message = f"the hub denies access to {where}"
-            hint = "check that the account of HF_TOKEN may read it"
-        else:
-            message, hint = f"the hub answers {status} for {where}", f"look at {self.endpoint}/{where}"
-        not_there = status in {401, 404} and "token" not in message and code != "GatedRepo"
-        return (NotOnHubError if not_there else ModelError)(message, hint=hint)
-
-    def _raise_translated(self, error: Exception) -> NoReturn:
-        """Raise a connection failure as :class:`TransientError`, and any other error unchanged."""
-        modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-        if not isinstance(error, OSError) and not modules & _NETWORKING:
-            raise error
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            hint = "set SSL_CERT_FILE and REQUESTS_CA_BUNDLE to the certificates of your network"
-            raise ModelError(f"{self.endpoint} shows a certificate that is not trusted here", hint=hint) from error
-        if isinstance(error, ValueError):  # of requests, for an address that cannot be one
-            raise error
-        hint = "check the network, HF_ENDPOINT and HTTPS_PROXY; an interrupted download will be resumed"
-        raise TransientError(f"the connection to {self.endpoint} failed: {_root_cause(error)}", hint=hint) from error
-
     def _nonsense(self) -> ModelError:
         hint = "check HF_ENDPOINT, and whether the network wants you to log in"
         return ModelError(f"{self.endpoint} does not answer as the hub does", hint=hint)
 
 
-@contextlib.contextmanager
-def _settings_accepted() -> Iterator[None]:
-    """Convert what the hub's client and its libraries raise for the user's settings: files, proxies, tokens, numbers.
-
-    Raises:
-        ModelError: with the variables that are set as the hint.
-    """
-    try:
-        yield
-    except (TransientError, Phi3Error):
-        raise
-    except Exception as error:
-        said = sorted(name for name in os.environ if _SETTINGS.fullmatch(name))
-        shown = ", ".join(said[:_MOST_SHOWN]) + (" and others" if said[_MOST_SHOWN:] else "")
-        words = reason(error) if isinstance(error, OSError) else str(error).splitlines()[0] if str(error) else ""
-        raise ModelError(
-            f"the hub's client does not accept its settings: {words or type(error).__name__}",
-            hint=f"check {shown}" if shown else "check the settings of huggingface_hub",
-        ) from error
-
-
 def _offline(repository: str, hint: str) -> ModelError:
     return ModelError(f"{repository} is not complete on this machine, and offline mode is on", hint=hint)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait, from the header ``retry-after`` or the hub's ``ratelimit``."""
-    given = (headers.get("retry-after") or "").strip()
-    if not given:
-        limit = re.search(r";\s*t=(\d+)", headers.get("ratelimit") or "")
-        given = limit[1] if limit else ""
-    return float(given) if given.isdecimal() else None  # not a date: the default pauses are fine then
-
-
-def _root_cause(error: BaseException) -> str:
-    """Return the message of the innermost system error, in lower case."""
-    reason = str(error) or type(error).__name__
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            reason = cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    return reason.splitlines()[0].lower()

@@ -15,8 +15,8 @@ from attrs import define
 from phi3_core.disk import check_free, reason
 from phi3_core.errors import ModelError
 from phi3_core.files import discard_tree, replace_path, unlink
+from phi3_core.store.folders import PARTIAL
 from phi3_core.store.locking import store_errors
-from phi3_core.store.store import PARTIAL
 from phi3_core.values import Progress
 
 from . import cache

@@ -21,7 +21,7 @@ from phi3_core.files import discard_tree, unlink
 from phi3_core.paths import read_json
 from phi3_core.store import manifest, sidecars
 from phi3_core.store.entry import Entry, removal_hint
-from phi3_core.store.store import PARTIAL
+from phi3_core.store.folders import PARTIAL
 from phi3_core.values import Progress
 
 from . import cache, contents, download, peek

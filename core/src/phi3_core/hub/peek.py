@@ -12,11 +12,9 @@ from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.checkpoint.gguf_header import read_header_of
 
 from . import cache
-from .client import BLOCK, HubClient, TransientError, offline_hint, retrying
+from .client import BLOCK, HubClient, offline_hint, retrying
+from .refusals import TransientError
 from .snapshot import RemoteFile, Snapshot
-
-_LONGEST_HEADER = 2**24
-"""Size limit in bytes of the header of a safetensors file; 500 layers of Phi-3 have a tenth of it."""
 
 T = TypeVar("T")
 
@@ -48,11 +46,11 @@ def tensor_names(snapshot: Snapshot, file: RemoteFile, *, offline: bool) -> Coll
 
     def parse(stream: BinaryIO) -> Collection[str]:
         try:
-            return tuple(safetensors_header.read_header_of(stream, file.size, _LONGEST_HEADER)[0])
+            return tuple(safetensors_header.read_header_of(stream, file.size)[0])
         except ValueError:
             return ()
 
-    return _read_start(snapshot, file, parse, offline=offline) or () if file.size >= 8 else ()
+    return _read_start(snapshot, file, parse, offline=offline) or ()
 
 
 def _read_start(snapshot: Snapshot, file: RemoteFile, parse: Callable[[BinaryIO], T], *, offline: bool) -> T | None:

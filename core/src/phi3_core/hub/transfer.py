@@ -18,7 +18,8 @@ from phi3_core.errors import ModelError
 from phi3_core.store.locking import store_errors
 from phi3_core.values import Progress
 
-from .client import Body, HubClient, Retry, TransientError
+from .client import Body, HubClient, Retry
+from .refusals import TransientError
 from .snapshot import RemoteFile
 
 AT_ONCE = 4

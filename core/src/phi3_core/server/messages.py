@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .calls import ChatCall, Event, Finished, TextDelta, ToolCallDelta, Usage
+from .answer_events import stream, whole
+from .calls import Event, Finished, TextDelta, ToolCallDelta, Usage
 from .errors import FORMS, ApiError
 from .messages_request import CountRequest, MessagesRequest
 from .streaming import EventStream, complete, event, json_response
@@ -60,8 +60,8 @@ def router(answering: Answering) -> APIRouter:
         """Answer a conversation."""
         call, made = body.call(), MessageEvents(body.model)
         if body.stream:
-            return EventStream(request, _stream(answering, call, made), _error_event)
-        return await complete(request, _whole(answering, call, made))
+            return EventStream(request, stream(answering, call, made), _error_event)
+        return await complete(request, whole(answering, call, made))
 
     @routes.post(f"{PATH}/count_tokens", response_class=Response, responses=responses)
     async def count_tokens(body: CountRequest, request: Request) -> Response:
@@ -79,26 +79,6 @@ def _error_event(error: ApiError) -> bytes:
     return event(error_form(error, ""), "error")
 
 
-async def _whole(answering: Answering, call: ChatCall, made: MessageEvents) -> Response:
-    async with contextlib.aclosing(answering.events(call)) as events:
-        async for each in events:
-            for _ in made.push(each):
-                pass
-    return json_response(made.message())
-
-
-async def _stream(answering: Answering, call: ChatCall, made: MessageEvents) -> AsyncGenerator[bytes, None]:
-    begun = False
-    async with contextlib.aclosing(answering.events(call)) as events:
-        async for each in events:
-            # The first events wait for the first one of the answer: what goes wrong before has a status of its own.
-            if not begun:
-                begun = True
-                yield event({"type": "message_start", "message": made.message()}, "message_start")
-            for following in made.push(each):
-                yield event(following, following["type"])
-
-
 class MessageEvents:
     """Makes the events of one message from those of its answer."""
 
@@ -108,6 +88,14 @@ class MessageEvents:
         self._content: list[dict[str, Any]] = []
         self._open = False
         self._end: Finished | None = None
+
+    def begin(self) -> Iterator[dict[str, Any]]:
+        """Yield the first event."""
+        yield {"type": "message_start", "message": self.document()}
+
+    def fail(self, error: ApiError) -> Iterator[dict[str, Any]]:
+        """Yield the event of an error that ends the answer."""
+        yield error_form(error, "")
 
     def push(self, each: Event) -> Iterator[dict[str, Any]]:
         """Yield the events that an event of the answer makes."""
@@ -142,12 +130,12 @@ class MessageEvents:
     def _finish(self, end: Finished) -> Iterator[dict[str, Any]]:
         yield from self._close()
         self._end = end
-        message = self.message()
+        message = self.document()
         delta = {"stop_reason": message["stop_reason"], "stop_sequence": message["stop_sequence"]}
         yield {"type": "message_delta", "delta": delta, "usage": message["usage"]}
         yield {"type": "message_stop"}
 
-    def message(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """Return the message as it is now."""
         end = self._end
         stopped = None if end is None else end.stop_string

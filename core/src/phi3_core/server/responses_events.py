@@ -38,8 +38,8 @@ class ResponseEvents:
 
     def begin(self) -> Iterator[ResponseEvent]:
         """Yield the first events."""
-        yield self._event("response.created", response=self.response())
-        yield self._event("response.in_progress", response=self.response())
+        yield self._event("response.created", response=self.document())
+        yield self._event("response.in_progress", response=self.document())
 
     def push(self, event: Event) -> Iterator[ResponseEvent]:
         """Yield the events that an event of the answer makes."""
@@ -55,7 +55,7 @@ class ResponseEvents:
         self._status = "failed"
         code = "server_error" if error.status >= 500 else "invalid_prompt"
         self._error = {"code": code, "message": error.message}
-        yield self._event("response.failed", response=self.response())
+        yield self._event("response.failed", response=self.document())
 
     # --- items ----------------------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class ResponseEvents:
             yield from self._text("", [])
         self._status = "incomplete" if event.reason == "length" else "completed"
         yield from self._close(self._status)
-        yield self._event(f"response.{self._status}", response=self.response())
+        yield self._event(f"response.{self._status}", response=self.document())
 
     # --- documents ------------------------------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ class ResponseEvents:
     def _of_part(self, kind: str, **content: Any) -> ResponseEvent:
         return self._of_item(kind, content_index=0, **content)
 
-    def response(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """Return the response as it is now."""
         request = self._request
         choice = request.tool_choice or "auto"

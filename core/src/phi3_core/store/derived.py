@@ -32,7 +32,7 @@ def derived_folder(backend: str, digest: str, *keys: str) -> Path | None:
 
 def artifact_folder(artifact: Artifact, *keys: str) -> Path | None:
     """Return a folder for data that is derived from an artifact: see :func:`derived_folder`."""
-    return derived_folder(artifact.backend, str(artifact.manifest.get("digest", "")), *keys)
+    return derived_folder(artifact.backend, artifact.digest, *keys)
 
 
 def compiled_folder(

@@ -26,38 +26,19 @@ are one name on some system.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import logging
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from phi3_core import files, names, paths
+from phi3_core import names, paths
 from phi3_core.disk import free_bytes
-from phi3_core.errors import ModelError, StoreError
+from phi3_core.errors import ModelError
 from phi3_core.values import PRECISIONS, Artifact, Source
 
 from . import manifest
 from .entry import ArtifactKey, Entry, folder_bytes, read_entry, read_whole, removal_hint
-from .locking import IN_USE_HINT, locked, store_errors
-
-logger = logging.getLogger("phi3_core")
-
-PARTIAL = ".partial"
-"""Name of the subfolder for incomplete downloads.
-
-If filling a folder fails, it is kept if it has this subfolder, so that the next attempt resumes the downloads."""
-
-_REMOVED = "removed-"
-"""Prefix of folders that are being deleted."""
-_LONGEST_STAGING = 80
-"""Size limit of names in ``staging``, so that the paths of downloads do not get longer than those in the store."""
-
-Fill = Callable[[Path], Mapping[str, Any]]
-"""Fills an empty folder, and returns the facts for its manifest."""
-Wanted = Callable[[Mapping[str, Any]], bool]
-"""Whether an existing folder can be used, judged by its manifest; else it is replaced."""
+from .folders import PARTIAL as PARTIAL  # noqa: PLC0414 - users import it from here
+from .folders import Fill, Folders, Wanted
+from .locking import store_errors
 
 
 class Store:
@@ -69,6 +50,7 @@ class Store:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or paths.home()
+        self._folders = Folders(self.root)
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -146,7 +128,7 @@ class Store:
         folder = self._artifact_folder(model, key)
         facts = {"model": model, "backend": key.backend, "precision": key.precision, "layout": key.layout}
         hint = removal_hint(model, key.backend, key.precision)
-        content = self._make(folder, facts, fill, wanted, hint=hint)
+        content = self._folders.make(folder, facts, fill, wanted, hint=hint)
         return Artifact(path=folder, backend=key.backend, precision=key.precision, manifest=content)
 
     def make_source(self, model: str, fill: Fill, *, old: str = "") -> Source:
@@ -157,7 +139,7 @@ class Store:
         self._check_name(model)
         folder = self.root / "sources" / model
         facts, hint = {"model": model}, removal_hint(model)
-        content = self._make(folder, facts, fill, lambda found: found["digest"] != old, hint=hint)
+        content = self._folders.make(folder, facts, fill, lambda found: found["digest"] != old, hint=hint)
         return Source(path=folder, model=model, revision=content.get("revision"))
 
     def package(self, name: str) -> Path | None:
@@ -168,7 +150,7 @@ class Store:
     def make_package(self, name: str, fill: Fill) -> Path:
         """Return the folder with the files of a Python package, filled by ``fill`` if it is not in the store."""
         folder = self.root / "packages" / name
-        self._make(folder, {}, fill, lambda _: True)
+        self._folders.make(folder, {}, fill, lambda _: True)
         return folder
 
     def packages(self) -> list[Path]:
@@ -181,66 +163,14 @@ class Store:
             folders = self.packages()
             freed = sum(map(folder_bytes, folders))
             for folder in folders:
-                self._discard(folder, folder.name)
+                self._folders.discard(folder, folder.name)
         return freed
 
     def derive(self, digest: str, name: str, fill: Fill) -> Path:
         """Return a folder with data derived from the artifact ``digest``, filled by ``fill`` if it does not exist."""
         folder = self.root / "engines" / digest[:16] / name
-        self._make(folder, {}, fill, lambda _: True)
+        self._folders.make(folder, {}, fill, lambda _: True)
         return folder
-
-    def _make(
-        self, folder: Path, facts: Mapping[str, Any], fill: Fill, wanted: Wanted, *, hint: str = ""
-    ) -> dict[str, Any]:
-        """Return the manifest of ``folder``, which is filled if it does not exist or is not wanted.
-
-        ``hint`` is the hint of the error if the folder is damaged; without a hint it is made again.
-        """
-        staging = self.root / "staging" / _staging_name(folder.relative_to(self.root).parts)
-        waiting = "%s that makes %s"
-        with store_errors(self.root), locked(staging, lambda words: logger.info(waiting, words, staging.name)):
-            content = self._found(folder, hint)
-            if content is not None and wanted(content):
-                return content
-            old = content
-            if old is not None:
-                self._check_unused(folder, old["digest"])  # before the work, which may take hours
-            self._sweep()
-            _clear(staging)
-            staging.mkdir(exist_ok=True)
-            try:
-                content = manifest.make(staging, {**facts, **fill(staging)})
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                if old is not None:
-                    self._discard(folder, old["digest"])
-                files.remove_tree(staging / PARTIAL)
-                files.replace_path(staging, folder, limit_s=files.PUBLISH_LIMIT_S)
-            except BaseException:
-                _clear(staging)
-                raise
-        return content
-
-    @staticmethod
-    def _found(folder: Path, hint: str) -> dict[str, Any] | None:
-        try:
-            return read_whole(folder, hint)
-        except ModelError:
-            if hint:
-                raise
-        files.remove_tree(folder)
-        return None
-
-    def _sweep(self) -> None:
-        """Delete what killed processes have left; it may take gigabytes."""
-        import filelock  # start-up: needed only for writing
-
-        for folder in [path for path in (self.root / "staging").iterdir() if path.is_dir()]:
-            if folder.name.startswith(_REMOVED):
-                files.discard_tree(folder)
-                continue
-            with contextlib.suppress(filelock.Timeout), filelock.FileLock(f"{folder}.lock", timeout=0):
-                _clear(folder)
 
     # --- removing -----------------------------------------------------------------------------------------------
 
@@ -255,36 +185,9 @@ class Store:
             StoreError: the entry is in use, on Windows; nothing of it is removed.
         """
         with store_errors(self.root):
-            self._discard(entry.path, entry.manifest["digest"])
+            self._folders.discard(entry.path, entry.manifest["digest"])
             with contextlib.suppress(OSError):
                 entry.path.parent.rmdir()  # the model's folder, if it is empty now
-
-    def _discard(self, folder: Path, digest: str) -> None:
-        """Rename a folder and its derived data, so that they disappear whole or stay whole, and delete them."""
-        self._check_unused(folder, digest)
-        staging = self.root / "staging"
-        staging.mkdir(parents=True, exist_ok=True)
-        derived = self.root / "engines" / digest[:16]
-        trash = [staging / f"{_REMOVED}{kind}{digest[:16]}-{os.getpid()}" for kind in ("", "derived-")]
-        for left in trash:
-            files.discard_tree(left)
-        has_derived = derived.exists()
-        if has_derived:  # first, because programs can do without it
-            files.replace_path(derived, trash[1])
-        try:
-            files.replace_path(folder, trash[0])
-        except OSError:
-            if has_derived:
-                with contextlib.suppress(OSError):
-                    trash[1].replace(derived)
-            raise
-        for left in trash:  # what cannot be deleted now is deleted by _sweep
-            files.discard_tree(left)
-
-    def _check_unused(self, folder: Path, digest: str) -> None:
-        for each in (folder, self.root / "engines" / digest[:16]):
-            if file := files.first_in_use(each):
-                raise StoreError(f"{folder} is in use by another program, which has {file} open", hint=IN_USE_HINT)
 
     # --- names --------------------------------------------------------------------------------------------------
 
@@ -314,21 +217,3 @@ def _recorded_digest(folder: Path) -> str:
     """Return the digest that a folder's manifest records; empty if there is none."""
     content = paths.read_json(folder / manifest.NAME)
     return str(content.get("digest", "")) if isinstance(content, dict) else ""
-
-
-def _staging_name(parts: tuple[str, ...]) -> str:
-    """Return the name in ``staging`` for a folder of the store; with a digest if it is shortened."""
-    name = "-".join(parts)
-    if len(name.encode()) <= _LONGEST_STAGING:
-        return name
-    digest = hashlib.sha256("/".join(parts).encode()).hexdigest()[:12]
-    return f"{names.storable(name, longest=_LONGEST_STAGING - 13)}-{digest}"
-
-
-def _clear(staging: Path) -> None:
-    """Delete unfinished work, unless it is a download that can be resumed."""
-    if staging.is_symlink() or staging.is_file():  # a backend has replaced it
-        staging.unlink()
-        return
-    if not (staging / PARTIAL).is_dir():
-        files.remove_tree(staging)

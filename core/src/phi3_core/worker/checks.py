@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
+from phi3_core.errors import BackendError, OverrunError
 from phi3_core.plugin import shortened
 from phi3_core.values import ScoredToken
 
@@ -31,6 +32,15 @@ _SUM_OF_PROBABILITIES = 0.01
 
 class ContractError(Exception):
     """What a hook did, to be put behind its name."""
+
+    kind: type[BackendError] = BackendError
+    """The error that it becomes."""
+
+
+class ContractOverrunError(ContractError):
+    """An iterator of ``generate`` went on after the end of the answer, which is complete."""
+
+    kind = OverrunError
 
 
 def token_id(item: object, vocabulary: int | None) -> int:

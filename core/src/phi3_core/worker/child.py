@@ -222,7 +222,7 @@ class Server:
         try:
             self._send_ids(number, self._with_grammar(GenerationRequest(**request)), vocabulary)
         except checks.ContractError as error:
-            raise self._hooks.fault("generate", str(error)) from None
+            raise self._hooks.fault("generate", str(error), error.kind) from None
         finally:
             self.generations.end(number)
 
@@ -246,9 +246,9 @@ class Server:
                 # Nearly all ids pass the first two comparisons.
                 token = item if type(item) is int and 0 <= item < size else checks.token_id(item, vocabulary)
                 if token in stops:
-                    raise checks.ContractError(f"yielded the stop id {token} instead of ending before it")
+                    raise checks.ContractOverrunError(f"yielded the stop id {token} instead of ending before it")
                 if count > asked.max_new_tokens:
-                    raise checks.ContractError(f"yielded more than the {asked.max_new_tokens} ids asked for")
+                    raise checks.ContractOverrunError(f"yielded more than the {asked.max_new_tokens} ids asked for")
                 if asked.logprobs is None:
                     self._channel.send_id(number, token)
                 else:

@@ -14,29 +14,18 @@ from pathlib import Path
 from phi3_core.errors import BackendError
 from phi3_core.values import Device, Machine, Offer, Refusal
 
-from . import flavours, runtime
+from . import flavours, refusals, runtime
 from .adapters.records import INTEL, NVIDIA, QUALCOMM, VENDORS, Adapter, Core, Reading, Trial
 from .flavours import Flavours
 from .runtime import Reported
 
-PYTHON = sys.version_info[:2]
-FIRST_PYTHON, LAST_PYTHON = (3, 11), (3, 14)
-"""The first version of CPython with wheels of ONNX Runtime GenAI, and the last with one of the DirectML flavour."""
 DIRECTX = ("directml", "winml")
 """The flavours of ONNX Runtime GenAI that support DirectX 12 devices."""
 DML_PRECISIONS = ("int4", "fp16")
 CPU_PRECISIONS = ("int4", "int8", "fp16")
 UNTRIED = "this project has not been run on such a device yet"
-_UNSUPPORTED = 0x887A0004  # DXGI_ERROR_UNSUPPORTED
 _INTEGRATED_BELOW = 2**30
 """If DXCore does not report it, an adapter with less dedicated memory counts as integrated."""
-_DRIVERS = {
-    "AMD": "install the newest driver from https://www.amd.com/en/support",
-    "Intel": "install the newest driver from https://www.intel.com/content/www/us/en/download-center/home.html",
-    "NVIDIA": "install the newest driver from https://www.nvidia.com/en-us/drivers/",
-    "Qualcomm": "install the newest driver through Windows Update",
-}
-_ANY_DRIVER = "install the newest driver of its maker"
 
 
 def detect(machine: Machine) -> list[Offer | Refusal]:
@@ -87,7 +76,7 @@ def judge(
     cpu: str,
     *,
     reported: Reported | None = None,
-    python: tuple[int, int] = PYTHON,
+    python: tuple[int, int] = refusals.PYTHON,
 ) -> list[Offer | Refusal]:
     """Return offers for usable devices and refusals for the others.
 
@@ -106,10 +95,10 @@ def judge(
     if machine.os != "windows":
         answers.append(Refusal(reason="DirectX 12 is a Windows API, and this is not Windows"))
     elif found.flavour not in DIRECTX:
-        answers.append(_without_directml(machine, found, python))
+        answers.append(refusals.without_directml(machine, found, python))
     elif reported is not None and reported.failure:
         # Without the module there is no CPU provider either.
-        return [_not_importable(found, reported)]
+        return [refusals.not_importable(found, reported)]
     elif reported is not None and reported.directml is False:
         answers.append(Refusal(reason=f"{found.genai[0].name} {found.version} reports that it has no DirectML"))
     else:
@@ -117,7 +106,7 @@ def judge(
     if found.flavour is not None:
         answers.append(_cpu(machine, found, cpu))
     elif machine.os != "windows":
-        answers.append(Refusal(reason="ONNX Runtime GenAI is not installed", remedy='pip install "phi3-dml[cpu]"'))
+        answers.append(refusals.without_genai(machine, found))
     return answers
 
 
@@ -129,7 +118,7 @@ def directx(reading: Reading) -> Iterator[Offer | Refusal]:
         yield answer
     yield from _npus(reading)
     if not offered and not refused:
-        yield _nothing(reading)
+        yield refusals.nothing(reading)
 
 
 def _adapters(reading: Reading) -> Iterator[Offer | Refusal]:
@@ -139,11 +128,11 @@ def _adapters(reading: Reading) -> Iterator[Offer | Refusal]:
         trial, known = reading.trial(adapter), adapter.vendor in VENDORS and not adapter.remote
         if blocking is not None:
             if known:
-                yield _behind(adapter, blocking)
+                yield refusals.behind(adapter, blocking)
         elif not trial.succeeded:
             blocking = adapter
             if known:
-                yield _refused(adapter, trial)
+                yield refusals.refused(adapter, trial)
         elif known:
             yield _offer(index, adapter, trial, reading.details(adapter))
 
@@ -187,86 +176,16 @@ def is_npu(core: Core) -> bool:
     return core.hardware and (core.npu or not core.graphics)
 
 
-def _refused(adapter: Adapter, trial: Trial) -> Refusal:
-    driver = _DRIVERS.get(VENDORS.get(adapter.vendor, ""), _ANY_DRIVER)
-    version = f" {trial.driver}" if trial.driver else ""
-    if trial.failure:
-        return Refusal(
-            reason=f"{adapter.name}: its driver{version} {trial.failure} when it was asked for Direct3D 12",
-            remedy=driver,
-        )
-    if trial.code == _UNSUPPORTED:
-        return Refusal(reason=f"{adapter.name} does not do Direct3D 12 (feature level 11.0)", remedy=driver)
-    return Refusal(
-        reason=f"{adapter.name}: its driver{version} refuses Direct3D 12 (0x{trial.code or 0:08X})", remedy=driver
-    )
-
-
-def _behind(adapter: Adapter, blocking: Adapter) -> Refusal:
-    update = _DRIVERS.get(VENDORS.get(blocking.vendor, ""), _ANY_DRIVER)
-    return Refusal(
-        reason=f"{adapter.name}: ONNX Runtime GenAI does not get past {blocking.name}, which comes before it and fails",
-        remedy=f"for {blocking.name}, {update}, or disable it in the Device Manager (devmgmt.msc)",
-    )
-
-
 def _npus(reading: Reading) -> Iterator[Refusal]:
     """Yield refusals for NPUs that DXGI does not list and GenAI therefore cannot open."""
     listed = {adapter.luid for adapter in reading.adapters}
     for core in reading.core:
         if core.luid not in listed and is_npu(core):
-            remedy = "pip install phi3-openvino, which drives it" if core.vendor == INTEL else ""
-            yield Refusal(
-                reason=f"{core.name or 'an NPU'}: ONNX Runtime GenAI opens graphics adapters only, and this is not one",
-                remedy=remedy,
-            )
-
-
-def _nothing(reading: Reading) -> Refusal:
-    if reading.failures:
-        return Refusal(
-            reason=f"Windows did not list its graphics adapters: {'; '.join(reading.failures)}",
-            remedy="update Windows (DirectML needs Windows 10 version 1903 or later) and the graphics driver",
-        )
-    if reading.remote_session or any(adapter.remote and not adapter.software for adapter in reading.adapters):
-        return Refusal(
-            reason="Windows shows no graphics adapter of its own in this remote session",
-            remedy="sign in at the computer itself, or allow the policy 'Use hardware graphics adapters for all Remote "
-            "Desktop Services sessions'",
-        )
-    return Refusal(
-        reason="Windows has no graphics adapter with a driver for Direct3D 12",
-        remedy="if there is a GPU, " + _ANY_DRIVER,
-    )
-
-
-def _not_importable(found: Flavours, reported: Reported) -> Refusal:
-    return Refusal(
-        reason=f"{found.genai[0].name} {found.version} cannot be imported: {reported.failure}",
-        remedy="install the newest Visual C++ Redistributable (https://aka.ms/vc14/vc_redist.x64.exe, or .arm64.exe)",
-    )
-
-
-def _without_directml(machine: Machine, found: Flavours, python: tuple[int, int]) -> Refusal:
-    version = ".".join(map(str, python))
-    install = ""
-    if python >= FIRST_PYTHON and machine.architecture == "x86_64" and python <= LAST_PYTHON:
-        install = f"pip install {flavours.DIRECTML}"
-    elif python >= FIRST_PYTHON and machine.architecture in {"x86_64", "arm64"}:
-        install = flavours.INSTALL_WINML
-    if not install:
-        return Refusal(
-            reason=f"ONNX Runtime GenAI with DirectML is not published for Python {version} on {machine.architecture}",
-            remedy="install Python 3.11 to 3.14 (64-bit)",
-        )
-    present = " ".join(one.name for one in (*found.genai, *found.runtimes))
-    if not present:
-        return Refusal(reason="ONNX Runtime GenAI is not installed", remedy=install)
-    if found.flavour is None:
-        reason = "ONNX Runtime GenAI is not installed"
-    else:
-        reason = f"the installed ONNX Runtime GenAI ({found.flavour}) cannot use DirectX GPUs"
-    return Refusal(reason=reason, remedy=f"pip uninstall -y {present}, then {install}")
+            reason = f"{core.name or 'an NPU'}: ONNX Runtime GenAI opens graphics adapters only, and this is not one"
+            if core.vendor == INTEL:
+                yield Refusal(reason=f"{reason}; phi3-openvino drives it", remedy="pip install phi3-openvino")
+            else:
+                yield Refusal(reason=reason)
 
 
 def _cpu(machine: Machine, found: Flavours, name: str) -> Offer:

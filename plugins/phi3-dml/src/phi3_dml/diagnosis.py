@@ -12,7 +12,7 @@ from pathlib import Path
 from attrs import frozen
 from phi3_core.values import Finding, Machine, Offer
 
-from . import catalogue, detection, flavours, runtime
+from . import catalogue, detection, flavours, refusals, runtime
 from .adapters.records import NVIDIA, VENDORS, Adapter, Reading
 from .flavours import Flavours
 from .runtime import Reported
@@ -49,19 +49,20 @@ REPORTS = (
     Report(
         concerns=lambda adapter, offer: _vendor(adapter) == "Intel" and offer.device.kind == "gpu",
         message="on Intel's integrated GPUs, prompts of more than some hundred tokens have ended in a lost device "
-        "(onnxruntime-genai #570)",
-        remedy="if that happens, phi3-openvino drives the same GPU: pip install phi3-openvino",
+        "(onnxruntime-genai #570); if that happens, phi3-openvino drives the same GPU",
+        remedy="pip install phi3-openvino",
     ),
     Report(
         concerns=lambda adapter, offer: _vendor(adapter) == "AMD" and offer.device.kind == "gpu",
         message="on AMD's integrated GPUs, answers have turned into noise after some hundred tokens "
-        "(onnxruntime-genai #667)",
-        remedy="if that happens, choose another device: phi3 devices",
+        "(onnxruntime-genai #667); if that happens, choose another device",
+        remedy="phi3 devices",
     ),
     Report(
         concerns=lambda adapter, _: adapter.vendor == NVIDIA and 0x1B00 <= adapter.device <= 0x1DFF,
-        message="on NVIDIA's Pascal GPUs, some prompts have ended in a lost device (onnxruntime-genai #833, #975)",
-        remedy="if that happens, choose another device: phi3 devices",
+        message="on NVIDIA's Pascal GPUs, some prompts have ended in a lost device (onnxruntime-genai #833, #975); if "
+        "that happens, choose another device",
+        remedy="phi3 devices",
     ),
     Report(
         concerns=lambda adapter, offer: adapter.vendor == NVIDIA and nvidia_release(offer.device.driver or "") < 555,
@@ -91,7 +92,7 @@ def findings(
         directml: the version of the installed DirectML, or None.
         reported: what the installed ONNX Runtime GenAI reports.
     """
-    yield from _flavours(found)
+    yield from _flavours(machine, found)
     yield from _reported(found, reported)
     if machine.os != "windows":
         yield Finding(severity="info", message="DirectX 12 is a Windows API: here ONNX Runtime runs on the CPU only")
@@ -103,23 +104,21 @@ def findings(
     yield from _adapters(reading)
 
 
-def _flavours(found: Flavours) -> Iterator[Finding]:
+def _flavours(machine: Machine, found: Flavours) -> Iterator[Finding]:
     for conflict in found.conflicts():
         yield Finding(severity="error", message=conflict.message, remedy=conflict.remedy)
-    present = [f"{one.name} {one.version}" for one in (*found.genai, *found.runtimes)]
-    if present:
-        yield Finding(severity="info", message=f"installed: {', '.join(present)}")
-    else:
-        yield Finding(severity="error", message="ONNX Runtime GenAI is not installed", remedy="phi3 devices says how")
+    if not found.genai:
+        refusal = refusals.without_genai(machine, found)
+        yield Finding(severity="error", message=refusal.reason, remedy=refusal.remedy)
 
 
 def _reported(found: Flavours, reported: Reported) -> Iterator[Finding]:
     if reported.failure:
-        yield Finding(severity="error", message=f"ONNX Runtime GenAI cannot be imported: {reported.failure}")
+        message = f"ONNX Runtime GenAI cannot be imported: {reported.failure}"
+        yield Finding(severity="error", message=message, remedy=refusals.CPP_RUNTIME_REMEDY)
     elif reported.package:
         built = "with" if reported.directml else "without"
-        message = f"the module reports {reported.package} {reported.version}, built {built} DirectML"
-        yield Finding(severity="info", message=message)
+        yield Finding(severity="info", message=f"{reported.package} is built {built} DirectML")
     if found.flavour is not None and reported.package not in {"", found.genai[0].name}:
         yield Finding(
             severity="error",

@@ -76,7 +76,7 @@ def refuse(system_name: str, npu: Npu, system: System) -> Refusal | None:
         name = npu.name or (f"an {maker} NPU" if maker else "an accelerator")
         return Refusal(
             reason=f"{name} is here, but this backend drives Intel's NPUs only",
-            remedy="pip install phi3-dml, for the GPU beside it" if system_name == "windows" else "",
+            remedy="pip install phi3-dml" if system_name == "windows" else "",
         )
     return _refuse_linux(npu, system) if system_name == "linux" else _refuse_windows(npu)
 
@@ -97,13 +97,13 @@ def _refuse_linux(npu: Npu, system: System) -> Refusal | None:
     name = describe(npu)
     if npu.kernel_driver != "intel_vpu":
         return Refusal(
-            reason=f"{name}: the kernel ({system.kernel}) has no driver for it",
-            remedy="sudo modprobe intel_vpu; if there is no such module, install a newer kernel with it",
+            reason=f"{name}: the kernel ({system.kernel}) has no driver for it, or has not loaded it",
+            remedy="sudo modprobe intel_vpu",
         )
     if not npu.node or npu.node_group is None:
         return Refusal(
             reason=f"{name}: its device file {npu.node or '/dev/accel/accel*'} is missing",
-            remedy="in a container, pass it in (docker run --device /dev/accel); else look for intel_vpu in sudo dmesg",
+            remedy="start the container with --device /dev/accel, if this is one; else restart Linux",
         )
     if not npu.accessible:
         return Refusal(reason=f"{name}: no permission to read and write {npu.node}", remedy=_permit(npu))
@@ -115,7 +115,7 @@ def _permit(npu: Npu) -> str:
     give = ""
     if group not in ("render", "video"):
         group = "render"
-        give = f"sudo chown root:{group} {npu.node} && sudo chmod g+rw {npu.node} && "
+        give = f"sudo chown root:{group} {npu.node}, then sudo chmod g+rw {npu.node}, then "
     return f"{give}sudo usermod -aG {group} $USER, then log out and in again"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 
 from phi3_core.backend import installed_versions
@@ -32,8 +31,6 @@ def findings(
     """
     if obstacle is not None:
         yield Finding(severity="error", message=obstacle.reason, remedy=obstacle.remedy)
-    present = ", ".join(f"{name} {version}" for name, version in installed.items()) or "none of what it needs"
-    yield Finding(severity="info", message=f"Python {sys.version.split()[0]}; installed: {present}")
     if machine.os == "windows" and {"openvino", PACKAGES[0]} <= set(installed):
         yield Finding(
             severity="info",

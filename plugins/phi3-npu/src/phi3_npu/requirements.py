@@ -40,8 +40,9 @@ def missing(
     if python > NEWEST_PYTHON:
         newest = ".".join(map(str, NEWEST_PYTHON))
         return Refusal(
-            reason=f"Intel's NPU library ends at Python {newest}, and this is {python[0]}.{python[1]}",
-            remedy=f"use an environment with Python {newest}, or pip install phi3-openvino, which drives NPUs too",
+            reason=f"Intel's NPU library ends at Python {newest}, and this is {python[0]}.{python[1]}; "
+            "phi3-openvino drives NPUs too",
+            remedy="pip install phi3-openvino",
         )
     library = installed_versions([LIBRARY], path).get(LIBRARY)
     return _library(machine, library) or next(

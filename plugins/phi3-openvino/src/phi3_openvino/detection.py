@@ -116,9 +116,16 @@ def _obstacle(folder: Path, pattern: str) -> Obstacle | None:
     if not nodes:
         return Obstacle(reason=f"{folder} is not", remedy=f"start the container with --device {folder}, if this is one")
     if not any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
-        remedy = "join the group that owns it (render or video), and log in again"
-        return Obstacle(reason=f"this user may not open {nodes[0]}", remedy=remedy)
+        return Obstacle(reason=f"this user may not open {nodes[0]}", remedy=_permit(nodes[0]))
     return None
+
+
+def _permit(node: Path) -> str:
+    """Return what lets the user open a device file."""
+    with contextlib.suppress(KeyError, OSError):  # there is no such group, as in containers
+        if (group := node.group()) in ("render", "video"):
+            return f"sudo usermod -aG {group} $USER, then log out and in again"
+    return "join the group that owns it, and log in again"
 
 
 def judge(

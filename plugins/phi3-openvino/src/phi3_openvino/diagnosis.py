@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 
 from phi3_core.backend import installed_versions
@@ -44,8 +43,6 @@ def findings(
         hardware: the devices that are present, as returned by :func:`detection.intel_hardware`.
         failure: why OpenVINO's devices could not be read; empty if they could.
     """
-    present = ", ".join(f"{name} {version}" for name, version in installed.items()) or "no OpenVINO"
-    yield Finding(severity="info", message=f"Python {sys.version.split()[0]}; installed: {present}")
     for name in PACKAGES:
         if name not in installed:
             yield Finding(severity="error", message=f"{name} is not installed", remedy=_INSTALL)
@@ -56,7 +53,7 @@ def findings(
             severity="error", message=f"releases of OpenVINO that do not fit each other: {words}", remedy=_INSTALL
         )
     if failure:
-        yield Finding(severity="error", message=f"OpenVINO does not start: {failure}", remedy=_remedy(machine))
+        yield Finding(severity="error", message=f"OpenVINO does not start: {failure}", remedy=_INSTALL)
         return
     for name, properties in devices.items():
         driver, memory = detection.describe_npu_driver(properties), "GPU_DEVICE_TOTAL_MEM_SIZE"
@@ -75,9 +72,3 @@ def findings(
 def _release(version: str) -> str:
     """Return the part of a version that the packages of a release share: ``2026.4.1`` of ``2026.4.1.0``."""
     return ".".join(version.split("-", maxsplit=1)[0].split(".")[:3])
-
-
-def _remedy(machine: Machine) -> str:
-    if machine.os == "windows":
-        return "install the Microsoft Visual C++ Redistributable (x64), then " + _INSTALL
-    return _INSTALL

@@ -15,7 +15,7 @@ import openvino
 import openvino_genai
 from attrs import evolve
 from phi3_core.backend import answer_capabilities
-from phi3_core.errors import BackendError
+from phi3_core.errors import BackendError, ModelError
 from phi3_core.values import Artifact, Device, GenerationRequest
 
 from . import converting, kv_cache, loading, npu, opening, weights
@@ -120,7 +120,9 @@ class OpenVinoEngine:
 
         Raises:
             BackendError: the model is a GGUF file and the store is not writable.
+            ModelError: the weights do not know one of the ids.
         """
+        self._check(ids)
         graph = self._loader.source / weights.IR
         if not graph.is_file():
             raise BackendError("logits need a store that can be written, to keep the graph of a GGUF file in")
@@ -145,11 +147,13 @@ class OpenVinoEngine:
 
         Raises:
             BackendError: OpenVINO failed, or the engine was loaded for an evaluation.
+            ModelError: the weights do not know an id of the prompt.
             PromptTooLongError: the prompt is longer than the user's number for the NPU's graph.
             UsageError: the request's JSON schema cannot be followed.
         """
         if self._loader.purpose == "evaluation":
             raise BackendError("it was loaded for an evaluation: there is no pipeline to generate with")
+        self._check(request.prompt_ids)
         longrope_limit = self._loader.opening.longrope_limit
         ids = list(request.prompt_ids)
         end = len(ids) + request.max_new_tokens
@@ -167,6 +171,15 @@ class OpenVinoEngine:
                     yield token
             if len(ids) < stop:
                 return
+
+    def _check(self, ids: Sequence[int]) -> None:
+        """Check ids, of which OpenVINO takes any. Core does so if there is a ``config.json``, which an IR may lack."""
+        known = self._loader.opening.vocabulary
+        if known is not None and max(ids, default=0) >= known:
+            raise ModelError(
+                f"the tokenizer has a token with the id {max(ids)}, and the model's vocabulary has {known} tokens",
+                hint="the embedding was not resized for added tokens: use a model that was saved after resizing it",
+            )
 
     def _stream(self, request: GenerationRequest) -> Generator[int, None, None]:
         if self._decodes:

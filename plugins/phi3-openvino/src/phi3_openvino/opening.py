@@ -29,6 +29,8 @@ class Opening:
     """Chooses the shape of the NPU's graph; None on other devices."""
     longrope_limit: int | None
     """Longer sequences need the long form of the graph (``longrope.py``); None if there is only one form."""
+    vocabulary: int | None
+    """The number of tokens that the weights know; None if unknown."""
     properties: Mapping[str, Any]
     """The user's options, converted to OpenVINO's types."""
 
@@ -77,4 +79,11 @@ def check(artifact: Artifact, device: Device, options: Mapping[str, str], purpos
             words = "the context is limited to %d tokens: beyond, only what phi3 quantize makes is known to be right"
             logger.warning(words, original)
             context = original
-    return Opening(file=file, context=context, shapes=shapes, longrope_limit=changes_at, properties=properties)
+    return Opening(
+        file=file,
+        context=context,
+        shapes=shapes,
+        longrope_limit=changes_at,
+        vocabulary=weights.vocabulary(file),
+        properties=properties,
+    )

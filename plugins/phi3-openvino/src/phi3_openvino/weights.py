@@ -16,6 +16,8 @@ _HEAD = 256
 """Characters of an IR's beginning, with the graph's name."""
 # The element type, offset and size of a constant in an IR. The order of the attributes depends on the version.
 _DATA = re.compile(r"<data ([^>]*\boffset=[^>]*)>")
+# The last dimension of a graph's output.
+_RESULT = re.compile(r'type="Result".*?<dim>(-?\d+)</dim>\s*</port>', re.DOTALL)
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _GGUF_KIND = ("llama", "gpt2/smollm", 1)
 """Architecture, tokenizer and number of parts of the GGUF files that are loaded as they are.
@@ -42,6 +44,14 @@ _NPU_REPOSITORIES = {
     ("phi-3-mini-4k-instruct", "int4"): "OpenVINO/Phi-3-mini-4k-instruct-int4-cw-ov",
     ("phi-3.5-mini-instruct", "int4"): "OpenVINO/Phi-3.5-mini-instruct-int4-cw-ov",
 }
+
+
+def vocabulary(file: Path) -> int | None:
+    """Return the number of tokens that an IR's graph gives logits for; None if it does not show them."""
+    if file.name != IR:
+        return None
+    found = set(map(int, _RESULT.findall(file.read_text(encoding="utf-8", errors="replace"))))
+    return max(found) if len(found) == 1 and min(found) > 0 else None
 
 
 def find(path: Path) -> Path | None:

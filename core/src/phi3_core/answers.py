@@ -1,0 +1,49 @@
+"""What a session knows of the answers that it generates, and of the engines that failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+if TYPE_CHECKING:
+    from .loading import LoadedEngine
+    from .replies import Attempt
+    from .selection import Candidate
+    from .turns import Turn
+    from .values import Device
+
+MOST_RESTARTS = 3
+"""How often a device is started again for one answer."""
+
+
+@define(eq=False)
+class Answer:
+    """An answer that is being generated."""
+
+    turn: Turn
+    """Its turn at the engine."""
+    engine: LoadedEngine | None = None
+    """The engine that generates it now; None before it begins."""
+    attempts: list[Attempt] = field(factory=list)
+    """The attempts that failed before."""
+    _failed_after: dict[str, list[int]] = field(factory=dict)
+    """For each device that failed while it generated the answer, the tokens that there were."""
+
+    def may_restart(self, device: Device, tokens: int) -> bool:
+        """Note that a device failed after so many tokens, and return whether it may be tried again for this answer."""
+        before = self._failed_after.setdefault(str(device), [])
+        may = len(before) < MOST_RESTARTS and (not before or tokens > before[-1])
+        before.append(tokens)
+        return may
+
+
+@define(eq=False)
+class FailedEngine:
+    """An engine that failed, and what has been done about it."""
+
+    candidate: Candidate | None
+    attempts: tuple[Attempt, ...] = ()
+    """The attempts that failed until another engine was loaded."""
+    is_last: bool = False
+    """Whether no other engine could be loaded, nor its device started again."""

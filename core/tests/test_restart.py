@@ -174,6 +174,22 @@ def test_a_stop_id_that_is_yielded_ends_the_answer(only, plugins, source, caplog
     assert loaded() == 1
 
 
+def test_a_new_answer_that_starts_the_device_again_leaves_the_sentence_to_those_before(only, source, caplog):
+    loaded = only()
+    with phi3.load(source) as model:
+        stream = model.stream("Hello world", max_new_tokens=300)
+        next(stream)
+        process = psutil.Process(model.process)
+        process.kill()
+        process.wait(10)
+        assert model.generate("Hello", max_new_tokens=3).completion_tokens == 3
+        list(stream)
+        assert stream.reply.completion_tokens == 300
+    assert len(warnings(caplog)) == 1
+    assert failures.is_noted("only:CPU")
+    assert loaded() == 2
+
+
 def test_the_streams_of_eight_clients_go_on(only, source):
     pytest.importorskip("fastapi")
     loaded = only(f"if count == 50 and once('died'): time.sleep(0.3); {DIES}")

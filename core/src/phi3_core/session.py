@@ -110,7 +110,11 @@ class EngineSession:
         """
         attempt = failed_attempt(error, engine.device)
         with self._loading:
-            failed = self._failed.get(engine) or self._give_up(engine, error)
+            failed = self._failed.get(engine)
+            if failed is None:
+                if self._engine not in {None, engine}:  # a new answer has found it dead, and loaded it again
+                    logger.warning("%s; starting %s again", error.message, engine.device)
+                failed = self._give_up(engine, error)
             if failed.is_last:
                 raise error
             successor = self._engine or self._load_successor(failed, error, restart and self._restarts)
@@ -126,10 +130,10 @@ class EngineSession:
 
     def _give_up(self, engine: LoadedEngine, error: BackendError) -> FailedEngine:
         failed = self._failed[engine] = FailedEngine(self._current)
-        if self._engine is engine:  # it was not loaded again meanwhile
+        failures.note(engine.worker.backend, engine.device, error.message)
+        if self._engine is engine:
             self._engine = None
             engine.worker.retire()
-            failures.note(engine.worker.backend, engine.device, error.message)
             if engine.recorder is not None:
                 engine.recorder.close()
         return failed

@@ -129,6 +129,14 @@ def _graph_folder(artifact: Any) -> Path:
     return folder
 
 
+def _holds_groups(folder: str, size: int) -> bool:
+    """Whether the groups of the weights are made of groups of this size."""
+    from phi3_openvino import tuning
+
+    form = tuning.form_of_weights(Path(folder, "openvino_model.xml"))
+    return form is not None and (form.size == -1 or form.size % size == 0)
+
+
 def bandwidth() -> float:
     """GB/s that all cores read together."""
     data = [np.ones(2**27, dtype=np.uint8) for _ in range(os.cpu_count() or 1)]
@@ -206,8 +214,11 @@ class Comparison:
             with busy_cores():
                 found["busy"] = {str(given.prompts[0]): self._ask(engines, given.prompts[0], 1)}
             yield found
-        batched = Child("batched", folder=folder, properties=self._tuned)
-        with self._engines({"phi3-openvino": self._ours, self._tuned_name: batched, **self._llama}) as engines:
+        # Groups of activations that are larger than those of the weights are the slowest choice, not a tuned one.
+        fits = _holds_groups(folder, int(given.group))
+        name, properties = (self._tuned_name, self._tuned) if fits else ("openvino-genai, float32", self._plain)
+        batched = Child("batched", folder=folder, properties=properties)
+        with self._engines({"phi3-openvino": self._ours, name: batched, **self._llama}) as engines:
             found["together"] = {}
             for count in map(str, given.together):
                 found["together"][count] = self._ask(engines, 64, int(count))

@@ -15,7 +15,9 @@ import urllib.request
 
 import pytest
 
-pydantic = pytest.importorskip("pydantic", reason="needs phi3-core[server]")
+pytest.importorskip("pydantic", reason="needs phi3-core[server]")
+import pydantic
+
 openai = pytest.importorskip("openai", reason="needs the package openai")
 jsonschema = pytest.importorskip("jsonschema", reason="needs the package jsonschema")
 pytestmark = pytest.mark.slow
@@ -126,7 +128,7 @@ def test_responses_make_calls(client):
 
 def test_several_calls_may_be_made(client):
     answer = chat(client, tools=TOOLS, tool_choice="required", max_tokens=1000, temperature=1, seed=2).choices[0]
-    kinds = {"Town": Town, "Clock": Clock}
+    kinds: dict[str, type[pydantic.BaseModel]] = {"Town": Town, "Clock": Clock}
     for call in answer.message.tool_calls or ():
         kinds[call.function.name].model_validate_json(call.function.arguments)
     assert answer.message.tool_calls or answer.finish_reason == "length"

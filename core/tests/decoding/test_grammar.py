@@ -44,7 +44,7 @@ def request_for(vocabulary, schema, stop_ids=(), **more):
 def made(tokenizer, answer, rng, *, preferred=()):
     """The text of an answer whose logits are random, apart from tokens that are preferred one after the other."""
     size = tokenizer.vocabulary_size
-    ids = []
+    ids: list[int] = []
     wanted = iter(preferred)
     while not answer.ended:
         if ids:

@@ -32,7 +32,9 @@ def test_sampling_settings_do_not_change_them():
     sampling = Sampling(temperature=5.0, top_k=1, repetition_penalty=1.5, seed=1)
     (token,) = Answer(GenerationRequest(prompt_ids=(1,), max_new_tokens=2, logprobs=1, sampling=sampling)).append(row)
     assert isinstance(token, ScoredToken)
-    assert token.top == ((1, pytest.approx(3 - np.log(np.exp(row).sum()))),)
+    ((likeliest, logprob),) = token.top
+    assert likeliest == 1
+    assert logprob == pytest.approx(3 - np.log(np.exp(row).sum()))
 
 
 def test_who_does_not_ask_gets_plain_ids():

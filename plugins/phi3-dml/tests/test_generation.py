@@ -169,9 +169,9 @@ def test_logits_do_not_depend_on_earlier_requests(checkpoints, wide, write_graph
     seen: list[bytes] = []
 
     class Recording(Sampler):
-        def pick(self, logits):
+        def pick(self, logits, allowed=None):
             seen.append(logits.tobytes())
-            return super().pick(logits)
+            return super().pick(logits, allowed)
 
     monkeypatch.setattr("phi3_core.decoding.answer.Sampler", Recording)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import phi3_core as phi3
@@ -55,7 +56,7 @@ def test_a_schema_that_allows_the_answer_does_not_change_it(sample_store, purpos
     with phi3.load("sample", device="openvino:CPU", purpose=purpose) as model:
 
         def said(**more):
-            options = {"max_new_tokens": 40, "stop": ("#",), **more}
+            options: Any = {"max_new_tokens": 40, "stop": ("#",), **more}
             stream = model.complete(f"#{said_before}" * 4 + "#", GenerationSettings.of(options))
             return "".join(stream)
 

@@ -10,9 +10,9 @@ import json
 
 import pytest
 
-pytest.importorskip("langchain_tests", reason="needs the packages langchain-tests and langchain-openai")
-from langchain_openai import ChatOpenAI
-from langchain_tests.integration_tests import ChatModelIntegrationTests
+NEEDS = "needs the packages langchain-tests and langchain-openai"
+suite = pytest.importorskip("langchain_tests.integration_tests", reason=NEEDS)
+langchain_openai = pytest.importorskip("langchain_openai", reason=NEEDS)
 
 # Of LangChain's own: what pydantic says to a parsed answer, and that a class of pydantic 1 becomes a tool.
 pytestmark = [
@@ -43,7 +43,7 @@ GUIDED = {
 FREE = {"test_agent_loop": (f"<|tool_call|>{WEATHER}<|/tool_call|>", "It is sunny.")}
 
 
-class TestChatOpenAI(ChatModelIntegrationTests):
+class TestChatOpenAI(suite.ChatModelIntegrationTests):  # type: ignore[misc,name-defined]
     @pytest.fixture(autouse=True)
     def _answers(self, request, address, script):
         self._address = address
@@ -52,7 +52,7 @@ class TestChatOpenAI(ChatModelIntegrationTests):
 
     @property
     def chat_model_class(self):
-        return ChatOpenAI
+        return langchain_openai.ChatOpenAI
 
     @property
     def chat_model_params(self):

@@ -322,6 +322,18 @@ GENERATE = {
             yield from original(engine, evolve(request, json_schema=request.json_schema or kept))
         """),
     ),
+    "forgets-the-probabilities": Fault(
+        "test_tokens_come_with_their_logarithmic_probabilities",
+        generating("yield from map(int, original(engine, request))"),
+    ),
+    "scores-the-unlikeliest-first": Fault(
+        "test_tokens_come_with_their_logarithmic_probabilities",
+        generating("""
+            from phi3_core.values import ScoredToken
+            for token in original(engine, request):
+                yield ScoredToken(token, token.logprob, token.top[::-1]) if request.logprobs else token
+        """),
+    ),
     "believes-its-proposals": Fault(
         "test_prompt_lookup_changes_no_answer",
         generating("""

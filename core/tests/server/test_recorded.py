@@ -18,7 +18,7 @@ def test_what_a_client_sends_is_answered(server, file):
         response = server.send(asked["method"], asked["path"], body, **asked["headers"])
         assert response.status == 200, response.read()
         if body is None:
-            assert [each["id"] for each in json.loads(response.read())["data"]] == ["tiny"]
+            assert "tiny" in [each["id"] for each in json.loads(response.read())["data"]]
             continue
         chunks = list(events(response))
         assert "".join(each["delta"].get("content", "") for chunk in chunks for each in chunk["choices"]).strip()

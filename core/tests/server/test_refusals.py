@@ -86,6 +86,8 @@ def test_what_makes_no_sense_is_refused_by_name(server, name, value):
     status, answer = server.chat(**{name: value})
     assert status == 400
     assert name in answer["error"]["message"]
+    named = {"max_completion_tokens": "max_tokens"}.get(name, name)  # the one of two that is named first
+    assert answer["error"]["param"].startswith(named)
     assert set(answer["error"]) == {"message", "type", "param", "code"}
 
 

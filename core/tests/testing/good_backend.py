@@ -7,6 +7,7 @@ from pathlib import Path
 
 from phi3_core import Device, Finding, Offer, Published, Refusal, hookimpl
 from phi3_core.errors import UsageError
+from phi3_core.values import ScoredToken
 
 NAME = "good"
 FILE = "model.safetensors"
@@ -18,7 +19,7 @@ class Engine:
     """The scaffold's forward pass, whose KV cache keeps the latest sequence. Logits are those of core's reference."""
 
     max_concurrency = 2
-    capabilities = frozenset({"json_schema", "logits", "lookup"})
+    capabilities = frozenset({"json_schema", "logits", "logprobs", "lookup"})
 
     def __init__(self, checkpoint, limits):
         self.checkpoint, self.limits = checkpoint, limits
@@ -136,11 +137,21 @@ def generate(engine, request):
         return
     ids, sampler = list(request.prompt_ids), Sampler(request.sampling, request.prompt_ids)
     for _ in range(request.max_new_tokens):
-        token = sampler.pick(engine.row(ids))
+        row = engine.row(ids)
+        token = sampler.pick(row)
         if token in request.stop_ids:
             return
-        yield token
+        yield token if request.logprobs is None else scored(token, row, request.logprobs)
         ids.append(token)
+
+
+def scored(token, row, count):
+    """A token with its logarithmic probability, and those of the ``count`` likeliest ones."""
+    import numpy as np
+
+    logprobs = row.astype(np.float64) - np.logaddexp.reduce(row.astype(np.float64))
+    likeliest = np.argsort(-logprobs, kind="stable")[:count]
+    return ScoredToken(token, float(logprobs[token]), [(int(each), float(logprobs[each])) for each in likeliest])
 
 
 def guided(engine, request):

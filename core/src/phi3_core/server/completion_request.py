@@ -34,7 +34,7 @@ class CompletionRequest(Sampling):
     def _check(self) -> Self:
         if len(self.prompts) * (self.n or 1) > MOST_CHOICES:
             raise PydanticCustomError(
-                "n", "the number of prompts times n may be {most} at most", {"most": MOST_CHOICES}
+                "n", "n times the number of prompts may be {most} at most", {"most": MOST_CHOICES}
             )
         return self
 

@@ -143,7 +143,9 @@ def _invalid(error: RequestValidationError) -> ApiError:
         return ApiError(400, what, param=param, code="missing_required_parameter")
     if kind == "refused":
         return RefusedParameterError(str(param), said)
-    return ApiError(400, f"{param!r}: {said}" if param else said, param=param, code="invalid_value")
+    # A check of several parameters is of the kind of the one that it names first.
+    named = param or (kind if said.startswith(f"{kind} ") else None)
+    return ApiError(400, f"{param!r}: {said}" if param else said, param=named, code="invalid_value")
 
 
 def _param(place: tuple[int | str, ...], *, whole: bool) -> str | None:

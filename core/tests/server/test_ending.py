@@ -14,7 +14,7 @@ import time
 import psutil
 import pytest
 from batching import wait_until
-from serving_toy import SLOW, Running, chat, events, running
+from serving_toy import DIES, SLOW, Running, chat, events, running
 
 PLACES = 2
 
@@ -66,6 +66,20 @@ def test_what_takes_longer_than_the_grace_is_cut_off_with_an_error(place):
         wait_until(lambda: len(ends) == PLACES)
         assert time.monotonic() - started < 3
         assert {end["error"]["code"] for end in ends} == {"stopping"}
+
+
+def test_a_device_that_is_being_started_again_does_not_hold_the_end_up(place):
+    shutil.copytree(place / "tiny", place / "tired")
+    with running(str(place / "tired"), place / "log", grace_s=0.2) as server:
+        body = chat(model="tired", stream=True, max_tokens=DIES)
+        found = events(server.send("POST", "/v1/chat/completions", body))
+        next(found)
+        wait_until(lambda: sum("tired" in note for note in server.notes("load")) == 2)
+        started = time.monotonic()
+        server.server.end()
+        *_, last = found
+        assert last["error"]["code"] == "stopping"
+        assert time.monotonic() - started < 3
 
 
 def test_a_second_signal_does_not_wait(place):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _GONE_STATUS = 499
+_LAST_MOMENT_S = 0.5
+"""How long an answer that is cut off has to end by itself. One whose device is being started again takes longer."""
 
 
 class ClientGoneError(Exception):
@@ -49,7 +52,8 @@ async def complete(request: Request, work: Coroutine[Any, Any, Response]) -> Res
     except ClientGoneError:
         return Response(status_code=_GONE_STATUS)  # nobody reads it
     finally:
-        work.close()  # in case that it was not begun
+        if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+            work.close()  # there is no task that would do so
 
 
 class EventStream(Response):
@@ -116,8 +120,8 @@ async def _while_there(work: Coroutine[Any, Any, T], receive: Receive, lifetime:
         leaving.cancel()
         if not task.done():
             task.cancel()
-        await asyncio.wait({task, leaving})
-    if not task.cancelled():
+        await asyncio.wait({task, leaving}, timeout=_LAST_MOMENT_S if lifetime.cut.done() else None)
+    if task.done() and not task.cancelled():
         return task.result()
     raise StoppingError if lifetime.cut.done() else ClientGoneError
 

@@ -273,19 +273,15 @@ class GenerationRequest:
 
 
 class ScoredToken(int):
-    """A token id with logarithmic probabilities, which ``generate`` yields if the request has ``logprobs``.
-
-    Args:
-        token: the id.
-        logprob: the natural logarithm of its probability, from 0 down.
-        top: the likeliest tokens and theirs, likeliest first, as many as the request asks for.
-    """
+    """A token id with logarithmic probabilities, which ``generate`` yields if the request has ``logprobs``."""
 
     logprob: float
+    """The natural logarithm of its probability, from 0 down."""
     top: tuple[tuple[int, float], ...]
+    """The likeliest tokens and theirs, likeliest first, as many as the request asks for."""
 
     def __new__(cls, token: int, logprob: float, top: Iterable[tuple[int, float]] = ()) -> ScoredToken:  # noqa: PYI034
-        """Make one."""
+        """Return the id ``token`` with its attributes."""
         made = super().__new__(cls, token)
         made.logprob, made.top = logprob, tuple(top)
         return made

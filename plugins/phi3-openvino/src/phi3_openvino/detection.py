@@ -122,7 +122,7 @@ def _obstacle(folder: Path, pattern: str) -> Obstacle | None:
 
 def _permit(node: Path) -> str:
     """Return what lets the user open a device file."""
-    with contextlib.suppress(KeyError, OSError):  # there is no such group, as in containers
+    with contextlib.suppress(KeyError, OSError, NotImplementedError):  # no such group, as in containers, or no groups
         if (group := node.group()) in ("render", "video"):
             return f"sudo usermod -aG {group} $USER, then log out and in again"
     return "join the group that owns it, and log in again"

@@ -27,6 +27,8 @@ from conversation import turns
 
 PROMPTS = (32, 512, 2048)
 TOGETHER = (1, 2, 4, 8, 16)
+_SETTLING_S = 1.0
+"""Before each request: threads of the engine before it may still wait by spinning."""
 STORY = "the keeper of the light walked down to the sea and counted ships until the morning came and all was well"
 
 
@@ -262,6 +264,7 @@ class Comparison:
         for _ in range(self._given.rounds):
             order.append(order.pop(0))
             for name, engine in order:
+                time.sleep(_SETTLING_S)
                 prompts = [self._prompts.make(length) for _ in range(count)]
                 found[name].append(engine.ask(prompts, self._given.new))
         return found

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
-import subprocess
-import sys
-import time
 import urllib.request
 
 import pytest
@@ -22,26 +17,6 @@ def post(address, path, **body):
     request = urllib.request.Request(address + path, data, {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=120) as response:
         return json.loads(response.read())
-
-
-@pytest.fixture
-def address(sample_store):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    options = ("--model", "sample", "--device", "openvino:CPU", "--port", str(port))
-    with subprocess.Popen([sys.executable, "-m", "phi3_core", "serve", *options]) as process:
-        try:
-            found = f"http://127.0.0.1:{port}"
-            end = time.monotonic() + 120
-            while time.monotonic() < end and process.poll() is None:
-                with contextlib.suppress(OSError):
-                    urllib.request.urlopen(f"{found}/v1/models", timeout=60).close()
-                    break
-                time.sleep(0.1)
-            yield found
-        finally:
-            process.terminate()
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ def _holds_groups(folder: str, size: int) -> bool:
     from phi3_openvino import tuning
 
     form = tuning.form_of_weights(Path(folder, "openvino_model.xml"))
-    return form is not None and (form.size == -1 or form.size % size == 0)
+    return form is not None and form.holds(size)
 
 
 def bandwidth() -> float:

@@ -54,6 +54,10 @@ class Form(NamedTuple):
     size: int
     """The group size; -1 is one scale per channel."""
 
+    def holds(self, size: int) -> bool:
+        """Return whether the groups are made of groups of this size."""
+        return self.size == -1 or self.size % size == 0
+
 
 def form_of_weights(graph: Path) -> Form | None:
     """Return the form of an IR's int4 weights; None for other weights, and if the IR does not tell it where NNCF does.
@@ -83,7 +87,7 @@ def tuned(
     form = form_of_weights(graph) if graph.is_file() else None
     if form is None:
         return None
-    candidates = [each for each in _CANDIDATES if form.size == -1 or form.size % each == 0]
+    candidates = [each for each in _CANDIDATES if form.holds(each)]
     if len(candidates) < 2:
         return None
     folder = compiled_folder(artifact, device, runtime, variant="tuning")

@@ -164,8 +164,11 @@ def test_a_tool_that_fails_says_why_and_where_its_log_is(tools, tmp_path, body, 
 
 
 FOREVER = """
-import subprocess, sys, time
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+import os, pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+written = pathlib.Path("written")
+written.write_text(f"{os.getppid()} {os.getpid()} {child.pid}", encoding="utf-8")
+written.rename("started")
 print("started", flush=True)
 time.sleep(600)
 """
@@ -173,17 +176,18 @@ time.sleep(600)
 
 def test_a_tool_ends_when_nobody_wants_it_any_more(tools, tmp_path):
     """An exception out of ``progress`` is how a hook learns that its host is gone."""
-    started = []
+    family = []
 
     def tell(*_):
-        started.extend(psutil.Process().children(recursive=True))
-        if len(started) > 2:
+        if (tmp_path / "started").exists():
+            numbers = (tmp_path / "started").read_text(encoding="utf-8").split()
+            family.extend(psutil.Process(int(number)) for number in numbers)
             raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
         tools.run(["-c", FOREVER], folder=tmp_path, progress=tell)
-    assert len(started) > 2
-    until(lambda: ended(started))
+    assert len(family) == 3
+    until(lambda: ended(family))
 
 
 def descendants(process):

@@ -22,10 +22,10 @@ import psutil
 class Phi3:
     """This runtime, as an application uses it: text in, text out."""
 
-    def __init__(self, model: str, device: str, options: dict[str, str] | None = None) -> None:
+    def __init__(self, model: str, device: str, **given: Any) -> None:
         import phi3_core as phi3
 
-        self._model = phi3.load(model, device=device, options=options)
+        self._model = phi3.load(model, device=device, **given)
 
     def answer(self, prompt: dict[str, Any], new: int) -> dict[str, Any]:
         # A model with random weights soon repeats itself, which prompt lookup would make too much of.

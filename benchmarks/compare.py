@@ -104,14 +104,14 @@ class Prompts:
         return self._tokenizer.encode_chat([{"role": "user", "content": " ".join(words)}])
 
 
-def artifacts(model: str) -> tuple[dict[str, str], str]:
+def artifacts(model: str, *devices: str) -> tuple[dict[str, str], str]:
     """The folders with the weights for each device, and that of the tokenizer; made if they are not there."""
     from phi3_core.models.request import ModelRequest
     from phi3_core.pipeline import fetch
     from phi3_core.selection import DeviceRequest
 
     found = {}
-    for device in ("openvino:CPU", "dml:CPU"):
+    for device in devices:
         asked = DeviceRequest(device=device, precision="int4")
         resolved = fetch(ModelRequest(model=model, device=asked)).resolved
         found[device] = str(_graph_folder(resolved.artifact))
@@ -195,7 +195,7 @@ class Comparison:
 
     def __init__(self, given: argparse.Namespace) -> None:
         self._given = given
-        self._folders, self._text = artifacts(given.model)
+        self._folders, self._text = artifacts(given.model, "openvino:CPU", "dml:CPU")
         self._prompts = Prompts(self._text)
         self._plain = {"INFERENCE_PRECISION_HINT": "f32"}
         self._tuned = {**self._plain, "DYNAMIC_QUANTIZATION_GROUP_SIZE": given.group}

@@ -214,7 +214,8 @@ class Comparison:
             found["prompts"] = {length: self._ask(engines, int(length), 1) for length in map(str, given.prompts)}
             yield found
             with busy_cores():
-                found["busy"] = {str(given.prompts[0]): self._ask(engines, given.prompts[0], 1)}
+                few = max(2, given.rounds // 2)  # each takes several times as long
+                found["busy"] = {str(given.prompts[0]): self._ask(engines, given.prompts[0], 1, rounds=few)}
             yield found
         # Groups of activations that are larger than those of the weights are the slowest choice, not a tuned one.
         fits = _holds_groups(folder, int(given.group))
@@ -256,12 +257,14 @@ class Comparison:
             if engine is not self._ours:
                 engine.close()
 
-    def _ask(self, engines: dict[str, Any], length: int, count: int) -> dict[str, list[dict[str, Any]]]:
+    def _ask(
+        self, engines: dict[str, Any], length: int, count: int, *, rounds: int | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
         """Ask each engine in turn, in each round from another one on."""
         print(f"{count} with {length} prompt tokens", file=sys.stderr)
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in engines}
         order = list(engines.items())
-        for _ in range(self._given.rounds):
+        for _ in range(rounds or self._given.rounds):
             order.append(order.pop(0))
             for name, engine in order:
                 time.sleep(_SETTLING_S)

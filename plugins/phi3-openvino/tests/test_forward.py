@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import openvino
 import openvino_genai
+import psutil
 import pytest
 from phi3_core.backend import Decoder
 from phi3_openvino import engine, forward, weights
@@ -70,6 +71,19 @@ def test_answers_are_those_of_the_pipeline(loaded, prompts):
         inputs = openvino_genai.TokenizedInputs(openvino.Tensor(ids), openvino.Tensor(np.ones_like(ids)))
         expected = pipeline.generate(inputs, configuration(request)).tokens[0]
         assert list(loaded.generate(request)) == expected
+
+
+@pytest.mark.parametrize(("purpose", "prompt_tokens"), [("answer", None), ("answer", 2000), ("conversation", None)])
+def test_the_weights_are_packed_while_it_loads(artifact, prompts, purpose, prompt_tokens):
+    """Otherwise the first prompt waits for it, and the time is taken for the device's."""
+    process = psutil.Process()
+    loaded = engine.load(artifact, CPU, {}, purpose, prompt_tokens)
+    before = process.memory_info().rss
+    assert len(list(loaded.generate(asked(prompts[0], 2)))) == 2
+    taken = process.memory_info().rss - before
+    packed = (loaded._loader.source / weights.IR).with_suffix(".bin").stat().st_size
+    loaded.close()
+    assert taken < packed / 4
 
 
 def test_answers_that_quote_take_less_than_half_of_the_passes(loaded, quoting, passes):

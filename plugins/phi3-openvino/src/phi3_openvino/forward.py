@@ -2,6 +2,9 @@
 
 The pipelines confirm several tokens in one pass only if every pass does so, which makes answers slower that do not
 quote. Here each pass has as many rows as there are tokens to confirm. See docs/decisions/0033.
+
+OpenVINO packs the weights for its kernels in the first pass, for most of the loading time. So a pass over one token is
+part of loading: the time to the first token is then that of the prompt.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ class StatefulForward:
         """Places of the cache that hold a token, masked or not."""
         self._places: list[int] = []
         """The places of the tokens that are not masked."""
+        self.advance([0], 1)
+        self.rewind(0)
 
     def advance(self, ids: Sequence[int], rows: int) -> npt.NDArray[np.float32]:
         """Append ``ids`` to the cache and return the logits of the last ``rows``, ``[rows, vocabulary]``."""
@@ -88,6 +93,8 @@ class PagedForward:
     def __init__(self, graph: Path, properties: Mapping[str, Any]) -> None:
         self._graph = PagedGraph(graph, properties)
         self._length = 0
+        self.advance([0], 1)
+        self.rewind(0)
 
     def advance(self, ids: Sequence[int], rows: int) -> npt.NDArray[np.float32]:
         """Append ``ids`` to the cache and return the logits of the last ``rows``, ``[rows, vocabulary]``."""

@@ -79,6 +79,7 @@ class PagedBatch:
     def __init__(self, graph: Path, properties: Mapping[str, Any], *, blocks: int) -> None:
         self._graph = PagedGraph(graph, properties, blocks=blocks)
         self._spare = 0
+        self._graph.advance([Part((0,), 0, (self._spare,), 1)])  # packs the weights, as in forward.py
         self._blocks = Blocks(range(1, blocks))
         self._reserved = 0
         self._answers: list[PagedAnswer] = []

@@ -57,6 +57,8 @@ LAYERS = (
     ("units",),
     ("hookspecs",),
     ("values",),
+    ("generation_request",),
+    ("fields",),
     ("errors",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -6,8 +6,8 @@ import threading
 
 import phi3_core as phi3
 import pytest
+from phi3_core.candidates import CandidateQueue
 from phi3_core.errors import NoDeviceError, UsageError
-from phi3_core.session import CandidateQueue
 from phi3_core.values import Device
 
 GPU = """

@@ -9,7 +9,18 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
 from . import calls
-from .requests import MOST_MESSAGES, MaxTokens, Neutral, Request, Sampling, ShortText, Text, check_schema, refused
+from .requests import (
+    MOST_MESSAGES,
+    MaxTokens,
+    Neutral,
+    Request,
+    Sampling,
+    ShortText,
+    Text,
+    check_schema,
+    invalid,
+    refused,
+)
 
 _MOST_TOOLS = 128
 
@@ -197,15 +208,15 @@ class ChatRequest(Sampling):
     def _check(self) -> Self:
         both = {self.max_tokens, self.max_completion_tokens} - {None}
         if len(both) > 1:
-            raise PydanticCustomError("max_tokens", "max_tokens and max_completion_tokens differ")
+            raise invalid("max_tokens", "max_tokens and max_completion_tokens differ")
         if self.top_logprobs is not None and not self.logprobs:
-            raise PydanticCustomError("top_logprobs", "top_logprobs needs logprobs")
+            raise invalid("top_logprobs", "top_logprobs needs logprobs")
         if isinstance(self.tool_choice, NamedTool):
             wanted = self.tool_choice.function.name
             if all(tool.function.name != wanted for tool in self.tools or ()):
-                raise PydanticCustomError("tool_choice", "tool_choice names no function of tools")
+                raise invalid("tool_choice", "tool_choice names no function of tools")
         elif self.tool_choice == "required" and not self.tools:
-            raise PydanticCustomError("tool_choice", "tool_choice needs tools")
+            raise invalid("tool_choice", "tool_choice needs tools")
         return self
 
     def call(self) -> calls.ChatCall:

@@ -35,6 +35,11 @@ def refused(why: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{why}", {"why": why})
 
 
+def invalid(param: str, words: str, **values: Any) -> PydanticCustomError:
+    """Return the error of a validator of a whole request, of whose parameters ``param`` is at fault."""
+    return PydanticCustomError("invalid", words, {"param": param, **values})
+
+
 class Neutral:
     """Marks a parameter that is refused, unless it is null or one of ``values``, which ask for nothing.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
 from . import calls
@@ -22,6 +21,7 @@ from .requests import (
     Text,
     TopP,
     check_schema,
+    invalid,
     refused,
 )
 from .responses_format import TextOptions
@@ -220,7 +220,7 @@ class ResponsesRequest(Request):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.top_logprobs and not self.includes_logprobs:
-            raise PydanticCustomError("top_logprobs", "top_logprobs needs {name} in include", {"name": _LOGPROBS})
+            raise invalid("top_logprobs", "top_logprobs needs {name} in include", name=_LOGPROBS)
         return self
 
     def call(self) -> calls.ChatCall:

@@ -11,6 +11,7 @@ from typing_extensions import Self
 from . import calls
 from .requests import (
     MOST_MESSAGES,
+    MOST_TOOLS,
     MaxTokens,
     Neutral,
     Request,
@@ -21,8 +22,6 @@ from .requests import (
     invalid,
     refused,
 )
-
-_MOST_TOOLS = 128
 
 
 class Part(Request):
@@ -73,7 +72,7 @@ class Message(Request):
     content: Text | Annotated[list[Part], Field(max_length=MOST_MESSAGES)] | None = None
     name: ShortText | None = None
     """Accepted without effect: the chat templates have no place for it."""
-    tool_calls: Annotated[list[Called], Field(max_length=_MOST_TOOLS)] | None = None
+    tool_calls: Annotated[list[Called], Field(max_length=MOST_TOOLS)] | None = None
     tool_call_id: ShortText | None = None
     refusal: Annotated[Any, Neutral()] = None
     annotations: Annotated[Any, Neutral([])] = None
@@ -185,7 +184,7 @@ class ChatRequest(Sampling):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=_MOST_TOOLS)] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     metadata: dict[str, ShortText] | None = None

@@ -13,6 +13,7 @@ from typing_extensions import Self
 from . import calls
 from .requests import (
     MOST_MESSAGES,
+    MOST_TOOLS,
     MaxTokens,
     Neutral,
     Request,
@@ -22,11 +23,11 @@ from .requests import (
     TopP,
     check_schema,
     invalid,
+    nucleus,
     refused,
 )
 from .responses_format import TextOptions
 
-_MOST_TOOLS = 128
 _NOT_KEPT = "is not supported: nothing is kept between requests"
 
 
@@ -166,7 +167,7 @@ class AllowedTools(Request):
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], Field(max_length=_MOST_TOOLS)]
+    tools: Annotated[list[NamedTool], Field(max_length=MOST_TOOLS)]
 
 
 class Reasoning(Request):
@@ -195,7 +196,7 @@ class ResponsesRequest(Request):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     text: TextOptions | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=_MOST_TOOLS)] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
     metadata: dict[str, ShortText] | None = None
@@ -241,8 +242,7 @@ class ResponsesRequest(Request):
             messages=tuple(self._messages()),
             max_new_tokens=self.max_output_tokens,
             temperature=self.temperature,
-            # OpenAI allows 0, which leaves the likeliest token.
-            top_p=self.top_p if self.top_p != 0 else 1e-6,
+            top_p=nucleus(self.top_p),
             tools=tuple(tools),
             tool_choice=calls.ToolChoice(mode="named", name=choice.name)
             if isinstance(choice, NamedTool)

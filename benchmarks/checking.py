@@ -1,7 +1,7 @@
 """False alarms: check the engine of ``sample`` with known answers again and again, and count how often it is refused.
 
-Each check asks the loaded engine anew, as the first start on a device does; an engine keeps what it has read, so each of
-several is checked several times. The seconds are those of one check.
+Each check asks the loaded engine anew, as the first start on a device does; an engine keeps what it has read, so each
+of several is checked several times. The seconds are those of one check.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import statistics
 import sys
 import time
+from unittest import mock
 
 import phi3_core as phi3
 from attrs import evolve
@@ -19,8 +20,8 @@ from phi3_core.errors import WrongAnswersError
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("device", help="such as openvino:CPU, dml:cpu or npu:CPU")
-    parser.add_argument("precision", choices=["int4", "int8", "fp16"])
+    parser.add_argument("device", nargs="?", default="openvino:CPU", help="such as openvino:CPU, dml:cpu or npu:CPU")
+    parser.add_argument("precision", nargs="?", default="int4", choices=["int4", "int8", "fp16"])
     parser.add_argument("--engines", type=int, default=10, help="how often the model is loaded")
     parser.add_argument("--times", type=int, default=20, help="checks of each")
     parser.add_argument("--model", default="sample")
@@ -41,10 +42,9 @@ def main() -> None:
             seconds.append(time.perf_counter() - started)
         return bool(compared)
 
-    Check.run = repeat
-    for _ in range(given.engines):
-        with phi3.load(given.model, device=given.device, precision=given.precision):
-            pass
+    with mock.patch.object(Check, "run", repeat):
+        for _ in range(given.engines):
+            phi3.load(given.model, device=given.device, precision=given.precision).close()
     print(
         f"{given.device} {given.precision}: {alarms} alarms in {len(seconds)} checks, {compared} of which compared "
         f"answers; {statistics.median(seconds):.2f} s each ({min(seconds):.2f} to {max(seconds):.2f})"

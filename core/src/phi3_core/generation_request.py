@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from attrs import field, frozen, validators
 
 from .fields import COUNT, OPTIONAL_COUNT, OPTIONAL_TEXT, ids, one_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 LOOKUPS = ("auto", "on", "off")
 """Whether prompt lookup proposes tokens: ``auto`` where the engine has it."""
@@ -99,7 +102,7 @@ class ScoredToken(int):
     top: tuple[tuple[int, float], ...]
     """The likeliest tokens and theirs, likeliest first, as many as the request asks for."""
 
-    def __new__(cls, token: int, logprob: float, top: Iterable[tuple[int, float]] = ()) -> ScoredToken:  # noqa: PYI034
+    def __new__(cls, token: int, logprob: float, top: Iterable[tuple[int, float]] = ()) -> Self:
         """Return the id ``token`` with its attributes."""
         made = super().__new__(cls, token)
         made.logprob, made.top = logprob, tuple(top)

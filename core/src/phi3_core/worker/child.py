@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import multiprocessing.connection as connections
 import queue
 import signal
 import sys
@@ -67,8 +68,6 @@ def _show_no_dialogs() -> None:
 
 
 def _connection(handle: int) -> Any:
-    import multiprocessing.connection as connections
-
     if sys.platform == "win32":
         return connections.PipeConnection(handle)
     return connections.Connection(handle)

@@ -1,8 +1,8 @@
 """This runtime beside the raw engines and llama.cpp: the same weights and prompts, in turns, on this machine's CPU.
 
-``compare.py sample --output results/NAME.json`` measures and keeps every figure; ``compare_page.py`` makes the page.
-For full size, give the folder of a checkpoint (``quantizing.py --folder`` keeps a random one). ``--llama`` names a
-folder with llama.cpp's ``llama-bench`` and ``llama-batched-bench``, ``--gguf`` the same weights for it.
+``compare.py`` measures ``sample`` and keeps every figure in ``results``; ``compare_page.py`` makes the page. For full
+size, give the folder of a checkpoint (``quantizing.py --folder`` keeps a random one). ``--llama`` names a folder with
+llama.cpp's ``llama-bench`` and ``llama-batched-bench``, ``--gguf`` the same weights for it.
 """
 
 from __future__ import annotations
@@ -291,8 +291,8 @@ class Comparison:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model")
-    parser.add_argument("--output", required=True, help="the file for the figures, as JSON")
+    parser.add_argument("model", nargs="?", default="sample")
+    parser.add_argument("--output", type=Path, help="the file for the figures, as JSON; by default results/MODEL.json")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--new", type=int, default=32, help="tokens to generate")
     parser.add_argument("--group", default="128", help="group of activations of the raw engine; 32 is its default")
@@ -301,8 +301,9 @@ def main() -> None:
     parser.add_argument("--together", type=int, nargs="*", default=TOGETHER)
     parser.add_argument("--prompts", type=int, nargs="*", default=PROMPTS)
     given = parser.parse_args()
+    output = given.output or Path(__file__).with_name("results") / f"{Path(given.model).name}.json"
     for found in Comparison(given).run():
-        Path(given.output).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

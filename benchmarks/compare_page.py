@@ -165,11 +165,12 @@ instructions and has weights in Q4_0; its own benchmarks were used, which take r
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", nargs="+", type=Path)
+    parser.add_argument("results", nargs="*", type=Path, help="files of compare.py; by default all that are kept")
     given = parser.parse_args()
     parts = [INTRODUCTION]
-    for file in given.results:
-        found = json.loads(file.read_text(encoding="utf-8"))
+    files = given.results or (ROOT / "benchmarks" / "results").glob("*.json")
+    results = [(file, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    for file, found in sorted(results, key=lambda each: each[1]["weights_bytes"]):
         picture = f"benchmarks-{file.stem}.svg"
         (ROOT / "docs" / picture).write_text(chart(found, next(iter(found["prompts"]))), encoding="utf-8")
         parts.append(section(found, picture))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 import subprocess
 import sys
 import sysconfig
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
+from server_process import serving
 
 
 @pytest.fixture(scope="session")
@@ -47,22 +44,9 @@ def phi3(command):
 
 
 @pytest.fixture(scope="module")
-def address(sample_home):
+def address(sample_home, tmp_path_factory):
     """The address of a server with the model ``sample`` on phi3-openvino's CPU."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    options = ("--model", "sample", "--device", "openvino:CPU", "--port", str(port))
     environment = {**os.environ, "PHI3_HOME": str(sample_home), "PHI3_CONFIG": "none"}
-    with subprocess.Popen([sys.executable, "-m", "phi3_core", "serve", *options], env=environment) as process:
-        try:
-            found = f"http://127.0.0.1:{port}"
-            end = time.monotonic() + 120
-            while time.monotonic() < end and process.poll() is None:
-                with contextlib.suppress(OSError):
-                    urllib.request.urlopen(f"{found}/v1/models", timeout=60).close()
-                    break
-                time.sleep(0.1)
-            yield found
-        finally:
-            process.terminate()
+    log = tmp_path_factory.mktemp("served") / "log"
+    with serving("--model", "sample", "--device", "openvino:CPU", environment=environment, log=log) as server:
+        yield server.url

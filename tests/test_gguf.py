@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 
+import gguf_files
 import pytest
 from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.models import sample_package
-
-pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
-gguf_files = pytest.importorskip("gguf_files")
 
 
 def has(module):

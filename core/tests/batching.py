@@ -81,6 +81,18 @@ def generate(engine, request):
 """
 
 
+SLOW = """
+import time
+
+@hookimpl
+def generate(engine, request):
+    for _ in range(request.max_new_tokens):
+        time.sleep(0.02)
+        yield request.prompt_ids[1]
+"""
+"""Repeats the first word of a prompt, which takes a fiftieth of a second each time."""
+
+
 def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait until a condition holds; fail if it does not within ``seconds``."""
     end = time.monotonic() + seconds

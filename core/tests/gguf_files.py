@@ -1,4 +1,7 @@
-"""Writes GGUF files for tests, as llama.cpp's converter makes them from a Phi-3 checkpoint."""
+"""Writes GGUF files for tests, as llama.cpp's converter makes them from a Phi-3 checkpoint.
+
+Tests that import this are skipped where its package, of the extra ``sample``, is not installed.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from phi3_core.checkpoint import gguf_parts
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.checkpoint.gguf_layout import read_layout
 from phi3_core.checkpoint.gguf_tokenizer import write_tokenizer
+
+gguf = pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 TEMPLATE = (

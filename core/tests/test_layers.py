@@ -24,8 +24,10 @@ LAYERS = (
     ("api",),
     ("model", "remote"),
     ("tasks",),
+    ("answer_text",),
     ("pipeline",),
     ("fetching", "session"),
+    ("current_engine",),
     ("answers", "candidates"),
     ("loading",),
     ("models",),
@@ -41,6 +43,7 @@ LAYERS = (
     ("surveys",),
     ("worker",),
     ("plugin",),
+    ("registration",),
     ("discovery",),
     ("replies",),
     ("turns",),
@@ -57,6 +60,8 @@ LAYERS = (
     ("units",),
     ("hookspecs",),
     ("values",),
+    ("generation_request",),
+    ("fields",),
     ("errors",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

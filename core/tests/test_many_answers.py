@@ -13,8 +13,8 @@ import phi3_core as phi3
 import psutil
 import pytest
 from batching import DIES, RAISES, STEADY, choir, wait_until
+from phi3_core.answers import Answer
 from phi3_core.errors import Phi3Error, QueueFullError
-from phi3_core.session import Answer
 from phi3_core.turns import Turn
 from phi3_core.values import GenerationRequest
 

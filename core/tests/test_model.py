@@ -13,6 +13,7 @@ from pathlib import Path
 
 import phi3_core as phi3
 import pytest
+from batching import SLOW
 from phi3_core.errors import BackendError, DiskFullError, ModelError, NoDeviceError, PromptTooLongError, UsageError
 
 # What the parrot has heard when somebody says "Hello world" to it.
@@ -170,17 +171,7 @@ def test_the_event_loop_is_not_blocked(model):
 
 
 def test_a_cancelled_task_frees_the_model(plugins, source):
-    plugins.add(
-        "slow",
-        changes="""
-        import time
-        @hookimpl
-        def generate(engine, request):
-            for _ in range(request.max_new_tokens):
-                time.sleep(0.02)
-                yield request.prompt_ids[1]
-        """,
-    )
+    plugins.add("slow", changes=SLOW)
     with phi3.load(source, device="slow") as model:
 
         async def ask() -> None:

@@ -6,8 +6,9 @@ import threading
 
 import phi3_core as phi3
 import pytest
+from batching import SLOW
+from phi3_core.candidates import CandidateQueue
 from phi3_core.errors import NoDeviceError, UsageError
-from phi3_core.session import CandidateQueue
 from phi3_core.values import Device
 
 GPU = """
@@ -18,15 +19,6 @@ def detect(machine):
 @hookimpl
 def load(artifact, device, options):
     raise RuntimeError("no memory")
-"""
-SLOW = """
-import time
-
-@hookimpl
-def generate(engine, request):
-    for _ in range(request.max_new_tokens):
-        time.sleep(0.02)
-        yield request.prompt_ids[1]
 """
 
 

@@ -11,19 +11,11 @@ import time
 
 import phi3_core as phi3
 import pytest
-from batching import wait_until
+from batching import SLOW, wait_until
 from phi3_core import turns
 from phi3_core.errors import UsageError
 
 HEARD = "Hello world"
-SLOW = """
-import time
-@hookimpl
-def generate(engine, request):
-    for _ in range(request.max_new_tokens):
-        time.sleep(0.02)
-        yield request.prompt_ids[1]
-"""
 COUNT = min(32, (os.cpu_count() or 1) + 4) + 3  # three more than asyncio.to_thread has threads
 
 

@@ -1,4 +1,4 @@
-"""What a session knows of the answers that it generates, and of the engines that failed."""
+"""What a session knows of the answers that it generates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from attrs import define, field
 if TYPE_CHECKING:
     from .loading import LoadedEngine
     from .replies import Attempt
-    from .selection import Candidate
     from .turns import Turn
     from .values import Device
 
@@ -36,14 +35,3 @@ class Answer:
         may = len(before) < MOST_RESTARTS and (not before or tokens > before[-1])
         before.append(tokens)
         return may
-
-
-@define(eq=False)
-class FailedEngine:
-    """An engine that failed, and what has been done about it."""
-
-    candidate: Candidate | None
-    attempts: tuple[Attempt, ...] = ()
-    """The attempts that failed until another engine was loaded."""
-    is_last: bool = False
-    """Whether no other engine could be loaded, nor its device started again."""

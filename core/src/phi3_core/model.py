@@ -5,19 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from .answer_text import answer_text
 from .answers import Answer
 from .errors import PromptTooLongError, UsageError
-from .pending import BLOCKING, Pending
-from .pipeline import generate
-from .replies import Attempt, GenerationOptions, GenerationSettings, Message, Reply, Stream, messages_of
+from .replies import GenerationOptions, GenerationSettings, Message, Reply, Stream, messages_of
 from .session import EngineSession
-from .text.decoder import Decoder
 from .text.guard import TooManyTokensError
-from .text.logprobs import TokenTexts, logprobs_of
 from .text.stops import StopStrings
 from .turns import Turn
 from .values import GenerationRequest
@@ -238,60 +235,12 @@ class Model:
             logprobs=settings.logprobs,
         )
         answer, stops = Answer(Turn(self._session.turns)), StopStrings(settings.stop)
-        return Stream(self._chunks(request, stops, started, answer), answer.turn, stops)
+        chunks = answer_text(self._session, self._tokenizer, request, stops, answer=answer, started=started)
+        return Stream(chunks, answer.turn, stops)
 
     def _too_long(self, what: str, count: str) -> PromptTooLongError:
         return PromptTooLongError(
             f"the {what} has {count} tokens, and the context of {self.name} on {self.device} holds "
             f"{self._context_length}, the answer included",
             hint="shorten it" if what == "prompt" else "leave the oldest messages out",
-        )
-
-    def _chunks(
-        self, request: GenerationRequest, stops: StopStrings, started: float, answer: Answer
-    ) -> Generator[str | Pending | Reply, None, None]:
-        decoder = Decoder(self._tokenizer)
-        tokens = None if request.logprobs is None else TokenTexts(self._tokenizer)
-        text: list[str] = []
-        count, first, last, stopped = 0, 0.0, 0.0, False
-        with contextlib.closing(generate(self._session, request, answer)) as ids:
-            for item in ids:
-                if not isinstance(item, int):
-                    yield item
-                    continue
-                last = time.perf_counter()
-                first = first or last
-                count += 1
-                completed = decoder.push(item)
-                if tokens is not None:
-                    tokens.push(item, completed)
-                chunk, stopped = stops.push(completed)
-                if chunk:
-                    text.append(chunk if tokens is None else tokens.show(chunk))
-                    yield text[-1]
-                if stopped:
-                    yield BLOCKING  # the engine is told to stop
-                    break
-        if not stopped:
-            rest, stopped = stops.push(decoder.finish())
-            rest += stops.finish()
-            stopped = stops.found
-            if tokens is not None:
-                rest = tokens.show(rest, all_of_it=not stopped)
-            if rest or logprobs_of([rest]):
-                text.append(rest)
-                yield rest
-        device = str(answer.engine.device) if answer.engine else "none"
-        yield Reply(
-            text="".join(text),
-            model=self.name,
-            device=device,
-            precision=answer.engine.precision if answer.engine else "none",
-            prompt_tokens=len(request.prompt_ids),
-            completion_tokens=count,
-            finish_reason="stop" if stopped or count < request.max_new_tokens else "length",
-            time_to_first_token_s=first - started if count else None,
-            decode_tokens_per_s=(count - 1) / (last - first) if count > 1 else None,
-            attempts=(*answer.attempts, Attempt(device=device, outcome="answered")),
-            logprobs=None if tokens is None else logprobs_of(text),
         )

@@ -8,14 +8,12 @@ affect the rest.
 from __future__ import annotations
 
 import reprlib
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .discovery import ENTRY_POINT_GROUP, Backend, Broken, installed, newer_core
 from .errors import BackendError, Phi3Error
-from .options import closest
 from .values import (
     PRECISIONS,
     Artifact,
@@ -85,29 +83,10 @@ class PluginHooks:
         Raises:
             BackendError: the plugin was written for another contract, has an unknown hook, or lacks a required one.
         """
-        # start-up: only worker processes need pluggy
-        import pluggy
-
-        from . import hookspecs
+        from .registration import register  # start-up: pluggy, which only worker processes need
 
         self.backend = backend
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self._manager.add_hookspecs(hookspecs)
-        plugin = _import(backend)
-        _check_contract(backend)
-        _check_hooks(plugin, backend)
-        try:
-            self._manager.register(plugin, name=backend.name)
-            self._manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            raise BackendError(" ".join(str(error).split())) from error
-        callers = self._manager.get_hookcallers(plugin) or []
-        self.names = tuple(sorted(caller.name for caller in callers))
-        missing = [name for name in hookspecs.REQUIRED if name not in self.names]
-        if missing:
-            unmarked = [name for name in missing if callable(getattr(plugin, name, None))]
-            more = f"; {unmarked[0]} is there without @hookimpl" if unmarked else ""
-            raise BackendError(f"{backend.target} does not implement {', '.join(missing)}{more}")
+        self._manager, self.names = register(backend)
 
     def fault(self, hook: str, words: str, kind: type[BackendError] = BackendError) -> BackendError:
         """Return the error for what a hook did against the contract. It names the hook and the distribution."""
@@ -216,63 +195,6 @@ class PluginHooks:
     def diagnose(self, machine: Machine) -> list[Finding]:
         """Call ``diagnose``."""
         return self._many("diagnose", (Finding,), machine=machine)
-
-
-def _import(backend: Backend) -> Any:
-    """Return the object of the entry point."""
-    from importlib.metadata import EntryPoint
-
-    return EntryPoint(name=backend.name, value=backend.target, group=ENTRY_POINT_GROUP).load()
-
-
-def _check_contract(backend: Backend) -> None:
-    """Check the contract that a plugin's module states, if any, against the supported ones."""
-    from .hookspecs import CONTRACT, OLDEST_CONTRACT  # start-up: as in PluginHooks
-
-    stated = getattr(sys.modules[backend.target.partition(":")[0]], "CONTRACT", CONTRACT)
-    if not isinstance(stated, int) or not OLDEST_CONTRACT <= stated <= CONTRACT:
-        newer = isinstance(stated, int) and stated > CONTRACT
-        raise BackendError(
-            f"{backend.release} was written for contract {stated!r}, and this phi3-core knows "
-            f"{_contracts(OLDEST_CONTRACT, CONTRACT)}: upgrade {'phi3-core' if newer else backend.distribution}"
-        )
-
-
-def _check_hooks(plugin: Any, backend: Backend) -> None:
-    """Check the names and arguments of a plugin's hooks, and suggest what may have been meant.
-
-    pluggy makes the same checks, but its errors suggest nothing.
-    """
-    import inspect  # start-up: as in PluginHooks
-
-    from . import hookspecs
-
-    specs = {name: spec for name, spec in vars(hookspecs).items() if hasattr(spec, f"{hookspecs.PROJECT}_spec")}
-    for name in dir(plugin):
-        function = getattr(plugin, name, None)
-        marked = getattr(function, f"{hookspecs.PROJECT}_impl", None)
-        if not inspect.isroutine(function) or not isinstance(marked, dict) or marked.get("optionalhook"):
-            continue
-        hook = marked.get("specname") or name
-        if hook not in specs:
-            raise BackendError(f"{backend.target} has the unknown hook {hook!r}{_meant(hook, specs)}")
-        known = list(inspect.signature(specs[hook]).parameters)
-        for argument in inspect.signature(function).parameters.values():
-            required = argument.kind is argument.POSITIONAL_OR_KEYWORD and argument.default is argument.empty
-            if required and argument.name not in known:
-                words = f"takes the unknown argument {argument.name!r}{_meant(argument.name, known)}"
-                raise BackendError(f"{hook} of {backend.target} {words}")
-
-
-def _meant(word: str, known: Iterable[str]) -> str:
-    """Return what may have been meant by a word that is not known, to be put behind it."""
-    choices = tuple(known)
-    meant = closest(word, choices)
-    return f"; did you mean {meant}?" if meant else f"; there is {', '.join(choices)}"
-
-
-def _contracts(oldest: int, newest: int) -> str:
-    return str(newest) if oldest == newest else f"{oldest} to {newest}"
 
 
 def shortened(value: object, longest: int = 60) -> str:

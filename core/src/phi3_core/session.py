@@ -1,30 +1,25 @@
-"""The engine of one model, the answers that it generates, and failover to the next candidate when it fails."""
+"""The answers of one model, which go on with the next engine when one fails."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 
 from attrs import evolve
 
-from .answers import Answer, FailedEngine
-from .candidates import CandidateQueue, failed_attempt
-from .errors import BackendError, OverrunError, Phi3Error, UsageError
-from .figures import failures
+from .answers import Answer
+from .candidates import failed_attempt
+from .current_engine import CurrentEngine, Load
+from .errors import BackendError, OverrunError, UsageError
 from .figures.recorder import Answered
 from .loading import LoadedEngine
 from .pending import BLOCKING, Pending
-from .replies import Attempt
 from .selection import Candidate
 from .turns import Turns
 from .values import GenerationRequest
 from .worker.generation import Generation
 
 logger = logging.getLogger("phi3_core")
-
-Load = Callable[[Candidate], LoadedEngine]
-"""Obtains a model and loads it on a candidate."""
 
 
 class EngineSession:
@@ -52,23 +47,19 @@ class EngineSession:
         self.name = name
         self.turns = Turns(max_waiting=max_waiting)
         """The turns at the engine, which has as many places as it generates answers at once."""
-        self._queue = CandidateQueue(candidates)
-        self._load = load
-        self._restarts = restarts
-        self._current: Candidate | None = None
-        self._engine: LoadedEngine | None = None
-        self._loading = threading.Lock()
-        self._unreported = 0
-        """The first of the failed attempts that belong to the next answer."""
-        self._failed: dict[LoadedEngine, FailedEngine] = {}
+        self._current = CurrentEngine(candidates, load, self.turns, restarts=restarts)
         self._answering: dict[Answer, bool] = {}
         """Whether each answer that is being generated has been alone all along."""
-        self.closed = False
 
     @property
     def engine(self) -> LoadedEngine | None:
         """The loaded engine, if any."""
-        return self._engine
+        return self._current.engine
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session is closed."""
+        return self._current.closed
 
     def open(self) -> EngineSession:
         """Load the model on the first candidate that works, and return the session. Raises as :meth:`ready`."""
@@ -76,98 +67,8 @@ class EngineSession:
         return self
 
     def ready(self) -> LoadedEngine:
-        """Return the engine. It is reloaded if its process was killed because it did not react to a cancel.
-
-        Raises:
-            UsageError: the session is closed.
-            Phi3Error: the engine cannot be loaded; see :meth:`CandidateQueue.first`.
-        """
-        with self._loading:
-            if self.closed:
-                raise UsageError("the model is closed")
-            if self._engine is None or not self._engine.worker.alive:
-                if self._engine is not None and self._engine.recorder is not None:
-                    self._engine.recorder.close()
-                return self._load_next() if self._current is None else self._use(self._load(self._current))
-            return self._engine
-
-    def replace(self, engine: LoadedEngine, error: BackendError, *, restart: bool) -> list[Attempt]:
-        """Replace an engine that failed, unless another answer has done so.
-
-        The next candidate's engine replaces it. If no candidate is left, its device is started again. The engine's
-        other answers go on, and its process ends after the last one.
-
-        Args:
-            engine: the engine.
-            error: what it failed with.
-            restart: whether the answer may go on on the same device.
-
-        Returns:
-            The failed attempts: this one, and those of candidates that could not be loaded.
-
-        Raises:
-            Phi3Error: no other candidate works, and the device cannot be started again, or may not.
-        """
-        attempt = failed_attempt(error, engine.device)
-        with self._loading:
-            failed = self._failed.get(engine)
-            if failed is None:
-                if self._engine not in {None, engine}:  # a new answer has found it dead, and loaded it again
-                    logger.warning("%s; starting %s again", error.message, engine.device)
-                failed = self._give_up(engine, error)
-            if failed.is_last:
-                raise error
-            successor = self._engine or self._load_successor(failed, error, restart and self._restarts)
-            if successor.device == engine.device and not restart:
-                raise error
-            return [attempt, *failed.attempts]
-
-    def give_up(self, engine: LoadedEngine, error: BackendError) -> None:
-        """Use an engine no more, although no answer needs another one now: the next answer loads it again."""
-        with self._loading:
-            if engine not in self._failed:
-                self._give_up(engine, error)
-
-    def _give_up(self, engine: LoadedEngine, error: BackendError) -> FailedEngine:
-        failed = self._failed[engine] = FailedEngine(self._current)
-        failures.note(engine.worker.backend, engine.device, error.message)
-        if self._engine is engine:
-            self._engine = None
-            engine.worker.retire()
-            if engine.recorder is not None:
-                engine.recorder.close()
-        return failed
-
-    def _load_successor(self, failed: FailedEngine, error: BackendError, restart: bool) -> LoadedEngine:
-        before = len(self._queue.attempts)
-        failed.is_last = restart  # unless an engine is loaded
-        try:
-            successor = self._load_next(error, again=failed.candidate if restart else None)
-        finally:
-            self._unreported = len(self._queue.attempts)
-        failed.attempts, failed.is_last = tuple(self._queue.attempts[before:]), False
-        return successor
-
-    def _load_next(self, failure: Phi3Error | None = None, *, again: Candidate | None = None) -> LoadedEngine:
-        return self._use(self._queue.first(self._load_on, failure, again=again))
-
-    def _load_on(self, candidate: Candidate) -> LoadedEngine:
-        engine = self._load(candidate)
-        self._current = candidate
-        return engine
-
-    def _use(self, engine: LoadedEngine) -> LoadedEngine:
-        self._engine = engine
-        engine.announcement.turns = self.turns
-        self.turns.resize(engine.max_concurrency)
-        return engine
-
-    def _take_attempts(self) -> list[Attempt]:
-        """Return the failed attempts that no answer has reported: those of loading the first engine."""
-        with self._loading:
-            attempts = self._queue.attempts[self._unreported :]
-            self._unreported = len(self._queue.attempts)
-            return attempts
+        """Return the engine, loaded again if necessary. Raises as :meth:`CurrentEngine.ready`."""
+        return self._current.ready()
 
     def generate(self, request: GenerationRequest, answer: Answer) -> Generator[int | Pending, None, None]:
         """Yield the token ids of an answer. If the engine fails, the next one continues after the ids already yielded.
@@ -225,15 +126,15 @@ class EngineSession:
     def _goes_on(self, answer: Answer, engine: LoadedEngine, error: BackendError, *, made: int, most: int) -> bool:
         """Return whether an answer goes on after its engine failed: not if it is complete, which costs a warning.
 
-        Raises as :meth:`replace`.
+        Raises as :meth:`CurrentEngine.replace`.
         """
         if not isinstance(error, OverrunError) and made < most:
             restart = answer.may_restart(engine.device, made)
-            answer.attempts += self.replace(engine, error, restart=restart)
+            answer.attempts += self._current.replace(engine, error, restart=restart)
             return True
         logger.warning(failed_attempt(error, engine.device).outcome)
         if not isinstance(error, OverrunError):
-            self.give_up(engine, error)
+            self._current.give_up(engine, error)
         return False
 
     def _start(self, request: GenerationRequest, engine: LoadedEngine, answer: Answer) -> Generation:
@@ -252,7 +153,7 @@ class EngineSession:
     def _begin(self, request: GenerationRequest, answer: Answer) -> LoadedEngine:
         """Return the engine for an answer that has its turn."""
         engine = answer.engine = self.ready()
-        answer.attempts += self._take_attempts()
+        answer.attempts += self._current.take_attempts()
         if request.json_schema is not None and "json_schema" not in engine.capabilities:
             raise UsageError(f"{engine.device} cannot follow a JSON schema", hint="phi3 devices lists others")
         if request.logprobs is not None and "logprobs" not in engine.capabilities:
@@ -269,22 +170,11 @@ class EngineSession:
 
     def close(self) -> None:
         """Close the engine and end its process. An idle engine is given time to release its device."""
-        self.closed = True
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            if engine.recorder is not None:
-                engine.recorder.begin_close()
-            engine.worker.close()
-            if engine.recorder is not None:
-                engine.recorder.close()
-        for failed in tuple(self._failed):  # they may have had answers to finish
-            failed.worker.kill()
+        self._current.close()
 
     def kill(self) -> None:
         """Kill the engine's process, which ends its answers: they do not go on elsewhere."""
-        self.closed = True
-        for engine in filter(None, (self._engine, *self._failed)):
-            engine.worker.kill()
+        self._current.kill()
 
 
 def _warn_if_empty(made: list[int], engine: LoadedEngine) -> None:

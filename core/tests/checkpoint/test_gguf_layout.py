@@ -2,6 +2,7 @@
 
 import random
 
+import gguf_files
 import numpy as np
 import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
@@ -11,9 +12,6 @@ from phi3_core.checkpoint.gguf_layout import read_layout
 from phi3_core.checkpoint.gguf_weights import open_gguf
 from phi3_core.errors import ModelError
 from phi3_core.testing.checkpoints import TINY, write_random
-
-pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
-gguf_files = pytest.importorskip("gguf_files")
 
 IDS = list(np.random.default_rng(5).integers(3, 320, 40))
 

@@ -2,14 +2,12 @@
 
 import os
 
+import gguf_files
+import numpy as np
 import pytest
 from phi3_core.checkpoint import gguf_parts
 from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.errors import ModelError
-
-pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
-np = pytest.importorskip("numpy", reason='pip install "phi3-core[sample]"')
-gguf_files = pytest.importorskip("gguf_files")
 
 NAMES = ("token_embd.weight", "blk.0.ffn_up.weight", "output_norm.weight")
 

@@ -4,6 +4,8 @@ import itertools
 import json
 import random
 
+import gguf_files
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,10 +13,6 @@ from phi3_core.checkpoint.gguf import Gguf
 from phi3_core.checkpoint.gguf_tokenizer import write_tokenizer
 from phi3_core.errors import ModelError
 from tokenizers import Tokenizer
-
-pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
-np = pytest.importorskip("numpy", reason='pip install "phi3-core[sample]"')
-gguf_files = pytest.importorskip("gguf_files")
 
 WEIGHTS = {"a.weight": np.ones((4, 32), np.float16)}
 

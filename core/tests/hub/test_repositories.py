@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("huggingface_hub")
 
+import gguf_files
+import numpy as np
 from phi3_core.errors import ModelError
 from phi3_core.hub import fetch
 from phi3_core.hub.address import Address, parse
@@ -19,9 +21,6 @@ from phi3_core.models.ref import look_up, stored_name
 from phi3_core.store.store import Store
 from phi3_core.testing.checkpoints import TINY, write_random
 from stand_in_hub import support
-
-np = pytest.importorskip("numpy")
-gguf_files = pytest.importorskip("gguf_files")
 
 REPOSITORY = support.REPOSITORY
 WEIGHTS = support.noise(5_000)

@@ -8,13 +8,11 @@ import os
 import shutil
 from pathlib import Path
 
+import gguf_files
 import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.store.store import Store
 from phi3_core.testing.checkpoints import TINY, write_random
-
-pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
-gguf_files = pytest.importorskip("gguf_files")
 
 ECHO = """
 from phi3_core import Device, Offer, hookimpl

@@ -201,6 +201,12 @@ def test_a_backend_without_logits_is_passed_over(phi3, plugins, checkpoint):
     assert report is None
 
 
+def add_bad(plugins, lines):
+    """Install a backend whose ``quantize`` has these lines."""
+    hook = f"@hookimpl\ndef quantize(source, output):\n    {lines}\n"
+    plugins.add("bad", changes=f"{INT4.replace('parrot', 'bad')}\n{hook}")
+
+
 WRONG_OUTPUTS = [
     ("pass", "left no weights in its output"),
     ("(output / 'weights').mkdir()", "left no weights in its output"),
@@ -229,9 +235,7 @@ WRONG_OUTPUTS = [
 def test_an_output_without_weights_of_its_own_is_not_published(phi3, plugins, source, line, words):
     if sys.platform == "win32" and "symlink" in line:
         pytest.skip("links need a privilege on Windows")
-    plugins.add(
-        "bad", changes=f"{INT4.replace('parrot', 'bad')}\n@hookimpl\ndef quantize(source, output):\n    {line}\n"
-    )
+    add_bad(plugins, line)
     code, _, err = phi3("quantize", source, "-d", "bad", "--precision", "int4")
     assert code == 5
     assert "bad:CPU: quantize of phi3-bad 1.0 " in err
@@ -244,9 +248,7 @@ def test_an_output_without_weights_of_its_own_is_not_published(phi3, plugins, so
 @pytest.mark.parametrize("place", ["output.parent / 'stray.bin'", "source.path / 'stray.bin'"])
 def test_what_is_written_outside_of_the_output_is_named(phi3, plugins, source, place):
     lines = f"(output / 'w.bin').write_bytes(b'7'); ({place}).write_bytes(b'7')"
-    plugins.add(
-        "bad", changes=f"{INT4.replace('parrot', 'bad')}\n@hookimpl\ndef quantize(source, output):\n    {lines}\n"
-    )
+    add_bad(plugins, lines)
     code, _, err = phi3("quantize", source, "-d", "bad", "--precision", "int4")
     assert code == 5
     assert "bad:CPU: quantize of phi3-bad 1.0 wrote outside its output: " in err
@@ -264,9 +266,7 @@ def test_a_backend_that_leaves_nothing_is_passed_over(phi3, plugins, source):
 @pytest.mark.parametrize("tools", ["{'maker': 7}", "{1: 'x'}", "{'maker': object()}"])
 def test_tools_that_are_no_versions_are_named(phi3, plugins, source, tools):
     lines = f"(output / 'w.bin').write_bytes(b'7'); return {tools}"
-    plugins.add(
-        "bad", changes=f"{INT4.replace('parrot', 'bad')}\n@hookimpl\ndef quantize(source, output):\n    {lines}\n"
-    )
+    add_bad(plugins, lines)
     code, _, err = phi3("quantize", source, "-d", "bad", "--precision", "int4")
     assert code == 5
     assert "quantize of phi3-bad 1.0 returned " in err

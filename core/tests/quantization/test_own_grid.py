@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gguf_files
 import numpy as np
 import pytest
 from phi3_core.checkpoint.checkpoint import Checkpoint
@@ -10,9 +11,6 @@ from phi3_core.quantization.recipes import RoundingSettings, own_group_size
 from phi3_core.quantization.rounding import round_blocks
 from phi3_core.quantization.scales import Scheme
 from phi3_core.testing.checkpoints import TINY, write_random
-
-pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
-gguf_files = pytest.importorskip("gguf_files")
 
 Q4_0, Q8_0 = Scheme(bits=4, group_size=32), Scheme(bits=8, group_size=32)
 

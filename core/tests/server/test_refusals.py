@@ -6,6 +6,10 @@ import json
 import random
 
 import pytest
+from fastapi.exceptions import RequestValidationError
+from phi3_core.server.errors import api_error
+from phi3_core.server.requests import Request, invalid
+from pydantic import ValidationError, model_validator
 from serving_toy import chat
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}
@@ -92,6 +96,37 @@ def test_what_makes_no_sense_is_refused_by_name(server, name, value):
 
 
 @pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/chat/completions", chat(max_tokens=1, max_completion_tokens=2), "max_tokens"),
+        ("/v1/chat/completions", chat(top_logprobs=2), "top_logprobs"),
+        ("/v1/chat/completions", chat(tool_choice="required"), "tool_choice"),
+        ("/v1/chat/completions", chat(tool_choice={"type": "function", "function": {"name": "a"}}), "tool_choice"),
+        ("/v1/completions", {"model": "tiny", "prompt": ["a"] * 5, "n": 2}, "n"),
+        ("/v1/responses", {"model": "tiny", "input": "a", "top_logprobs": 2}, "top_logprobs"),
+    ],
+)
+def test_a_check_of_several_parameters_states_the_one_at_fault(server, path, body, param):
+    status, answer = server.ask("POST", path, body)
+    assert (status, answer["error"]["param"], answer["error"]["code"]) == (400, param, "invalid_value")
+
+
+def test_the_parameter_at_fault_is_not_read_off_the_sentence():
+    class Both(Request):
+        one: int
+        other: int
+
+        @model_validator(mode="after")
+        def _check(self):
+            raise invalid("other", "one is {one}, which it does not fit", one=self.one)
+
+    with pytest.raises(ValidationError) as caught:
+        Both(one=1, other=2)
+    error = api_error(RequestValidationError(caught.value.errors()))
+    assert (error.param, error.message) == ("other", "one is 1, which it does not fit")
+
+
+@pytest.mark.parametrize(
     ("message", "param"),
     [
         ({"role": "wizard", "content": "a"}, "messages.1.role"),
@@ -123,7 +158,7 @@ def test_an_image_is_refused_as_such(server):
         ({"prompt": [[1, 2]]}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"prompt": ""}, None),
-        ({"prompt": ["a"] * 5, "n": 2}, None),
+        ({"prompt": ["a"] * 5, "n": 2}, "n"),
         ({"prompt": "a", "echo": True}, "echo"),
         ({"prompt": "a", "suffix": "b"}, "suffix"),
         ({"prompt": "a", "logprobs": 3}, "logprobs"),

@@ -56,12 +56,17 @@ def wheels(tmp_path_factory):
     return folder
 
 
-def only_these(patch, wheels):
-    """Have pip know these wheels and nothing else."""
+def without_settings_of_pip(patch):
+    """Have pip do as the test says, and skip the test where it cannot be run."""
     pytest.importorskip("venv", reason="Windows' embeddable Python cannot make environments")
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         patch.delenv(name)
     patch.setenv("PIP_CONFIG_FILE", os.devnull)
+
+
+def only_these(patch, wheels):
+    """Have pip know these wheels and nothing else."""
+    without_settings_of_pip(patch)
     patch.setenv("PIP_NO_INDEX", "1")
     patch.setenv("PIP_FIND_LINKS", str(wheels))
 
@@ -176,7 +181,7 @@ time.sleep(600)
 
 def test_a_tool_ends_when_nobody_wants_it_any_more(tools, tmp_path):
     """An exception out of ``progress`` is how a hook learns that its host is gone."""
-    family = []
+    family: list[psutil.Process] = []
 
     def tell(*_):
         if (tmp_path / "started").exists():
@@ -248,10 +253,7 @@ def test_what_cannot_be_installed_leaves_a_log_and_nothing_else(index):
 
 
 def test_an_index_out_of_reach_is_one_line(home, monkeypatch):
-    pytest.importorskip("venv", reason="Windows' embeddable Python cannot make environments")
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    without_settings_of_pip(monkeypatch)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "1")
     stages = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import quantizing_checks
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import logits
-from phi3_core.quantization.importance import Importance
 from phi3_core.quantization.scales import Scheme
 from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.testing.rounding import round_weight
@@ -143,14 +143,6 @@ def test_balancing_alone_changes_nothing(checkpoints, write_graph, ids, layout, 
     8 bits lose little, of which rounded inputs are the larger part; a factor that is not taken back loses everything.
     """
     checkpoint = checkpoints[name]
-    random = np.random.default_rng(4)
-    importance, factors, schemes = {}, {}, {}
-    for layer in checkpoint.layers:
-        for weight in (layer.qkv, layer.gate_up, layer.down):
-            balance = random.uniform(0.5, 2, weight.shape[1]).astype(np.float32)
-            importance[weight.name] = Importance(moments=np.ones_like(balance), balance=balance)
-            schemes[weight.name] = Scheme(bits=8, group_size=32)
-        factors[layer.gate_up.name] = np.concatenate([np.ones_like(balance), 1 / balance])
-    folder = write_graph(checkpoint, layout, schemes=schemes, importance=importance, factors=factors)
+    folder = write_graph(checkpoint, layout, **quantizing_checks.balancing(checkpoint, Scheme(bits=8, group_size=32)))
     expected = logits(checkpoint, ids)
     assert np.std(Runner(folder, checkpoint.architecture)(ids) - expected) < 0.1 * np.std(expected)

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import shutil
 
-import numpy as np
-import psutil
 import pytest
+import quantizing_checks
 from phi3_core.checkpoint.checkpoint import Checkpoint
-from phi3_core.errors import DiskFullError, ModelError, UsageError
-from phi3_core.quantization import recipes
-from phi3_core.quantization.calibration import calibrate
+from phi3_core.errors import UsageError
 from phi3_core.store import sidecars
-from phi3_core.testing.checkpoints import TINY, write_random
-from phi3_core.values import Device, Recipe, Source
+from phi3_core.testing.checkpoints import TINY
+from phi3_core.values import Device, Recipe
 from phi3_dml import quantization, weights
 from phi3_dml.onnx import reader, writer
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 CPU = Device(backend="dml", id="CPU", kind="cpu", name="CPU")
 GPU = Device(backend="dml", id="0", kind="dgpu", name="GPU")
-IDS = [int(token) for token in np.random.default_rng(1).integers(3, 320, 24)]
 
 
 @pytest.fixture
 def source(tmp_path):
-    folder = write_random(tmp_path / "model", {**TINY["phi-3-medium"], "hidden_size": 128})
-    letters = {letter: place for place, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(letters, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return Source(path=folder, model="tiny")
+    return quantizing_checks.tiny_source(tmp_path / "model")
 
 
 @pytest.fixture
@@ -83,26 +73,7 @@ def test_each_device_gets_its_layout(make):
 
 
 def test_calibration_by_default_by_file_and_not_at_all(make, source, tmp_path, monkeypatch):
-    seen = []
-    original = recipes.make_plan
-
-    def plan(*given):
-        found = original(*given)
-        seen.append(found.importance)
-        return found
-
-    monkeypatch.setattr(recipes, "make_plan", plan)
-    text, moments = tmp_path / "text.txt", tmp_path / "moments.npz"
-    text.write_text("Some text of the user's own.", encoding="utf-8")
-    calibrate(Checkpoint.open(source.path), [[5, 6, 7]]).save(moments)
-    make(precision="int4")
-    make(precision="int4", extra={"calibration": str(text)})
-    make(precision="int4", extra={"calibration": str(moments)})
-    make(precision="int4", extra={"calibration": "none"})
-    make(precision="int8")
-    assert [len(each) for each in seen] == [9, 9, 9, 0, 0]
-    name = "model.layers.0.mlp.down_proj.weight"
-    assert len({each[name].moments.tobytes() for each in seen if each}) == 3
+    quantizing_checks.check_calibrations(make, source, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -124,28 +95,12 @@ def test_refused_before_the_work(source, tmp_path, device, recipe, message):
 
 
 def test_too_little_disk_or_memory_is_said_with_the_figures(source, tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-        with pytest.raises(DiskFullError, match=r"the quantized model needs 67\.\d MB, and only 1 kB are free"):
-            quantization.quantize(source, CPU, Recipe(precision="int4"), tmp_path, lambda *_, **__: None)
-    memory = psutil.virtual_memory()
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
-    with pytest.raises(ModelError, match=r"about 6\d\d\.\d MB of memory; 1\.0 MB are available"):
+    def make():
         quantization.quantize(source, CPU, Recipe(precision="int4"), tmp_path, lambda *_, **__: None)
+
+    quantizing_checks.check_resources_are_said(make, monkeypatch, disk=r"67\.\d", memory=r"6\d\d\.\d")
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_gguf_file_gives_what_its_checkpoint_gives(tmp_path, name):
-    pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
-    gguf_files = pytest.importorskip("gguf_files")
-    original = write_random(tmp_path / "original", {**TINY[name], "hidden_size": 128, "intermediate_size": 256})
-    file = gguf_files.convert(original, tmp_path / "m.gguf")
-    linked = gguf_files.linked(file, tmp_path / "linked")
-    shutil.copyfile(linked / "tokenizer.json", original / "tokenizer.json")
-    found = []
-    for folder in (original, linked):
-        (output := tmp_path / f"{folder.name}-output").mkdir()
-        quantization.quantize(Source(path=folder, model="m"), CPU, Recipe(precision="int4"), output, lambda *_: None)
-        found.append((output / "model.onnx.data").read_bytes())
-    assert found[0] == found[1]
+    quantizing_checks.check_gguf(quantization.quantize, CPU, name, "model.onnx.data", tmp_path)

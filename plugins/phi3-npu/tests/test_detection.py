@@ -103,6 +103,14 @@ def split(answers):
     return offers.get("npu:NPU"), [answer for answer in answers if isinstance(answer, Refusal)]
 
 
+def check_refused(answers, reason, remedy):
+    offer, (refusal,) = split(answers)
+    assert offer is None
+    assert reason in refusal.reason
+    assert remedy in refusal.remedy
+    assert bool(refusal.remedy) is bool(remedy)
+
+
 linux_only = pytest.mark.skipif(os.name == "nt", reason="file names and groups of Linux")
 
 
@@ -161,11 +169,7 @@ def test_every_generation_on_windows(name, generation, driver, automatic):
     ],
 )
 def test_what_cannot_be_used_on_linux_is_refused_with_its_remedy(plant, name, reason, remedy):
-    offer, (refusal,) = split(detection.judge(LINUX, sysfs.read(plant(name))))
-    assert offer is None
-    assert reason in refusal.reason
-    assert remedy in refusal.remedy
-    assert bool(refusal.remedy) is bool(remedy)
+    check_refused(detection.judge(LINUX, sysfs.read(plant(name))), reason, remedy)
 
 
 @pytest.mark.parametrize(
@@ -182,11 +186,7 @@ def test_what_cannot_be_used_on_linux_is_refused_with_its_remedy(plant, name, re
     ],
 )
 def test_what_cannot_be_used_on_windows_is_refused_with_its_remedy(name, reason, remedy):
-    offer, (refusal,) = split(detection.judge(WINDOWS, windows(name)))
-    assert offer is None
-    assert reason in refusal.reason
-    assert remedy in refusal.remedy
-    assert bool(refusal.remedy) is bool(remedy)
+    check_refused(detection.judge(WINDOWS, windows(name)), reason, remedy)
 
 
 @linux_only

@@ -6,7 +6,7 @@ import json
 
 import phi3_core as phi3
 import pytest
-from phi3_core.cli import main
+from quantizing_checks import command
 
 # top-1 agreement at least, mean KL divergence at most, perplexity over that of the original at most
 BOUNDS = {"fp16": (0.99, 1e-4, 1.001), "int8": (0.95, 0.01, 1.01), "int4": (0.70, 0.33, 1.4)}
@@ -14,13 +14,7 @@ BOUNDS = {"fp16": (0.99, 1e-4, 1.001), "int8": (0.95, 0.01, 1.01), "int4": (0.70
 
 @pytest.fixture
 def run(sample_store, capfd):
-    def run(*arguments):
-        capfd.readouterr()
-        code = main([*arguments, "-d", "npu:CPU", "-q", "--json"])
-        out, err = capfd.readouterr()
-        return code, json.loads(out) if out else None, err
-
-    return run
+    return command("npu:CPU", capfd)
 
 
 @pytest.mark.quality

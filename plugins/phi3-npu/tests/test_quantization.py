@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
-import psutil
 import pytest
+import quantizing_checks
 from phi3_core.checkpoint.checkpoint import Checkpoint
-from phi3_core.errors import DiskFullError, ModelError, UsageError
+from phi3_core.errors import UsageError
 from phi3_core.quantization.calibration import calibrate
 from phi3_core.store import sidecars
 from phi3_core.testing.checkpoints import TINY, write_random
@@ -123,29 +123,13 @@ def test_refused_before_the_work(make, tmp_path, recipe, message):
     assert not list((tmp_path / "output").iterdir())
 
 
-def test_too_little_disk_or_memory_is_said_with_the_figures(make, tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-        with pytest.raises(DiskFullError, match=r"the quantized model needs \d+\.\d MB, and only 1 kB are free"):
-            make(precision="int8")
-    memory = psutil.virtual_memory()
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1 << 20))
-    with pytest.raises(ModelError, match=r"about 3\d\d\.\d MB of memory; 1\.0 MB are available"):
+def test_too_little_disk_or_memory_is_said_with_the_figures(make, monkeypatch):
+    def make_8_bits():
         make(precision="int8")
+
+    quantizing_checks.check_resources_are_said(make_8_bits, monkeypatch, disk=r"\d+\.\d", memory=r"3\d\d\.\d")
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_gguf_file_gives_what_its_checkpoint_gives(tmp_path, name):
-    pytest.importorskip("gguf", reason='pip install "phi3-core[sample]"')
-    gguf_files = pytest.importorskip("gguf_files")
-    original = write_random(tmp_path / "original", {**TINY[name], "hidden_size": 128, "intermediate_size": 256})
-    file = gguf_files.convert(original, tmp_path / "m.gguf")
-    linked = gguf_files.linked(file, tmp_path / "linked")
-    shutil.copyfile(linked / "tokenizer.json", original / "tokenizer.json")
-    found = []
-    for folder in (original, linked):
-        (output := tmp_path / f"{folder.name}-output").mkdir()
-        quantization.quantize(Source(path=folder, model="m"), NPU, Recipe(precision="int4"), output, lambda *_: None)
-        found.append((output / weights.FILE).read_bytes())
-    assert found[0] == found[1]
+    quantizing_checks.check_gguf(quantization.quantize, NPU, name, weights.FILE, tmp_path)

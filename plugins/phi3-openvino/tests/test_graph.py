@@ -10,12 +10,12 @@ import numpy as np
 import openvino as ov
 import openvino_genai
 import pytest
+import quantizing_checks
 from attrs import evolve
 from openvino._offline_transformations import paged_attention_transformation
 from phi3_core.checkpoint.checkpoint import Checkpoint
 from phi3_core.checkpoint.forward import logits
 from phi3_core.quantization.bit_allocation import RoundingPlan
-from phi3_core.quantization.importance import Importance
 from phi3_core.quantization.scales import Scheme
 from phi3_core.testing.checkpoints import TINY, write_random
 from phi3_core.testing.rounding import round_weight
@@ -198,14 +198,6 @@ def test_other_stored_types_become_halves(tmp_path, build, dtype):
 def test_balancing_alone_changes_nothing(checkpoints, build, name):
     """Factors on the inputs of three layers, taken back by the norms and by the rows of ``up``; 8 bits lose little."""
     checkpoint = checkpoints[name]
-    random = np.random.default_rng(4)
-    importance, factors, schemes = {}, {}, {}
-    for layer in checkpoint.layers:
-        for weight in (layer.qkv, layer.gate_up, layer.down):
-            balance = random.uniform(0.5, 2, weight.shape[1]).astype(np.float32)
-            importance[weight.name] = Importance(moments=np.ones_like(balance), balance=balance)
-            schemes[weight.name] = Scheme(bits=8)
-        factors[layer.gate_up.name] = np.concatenate([np.ones_like(balance), 1 / balance])
-    model = build(checkpoint, schemes=schemes, importance=importance, factors=factors)
+    model = build(checkpoint, **quantizing_checks.balancing(checkpoint, Scheme(bits=8)))
     expected = logits(checkpoint, IDS)
     assert np.std(Runner(model)(IDS)[0] - expected) < 0.05 * np.std(expected)

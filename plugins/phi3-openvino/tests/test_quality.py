@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import phi3_core as phi3
 import pytest
-from phi3_core.cli import main
+from quantizing_checks import command, copy_source_of_sample
 
 # top-1 agreement at least, mean KL divergence at most
 BOUNDS = {"fp16": (0.99, 0.002), "int8": (0.96, 0.01), "int4": (0.80, 0.17)}
@@ -17,24 +16,14 @@ BOUNDS = {"fp16": (0.99, 0.002), "int8": (0.96, 0.01), "int4": (0.80, 0.17)}
 def home(sample_home, tmp_path_factory):
     """A store with the sample model's source alone, so that the other tests keep their artifacts."""
     home = tmp_path_factory.mktemp("quantized")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PHI3_HOME", str(sample_home))
-        assert main(["models", "pull", "sample", "--source", "-q"]) == 0
-    shutil.copytree(sample_home / "sources", home / "sources")
+    copy_source_of_sample(sample_home, home)
     return home
 
 
 @pytest.fixture
 def run(home, monkeypatch, capfd):
     monkeypatch.setenv("PHI3_HOME", str(home))
-
-    def run(*arguments):
-        capfd.readouterr()
-        code = main([*arguments, "-d", "openvino:CPU", "-q", "--json"])
-        out, err = capfd.readouterr()
-        return code, json.loads(out) if out else None, err
-
-    return run
+    return command("openvino:CPU", capfd)
 
 
 @pytest.mark.quality

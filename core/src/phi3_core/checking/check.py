@@ -89,7 +89,7 @@ class Check:
             BackendError: the engine failed.
         """
         then = passed.before(self.loaded)
-        has_passed = then is not None and not then.change(passed.now(self.loaded, then))
+        has_passed = then is not None and not self._change(then)
         if has_passed and not self.anew:
             return False
         if not self._is_worth_it():
@@ -227,8 +227,12 @@ class Check:
             then_driver, now_driver = then.driver or "of unknown version", device.driver or "of unknown version"
             return f"it worked with the driver {then_driver}, and gives wrong answers with the driver {now_driver}"
         words = f"{backend.release} gives wrong answers"
-        change = "" if then is None else then.change(passed.now(self.loaded, then))
+        change = "" if then is None else self._change(then)
         return f"{words}, which it did not before ({change})" if change else words
+
+    def _change(self, then: Conditions) -> str:
+        """Return which of the conditions has changed since, as words; empty if none has."""
+        return then.change(self.loaded.conditions(then.runtime))
 
     def _text(self, ids: Sequence[int]) -> str:
         return repr(self.tokenizer.decode(ids)) if ids else "nothing"

@@ -26,11 +26,6 @@ def before(loaded: LoadedArtifact) -> Conditions | None:
     return found if content.get("format") == FORMAT and found.content == loaded.artifact.digest else None
 
 
-def now(loaded: LoadedArtifact, then: Conditions) -> Conditions:
-    """Return the conditions now, as far as they can be compared with earlier ones."""
-    return loaded.conditions(then.runtime)
-
-
 def note(loaded: LoadedArtifact) -> None:
     """Record that an artifact has answered rightly, if the store can be written."""
     with contextlib.suppress(OSError):

@@ -46,12 +46,7 @@ def add(commands: Any) -> None:
         description=f"Talk with a model.\n\n{HELP}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_model(command)
-    options.add_device(command)
-    options.add_engine(command)
-    options.add_check(command)
-    options.add_server(command)
-    options.add_generation(command)
+    options.add_answering(command)
     options.add_switch(
         command,
         "--drop-oldest",

@@ -146,6 +146,16 @@ def add_server(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_answering(command: argparse.ArgumentParser) -> None:
+    """Add the flags of commands that answer: the model, where and how it runs, and how it generates."""
+    add_model(command)
+    add_device(command)
+    add_engine(command)
+    add_check(command)
+    add_server(command)
+    add_generation(command)
+
+
 def add_generation(command: argparse.ArgumentParser, *, texts: bool = True) -> None:
     """Add the flags of a generation, such as ``--temperature``.
 

@@ -28,12 +28,7 @@ def add(commands: Any) -> None:
     )
     prompt_help = "what to ask; - reads all of it from stdin"
     command.add_argument("prompt", metavar="PROMPT", type=options.text, nargs="?", help=prompt_help)
-    options.add_model(command)
-    options.add_device(command)
-    options.add_engine(command)
-    options.add_check(command)
-    options.add_server(command)
-    options.add_generation(command)
+    options.add_answering(command)
     command.add_argument("--json", action="store_true", help="print the answer and its figures as JSON")
     options.add_switch(command, "--stats", help="print the figures to stderr")
     options.finish(command, call)

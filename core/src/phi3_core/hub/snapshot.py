@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -92,7 +93,7 @@ def take_snapshot(
         file = _remote_file(name, entry)
         if not _is_described(file) and (name in contents.parts(gguf) if gguf else _is_wanted(name, folder, ())):
             check_name(name)
-            size, etag = retrying(lambda name=name: client.inspect(name))  # type: ignore[misc]
+            size, etag = retrying(functools.partial(client.inspect, name))
             file = _described(repository, file, size, etag)
         files.append(file)
     return Snapshot(repository=repository, commit=commit, folder=folder, gguf=gguf, files=tuple(files))

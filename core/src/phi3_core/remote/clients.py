@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -171,6 +172,4 @@ def shell_lines(variables: Mapping[str, str], *, windows: bool) -> list[str]:
     """Return the commands that set environment variables, for PowerShell or a POSIX shell."""
     if windows:
         return [f"$env:{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in variables.items()]
-    import shlex
-
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]

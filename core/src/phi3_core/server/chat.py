@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from . import openai
-from .calls import ChatCall, Event, Finished, TextDelta, ToolCallDelta, Usage
+from .calls import ChatCall, Event, TextDelta, ToolCallDelta, Usage
 from .chat_request import ChatRequest
+from .gathering import Choice, gather
 from .openai import Head
 from .streaming import EventStream, complete, event, json_response
 
@@ -40,33 +41,18 @@ def router(answering: Answering) -> APIRouter:
 
 
 async def _whole(events: AsyncGenerator[Event, None], head: Head, call: ChatCall) -> Response:
-    texts: list[list[str]] = [[] for _ in range(call.n)]
-    tokens: list[list[TokenLogprob]] = [[] for _ in range(call.n)]
-    tools: list[dict[int, dict[str, str]]] = [{} for _ in range(call.n)]
-    ends: dict[int, Finished] = {}
-    async with contextlib.aclosing(events):
-        async for each in events:
-            if isinstance(each, TextDelta):
-                texts[each.choice].append(each.text)
-                tokens[each.choice] += each.logprobs
-            elif isinstance(each, ToolCallDelta):
-                made = tools[each.choice].setdefault(each.index, {"id": "", "name": "", "arguments": ""})
-                made["id"] += each.id or ""
-                made["name"] += each.name or ""
-                made["arguments"] += each.arguments
-            else:
-                ends[each.choice] = each
+    answers = await gather(events, call.n)
     choices = [
         {
             "index": index,
-            "message": _message("".join(texts[index]), tools[index]),
-            "logprobs": _logprobs(tokens[index], call),
-            "finish_reason": ends[index].reason,
+            "message": _message(each),
+            "logprobs": _logprobs(each.tokens, call),
+            "finish_reason": each.end.reason,
         }
-        for index in range(call.n)
+        for index, each in enumerate(answers)
     ]
-    usage = sum((end.usage for end in ends.values()), start=Usage(prompt_tokens=0, completion_tokens=0))
-    more = {"usage": openai.usage(usage), **openai.origin(ends[0])}
+    usage = sum((each.end.usage for each in answers), start=Usage(prompt_tokens=0, completion_tokens=0))
+    more = {"usage": openai.usage(usage), **openai.origin(answers[0].end)}
     return json_response(head.document(choices, **more))
 
 
@@ -74,13 +60,14 @@ def _logprobs(tokens: Iterable[TokenLogprob], call: ChatCall) -> dict[str, Any] 
     return {"content": openai.logprobs(tokens), "refusal": None} if call.logprobs else None
 
 
-def _message(text: str, tools: dict[int, dict[str, str]]) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": text or (None if tools else "")}
+def _message(answer: Choice) -> dict[str, Any]:
+    text, made = answer.text, answer.tool_calls
+    message: dict[str, Any] = {"role": "assistant", "content": text or (None if made else "")}
     message |= {"refusal": None, "annotations": []}
-    if tools:
+    if made:
         message["tool_calls"] = [
-            {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}
-            for _, call in sorted(tools.items())
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in made
         ]
     return message
 

@@ -9,9 +9,19 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
 from . import calls
-from .requests import MOST_MESSAGES, MaxTokens, Neutral, Request, Sampling, ShortText, Text, check_schema, refused
-
-_MOST_TOOLS = 128
+from .requests import (
+    MOST_MESSAGES,
+    MOST_TOOLS,
+    MaxTokens,
+    Neutral,
+    Request,
+    Sampling,
+    ShortText,
+    Text,
+    check_schema,
+    invalid,
+    refused,
+)
 
 
 class Part(Request):
@@ -62,7 +72,7 @@ class Message(Request):
     content: Text | Annotated[list[Part], Field(max_length=MOST_MESSAGES)] | None = None
     name: ShortText | None = None
     """Accepted without effect: the chat templates have no place for it."""
-    tool_calls: Annotated[list[Called], Field(max_length=_MOST_TOOLS)] | None = None
+    tool_calls: Annotated[list[Called], Field(max_length=MOST_TOOLS)] | None = None
     tool_call_id: ShortText | None = None
     refusal: Annotated[Any, Neutral()] = None
     annotations: Annotated[Any, Neutral([])] = None
@@ -174,7 +184,7 @@ class ChatRequest(Sampling):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=_MOST_TOOLS)] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     metadata: dict[str, ShortText] | None = None
@@ -197,15 +207,15 @@ class ChatRequest(Sampling):
     def _check(self) -> Self:
         both = {self.max_tokens, self.max_completion_tokens} - {None}
         if len(both) > 1:
-            raise PydanticCustomError("max_tokens", "max_tokens and max_completion_tokens differ")
+            raise invalid("max_tokens", "max_tokens and max_completion_tokens differ")
         if self.top_logprobs is not None and not self.logprobs:
-            raise PydanticCustomError("top_logprobs", "top_logprobs needs logprobs")
+            raise invalid("top_logprobs", "top_logprobs needs logprobs")
         if isinstance(self.tool_choice, NamedTool):
             wanted = self.tool_choice.function.name
             if all(tool.function.name != wanted for tool in self.tools or ()):
-                raise PydanticCustomError("tool_choice", "tool_choice names no function of tools")
+                raise invalid("tool_choice", "tool_choice names no function of tools")
         elif self.tool_choice == "required" and not self.tools:
-            raise PydanticCustomError("tool_choice", "tool_choice needs tools")
+            raise invalid("tool_choice", "tool_choice needs tools")
         return self
 
     def call(self) -> calls.ChatCall:

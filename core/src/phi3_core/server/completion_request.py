@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
 from .calls import MOST_CHOICES, ChatCall
-from .requests import Neutral, Sampling, Text, refused
+from .requests import Neutral, Sampling, Text, invalid, refused
 
 
 def _texts_only(prompt: Any) -> Any:
@@ -33,9 +32,7 @@ class CompletionRequest(Sampling):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(self.prompts) * (self.n or 1) > MOST_CHOICES:
-            raise PydanticCustomError(
-                "n", "n times the number of prompts may be {most} at most", {"most": MOST_CHOICES}
-            )
+            raise invalid("n", "n times the number of prompts may be {most} at most", most=MOST_CHOICES)
         return self
 
     @property

@@ -15,6 +15,7 @@ from . import openai
 from .answering import merged
 from .calls import ChatCall, Event, Finished, TextDelta, Usage
 from .completion_request import CompletionRequest
+from .gathering import gather
 from .openai import Head
 from .streaming import EventStream, complete, event, json_response
 
@@ -51,22 +52,13 @@ async def _numbered(events: AsyncGenerator[Event, None], first: int) -> AsyncGen
 
 
 async def _whole(events: AsyncGenerator[Event, None], head: Head, calls: list[ChatCall]) -> Response:
-    count = len(calls) * calls[0].n
-    texts: list[list[str]] = [[] for _ in range(count)]
-    tokens: list[list[TokenLogprob]] = [[] for _ in range(count)]
-    ends: dict[int, Finished] = {}
-    async with contextlib.aclosing(events):
-        async for each in events:
-            if isinstance(each, TextDelta):
-                texts[each.choice].append(each.text)
-                tokens[each.choice] += each.logprobs
-            elif isinstance(each, Finished):
-                ends[each.choice] = each
+    answers = await gather(events, len(calls) * calls[0].n)
     choices = [
-        _choice(index, "".join(texts[index]), ends[index].reason, _logprobs(tokens[index], calls[0]))
-        for index in range(count)
+        _choice(index, each.text, each.end.reason, _logprobs(each.tokens, calls[0]))
+        for index, each in enumerate(answers)
     ]
-    return json_response(head.document(choices, usage=openai.usage(_total(ends, calls)), **openai.origin(ends[0])))
+    usage = openai.usage(_total({index: each.end for index, each in enumerate(answers)}, calls))
+    return json_response(head.document(choices, usage=usage, **openai.origin(answers[0].end)))
 
 
 def _total(ends: dict[int, Finished], calls: list[ChatCall]) -> Usage:

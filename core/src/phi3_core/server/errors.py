@@ -143,8 +143,8 @@ def _invalid(error: RequestValidationError) -> ApiError:
         return ApiError(400, what, param=param, code="missing_required_parameter")
     if kind == "refused":
         return RefusedParameterError(str(param), said)
-    # A check of several parameters is of the kind of the one that it names first.
-    named = param or (kind if said.startswith(f"{kind} ") else None)
+    # A check of a whole request states the parameter: see `requests.invalid`.
+    named = param or first.get("ctx", {}).get("param")
     return ApiError(400, f"{param!r}: {said}" if param else said, param=named, code="invalid_value")
 
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from . import descriptions
 from .answer_events import stream, whole
 from .calls import Event, Finished, TextDelta, ToolCallDelta, Usage
 from .errors import FORMS, ApiError
@@ -29,12 +30,7 @@ _KINDS = {
     503: "overloaded_error",
 }
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
-_DOCUMENT = {"type": "object"}
-_ANSWER = {"application/json": {"schema": _DOCUMENT}, "text/event-stream": {"schema": {"type": "string"}}}
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": words, "content": {"application/json": {"schema": _DOCUMENT}}}
-    for status, words in (("4XX", "The request is refused"), ("5XX", "The server or its engine cannot answer"))
-}
+_RESPONSES = descriptions.responses({"type": "object"})
 
 
 def error_form(error: ApiError, request_id: str) -> dict[str, Any]:
@@ -53,9 +49,8 @@ FORMS[PATH] = error_form
 def router(answering: Answering) -> APIRouter:
     """Return the routes of this dialect."""
     routes = APIRouter()
-    responses: dict[int | str, dict[str, Any]] = {200: {"description": "The answer", "content": _ANSWER}, **_ERRORS}
 
-    @routes.post(PATH, response_class=Response, responses=responses)
+    @routes.post(PATH, response_class=Response, responses=_RESPONSES)
     async def messages(body: MessagesRequest, request: Request) -> Response:
         """Answer a conversation."""
         call, made = body.call(), MessageEvents(body.model)
@@ -63,7 +58,7 @@ def router(answering: Answering) -> APIRouter:
             return EventStream(request, stream(answering, call, made), _error_event)
         return await complete(request, whole(answering, call, made))
 
-    @routes.post(f"{PATH}/count_tokens", response_class=Response, responses=responses)
+    @routes.post(f"{PATH}/count_tokens", response_class=Response, responses=_RESPONSES)
     async def count_tokens(body: CountRequest, request: Request) -> Response:
         """Count the tokens of a conversation."""
 

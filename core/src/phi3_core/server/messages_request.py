@@ -15,6 +15,7 @@ from .requests import (
     LONGEST_STOP,
     MOST_MESSAGES,
     MOST_STOPS,
+    MOST_TOOLS,
     MaxTokens,
     Neutral,
     Request,
@@ -22,9 +23,8 @@ from .requests import (
     Text,
     TopK,
     check_schema,
+    nucleus,
 )
-
-_MOST_TOOLS = 128
 
 
 class CacheControl(Request):
@@ -193,7 +193,7 @@ class CountRequest(Request):
     model: ShortText
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     system: Text | Annotated[list[TextBlock], Field(max_length=MOST_MESSAGES)] | None = None
-    tools: Annotated[list[Tool], Field(max_length=_MOST_TOOLS)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
@@ -243,7 +243,7 @@ class MessagesRequest(CountRequest):
             super().call(),
             max_new_tokens=self.max_tokens,
             temperature=self.temperature,
-            top_p=self.top_p if self.top_p != 0 else 1e-6,
+            top_p=nucleus(self.top_p),
             top_k=self.top_k,
             stop=None if self.stop_sequences is None else tuple(self.stop_sequences),
         )

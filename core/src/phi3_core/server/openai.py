@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from phi3_core import __version__
 
+from . import descriptions
 from .errors import ApiError, openai_form
 from .streaming import event
 
@@ -36,13 +37,9 @@ _ERROR = {
         }
     },
 }
-_ANSWER = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}}
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": words, "content": {"application/json": {"schema": _ERROR}}}
-    for status, words in (("4XX", "The request is refused"), ("5XX", "The server or its engine cannot answer"))
-}
+ERRORS = descriptions.errors(_ERROR)
 """The errors of a route, for the server's description."""
-RESPONSES: dict[int | str, dict[str, Any]] = {200: {"description": "The answer", "content": _ANSWER}, **ERRORS}
+RESPONSES = descriptions.responses(_ERROR)
 """The responses of a route that answers whole or as a stream."""
 
 

@@ -18,6 +18,7 @@ from . import schemas
 from .calls import MOST_CHOICES
 
 MOST_MESSAGES = 2048
+MOST_TOOLS = 128
 MOST_CHARACTERS = 4 * 2**20
 """Of one text of a request."""
 MOST_STOPS = 16
@@ -33,6 +34,11 @@ class Request(BaseModel):
 def refused(why: str) -> PydanticCustomError:
     """Return the error of a validator that refuses a parameter by name."""
     return PydanticCustomError("refused", "{why}", {"why": why})
+
+
+def invalid(param: str, words: str, **values: Any) -> PydanticCustomError:
+    """Return the error of a validator of a whole request, of whose parameters ``param`` is at fault."""
+    return PydanticCustomError("invalid", words, {"param": param, **values})
 
 
 class Neutral:
@@ -87,6 +93,11 @@ def check_schema(schema: Any) -> str:
     return json.dumps(schema, ensure_ascii=False)
 
 
+def nucleus(top_p: float | None) -> float | None:
+    """Return ``top_p`` as engines take it. Clients may send 0, which leaves the likeliest token."""
+    return top_p if top_p != 0 else 1e-6
+
+
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 ShortText = Annotated[str, Field(max_length=512)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -126,8 +137,7 @@ class Sampling(Request):
         return {
             "model": self.model,
             "temperature": self.temperature,
-            # OpenAI allows 0, which leaves the likeliest token.
-            "top_p": self.top_p if self.top_p != 0 else 1e-6,
+            "top_p": nucleus(self.top_p),
             "top_k": self.top_k,
             "repetition_penalty": self.repetition_penalty,
             "seed": self.seed,

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
 from . import calls
 from .requests import (
     MOST_MESSAGES,
+    MOST_TOOLS,
     MaxTokens,
     Neutral,
     Request,
@@ -22,11 +22,12 @@ from .requests import (
     Text,
     TopP,
     check_schema,
+    invalid,
+    nucleus,
     refused,
 )
 from .responses_format import TextOptions
 
-_MOST_TOOLS = 128
 _NOT_KEPT = "is not supported: nothing is kept between requests"
 
 
@@ -166,7 +167,7 @@ class AllowedTools(Request):
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], Field(max_length=_MOST_TOOLS)]
+    tools: Annotated[list[NamedTool], Field(max_length=MOST_TOOLS)]
 
 
 class Reasoning(Request):
@@ -195,7 +196,7 @@ class ResponsesRequest(Request):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     text: TextOptions | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=_MOST_TOOLS)] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
     metadata: dict[str, ShortText] | None = None
@@ -220,7 +221,7 @@ class ResponsesRequest(Request):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.top_logprobs and not self.includes_logprobs:
-            raise PydanticCustomError("top_logprobs", "top_logprobs needs {name} in include", {"name": _LOGPROBS})
+            raise invalid("top_logprobs", "top_logprobs needs {name} in include", name=_LOGPROBS)
         return self
 
     def call(self) -> calls.ChatCall:
@@ -241,8 +242,7 @@ class ResponsesRequest(Request):
             messages=tuple(self._messages()),
             max_new_tokens=self.max_output_tokens,
             temperature=self.temperature,
-            # OpenAI allows 0, which leaves the likeliest token.
-            top_p=self.top_p if self.top_p != 0 else 1e-6,
+            top_p=nucleus(self.top_p),
             tools=tuple(tools),
             tool_choice=calls.ToolChoice(mode="named", name=choice.name)
             if isinstance(choice, NamedTool)

@@ -11,6 +11,8 @@ from attrs import frozen
 from phi3_core.values import ScoredToken
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from .tokenizer import Tokenizer
 
 
@@ -35,7 +37,7 @@ class ScoredText(str):  # noqa: SLOT000 - with slots, some versions of Python ca
 
     logprobs: tuple[TokenLogprob, ...]
 
-    def __new__(cls, text: str, logprobs: Iterable[TokenLogprob]) -> ScoredText:  # noqa: PYI034
+    def __new__(cls, text: str, logprobs: Iterable[TokenLogprob]) -> Self:
         """Make one."""
         made = super().__new__(cls, text)
         made.logprobs = tuple(logprobs)

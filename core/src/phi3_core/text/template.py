@@ -6,7 +6,9 @@ Face's transformers. Jinja is imported when the first template is rendered.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
@@ -97,9 +99,6 @@ def _dialect() -> tuple[type[Exception], Any]:
 
 
 def _make_dialect() -> tuple[type[Exception], Any]:
-    import json
-    from datetime import datetime
-
     # start-up: a tenth of a second, while the worker loads the weights
     import jinja2
     from jinja2 import ext, nodes, parser, sandbox

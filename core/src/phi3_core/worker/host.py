@@ -26,6 +26,8 @@ from .protocol import Channel
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from phi3_core.plugin import Backend
     from phi3_core.values import GenerationRequest, Progress
 
@@ -176,7 +178,7 @@ class Worker:
         """The last lines that the worker printed, including output of native code."""
         return self._output.last_lines
 
-    def __enter__(self) -> Worker:  # noqa: PYI034 - Python 3.10 has no Self
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

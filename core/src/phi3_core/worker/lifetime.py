@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -46,7 +47,6 @@ def _kill_at_end(lifeline: int) -> None:
     """Let the kernel kill this process when the pipe closes."""
     if sys.platform == "linux":
         import fcntl
-        import signal
 
         # The kernel sends SIGIO when the state of the pipe changes, which happens only when it closes. F_SETSIG makes
         # that SIGKILL, which cannot be caught, blocked or delayed. (PR_SET_PDEATHSIG would also be sent when only the

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from server_process import Server, serving
 from tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -44,20 +41,6 @@ def generate(engine, request):
         time.sleep(0.05 if said[0] in DIGITS else 0.001)
         yield token
 """
-STARTED = re.compile(r"answers at (http://[^/\s]+)")
-
-
-class Server:
-    """A server in a process of its own."""
-
-    def __init__(self, process: subprocess.Popen[str], url: str, log: Path) -> None:
-        self.process = process
-        self.url = url
-        self.log = log
-
-    @property
-    def port(self) -> str:
-        return self.url.rpartition(":")[2]
 
 
 @pytest.fixture(scope="session")
@@ -80,35 +63,11 @@ def serve(tmp_path_factory, chatml_folder, plugins_at) -> Callable:
         changes = ECHO.replace("{role}", str(role)).replace("{digits}", str(digits))
         plugins_at(site).add("echo", changes=changes)
         environment = {**os.environ, "PYTHONPATH": str(site), "PHI3_HOME": str(folder / "home"), "PHI3_CONFIG": "none"}
-        command = [sys.executable, "-m", "phi3_core", "serve", "--model", model, "--device", "echo", "--port", port]
-        log = folder / "log"
-        with log.open("w", encoding="utf-8") as output:
-            process = subprocess.Popen([*command, *options], stderr=output, env=environment, text=True)
-        try:
-            yield Server(process, wait_for_url(process, log), log)
-        finally:
-            process.terminate()
-            process.wait(20)
+        arguments = ("--model", model, "--device", "echo", "--port", port, *options)
+        with serving(*arguments, environment=environment, log=folder / "log") as server:
+            yield server
 
     return start
-
-
-def wait_for_url(process: subprocess.Popen[str], log: Path) -> str:
-    end = time.monotonic() + 60
-    while not (found := STARTED.search(log.read_text(encoding="utf-8"))):
-        assert process.poll() is None, log.read_text(encoding="utf-8")
-        assert time.monotonic() < end, log.read_text(encoding="utf-8")
-        time.sleep(0.05)
-    url = found.group(1)
-    while not listens(int(url.rpartition(":")[2])):
-        assert time.monotonic() < end, log.read_text(encoding="utf-8")
-        time.sleep(0.05)
-    return url
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as connection:
-        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,13 @@ import contextlib
 import gc
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import phi3_core as phi3
 import psutil
 import pytest
-from batching import DIES, RAISES, STEADY, choir, wait_until
+from batching import DIES, DIES_OF_IDS, RAISES, STEADY, choir, wait_until
 from phi3_core.errors import Phi3Error, QueueFullError
 from phi3_core.session import Answer
 from phi3_core.turns import Turn
@@ -245,6 +246,40 @@ def test_when_no_device_is_left_each_answer_fails_with_the_reason(plugins, sourc
             assert "its process died during generate (exit code 9)" in str(each.error)
         # The engine is loaded again for whoever asks next.
         assert Asking(model, STEADY, 100, 3).end().ids == [101, 102, 103]
+
+
+@pytest.mark.parametrize("start", [704, 690], ids=["its first token", "a later token"])
+def test_an_answer_that_kills_the_only_device_costs_the_others_none(plugins, source, tmp_path, start):
+    plugins.add("choir", changes=choir("choir", tmp_path / "loaded", most=8))
+    with phi3.load(source) as model:
+        asking = [Asking(model, STEADY, 1000 * number, 60) for number in range(7)]
+        wait_until(lambda: all(each.ids for each in asking))
+        asking.append(culprit := Asking(model, DIES_OF_IDS, start, 60))
+        later = [Asking(model, STEADY, 1000 * number, 60) for number in range(7, 12)]
+        for number, each in enumerate(asking[:7] + later):
+            assert each.end().ids == list(range(1000 * number + 1, 1000 * number + 61))
+        assert "its process died during generate (exit code 9)" in str(culprit.end().error)
+        assert culprit.ids == list(range(start + 1, 705))
+        # It dies among others, perhaps once more among those that have gone on before, and then of the answer alone.
+        assert len(Path(tmp_path / "loaded").read_text(encoding="utf-8").split()) <= 4
+        assert Asking(model, STEADY, 100, 3).end().ids == [101, 102, 103]
+
+
+def test_three_answers_that_kill_their_devices_cost_the_others_none(two, tmp_path):
+    asking = [Asking(two, STEADY, 1000 * number, 40) for number in range(5)]
+    wait_until(lambda: all(each.ids for each in asking))
+    plague = [Asking(two, DIES_OF_IDS, 90, 40) for _ in range(3)]
+    for number, each in enumerate(asking):
+        assert each.end().ids == list(range(1000 * number + 1, 1000 * number + 41))
+    assert all(len(each.end().ids) == 40 for each in plague)  # the other device can
+
+
+def test_an_engine_that_failed_is_forgotten_with_its_answers(two):
+    engine = weakref.ref(two._session.engine)
+    Asking(two, DIES, 100, 20).end()
+    gc.collect()
+    assert two.device == "spare:CPU"
+    assert engine() is None
 
 
 def test_a_model_that_is_closed_ends_its_answers(two):

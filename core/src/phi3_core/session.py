@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterable
+from weakref import WeakKeyDictionary
 
-from attrs import evolve
-
-from .answers import Answer, FailedEngine
+from .answers import Answer, Answering, FailedEngine, rest_of
 from .candidates import CandidateQueue, failed_attempt
 from .errors import BackendError, OverrunError, Phi3Error, UsageError
 from .figures import failures
@@ -60,9 +59,9 @@ class EngineSession:
         self._loading = threading.Lock()
         self._unreported = 0
         """The first of the failed attempts that belong to the next answer."""
-        self._failed: dict[LoadedEngine, FailedEngine] = {}
-        self._answering: dict[Answer, bool] = {}
-        """Whether each answer that is being generated has been alone all along."""
+        # An engine is forgotten with its last answer.
+        self._failed: WeakKeyDictionary[LoadedEngine, FailedEngine] = WeakKeyDictionary()
+        self._answering = Answering()
         self.closed = False
 
     @property
@@ -91,16 +90,17 @@ class EngineSession:
                 return self._load_next() if self._current is None else self._use(self._load(self._current))
             return self._engine
 
-    def replace(self, engine: LoadedEngine, error: BackendError, *, restart: bool) -> list[Attempt]:
+    def replace(self, engine: LoadedEngine, error: BackendError, answer: Answer, made: int) -> list[Attempt]:
         """Replace an engine that failed, unless another answer has done so.
 
-        The next candidate's engine replaces it. If no candidate is left, its device is started again. The engine's
-        other answers go on, and its process ends after the last one.
+        The next candidate's engine replaces it. If no candidate is left, its device is started again, unless the answer
+        is held responsible. The engine's other answers go on, and its process ends after the last one.
 
         Args:
             engine: the engine.
             error: what it failed with.
-            restart: whether the answer may go on on the same device.
+            answer: one that it failed to generate.
+            made: the tokens of the answer.
 
         Returns:
             The failed attempts: this one, and those of candidates that could not be loaded.
@@ -115,6 +115,8 @@ class EngineSession:
                 if self._engine not in {None, engine}:  # a new answer has found it dead, and loaded it again
                     logger.warning("%s; starting %s again", error.message, engine.device)
                 failed = self._give_up(engine, error)
+            alone = self._answering.end(answer)
+            restart = failed.clears(answer) or answer.may_restart(engine.device, made, alone=alone)
             if failed.is_last:
                 raise error
             successor = self._engine or self._load_successor(failed, error, restart and self._restarts)
@@ -129,7 +131,7 @@ class EngineSession:
                 self._give_up(engine, error)
 
     def _give_up(self, engine: LoadedEngine, error: BackendError) -> FailedEngine:
-        failed = self._failed[engine] = FailedEngine(self._current)
+        failed = self._failed[engine] = FailedEngine(self._current, self._answering.on_trial(engine))
         failures.note(engine.worker.backend, engine.device, error.message)
         if self._engine is engine:
             self._engine = None
@@ -193,11 +195,13 @@ class EngineSession:
                 answer.turn.granted.result()  # raises if it was cancelled
                 yield BLOCKING
                 engine = self._begin(request, answer)
-                generation = self._start(_continue(request, made), engine, answer)
+                generation = self._start(rest_of(request, made), engine, answer)
                 try:
                     for item in generation:
                         if isinstance(item, int):
                             made.append(item)
+                            if answer.turn.on_trial:
+                                answer.turn.acquit()
                         yield item
                     _warn_if_empty(made, engine)
                     return
@@ -208,19 +212,12 @@ class EngineSession:
                     if self.closed:  # closed during the generation, which ends the answer
                         return
                     yield BLOCKING
-                    self._answering.pop(answer, None)
                     generation = None
                     if not self._goes_on(answer, engine, error, made=len(made), most=request.max_new_tokens):
                         return
                 answer.turn.renew()
         finally:
-            if generation is None:
-                answer.turn.leave()
-            else:
-                self._record(request, made, generation, answer)
-                generation.close()
-                # An iterator that does not end keeps its place in the worker.
-                generation.at_end(answer.turn.leave)
+            self._end(request, made, generation, answer)
 
     def _goes_on(self, answer: Answer, engine: LoadedEngine, error: BackendError, *, made: int, most: int) -> bool:
         """Return whether an answer goes on after its engine failed: not if it is complete, which costs a warning.
@@ -228,8 +225,7 @@ class EngineSession:
         Raises as :meth:`replace`.
         """
         if not isinstance(error, OverrunError) and made < most:
-            restart = answer.may_restart(engine.device, made)
-            answer.attempts += self.replace(engine, error, restart=restart)
+            answer.attempts += self.replace(engine, error, answer, made)
             return True
         logger.warning(failed_attempt(error, engine.device).outcome)
         if not isinstance(error, OverrunError):
@@ -237,17 +233,23 @@ class EngineSession:
         return False
 
     def _start(self, request: GenerationRequest, engine: LoadedEngine, answer: Answer) -> Generation:
-        self._answering[answer] = True
-        if len(self._answering) > 1:  # none of them is alone any more
-            self._answering.update(dict.fromkeys(tuple(self._answering), False))
+        self._answering.begin(answer)
         limits_s = engine.stall_limits(len(request.prompt_ids))
         return engine.worker.start(request, vocabulary=engine.vocabulary, limits_s=limits_s)
 
-    def _record(self, request: GenerationRequest, made: list[int], generation: Generation, answer: Answer) -> None:
-        """Take the figures of an answer, unless another engine has begun it."""
-        alone, engine = self._answering.pop(answer, False), answer.engine
+    def _end(
+        self, request: GenerationRequest, made: list[int], generation: Generation | None, answer: Answer
+    ) -> None:
+        """End an answer, and take its figures, unless another engine has begun it."""
+        alone, engine = self._answering.end(answer), answer.engine
+        if generation is None:
+            answer.turn.leave()
+            return
         if engine is not None and engine.recorder is not None and generation.timing.tokens >= len(made):
             engine.recorder.note(Answered(request.prompt_ids, made, generation.timing, alone))
+        generation.close()
+        # An iterator that does not end keeps its place in the worker.
+        generation.at_end(answer.turn.leave)
 
     def _begin(self, request: GenerationRequest, answer: Answer) -> LoadedEngine:
         """Return the engine for an answer that has its turn."""
@@ -293,11 +295,3 @@ def _warn_if_empty(made: list[int], engine: LoadedEngine) -> None:
         backend = engine.worker.backend
         words = "%s: generate of %s %s ended the answer without a token"
         logger.warning(words, engine.device, backend.distribution, backend.version)
-
-
-def _continue(request: GenerationRequest, made: list[int]) -> GenerationRequest:
-    """Return the request for the rest of an answer of which the ids ``made`` have been generated."""
-    if not made:
-        return request
-    left = request.max_new_tokens - len(made)
-    return evolve(request, prompt_ids=(*request.prompt_ids, *made), max_new_tokens=left, answered=len(made))

@@ -138,6 +138,22 @@ def test_a_task_that_is_cancelled_frees_its_place(plugins, source):
         assert asyncio.run(ask()) == 53
 
 
+def test_tasks_of_an_event_loop_that_is_closed_free_their_places(model):
+    async def read() -> None:
+        async for _ in model.astream("Hello world", max_new_tokens=3000):
+            pass
+
+    loop = asyncio.new_event_loop()
+    tasks = [loop.create_task(read()) for _ in range(6)]
+    loop.run_until_complete(asyncio.sleep(1))
+    assert (model.running, model.waiting) == (4, 2)
+    loop.close()
+    wait_until(lambda: not model.running and not model.waiting)
+    for task in tasks:
+        task._log_destroy_pending = False  # asyncio would say so
+    assert model.generate("Hello", max_new_tokens=5).completion_tokens == 5
+
+
 def test_streams_that_are_dropped_closed_twice_or_never_read_free_their_places(model):
     for _ in range(6):
         stream = model.stream("Hello", max_new_tokens=50)

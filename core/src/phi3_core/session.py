@@ -160,6 +160,9 @@ class EngineSession:
 
     def _use(self, engine: LoadedEngine) -> LoadedEngine:
         self._engine = engine
+        if self.closed:  # meanwhile
+            self.close()
+            raise UsageError("the model is closed")
         engine.announcement.turns = self.turns
         self.turns.resize(engine.max_concurrency)
         return engine

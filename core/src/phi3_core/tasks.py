@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 
@@ -42,16 +41,19 @@ async def read(make: Callable[[], Stream], executor: Executor) -> AsyncGenerator
             if isinstance(item, str):
                 yield item
             else:
-                await _happening(item)
+                await _happening(item, stream)
     finally:
         if blocking is not None and not blocking.done():
             await asyncio.wait([blocking])
         if not stream.ended:
-            await loop.run_in_executor(executor, stream.close)
+            if loop.is_closed():  # the garbage collector ends what the loop has left
+                stream.close()
+            else:
+                await loop.run_in_executor(executor, stream.close)
 
 
-async def _happening(event: Awaited) -> None:
-    """Wait until an event happens."""
+async def _happening(event: Awaited, stream: Stream) -> None:
+    """Wait until an event of a stream happens. If the event loop has been closed by then, nobody reads the stream."""
     loop = asyncio.get_running_loop()
     happened = loop.create_future()
 
@@ -60,8 +62,10 @@ async def _happening(event: Awaited) -> None:
             happened.set_result(None)
 
     def notice() -> None:  # called in another thread
-        with contextlib.suppress(RuntimeError):  # the loop has been closed
+        try:
             loop.call_soon_threadsafe(wake)
+        except RuntimeError:  # the loop has been closed
+            stream.close()
 
     event.notify(notice)
     await happened

@@ -100,11 +100,11 @@ class Turns:
     def _grant(self) -> None:
         while self._waiting and len(self._active) < self.places and not any(turn.on_trial for turn in self._active):
             turn = self._waiting.popleft()
+            self._active.append(turn)  # before anybody is told, who may close the answer at once
             try:
                 turn.granted.set_result(None)
             except InvalidStateError:  # the waiting answer was closed
-                continue
-            self._active.append(turn)
+                self._active.remove(turn)
 
     def blocked_by(self, reader: int, *, idle_s: float) -> bool:
         """Return whether ``reader`` waits for itself: whether it was the last to read every answer that has a place.

@@ -138,6 +138,19 @@ def test_a_task_that_is_cancelled_frees_its_place(plugins, source):
         assert asyncio.run(ask()) == 53
 
 
+def test_tasks_that_break_off_free_their_places(model):
+    async def read() -> None:
+        async for _ in model.astream("Hello world", max_new_tokens=3000):
+            break
+
+    async def ask() -> None:
+        await asyncio.gather(*(read() for _ in range(6)))
+
+    for _ in range(3):
+        asyncio.run(ask())
+        wait_until(lambda: not model.running and not model.waiting)
+
+
 def test_tasks_of_an_event_loop_that_is_closed_free_their_places(model):
     async def read() -> None:
         async for _ in model.astream("Hello world", max_new_tokens=3000):
@@ -338,5 +351,5 @@ def test_five_hundred_answers_leave_nothing_behind(plugins, source):
         after = held()
     for (threads, handles, memory), (threads_after, handles_after, memory_after) in zip(before, after, strict=True):
         assert threads_after <= threads + 8  # the worker's, one for each answer at once
-        assert handles_after == handles
+        assert handles_after <= handles  # before, one may have been open to write the figures
         assert memory_after < memory + 4 * 2**20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 
@@ -56,6 +57,7 @@ async def _happening(event: Awaited, stream: Stream) -> None:
     """Wait until an event of a stream happens. If the event loop has been closed by then, nobody reads the stream."""
     loop = asyncio.get_running_loop()
     happened = loop.create_future()
+    reference = weakref.ref(stream)  # a turn keeps its callbacks, and must not keep the stream
 
     def wake() -> None:
         if not happened.done():
@@ -65,7 +67,8 @@ async def _happening(event: Awaited, stream: Stream) -> None:
         try:
             loop.call_soon_threadsafe(wake)
         except RuntimeError:  # the loop has been closed
-            stream.close()
+            if (unread := reference()) is not None:
+                unread.close()
 
     event.notify(notice)
     await happened

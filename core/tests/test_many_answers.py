@@ -14,7 +14,9 @@ import phi3_core as phi3
 import psutil
 import pytest
 from batching import DIES, DIES_OF_IDS, RAISES, STEADY, choir, wait_until
+from phi3_core import tasks
 from phi3_core.errors import Phi3Error, QueueFullError
+from phi3_core.replies import GenerationSettings
 from phi3_core.session import Answer
 from phi3_core.turns import Turn
 from phi3_core.values import GenerationRequest
@@ -157,14 +159,26 @@ def test_tasks_of_an_event_loop_that_is_closed_free_their_places(model):
             pass
 
     loop = asyncio.new_event_loop()
-    tasks = [loop.create_task(read()) for _ in range(6)]
+    pending = [loop.create_task(read()) for _ in range(6)]
     loop.run_until_complete(asyncio.sleep(1))
     assert (model.running, model.waiting) == (4, 2)
     loop.close()
     wait_until(lambda: not model.running and not model.waiting)
-    for task in tasks:
+    for task in pending:
         task._log_destroy_pending = False  # asyncio would say so
     assert model.generate("Hello", max_new_tokens=5).completion_tokens == 5
+
+
+def test_a_task_s_answer_is_closed_although_the_interpreter_ends_and_starts_no_more_threads(model):
+    settings = GenerationSettings.of({"max_new_tokens": 3000})
+    executor = tasks.make_executor()
+    chunks = tasks.read(lambda: model.answer([{"role": "user", "content": "Hello world"}], settings), executor)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(anext(chunks))
+    executor.shutdown()
+    loop.run_until_complete(chunks.aclose())
+    loop.close()
+    wait_until(lambda: not model.running)
 
 
 def test_streams_that_are_dropped_closed_twice_or_never_read_free_their_places(model):

@@ -47,10 +47,12 @@ async def read(make: Callable[[], Stream], executor: Executor) -> AsyncGenerator
         if blocking is not None and not blocking.done():
             await asyncio.wait([blocking])
         if not stream.ended:
-            if loop.is_closed():  # the garbage collector ends what the loop has left
+            try:
+                closing = loop.run_in_executor(executor, stream.close)
+            except RuntimeError:  # the loop has been closed, or the interpreter ends
                 stream.close()
             else:
-                await loop.run_in_executor(executor, stream.close)
+                await closing
 
 
 async def _happening(event: Awaited, stream: Stream) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-STEADY, RAISES, HANGS, IGNORES_CLOSE, DIES = range(1, 6)
+STEADY, RAISES, HANGS, IGNORES_CLOSE, DIES, DIES_OF_IDS = range(1, 7)
 
 CHOIR = """
 import os, threading, time
@@ -39,6 +39,8 @@ def generate(engine, request):
             if how == 3 and count == 3:
                 time.sleep(3600)
             if how == 5 and count == 10:
+                os._exit(9)
+            if how == 6 and (last + count) % 100 == 5:
                 os._exit(9)
             yield last + count
     finally:

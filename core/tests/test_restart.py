@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import phi3_core as phi3
@@ -120,6 +121,38 @@ def load(artifact, device, options):
     assert errors[0] == "only:CPU: RuntimeError: the driver is gone"
     assert errors[1].startswith("only:CPU: its process died during generate")
     assert len(warnings(caplog)) == 1  # and one try for both
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_a_model_that_is_closed_while_its_device_is_started_again_leaves_no_process(only, plugins, source, end):
+    slow = """
+@hookimpl
+def load(artifact, device, options):
+    if not once("whole"):
+        (PLACE / "again").touch()
+        time.sleep(1)
+    return Engine()
+"""
+    only(more=slow)
+    model = phi3.load(source)
+    stream = model.stream("Hello world", max_new_tokens=4000)
+    next(stream)
+    psutil.Process(model.process).kill()
+    errors = []
+
+    def read():
+        with pytest.raises(phi3.UsageError, match="the model is closed") as caught:
+            list(stream)
+        errors.append(caught.value)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    wait_until((plugins.site / "again").exists)
+    getattr(model._session, end)()
+    reader.join(30)
+    assert len(errors) == 1
+    assert model.process is None
+    assert not psutil.Process().children()
 
 
 def test_a_device_that_failed_is_put_last_although_it_was_started_again(only, source):

@@ -6,9 +6,11 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from attrs import define
 
+from .answers import Answer, Answering
 from .candidates import CandidateQueue, failed_attempt
 from .errors import BackendError, Phi3Error, UsageError
 from .figures import failures
@@ -30,10 +32,16 @@ class FailedEngine:
     """An engine that failed, and what has been done about it."""
 
     candidate: Candidate | None
+    on_trial: frozenset[Answer] = frozenset()
+    """The answers that were on trial when it failed: others are not held responsible."""
     attempts: tuple[Attempt, ...] = ()
     """The attempts that failed until another engine was loaded."""
     is_last: bool = False
     """Whether no other engine could be loaded, nor its device started again."""
+
+    def clears(self, answer: Answer) -> bool:
+        """Return whether another answer was the likely cause."""
+        return bool(self.on_trial) and answer not in self.on_trial
 
 
 class CurrentEngine:
@@ -45,11 +53,15 @@ class CurrentEngine:
         candidates: the devices that match the request, best first.
         load: obtains the model and loads it on a candidate.
         turns: the turns at the engine, which get as many places as it generates answers at once.
+        answering: the answers that are being generated.
         restarts: whether the last device is started again if it fails.
     """
 
-    def __init__(self, candidates: Iterable[Candidate], load: Load, turns: Turns, *, restarts: bool) -> None:
+    def __init__(
+        self, candidates: Iterable[Candidate], load: Load, turns: Turns, answering: Answering, *, restarts: bool
+    ) -> None:
         self._turns = turns
+        self._answering = answering
         self._queue = CandidateQueue(candidates)
         self._load = load
         self._restarts = restarts
@@ -58,7 +70,8 @@ class CurrentEngine:
         self._loading = threading.Lock()
         self._unreported = 0
         """The first of the failed attempts that belong to the next answer."""
-        self._failed: dict[LoadedEngine, FailedEngine] = {}
+        # An engine is forgotten with its last answer.
+        self._failed: WeakKeyDictionary[LoadedEngine, FailedEngine] = WeakKeyDictionary()
         self.closed = False
 
     @property
@@ -82,16 +95,17 @@ class CurrentEngine:
                 return self._load_next() if self._current is None else self._use(self._load(self._current))
             return self._engine
 
-    def replace(self, engine: LoadedEngine, error: BackendError, *, restart: bool) -> list[Attempt]:
+    def replace(self, engine: LoadedEngine, error: BackendError, answer: Answer, made: int) -> list[Attempt]:
         """Replace an engine that failed, unless another answer has done so.
 
-        The next candidate's engine replaces it. If no candidate is left, its device is started again. The engine's
-        other answers go on, and its process ends after the last one.
+        The next candidate's engine replaces it. If no candidate is left, its device is started again, unless the answer
+        is held responsible. The engine's other answers go on, and its process ends after the last one.
 
         Args:
             engine: the engine.
             error: what it failed with.
-            restart: whether the answer may go on on the same device.
+            answer: one that it failed to generate.
+            made: the tokens of the answer.
 
         Returns:
             The failed attempts: this one, and those of candidates that could not be loaded.
@@ -106,6 +120,8 @@ class CurrentEngine:
                 if self._engine not in {None, engine}:  # a new answer has found it dead, and loaded it again
                     logger.warning("%s; starting %s again", error.message, engine.device)
                 failed = self._give_up(engine, error)
+            alone = self._answering.end(answer)
+            restart = failed.clears(answer) or answer.may_restart(engine.device, made, alone=alone)
             if failed.is_last:
                 raise error
             successor = self._engine or self._load_successor(failed, error, restart and self._restarts)
@@ -120,7 +136,7 @@ class CurrentEngine:
                 self._give_up(engine, error)
 
     def _give_up(self, engine: LoadedEngine, error: BackendError) -> FailedEngine:
-        failed = self._failed[engine] = FailedEngine(self._current)
+        failed = self._failed[engine] = FailedEngine(self._current, self._answering.on_trial(engine))
         failures.note(engine.worker.backend, engine.device, error.message)
         if self._engine is engine:
             self._engine = None
@@ -149,6 +165,9 @@ class CurrentEngine:
 
     def _use(self, engine: LoadedEngine) -> LoadedEngine:
         self._engine = engine
+        if self.closed:  # meanwhile
+            self.close()
+            raise UsageError("the model is closed")
         engine.announcement.turns = self._turns
         self._turns.resize(engine.max_concurrency)
         return engine

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterable
 
-from attrs import evolve
-
-from .answers import Answer
+from .answers import Answer, Answering, rest_of
 from .candidates import failed_attempt
 from .current_engine import CurrentEngine, Load
 from .errors import BackendError, OverrunError, UsageError
@@ -47,9 +45,8 @@ class EngineSession:
         self.name = name
         self.turns = Turns(max_waiting=max_waiting)
         """The turns at the engine, which has as many places as it generates answers at once."""
-        self._current = CurrentEngine(candidates, load, self.turns, restarts=restarts)
-        self._answering: dict[Answer, bool] = {}
-        """Whether each answer that is being generated has been alone all along."""
+        self._answering = Answering()
+        self._current = CurrentEngine(candidates, load, self.turns, self._answering, restarts=restarts)
 
     @property
     def engine(self) -> LoadedEngine | None:
@@ -94,11 +91,13 @@ class EngineSession:
                 answer.turn.granted.result()  # raises if it was cancelled
                 yield BLOCKING
                 engine = self._begin(request, answer)
-                generation = self._start(_continue(request, made), engine, answer)
+                generation = self._start(rest_of(request, made), engine, answer)
                 try:
                     for item in generation:
                         if isinstance(item, int):
                             made.append(item)
+                            if answer.turn.on_trial:
+                                answer.turn.acquit()
                         yield item
                     _warn_if_empty(made, engine)
                     return
@@ -109,19 +108,12 @@ class EngineSession:
                     if self.closed:  # closed during the generation, which ends the answer
                         return
                     yield BLOCKING
-                    self._answering.pop(answer, None)
                     generation = None
                     if not self._goes_on(answer, engine, error, made=len(made), most=request.max_new_tokens):
                         return
                 answer.turn.renew()
         finally:
-            if generation is None:
-                answer.turn.leave()
-            else:
-                self._record(request, made, generation, answer)
-                generation.close()
-                # An iterator that does not end keeps its place in the worker.
-                generation.at_end(answer.turn.leave)
+            self._end(request, made, generation, answer)
 
     def _goes_on(self, answer: Answer, engine: LoadedEngine, error: BackendError, *, made: int, most: int) -> bool:
         """Return whether an answer goes on after its engine failed: not if it is complete, which costs a warning.
@@ -129,8 +121,7 @@ class EngineSession:
         Raises as :meth:`CurrentEngine.replace`.
         """
         if not isinstance(error, OverrunError) and made < most:
-            restart = answer.may_restart(engine.device, made)
-            answer.attempts += self._current.replace(engine, error, restart=restart)
+            answer.attempts += self._current.replace(engine, error, answer, made)
             return True
         logger.warning(failed_attempt(error, engine.device).outcome)
         if not isinstance(error, OverrunError):
@@ -138,17 +129,23 @@ class EngineSession:
         return False
 
     def _start(self, request: GenerationRequest, engine: LoadedEngine, answer: Answer) -> Generation:
-        self._answering[answer] = True
-        if len(self._answering) > 1:  # none of them is alone any more
-            self._answering.update(dict.fromkeys(tuple(self._answering), False))
+        self._answering.begin(answer)
         limits_s = engine.stall_limits(len(request.prompt_ids))
         return engine.worker.start(request, vocabulary=engine.vocabulary, limits_s=limits_s)
 
-    def _record(self, request: GenerationRequest, made: list[int], generation: Generation, answer: Answer) -> None:
-        """Take the figures of an answer, unless another engine has begun it."""
-        alone, engine = self._answering.pop(answer, False), answer.engine
+    def _end(
+        self, request: GenerationRequest, made: list[int], generation: Generation | None, answer: Answer
+    ) -> None:
+        """End an answer, and take its figures, unless another engine has begun it."""
+        alone, engine = self._answering.end(answer), answer.engine
+        if generation is None:
+            answer.turn.leave()
+            return
         if engine is not None and engine.recorder is not None and generation.timing.tokens >= len(made):
             engine.recorder.note(Answered(request.prompt_ids, made, generation.timing, alone))
+        generation.close()
+        # An iterator that does not end keeps its place in the worker.
+        generation.at_end(answer.turn.leave)
 
     def _begin(self, request: GenerationRequest, answer: Answer) -> LoadedEngine:
         """Return the engine for an answer that has its turn."""
@@ -183,11 +180,3 @@ def _warn_if_empty(made: list[int], engine: LoadedEngine) -> None:
         backend = engine.worker.backend
         words = "%s: generate of %s %s ended the answer without a token"
         logger.warning(words, engine.device, backend.distribution, backend.version)
-
-
-def _continue(request: GenerationRequest, made: list[int]) -> GenerationRequest:
-    """Return the request for the rest of an answer of which the ids ``made`` have been generated."""
-    if not made:
-        return request
-    left = request.max_new_tokens - len(made)
-    return evolve(request, prompt_ids=(*request.prompt_ids, *made), max_new_tokens=left, answered=len(made))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 
@@ -42,26 +42,35 @@ async def read(make: Callable[[], Stream], executor: Executor) -> AsyncGenerator
             if isinstance(item, str):
                 yield item
             else:
-                await _happening(item)
+                await _happening(item, stream)
     finally:
         if blocking is not None and not blocking.done():
             await asyncio.wait([blocking])
         if not stream.ended:
-            await loop.run_in_executor(executor, stream.close)
+            try:
+                closing = loop.run_in_executor(executor, stream.close)
+            except RuntimeError:  # the loop has been closed, or the interpreter ends
+                stream.close()
+            else:
+                await closing
 
 
-async def _happening(event: Awaited) -> None:
-    """Wait until an event happens."""
+async def _happening(event: Awaited, stream: Stream) -> None:
+    """Wait until an event of a stream happens. If the event loop has been closed by then, nobody reads the stream."""
     loop = asyncio.get_running_loop()
     happened = loop.create_future()
+    reference = weakref.ref(stream)  # a turn keeps its callbacks, and must not keep the stream
 
     def wake() -> None:
         if not happened.done():
             happened.set_result(None)
 
     def notice() -> None:  # called in another thread
-        with contextlib.suppress(RuntimeError):  # the loop has been closed
+        try:
             loop.call_soon_threadsafe(wake)
+        except RuntimeError:  # the loop has been closed
+            if (unread := reference()) is not None:
+                unread.close()
 
     event.notify(notice)
     await happened

@@ -70,12 +70,22 @@ class Turns:
             self._grant()
 
     def renew(self, turn: Turn) -> None:
-        """Give a place up and wait for another one, before the turns that have not begun."""
+        """Give a place up and wait for another one, before the turns that have not begun.
+
+        The turn is on trial from then on, until :meth:`acquit`.
+        """
         with self._lock:
             if turn in self._active:
                 self._active.remove(turn)
-            begun = sum(other.renewed for other in self._waiting)
+            turn.on_trial = True
+            begun = sum(other.on_trial for other in self._waiting)
             self._waiting.insert(begun, turn)
+            self._grant()
+
+    def acquit(self, turn: Turn) -> None:
+        """End a turn's trial: the next one may begin beside it."""
+        with self._lock:
+            turn.on_trial = False
             self._grant()
 
     def leave(self, turn: Turn) -> None:
@@ -88,13 +98,13 @@ class Turns:
             self._grant()
 
     def _grant(self) -> None:
-        while self._waiting and len(self._active) < self.places:
+        while self._waiting and len(self._active) < self.places and not any(turn.on_trial for turn in self._active):
             turn = self._waiting.popleft()
+            self._active.append(turn)  # before anybody is told, who may close the answer at once
             try:
                 turn.granted.set_result(None)
             except InvalidStateError:  # the waiting answer was closed
-                continue
-            self._active.append(turn)
+                self._active.remove(turn)
 
     def blocked_by(self, reader: int, *, idle_s: float) -> bool:
         """Return whether ``reader`` waits for itself: whether it was the last to read every answer that has a place.
@@ -116,8 +126,8 @@ class Turn:
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
-        self.renewed = False
-        """Whether the answer has begun, and waits for a place at another engine."""
+        self.on_trial = False
+        """Whether the engine failed with the answer, and there is no token since. No other turn begins beside it."""
         self.granted: Future[None] = Future()
         """Done when the answer has its place."""
         self.reader: int | None = None
@@ -130,10 +140,13 @@ class Turn:
         self._turns.request(self)
 
     def renew(self) -> None:
-        """Wait for a place at another engine."""
-        self.renewed = True
+        """Wait for a place at another engine, where the answer is on trial until there is a token."""
         self.granted = Future()
         self._turns.renew(self)
+
+    def acquit(self) -> None:
+        """End the trial, because there is a token."""
+        self._turns.acquit(self)
 
     def begin_read(self) -> None:
         """Note that the calling thread reads the answer."""

@@ -119,6 +119,16 @@ def test_compressed_bodies_are_refused_by_name(server):
     assert (status, answer["error"]["code"]) == (415, "encoding")
 
 
+def test_a_body_with_two_lengths_is_refused_and_nothing_after_it_is_read(server):
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(head + b"\r\n0\r\n\r\nGET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with connection.makefile("rb") as reading:
+            found = reading.read()  # to the end of the connection
+    assert found.startswith(b"HTTP/1.1 400 ")
+    assert found.count(b"HTTP/1.1 ") == 1
+
+
 @pytest.mark.parametrize(
     "data",
     [

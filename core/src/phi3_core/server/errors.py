@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError
@@ -24,6 +24,8 @@ from phi3_core.errors import (
     QueueFullError,
     UsageError,
 )
+
+from .addresses import meant
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -192,11 +194,14 @@ def respond(error: ApiError, path: str, request_id: str, **headers: str) -> Resp
     return Response(body, error.status, {**error.headers, **headers}, media_type="application/json")
 
 
-def install(app: FastAPI) -> None:
-    """Let the application answer every exception in its dialect's form."""
+def install(app: FastAPI, addresses: Collection[str]) -> None:
+    """Let the application, which has these addresses, answer every exception in its dialect's form."""
 
     async def handle(request: Request, error: Exception) -> Response:
-        return respond(api_error(error), request.url.path, request.scope.get("phi3_request_id", ""))
+        told = api_error(error)
+        if told.code == "not_found" and (other := meant(request.url.path, addresses)) is not None:
+            told.message += f"; {other} is one"
+        return respond(told, request.url.path, request.scope.get("phi3_request_id", ""))
 
     for kind in (RequestValidationError, HTTPException, ApiError, Phi3Error, Exception):
         app.add_exception_handler(kind, handle)

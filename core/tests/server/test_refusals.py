@@ -204,6 +204,27 @@ def test_head_is_answered_as_get_without_the_body(server, path, status):
     assert int(response.headers["content-length"]) > 0
 
 
+@pytest.mark.parametrize(
+    ("path", "param", "form"),
+    [
+        ("/v1/chat/completions", "messages", lambda text: [{"role": "user", "content": text}]),
+        ("/v1/completions", "prompt", str),
+        ("/v1/responses", "input", str),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_too_long_is_named(server, path, param, form, stream):
+    status, answer = server.ask("POST", path, {"model": "tiny", param: form("Hello " * 5000), "stream": stream})
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+    assert answer["error"]["param"] == param
+
+
+def test_of_several_alternatives_the_one_is_told_that_was_meant(server):
+    _, answer = server.ask("POST", "/v1/responses", {"model": "tiny", "input": []})
+    assert "at least 1 item" in answer["error"]["message"]
+    assert answer["error"]["param"] == "input"
+
+
 BODIES = [
     *(b"", b"{", b"null", b"[]", b'"text"', b"\xff\xfe", b"\x00", b"1" * 5000, b"[" * 100_000, b'{"a":' * 50_000),
     *(b'{"model": NaN}', b'{"model": 1e999, "messages": [{}]}', b'{"model":"a","model":"b"}', b'{"\\ud800": 1}'),

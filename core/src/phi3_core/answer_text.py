@@ -29,6 +29,7 @@ def answer_text(
     *,
     answer: Answer,
     started: float,
+    continues: bool,
 ) -> Generator[str | Pending | Reply, None, None]:
     """Yield the chunks of an answer's text, then the reply. While there is no text, yield what the answer waits for.
 
@@ -39,12 +40,13 @@ def answer_text(
         stops: the strings that end the answer.
         answer: records the engine and the failed attempts.
         started: when the answer was asked for, by :func:`time.perf_counter`.
+        continues: whether the answer goes on with a text, and not with a template's line.
 
     Raises:
         Phi3Error: see :meth:`EngineSession.generate`.
     """
-    decoder = Decoder(tokenizer)
-    tokens = None if request.logprobs is None else TokenTexts(tokenizer)
+    decoder = Decoder(tokenizer, continues=continues)
+    tokens = None if request.logprobs is None else TokenTexts(tokenizer, continues=continues)
     text: list[str] = []
     count, first, last, stopped = 0, 0.0, 0.0, False
     with contextlib.closing(generate(session, request, answer)) as ids:

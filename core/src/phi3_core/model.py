@@ -144,16 +144,23 @@ class Model:
         """
         return self.answer(messages, GenerationSettings.of(options))
 
-    def answer(self, messages: Sequence[Message], settings: GenerationSettings) -> Stream:
-        """Answer a conversation as :meth:`stream_chat` does, with validated settings."""
+    def answer(self, messages: Sequence[Message], settings: GenerationSettings, *, begun: str = "") -> Stream:
+        """Answer a conversation as :meth:`stream_chat` does, with validated settings.
+
+        Args:
+            messages: the conversation, oldest message first.
+            settings: how the answer is generated.
+            begun: the beginning of the answer, with which it goes on and which it does not repeat.
+        """
         self._check_usable()
         started = time.perf_counter()
         try:
-            prompt = self._tokenizer.encode_chat(messages, most=self._context_length)
+            prompt = self._encode(messages, begun, most=self._context_length)
         except TooManyTokensError:
             prompt = None
         is_prompt = sum(message["role"] != "system" for message in messages) == 1
-        return self._stream(prompt, settings, started, what="prompt" if is_prompt else "conversation")
+        what = "prompt" if is_prompt else "conversation"
+        return self._stream(prompt, settings, started, what=what, continues=bool(begun))
 
     def complete(self, prompt: str, settings: GenerationSettings) -> Stream:
         """Continue a text as it is, without the chat template. Raises as :meth:`stream_chat`."""
@@ -165,7 +172,7 @@ class Model:
             ids = self._tokenizer.encode(prompt, most=self._context_length)
         except TooManyTokensError:
             ids = None
-        return self._stream(ids, settings, started, what="prompt")
+        return self._stream(ids, settings, started, what="prompt", continues=True)
 
     async def astream(
         self, prompt: str, *, system: str | None = None, **options: Unpack[GenerationOptions]
@@ -183,9 +190,9 @@ class Model:
             async for chunk in chunks:
                 yield chunk
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Return the number of tokens of a conversation, chat template included."""
-        return len(self._tokenizer.encode_chat(messages))
+    def count_tokens(self, messages: Sequence[Message], *, begun: str = "") -> int:
+        """Return the number of tokens of a conversation, chat template and the answer's beginning included."""
+        return len(self._encode(messages, begun))
 
     def fits(self, messages: Sequence[Message], *, answer_tokens: int = 1) -> bool:
         """Return whether a conversation leaves room for an answer of so many tokens in the context."""
@@ -220,7 +227,20 @@ class Model:
                 hint="load it in this process, or start processes with multiprocessing's method spawn",
             )
 
-    def _stream(self, prompt: list[int] | None, settings: GenerationSettings, started: float, *, what: str) -> Stream:
+    def _encode(self, messages: Sequence[Message], begun: str, *, most: int | None = None) -> list[int]:
+        """Return the ids of a conversation and of the beginning of its answer."""
+        ids = self._tokenizer.encode_chat(messages, most=most)
+        return [*ids, *self._tokenizer.encode(begun, most=most)] if begun else ids
+
+    def _stream(
+        self,
+        prompt: list[int] | None,
+        settings: GenerationSettings,
+        started: float,
+        *,
+        what: str,
+        continues: bool,
+    ) -> Stream:
         """Return the answer to a prompt; None is one of far more tokens than the context holds."""
         room = 0 if prompt is None else self._context_length - len(prompt)
         if prompt is None or room < 1:
@@ -235,7 +255,9 @@ class Model:
             logprobs=settings.logprobs,
         )
         answer, stops = Answer(Turn(self._session.turns)), StopStrings(settings.stop)
-        chunks = answer_text(self._session, self._tokenizer, request, stops, answer=answer, started=started)
+        chunks = answer_text(
+            self._session, self._tokenizer, request, stops, answer=answer, started=started, continues=continues
+        )
         return Stream(chunks, answer.turn, stops)
 
     def _too_long(self, what: str, count: str) -> PromptTooLongError:

@@ -133,9 +133,7 @@ class EngineSession:
         limits_s = engine.stall_limits(len(request.prompt_ids))
         return engine.worker.start(request, vocabulary=engine.vocabulary, limits_s=limits_s)
 
-    def _end(
-        self, request: GenerationRequest, made: list[int], generation: Generation | None, answer: Answer
-    ) -> None:
+    def _end(self, request: GenerationRequest, made: list[int], generation: Generation | None, answer: Answer) -> None:
         """End an answer, and take its figures, unless another engine has begun it."""
         alone, engine = self._answering.end(answer), answer.engine
         if generation is None:

@@ -111,24 +111,25 @@ def test_an_answer_can_be_given_back_and_content_may_be_in_parts(server):
 
 
 def test_a_text_is_continued_without_a_template(server):
+    """The answer goes on with it, so its first word keeps the space before it."""
     status, answer = server.ask("POST", "/v1/completions", {"model": "tiny", "prompt": "Hello world", "max_tokens": 2})
     assert status == 200
     assert answer["object"] == "text_completion"
     assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4}
-    assert answer["choices"] == [{"index": 0, "text": "Hello world", "logprobs": None, "finish_reason": "length"}]
+    assert answer["choices"] == [{"index": 0, "text": " Hello world", "logprobs": None, "finish_reason": "length"}]
 
 
 def test_several_texts_are_continued_in_their_order(server):
     body = {"model": "tiny", "prompt": ["Hello", "Paris is"], "n": 2, "max_tokens": 1}
     _, answer = server.ask("POST", "/v1/completions", body)
-    assert [choice["text"] for choice in answer["choices"]] == ["Hello", "Hello", "Paris", "Paris"]
+    assert [choice["text"] for choice in answer["choices"]] == [" Hello", " Hello", " Paris", " Paris"]
     assert answer["usage"]["prompt_tokens"] == 3
     chunks = list(server.stream("/v1/completions", {**body, "stream_options": {"include_usage": True}}))
     assert chunks[-1]["usage"] == answer["usage"]
     texts = dict.fromkeys(range(4), "")
     for chunk in chunks[:-1]:
         texts[chunk["choices"][0]["index"]] += chunk["choices"][0]["text"]
-    assert texts == {0: "Hello", 1: "Hello", 2: "Paris", 3: "Paris"}
+    assert texts == {0: " Hello", 1: " Hello", 2: " Paris", 3: " Paris"}
 
 
 def test_small_answers_are_sent_at_once(server):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import socket
 import time
 
 import pytest
 from batching import wait_until
 from phi3_core.errors import UsageError
+from phi3_core.server import protocol
 from phi3_core.server.keys import read_key
 from phi3_core.server.settings import ServerSettings
-from serving_toy import chat, running
+from serving_toy import SLOW, chat, running
 
+JSON = {"content-type": "application/json"}
 KEY = "correct-horse-battery"
 
 
@@ -119,6 +123,16 @@ def test_compressed_bodies_are_refused_by_name(server):
     assert (status, answer["error"]["code"]) == (415, "encoding")
 
 
+def test_a_body_with_two_lengths_is_refused_and_nothing_after_it_is_read(server):
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(head + b"\r\n0\r\n\r\nGET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with connection.makefile("rb") as reading:
+            found = reading.read()  # to the end of the connection
+    assert found.startswith(b"HTTP/1.1 400 ")
+    assert found.count(b"HTTP/1.1 ") == 1
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -156,6 +170,32 @@ def test_clients_that_send_slowly_keep_nobody_waiting(server):
     assert time.monotonic() - started < 5
     for connection in slow:
         connection.close()
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"GET /v1/models HTTP/1.1\r\nX: ", b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\nGET /v1/m"]
+)
+def test_a_connection_without_a_whole_request_is_closed(server, monkeypatch, begun):
+    monkeypatch.setattr(protocol, "HEAD_LIMIT_S", 0.5)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(begun)
+        if begun.endswith(b"/v1/m"):  # whose first request is answered
+            assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+            connection.sendall(b"o")
+        while connection.recv(4096):
+            pass  # up to its end
+
+
+def test_the_time_for_a_request_is_none_for_its_answer_or_between_two(server, monkeypatch):
+    monkeypatch.setattr(protocol, "HEAD_LIMIT_S", 0.2)
+    connection = server.connect()
+    for _ in range(2):
+        connection.request("POST", "/v1/chat/completions", json.dumps(chat(max_tokens=SLOW)).encode(), JSON)
+        own = connection.sock
+        assert connection.getresponse().read()
+        time.sleep(0.5)
+        assert connection.sock is own
+    connection.close()
 
 
 def test_a_client_that_goes_in_the_middle_of_a_body_is_no_error(server, caplog):
@@ -208,6 +248,15 @@ def test_a_key_that_clients_cannot_state_is_refused(tmp_path, text):
     (tmp_path / "key").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match="has no API key"):
         read_key(str(tmp_path / "key"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="on Windows the folder says who reads a file")
+@pytest.mark.parametrize(("mode", "is_told"), [(0o600, False), (0o640, True), (0o604, True)])
+def test_a_key_that_others_can_read_is_told(tmp_path, caplog, mode, is_told):
+    (tmp_path / "key").write_text(KEY, encoding="utf-8")
+    (tmp_path / "key").chmod(mode)
+    assert read_key(str(tmp_path / "key")) == KEY
+    assert (f"chmod 600 {tmp_path / 'key'}" in caplog.text) == is_told
 
 
 def test_a_key_is_read_without_what_editors_add(tmp_path):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 import time
 
 from batching import wait_until
-from serving_toy import SLOW, chat, events
+from phi3_core.server import serving
+from serving_toy import SLOW, chat, events, running
 
 JSON = {"content-type": "application/json"}
 LONG = 2000
@@ -100,3 +102,26 @@ def test_health_is_told_at_once_while_all_places_are_taken(server):
         [model] = found["models"]
         assert (model["state"], model["running"]) == ("busy", 2)
         assert model["last_token_age_s"] < 1
+
+
+def test_a_client_that_reads_nothing_more_is_taken_for_gone(place, monkeypatch):
+    """Its connection stays open, and its computer may be asleep: nobody else says that it has gone."""
+    listen = serving.listen
+
+    def listen_with_small_buffers(settings):
+        found = listen(settings)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # which the connections inherit
+        return found
+
+    monkeypatch.setattr(serving, "listen", listen_with_small_buffers)
+    monkeypatch.setattr("phi3_core.server.streaming.UNREAD_LIMIT_S", 0.5)
+    with running(str(place / "tiny"), place / "log") as server, socket.socket() as connection:
+        before = len(server.notes("made"))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        body = json.dumps(chat(stream=True, max_tokens=LONG)).encode()
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: len(server.notes("made")) > before)
+        wait_until(lambda: server.models()[0]["running"] == 0)
+        assert server.notes("made")[-1] < LONG

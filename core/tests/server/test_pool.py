@@ -87,6 +87,25 @@ def test_an_idle_model_goes_after_a_time_and_comes_back(place):
         assert loaded(server) == ["tiny"]
 
 
+def test_a_model_that_is_kept_for_no_time_answers_who_has_waited_for_it(place):
+    """Whoever it is loaded for begins to use it later than it is there."""
+    with running(str(place / "tiny"), place / "log", keep_alive_s=0.0) as server:
+        wait_until(lambda: loaded(server) == [])
+        before = len(server.notes("load"))
+        assert server.chat()[0] == 200
+        assert len(server.notes("load")) == before + 1
+        wait_until(lambda: loaded(server) == [])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("tony", "did you mean tiny?"), ("TINY", "did you mean tiny?"), ("gpt-4", "/v1/models lists")]
+)
+def test_an_unknown_model_is_told_from_what_was_meant(server, name, said):
+    status, answer = server.chat(model=name)
+    assert (status, answer["error"]["code"]) == (404, "model_not_found")
+    assert said in answer["error"]["message"]
+
+
 def test_a_model_that_cannot_be_loaded_any_more_is_an_error_without_its_folder(place):
     gone = place / "gone"
     shutil.copytree(place / "tiny", gone)

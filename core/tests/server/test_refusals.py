@@ -200,6 +200,7 @@ def test_a_stream_that_cannot_begin_has_a_status(server):
         ("DELETE", "/v1/models/tiny", 405, "method_not_allowed"),
         ("GET", "/v1/nothing", 404, "not_found"),
         ("GET", "/v1/models/other", 404, "model_not_found"),
+        ("GET", "/v1/models/owner%2Fname", 404, "model_not_found"),
         ("GET", "/docs", 404, "not_found"),
         ("GET", "/v1/../../etc/passwd", 404, "not_found"),
     ],
@@ -207,6 +208,56 @@ def test_a_stream_that_cannot_begin_has_a_status(server):
 def test_what_is_not_there_is_an_error_in_the_same_form(server, method, path, status, code):
     found, answer = server.ask(method, path)
     assert (found, answer["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/messages", "/v1/messages"),
+        ("/v1//messages/", "/v1/messages"),
+        ("/v1/health", "/health"),
+    ],
+)
+def test_an_address_with_another_beginning_is_told_where_it_leads(server, path, meant):
+    status, answer = server.ask("POST", path, chat())
+    assert status == 404
+    assert answer["error"]["message"].endswith(f"; {meant} is one")
+
+
+def test_an_address_like_no_other_is_not_guessed(server):
+    assert server.ask("POST", "/v1/embeddings", chat())[1]["error"]["message"] == "there is nothing at this address"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/health", 200), ("/v1/models", 200), ("/", 200), ("/nothing", 404), ("/v1/messages", 405)]
+)
+def test_head_is_answered_as_get_without_the_body(server, path, status):
+    """Monitors and clients ask so whether the server is there."""
+    response = server.send("HEAD", path)
+    assert (response.status, response.read()) == (status, b"")
+    assert int(response.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "param", "form"),
+    [
+        ("/v1/chat/completions", "messages", lambda text: [{"role": "user", "content": text}]),
+        ("/v1/completions", "prompt", str),
+        ("/v1/responses", "input", str),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_too_long_is_named(server, path, param, form, stream):
+    status, answer = server.ask("POST", path, {"model": "tiny", param: form("Hello " * 5000), "stream": stream})
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+    assert answer["error"]["param"] == param
+
+
+def test_of_several_alternatives_the_one_is_told_that_was_meant(server):
+    _, answer = server.ask("POST", "/v1/responses", {"model": "tiny", "input": []})
+    assert "at least 1 item" in answer["error"]["message"]
+    assert answer["error"]["param"] == "input"
 
 
 BODIES = [

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from phi3_core.cli.serve import duration, port, whole
+from phi3_core.cli.serve import duration, host, port, whole
 
 WITHOUT = """
 import sys
@@ -40,6 +40,20 @@ def test_a_port_that_is_taken_is_told(place, run_main):
     assert code == 2
     assert f"cannot listen on 127.0.0.1, port {number}" in err
     assert "--port 0" in err
+
+
+def test_an_address_of_another_machine_is_told(place, run_main, tmp_path):
+    (tmp_path / "key").write_text("correct-horse-battery", encoding="utf-8")
+    (tmp_path / "key").chmod(0o600)
+    code, _, err = run_main(
+        "serve", "--model", place / "tiny", "--host", "192.0.2.1", "--api-key-file", tmp_path / "key"
+    )
+    assert code == 2
+    assert "--host takes an address of this machine" in err
+
+
+def test_an_address_may_have_the_brackets_of_urls():
+    assert [host(text) for text in ("[::1]", "::1", "127.0.0.1")] == ["::1", "::1", "127.0.0.1"]
 
 
 def test_a_model_that_is_unknown_is_told_before_one_is_loaded(place, run_main):

@@ -55,6 +55,15 @@ def test_any_ids(pair, data):
         assert text == reference
 
 
+@pytest.mark.parametrize("cut", range(1, 6))
+def test_ids_that_go_on_with_text_are_decoded_as_in_the_middle(pair, cut):
+    tokenizer, _ = pair
+    ids = tokenizer.encode("Hello world, the capital of France is Paris.")
+    decoder = Decoder(tokenizer, continues=True)
+    rest = "".join(map(decoder.push, ids[cut:]))
+    assert tokenizer.decode(ids[:cut]) + rest == tokenizer.decode(ids)
+
+
 def test_half_of_a_surrogate_at_the_end_is_dropped(pair):
     tokenizer, plain = pair
     assert "".join(stream(tokenizer, byte_ids(plain, b"a\xed\xa1"))) == "a"

@@ -69,7 +69,9 @@ def _add_serving(group: Any) -> None:
 
 
 def _add_access(group: Any) -> None:
-    group.add_argument("--host", default="127.0.0.1", help="the address to listen on [127.0.0.1, this machine only]")
+    group.add_argument(
+        "--host", type=host, default="127.0.0.1", help="the address to listen on [127.0.0.1, this machine only]"
+    )
     group.add_argument("--api-key-file", metavar="FILE", help="clients have to state the key in this file")
     names = {"metavar": "NAME", "action": "append", "default": []}
     group.add_argument("--allow-host", **names, help="another name by which clients reach the server")
@@ -80,6 +82,11 @@ def _add_access(group: Any) -> None:
         default=[],
         help="let the pages of another origin ask, such as http://localhost:3000",
     )
+
+
+def host(text: str) -> str:
+    """Parse an address, which may have the brackets that it has in URLs."""
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
 
 
 def port(text: str) -> int:

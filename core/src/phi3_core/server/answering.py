@@ -80,7 +80,7 @@ class Answering:
             if call.prompt is not None:
                 begun.append(loaded.model.complete(call.prompt, settings))
             else:
-                begun.append(loaded.model.answer(messages, settings))
+                begun.append(loaded.model.answer(messages, settings, begun=call.begun))
             self._streams.add(begun[0])
             if self.lifetime.is_draining:
                 begun[0].turn.cancel()
@@ -137,7 +137,8 @@ class Answering:
             model = loaded.model
             messages = write_messages(call, native=model.takes_tools)
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(loaded.executor, model.count_tokens, messages)
+            count = partial(model.count_tokens, messages, begun=call.begun)
+            return await loop.run_in_executor(loaded.executor, count)
 
     def _generation(self, call: ChatCall, choice: int) -> GenerationSettings:
         stated = {
@@ -167,6 +168,8 @@ def _check_capabilities(call: ChatCall, model: Model) -> None:
         why = f"is not supported: {model.device} cannot follow a JSON schema"
         raise RefusedParameterError(call.schema_parameter, why)
     check_tools(call)
+    if call.begun and (call.json_schema or call.json_object or has_to_call(call)):
+        raise RefusedParameterError("messages", "cannot begin the answer if it has to be JSON or to call a tool")
     if has_to_call(call) and "json_schema" not in model.capabilities:
         why = f"is not supported with {call.tool_choice.mode!r}: {model.device} cannot follow a JSON schema; auto works"
         raise RefusedParameterError("tool_choice", why)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from phi3_core import __version__
 
@@ -59,9 +60,12 @@ def make_app(settings: ServerSettings, pool: ModelPool) -> FastAPI:
     )
     answering = Answering(pool, settings)
     app.state.lifetime = answering.lifetime
+    addresses: set[str] = set()
     for dialect in DIALECTS:
-        app.include_router(dialect.router(answering))
+        routes = dialect.router(answering)
+        addresses.update(route.path for route in routes.routes if isinstance(route, Route))
+        app.include_router(routes)
     app.include_router(page.router())
-    errors.install(app)
+    errors.install(app, addresses)
     app.add_middleware(Guard, settings=settings, metrics=answering.metrics)
     return app

@@ -67,6 +67,8 @@ class ChatCall:
     """The name of the model."""
     messages: tuple[ChatMessage, ...] = ()
     """The conversation, oldest first; empty with ``prompt``."""
+    begun: str = ""
+    """The beginning of the answer to ``messages``, with which it goes on and which it does not repeat."""
     prompt: str | None = None
     """Text to continue, without a chat template, in place of ``messages``."""
     max_new_tokens: int | None = None

@@ -53,6 +53,8 @@ class CalledFunction(Request):
 
     name: ShortText
     arguments: Text
+    parsed_arguments: Any = None
+    """The arguments once more, as the package openai gives back what it has parsed."""
 
 
 class Called(Request):
@@ -78,6 +80,8 @@ class Message(Request):
     annotations: Annotated[Any, Neutral([])] = None
     audio: Annotated[Any, Neutral(why="is not supported: the models write text only")] = None
     function_call: Annotated[Any, Neutral(why="is not supported: tool_calls took its place")] = None
+    parsed: Any = None
+    """The content once more, as the package openai gives back what it has parsed."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError
@@ -25,6 +25,8 @@ from phi3_core.errors import (
     UsageError,
 )
 
+from .addresses import meant
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.requests import Request
@@ -36,6 +38,8 @@ RETRY_AFTER_S = 1
 _LONGEST_MESSAGE = 1000
 _NAME = re.compile(r"[a-z_]+|\d+")
 _ALTERNATIVES = {"str", "int", "float", "bool"}
+_PROMPTS = {"/v1/completions": "prompt", "/v1/responses": "input"}
+"""The parameter with the prompt, where it is not ``messages``."""
 _CODES = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
@@ -106,7 +110,7 @@ def _of_runtime(error: Phi3Error) -> ApiError:
     if isinstance(error, QueueFullError):
         return ApiError(503, text, code="queue_full", headers={"Retry-After": str(RETRY_AFTER_S)})
     if isinstance(error, PromptTooLongError):
-        return ApiError(400, text, param="messages", code="context_length_exceeded")
+        return ApiError(400, text, code="context_length_exceeded")
     if isinstance(error, UsageError):
         return ApiError(400, text, code="invalid_value")
     logger.error("%s", error)
@@ -129,7 +133,11 @@ def _sentence(error: HTTPException) -> str:
 def _invalid(error: RequestValidationError) -> ApiError:
     """Return the first of the things that are wrong with a request, by the parameter's name."""
     # Of what may be one thing or another, pydantic tells why it is neither: the deepest reason is of the one meant.
-    first = max(error.errors(), key=lambda each: (each["type"] == "refused", len(each["loc"])))
+    # What only has another type than an alternative was meant as another one.
+    first = max(
+        error.errors(),
+        key=lambda each: (each["type"] == "refused", len(each["loc"]), not each["type"].endswith("_type")),
+    )
     param = _param(first["loc"], whole=first["type"] == "extra_forbidden")
     kind, said = first["type"], str(first["msg"])
     if kind == "json_invalid":
@@ -192,11 +200,16 @@ def respond(error: ApiError, path: str, request_id: str, **headers: str) -> Resp
     return Response(body, error.status, {**error.headers, **headers}, media_type="application/json")
 
 
-def install(app: FastAPI) -> None:
-    """Let the application answer every exception in its dialect's form."""
+def install(app: FastAPI, addresses: Collection[str]) -> None:
+    """Let the application, which has these addresses, answer every exception in its dialect's form."""
 
     async def handle(request: Request, error: Exception) -> Response:
-        return respond(api_error(error), request.url.path, request.scope.get("phi3_request_id", ""))
+        told = api_error(error)
+        if told.code == "context_length_exceeded":
+            told.param = _PROMPTS.get(request.url.path, "messages")
+        if told.code == "not_found" and (other := meant(request.url.path, addresses)) is not None:
+            told.message += f"; {other} is one"
+        return respond(told, request.url.path, request.scope.get("phi3_request_id", ""))
 
     for kind in (RequestValidationError, HTTPException, ApiError, Phi3Error, Exception):
         app.add_exception_handler(kind, handle)

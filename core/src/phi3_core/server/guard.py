@@ -59,6 +59,9 @@ class Guard:
             return
         started = time.perf_counter()
         status = 0
+        method = scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}  # the body of the answer is not sent: uvicorn has the scope as it was
         headers = Headers(scope=scope)
         request_id = scope["phi3_request_id"] = f"req_{uuid.uuid4().hex}"
         shared = {"x-request-id": request_id, "x-content-type-options": "nosniff", **self._cors(headers)}
@@ -90,9 +93,10 @@ class Guard:
             path = getattr(scope.get("route"), "path", "other")
             self._metrics.count_request(path, status, seconds)
             level = logging.DEBUG if scope["path"].startswith(PAGE) else logging.INFO  # the page has dozens of files
-            logger.log(level, "%s %s: %s in %.3f s, %s", scope["method"], path, status or "gone", seconds, request_id)
+            logger.log(level, "%s %s: %s in %.3f s, %s", method, path, status or "gone", seconds, request_id)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
+        _check_framing(headers)
         self._check_host(headers.get("host", ""))
         self._check_origin(scope, headers)
         if not is_preflight(scope, headers):
@@ -179,6 +183,12 @@ class _Replay:
             return await self._receive()
         body, self._body = self._body, None
         return {"type": "http.request", "body": body, "more_body": False}
+
+
+def _check_framing(headers: Headers) -> None:
+    """Refuse a body with two lengths: a proxy may take the other one, and see the next request elsewhere."""
+    if "content-length" in headers and "transfer-encoding" in headers:
+        raise ApiError(400, "the request has both Content-Length and Transfer-Encoding", code="framing")
 
 
 def is_preflight(scope: Scope, headers: Headers) -> bool:

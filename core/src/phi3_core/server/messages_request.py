@@ -208,9 +208,12 @@ class CountRequest(Request):
         system = self.system if isinstance(self.system, str) else "\n\n".join(each.text for each in self.system or ())
         before = [calls.ChatMessage(role="system", content=system)] if system else []
         form = self.output_config.format if self.output_config else None
+        messages = [*before, *(each for message in self.messages for each in message.messages())]
+        goes_on = messages[-1].role == "assistant" and not messages[-1].tool_calls
         return calls.ChatCall(
             model=self.model,
-            messages=(*before, *(each for message in self.messages for each in message.messages())),
+            begun=messages.pop().content if goes_on else "",
+            messages=tuple(messages),
             tools=tuple(tool.tool() for tool in self.tools or ()),
             tool_choice=calls.ToolChoice(mode=mode, name=choice.name),
             parallel_tool_calls=not choice.disable_parallel_tool_use,

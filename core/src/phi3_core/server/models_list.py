@@ -27,12 +27,12 @@ def router(answering: Answering) -> APIRouter:
         pool = answering.pool
         return json_response({"object": "list", "data": [_model(offer, pool) for offer in pool.offers.all()]})
 
-    @routes.get("/v1/models/{model}", response_class=Response, responses=ERRORS)
+    @routes.get("/v1/models/{model:path}", response_class=Response, responses=ERRORS)
     async def retrieve_model(model: str) -> Response:
         """Describe one model."""
         offer = answering.pool.offers.find(model)
         if offer is None:
-            raise not_found(model)
+            raise not_found(model, answering.pool.offers)
         return json_response(_model(offer, answering.pool))
 
     return routes

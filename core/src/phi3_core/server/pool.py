@@ -7,6 +7,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +18,7 @@ from attrs import define, field
 from phi3_core import tasks
 from phi3_core.cgroups import memory_available
 from phi3_core.errors import BackendError, Phi3Error, TooLargeError
+from phi3_core.options import closest
 
 from .errors import ApiError
 
@@ -36,6 +38,8 @@ _SHARE = 1.2
 """Memory of an engine as a multiple of its weights' size."""
 _BASE_BYTES = 300 << 20
 """Memory of a worker process besides."""
+_LONGEST_SHOWN = 80
+"""Characters of an unknown model's name that are repeated."""
 
 
 @define(eq=False)
@@ -84,6 +88,8 @@ class ModelPool:
         self._available = available or available_memory
         self._loaded: dict[str, LoadedModel] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._awaited: Counter[str] = Counter()
+        """The number of requests that wait until a model is loaded, and have not begun to use it."""
         self._changing = asyncio.Lock()
 
     @property
@@ -107,9 +113,13 @@ class ModelPool:
         if found is None:
             offer = self.offers.find(name)
             if offer is None:
-                raise not_found(name)
-            while (found := self._loaded.get(offer.name)) is None:
-                await self._load_once(offer)
+                raise not_found(name, self.offers)
+            self._awaited[offer.name] += 1
+            try:
+                while (found := self._loaded.get(offer.name)) is None:
+                    await self._load_once(offer)
+            finally:
+                self._awaited[offer.name] -= 1
         found.running += 1
         try:
             yield found
@@ -153,9 +163,13 @@ class ModelPool:
                 if not await self._unload_oldest():
                     raise
 
+    def _is_idle(self, model: LoadedModel) -> bool:
+        """Return whether nobody uses a model, or is about to: who has waited for it runs later than its loading."""
+        return not model.running and not self._awaited[model.name]
+
     async def _unload_oldest(self) -> bool:
         """Unload the idle model that was used least recently; return whether there was one."""
-        idle = [each for each in self._loaded.values() if not each.running]
+        idle = [each for each in self._loaded.values() if self._is_idle(each)]
         if not idle:
             return False
         await self._unload(min(idle, key=lambda each: each.used))
@@ -173,7 +187,7 @@ class ModelPool:
             await asyncio.sleep(min(1.0, max(0.05, keep_alive_s / 4)))
             async with self._changing:
                 for each in self.loaded:
-                    if not each.running and time.monotonic() - each.used >= keep_alive_s:
+                    if self._is_idle(each) and time.monotonic() - each.used >= keep_alive_s:
                         await self._unload(each)
 
     async def close(self) -> None:
@@ -206,9 +220,12 @@ async def _in_thread(call: Callable[[], T]) -> T:
     return await future
 
 
-def not_found(name: str) -> ApiError:
-    """Return the error for a model that is not offered."""
-    return ApiError(404, f"there is no model {name!r} here", param="model", code="model_not_found")
+def not_found(name: str, offers: Offers) -> ApiError:
+    """Return the error for a model that is not offered, with the one that may have been meant."""
+    shown = name if len(name) <= _LONGEST_SHOWN else name[: _LONGEST_SHOWN - 1] + "…"
+    meant = closest(shown, offers.names())
+    hint = f"did you mean {meant}?" if meant else "/v1/models lists those that there are"
+    return ApiError(404, f"there is no model {shown!r} here; {hint}", param="model", code="model_not_found")
 
 
 def available_memory() -> int:

@@ -53,7 +53,10 @@ class TextPart(Request):
     type: Literal["input_text", "output_text", "text"]
     text: Text
     annotations: Annotated[Any, Neutral([])] = None
-    logprobs: Annotated[Any, Neutral([])] = None
+    logprobs: Any = None
+    """Of an answer that is given back. Accepted without effect."""
+    parsed: Any = None
+    """The text once more, as the package openai gives back what it has parsed."""
 
     @property
     def words(self) -> str:
@@ -105,6 +108,8 @@ class CallItem(Request):
     call_id: ShortText
     name: ShortText
     arguments: Text
+    parsed_arguments: Any = None
+    """The arguments once more, as the package openai gives back what it has parsed."""
     id: ShortText | None = None
     status: ShortText | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -14,6 +15,8 @@ import uvicorn
 
 from phi3_core.disk import reason
 from phi3_core.errors import UsageError
+
+from .protocol import Protocol
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -48,9 +51,9 @@ def listen(settings: ServerSettings) -> socket.socket:
     except OSError as error:
         found.close()
         where = f"{settings.host}, port {settings.port}"
-        raise UsageError(
-            f"the server cannot listen on {where}: {reason(error)}", hint="--port 0 finds a free one"
-        ) from error
+        is_elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        hint = "--host takes an address of this machine" if is_elsewhere else "--port 0 finds a free one"
+        raise UsageError(f"the server cannot listen on {where}: {reason(error)}", hint=hint) from error
     return found
 
 
@@ -72,6 +75,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=Protocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.responses import Response
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _GONE_STATUS = 499
+UNREAD_LIMIT_S = 60.0
+"""Seconds after which a client that reads nothing more of a stream, whose buffers are full, is taken for gone."""
 _LAST_MOMENT_S = 0.5
 """How long an answer that is cut off has to end by itself. One whose device is being started again takes longer."""
 
@@ -96,13 +98,26 @@ class EventStream(Response):
     async def _send_all(self, send: Send) -> None:
         async with contextlib.aclosing(self._events) as events:
             async for each in events:
-                await self._send(send, each)
+                with _limited(UNREAD_LIMIT_S):
+                    await self._send(send, each)
 
     async def _send(self, send: Send, body: bytes) -> None:
         if not self._begun:
             self._begun = True
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Cancel the running task if it takes longer. ``asyncio.wait_for`` would cost a task for each event."""
+    task = asyncio.current_task()
+    assert task is not None
+    limit = asyncio.get_running_loop().call_later(seconds, task.cancel)
+    try:
+        yield
+    finally:
+        limit.cancel()
 
 
 async def _while_there(work: Coroutine[Any, Any, T], receive: Receive, lifetime: Lifetime) -> T:

@@ -82,12 +82,17 @@ class Pieces:
 
 
 class Decoder:
-    """Decodes ids incrementally. Only complete characters are returned."""
+    """Decodes ids incrementally. Only complete characters are returned.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    Args:
+        tokenizer: the model's tokenizer.
+        continues: whether the ids go on with text, so that the first one keeps the space before its word.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, continues: bool = False) -> None:
         self._pieces = tokenizer.pieces
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._at_start = True
+        self._at_start = not continues
 
     def push(self, token: int) -> str:
         """Decode the next id, and return the text that it completes, which may be empty."""

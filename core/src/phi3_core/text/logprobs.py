@@ -56,15 +56,16 @@ class TokenTexts:
 
     Args:
         tokenizer: the model's tokenizer.
+        continues: as for :class:`~phi3_core.text.decoder.Decoder`.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, continues: bool = False) -> None:
         self._tokenizer = tokenizer
         self._held: collections.deque[TokenLogprob] = collections.deque()
         self._decoded = 0
         """Characters that the tokens have completed."""
         self._shown = 0
-        self._at_start = True
+        self._at_start = not continues
 
     def push(self, token: int, text: str) -> None:
         """Add a token, a :class:`~phi3_core.values.ScoredToken`, and the text that it has completed."""

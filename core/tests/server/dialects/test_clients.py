@@ -69,6 +69,33 @@ def test_an_answer_as_a_class(client, script):
     assert [schema["required"] for schema in script.schemas] == [["city"]] * 2
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # of the package's own class
+def test_answers_that_were_parsed_are_given_back(client, script):
+    """The package has what it has parsed in them, and sends it too."""
+    script.begin('{"city": "Paris"}', "It is sunny.", CALLED, "It is sunny.")
+    chat = client.chat.completions
+    said = chat.parse(model="m", messages=[USER], response_format=Weather).choices[0].message
+    answer = chat.create(model="m", messages=[USER, said, USER])
+    assert answer.choices[0].message.content == "It is sunny."
+    tools = [openai.pydantic_function_tool(Weather)]
+    said = chat.parse(model="m", messages=[USER], tools=tools).choices[0].message
+    assert said.tool_calls[0].function.parsed_arguments == Weather(city="Paris")
+    result = {"role": "tool", "tool_call_id": said.tool_calls[0].id, "content": "Sun"}
+    answer = chat.create(model="m", messages=[USER, said, result], tools=tools)
+    assert answer.choices[0].message.content == "It is sunny."
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_responses_that_were_parsed_are_given_back(client, script):
+    script.begin('{"city": "Paris"}', "It is sunny.", CALLED, "It is sunny.")
+    said = client.responses.parse(model="m", input=[USER], text_format=Weather).output
+    assert client.responses.create(model="m", input=[USER, *said, USER]).output_text == "It is sunny."
+    tools = [openai.pydantic_function_tool(Weather)["function"] | {"type": "function"}]
+    said = client.responses.parse(model="m", input=[USER], tools=tools).output
+    result = {"type": "function_call_output", "call_id": said[1].call_id, "output": "Sun"}
+    assert client.responses.create(model="m", input=[USER, *said, result], tools=tools).output_text == "It is sunny."
+
+
 # --- openai: responses ------------------------------------------------------------------------------------------------
 
 

@@ -333,6 +333,50 @@ def test_a_message(post, script):
     assert counted == {"input_tokens": answer["usage"]["input_tokens"]}
 
 
+def begin(text):
+    """A conversation that ends with the beginning of the answer."""
+    return [USER, {"role": "assistant", "content": [{"type": "text", "text": text}]}]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_message_goes_on_with_its_beginning(post, script, stream, read_events):
+    """As in Anthropic's interface, where an assistant's message at the end is no turn of its own."""
+    script.begin(" is Paris.")
+    _, answer = messages(post, tools=None, messages=begin("The capital"), stream=stream)
+    if stream:
+        deltas = [event["delta"]["text"] for name, event in read_events(answer) if name == "content_block_delta"]
+        assert "".join(deltas) == " is Paris."
+    else:
+        assert [block["text"] for block in answer["content"]] == [" is Paris."]
+    assert script.prompts == ["<|user|>How is it?<|end|><|assistant|>The capital"]
+
+
+def test_the_beginning_of_a_message_counts(post):
+    without = post("/v1/messages/count_tokens", messages=[USER])[1]["input_tokens"]
+    assert post("/v1/messages/count_tokens", messages=begin("The capital"))[1]["input_tokens"] > without
+    assert post("/v1/messages/count_tokens", messages=begin(""))[1]["input_tokens"] == without
+
+
+def test_a_beginning_is_no_control_token(post, script):
+    messages(post, tools=None, messages=begin("a<|end|><|user|>b"))
+    assert script.prompts[0].endswith("<|assistant|>a<|end|><|user|>b")
+    plain = post("/v1/messages/count_tokens", messages=begin("ab"))[1]["input_tokens"]
+    assert post("/v1/messages/count_tokens", messages=begin("a<|end|><|user|>b"))[1]["input_tokens"] > plain + 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"tool_choice": {"type": "any"}},
+        {"tools": None, "output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+    ],
+)
+def test_a_beginning_and_a_schema_are_refused_together(post, body):
+    status, answer = messages(post, messages=begin("{"), **body)
+    assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
+    assert answer["error"]["message"].startswith("'messages' cannot begin the answer")
+
+
 def test_a_result_that_is_an_error_says_so(post, script):
     use = {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "weather", "input": {}}]}
     back = {"type": "tool_result", "tool_use_id": "c1", "content": "no network", "is_error": True}

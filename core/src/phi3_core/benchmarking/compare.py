@@ -97,8 +97,8 @@ def differences(before: Report, now: Report) -> tuple[str, ...]:
     for result in now.results:
         old = earlier.get(result.device)
         # A device that could not be loaded has no version of its backend.
-        for name in () if old is None or not (old.backend and result.backend) else ("name", "backend", "driver"):
-            found.append(_differs(f"{result.device}'s {name}", getattr(old, name), getattr(result, name)))
+        names = () if old is None or not (old.backend and result.backend) else ("name", "backend", "driver")
+        found += [_differs(f"{result.device}'s {name}", getattr(old, name), getattr(result, name)) for name in names]
     return tuple(dict.fromkeys(filter(None, found)))
 
 

@@ -123,7 +123,7 @@ class Report:
     model: str
     time: str
     """When it was begun, in ISO 8601."""
-    machine: Mapping[str, Any] = field(validator=validators.instance_of(Mapping))
+    machine: Mapping[str, Any] = field(validator=validators.instance_of(dict))
     repeats: int
     results: tuple[Result, ...] = field(converter=_results, validator=_all_of(Result))
     interrupted: bool = False

@@ -96,6 +96,13 @@ def test_samples_are_bounded_for_each_length():
     assert samples.decode == tuple(float(number) for number in range(93, 101))
 
 
+def test_a_clock_that_was_wrong_once_does_not_keep_figures_young(root):
+    for moment in (9e9, 2000.0):
+        add_answers(SUBJECT, NOW, Samples(decode=(20.0,), time=moment), root)
+    add_answers(SUBJECT, NOW, Samples(load_s=(3.0,)), root)
+    assert read(SUBJECT, root).figures(NOW).measured == 2000.0
+
+
 def test_files_are_bounded(root, monkeypatch):
     monkeypatch.setattr(record, "FILES", 3)
     for number in range(5):

@@ -16,6 +16,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from phi3_core import files, paths
+from phi3_core.units import LAST_MOMENT
 from phi3_core.values import to_plain
 
 from .values import Conditions, Figures, Subject, bucket, by_length
@@ -28,8 +29,6 @@ FILES = 256
 _LONGEST_WAIT_S = 2.0
 _LARGEST = 1e15
 """What no measurement exceeds, nor falls below the reciprocal of: sums and ratios of such numbers are finite."""
-_LAST_MOMENT = 253_402_300_799
-"""The end of the last year that a date can have, in seconds since the epoch."""
 
 
 @frozen(kw_only=True)
@@ -53,7 +52,7 @@ class Samples:
             first_token=tuple(each for group in groups.values() for each in group[-KEPT:]),
             decode=(*self.decode, *other.decode)[-KEPT:],
             load_s=(*self.load_s, *other.load_s)[-KEPT:],
-            time=max(self.time, other.time),
+            time=other.time or self.time,  # and not the later one: the clock may have been wrong
         )
 
     def figures(self, precision: str) -> Figures:
@@ -207,7 +206,7 @@ def _count(given: Any) -> int:
 
 def _moment(given: Any) -> float:
     found = float(given)
-    if not 0 <= found <= _LAST_MOMENT:
+    if not 0 <= found <= LAST_MOMENT:
         raise ValueError(f"expected a time, got {given!r}")
     return found
 

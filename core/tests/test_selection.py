@@ -152,6 +152,16 @@ def test_an_age_is_told_in_its_largest_unit(seconds, words):
     assert age(seconds) == words
 
 
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 3.0, 3.142, 22.1, 100.0])
+@pytest.mark.parametrize("ratio", [1.001, 1.03, 1.09])
+def test_a_difference_that_is_noise_is_noise_for_every_figure(seconds, ratio):
+    offers = (offer("a:CPU", "cpu"), offer("b:CPU", "cpu", maturity="experimental"))
+    times = {("a:CPU", "int4"): figures(seconds * ratio), ("b:CPU", "int4"): figures(seconds)}
+    first, second = choose(surveyed(*offers), DeviceRequest(), Known(figures=times, now=NOW))
+    assert str(first.device) == "a:CPU"
+    assert "as good as a:CPU; experimental comes after stable" in second.why
+
+
 @given(st.lists(st.tuples(st.sampled_from(["cpu", "gpu", "dgpu", "npu"]), st.none() | st.floats(0.1, 100)), max_size=7))
 def test_the_order_is_total_and_keeps_its_promises(devices):
     offers = [offer(f"b:{number}", kind) for number, (kind, _) in enumerate(devices)]
@@ -162,10 +172,13 @@ def test_the_order_is_total_and_keeps_its_promises(devices):
     ranks = {str(each.device): each.rank for each in choose(surveyed(*offers), DeviceRequest(), found)}
     priors = {str(each.device): each.rank for each in choose(surveyed(*offers), DeviceRequest())}
     assert sorted(ranks.values()) == list(range(1, len(offers) + 1))
+    best = min((seconds for seconds in times.values() if seconds is not None), default=0)
     for one, other in itertools.permutations(ranks, 2):
         mine, theirs = times[one], times[other]
         if mine is not None and theirs is not None and mine * 1.11 < theirs:
             assert ranks[one] < ranks[other]  # measured times hold
+        if None not in (mine, theirs) and max(mine, theirs) <= 1.1 * best and priors[one] < priors[other]:
+            assert ranks[one] < ranks[other]  # and noise does not change the order
         if (mine is None) == (theirs is None) and mine == theirs and priors[one] < priors[other]:
             assert ranks[one] < ranks[other]  # and else the prior
         if mine is not None and theirs is None and priors[one] < priors[other]:

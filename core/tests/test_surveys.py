@@ -7,7 +7,8 @@ import os
 import time
 
 import pytest
-from phi3_core import __version__, paths
+from damage import damaged
+from phi3_core import __version__, paths, surveys
 from phi3_core.plugin import installed
 from phi3_core.surveys import survey
 
@@ -76,6 +77,17 @@ def test_a_damaged_cache_is_no_more_than_a_missing_one(plugins, home, content):
     (home / "survey.json").write_text(content, encoding="utf-8")
     assert mine(survey())[0] == ["good:CPU"]
     assert mine(survey())[0] == ["good:CPU"]
+
+
+def test_no_value_of_a_damaged_cache_is_an_error(plugins, home):
+    plugins.add("good")
+    here = survey().machine
+    file = home / "survey.json"
+    whole = json.loads(file.read_text(encoding="utf-8"))
+    assert surveys._cached(file, whole["key"], here, "good") is not None
+    for content in damaged(whole):
+        paths.write_json(file, content)
+        surveys._cached(file, whole["key"], here, "good")
 
 
 @pytest.mark.parametrize("where", ["answers", "broken", "offers", "refusals"])

@@ -15,6 +15,8 @@ from .textfiles import decode_marked
 
 LARGEST_JSON = 128 * 2**20
 """Size limit of JSON files in bytes."""
+DAMAGED = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
+"""What making values of a damaged document raises: its numbers may be no float, and infinities are no int."""
 
 
 def home() -> Path:

@@ -6,8 +6,7 @@ every measured one that its kind would put before it, and before all others.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from attrs import field, frozen
 
@@ -19,7 +18,7 @@ KINDS_BY_POLICY = {
     "efficiency": ("npu", "gpu", "cpu", "dgpu"),
 }
 _ALIKE = 1.1
-"""The ratio of two figures below which they may be taken for the same."""
+"""The ratio to the best figure of a group up to which others belong to it, so that noise does not change the order."""
 
 
 @frozen(kw_only=True)
@@ -52,12 +51,6 @@ class Contender:
             return None
         return self.figures.task_s if self.policy == "performance" else self.figures.joules_per_token
 
-    @property
-    def step(self) -> int:
-        """The cost in steps of a tenth, so that noise does not change the order."""
-        assert self.cost is not None
-        return round(math.log(self.cost) / math.log(_ALIKE))
-
 
 def ranked(contenders: Sequence[Contender]) -> list[Contender]:
     """Return the devices, best first; those that failed come last."""
@@ -67,12 +60,28 @@ def ranked(contenders: Sequence[Contender]) -> list[Contender]:
 
 def _ranked(contenders: Sequence[Contender]) -> list[Contender]:
     by_prior = sorted(contenders, key=lambda each: each.prior)
-    measured = sorted((each for each in by_prior if each.cost is not None), key=lambda each: each.step)  # stable
+    groups = _groups(by_prior)
+    measured = [each for group in groups for each in by_prior if each.cost is not None and each.cost in group]
     found = list(measured)
     for each in reversed([each for each in by_prior if each.cost is None]):
         before = [place for place, other in enumerate(measured) if other.prior < each.prior]
         found.insert(before[-1] + 1 if before else 0, each)
     return _legacy_last(found)
+
+
+def _groups(contenders: Iterable[Contender]) -> list[set[float]]:
+    """Return the measured costs, the best first, in groups of those that are taken for the same.
+
+    A group begins with its best cost and not at a fixed one, which two figures that hardly differ could lie around.
+    """
+    found: list[set[float]] = []
+    best = 0.0
+    for cost in sorted(each.cost for each in contenders if each.cost is not None):
+        if not found or cost > best * _ALIKE:
+            found.append(set())
+            best = cost
+        found[-1].add(cost)
+    return found
 
 
 def _legacy_last(order: list[Contender]) -> list[Contender]:
@@ -102,7 +111,7 @@ def reasons(place: int, order: Sequence[Contender]) -> list[str]:
             found.append(f"put last for another {_minutes(left)}")
         found.append(f"it failed {age(each.now - each.failure.time)}: {each.failure.reason}")
     elif place > 1:
-        found.append(_after(order[place - 2], each))
+        found.append(_after(order[place - 2], each, _groups(other for other in order if other.failure is None)))
     if each.figures is not None and each.figures.enough:
         found.append(measured(each))
     return found
@@ -125,14 +134,15 @@ def measured(each: Contender) -> str:
     return f"{', '.join(words) or 'its figures say nothing of the task'} ({when})"
 
 
-def _after(better: Contender, each: Contender) -> str:
+def _after(better: Contender, each: Contender, groups: Sequence[set[float]]) -> str:
     """Return why ``better`` ranks before ``each``."""
     ours, theirs = each.offer.device, better.offer.device
     if ours.kind == theirs.kind and each.offer.maturity == "legacy" != better.offer.maturity:
         return f"legacy comes after {better.offer.maturity}"
-    if each.cost is not None and better.cost is not None and each.step != better.step:
+    measured = each.cost is not None and better.cost is not None
+    alike = measured and any({each.cost, better.cost} <= group for group in groups)
+    if measured and not alike:
         return f"{'slower' if each.policy == 'performance' else 'takes more energy'} than {theirs}"
-    alike = each.cost is not None and better.cost is not None
     return f"{f'as good as {theirs}; ' if alike else ''}{_by_prior(better, each)}"
 
 

@@ -148,7 +148,7 @@ def _cached(file: Path, key: str, here: Machine, named: str) -> Survey | None:
         found = Survey(machine=here, **{name: content[name] for name in names})
         known = {name.casefold() for name in (*map(_name, found.answers), *(each.plugin for each in found.broken))}
         return None if found.unasked and named not in known else found
-    except (KeyError, TypeError, ValueError):  # missing, or written by another version
+    except paths.DAMAGED:  # missing, or written by another version
         return None
 
 

@@ -1,6 +1,9 @@
-"""Format byte counts for display, in decimal units."""
+"""Byte counts as they are displayed, in decimal units, and the bounds of times."""
 
 from __future__ import annotations
+
+LAST_MOMENT = 253_402_300_799
+"""The end of the last year that a date can have, in seconds since the epoch."""
 
 
 def format_bytes(count: float | None) -> str:

@@ -11,8 +11,15 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from damage import damaged
+from phi3_core import paths
 from phi3_core.activity import records, running
+from phi3_core.activity.overview import Observer
 from phi3_core.activity.running import RunningEngine, running_engines
+from phi3_core.cli import top_output
+from phi3_core.remote import servers
+from phi3_core.values import to_plain
+from rich.console import Console
 
 
 @pytest.fixture
@@ -111,3 +118,36 @@ def test_a_file_of_another_version_or_with_nonsense_is_not_shown(engine, change)
 def test_a_damaged_file_is_not_shown(engine, text):
     file_of(engine).write_text(text, encoding="utf-8")
     assert running_engines() == ()
+
+
+def test_no_value_of_a_damaged_file_is_an_error(home, engine):
+    (file,) = running.folder().glob("*.json")
+    whole = json.loads(file.read_text(encoding="utf-8"))
+    shown = 0
+    for content in damaged({**whole, "tokens_per_s": 1.0}):
+        file.write_text(json.dumps(content), encoding="utf-8")
+        look = Observer().look()
+        json.dumps(to_plain(top_output.document(look)), allow_nan=False)
+        top_output.print_overview(look, Console(), 200)
+        shown += len(look.engines)
+    assert shown  # such as one with another name
+
+
+def test_no_value_of_a_damaged_file_of_a_server_is_an_error(home):
+    started = records.start_of(os.getpid())
+    whole = {
+        "format": servers.FORMAT,
+        "host": "127.0.0.1",
+        "port": 1,
+        "token": "x",
+        "process": os.getpid(),
+        "process_started": started,
+        "place": records.place(),
+    }
+    file = home / "servers" / "x.json"
+    for content in (whole, *damaged(whole)):
+        paths.write_json(file, content)
+        for server in servers.running_servers():
+            assert 0 < server.port < 65536
+    paths.write_json(file, whole)
+    assert [server.port for server in servers.running_servers()] == [1]

@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from attrs import evolve
+from damage import damaged
 from phi3_core.benchmarking.chart import Box, Text, layout, panels, png, svg
-from phi3_core.benchmarking.compare import compare, read_report
+from phi3_core.benchmarking.compare import compare, differences, read_report
 from phi3_core.benchmarking.measure import Settings
 from phi3_core.benchmarking.remaining import Remaining
 from phi3_core.benchmarking.results import Report, Result, Spread, TaskResult
@@ -131,6 +132,37 @@ def test_what_is_no_report_is_refused(content):
     broken["results"][0]["tasks"][0]["first_token_s"] = {"median": "fast"}
     with pytest.raises(UsageError, match=r"x\.json is not a whole report"):
         read_report(broken, "x.json")
+
+
+def test_no_value_of_a_damaged_report_is_an_error_other_than_that_it_is_none():
+    whole = report(task(), machine={"os": "linux", "memory_bytes": 10**9})
+    said = []
+    for content in damaged(to_plain(whole)):
+        try:
+            found = read_report(content, "x.json")
+            assert isinstance(compare(evolve(found, model="phi"), whole), tuple)
+            assert all(isinstance(each, str) for each in differences(found, whole))
+        except UsageError as error:
+            said.append(str(error))
+    assert len(said) > 100
+    assert not [words for words in said if "\n" in words]
+
+
+def test_what_else_differs_is_said():
+    before = report(task(), machine={"os": "linux", "memory_bytes": 8 * 10**9, "on_battery": False})
+    now = report(task(), machine={"os": "linux", "memory_bytes": 8 * 10**9 + 4096, "on_battery": True}, phi3_core="2")
+    (result,) = before.results
+    before = evolve(before, results=[evolve(result, backend="phi3-ov 1.0", driver="31")])
+    now = evolve(now, results=[evolve(result, backend="phi3-ov 1.1", driver=None, name="y")])
+    assert differences(before, now) == (
+        "the machine's on_battery was False, and is True",
+        "phi3-core was 1, and is 2",
+        "ov:CPU's name was x, and is y",
+        "ov:CPU's backend was phi3-ov 1.0, and is phi3-ov 1.1",
+        "ov:CPU's driver was 31, and is unknown",
+    )
+    assert differences(now, now) == ()
+    assert differences(report(task(), device="dml:0"), report(task())) == ()
 
 
 # --- the chart --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from attrs import evolve
+from damage import damaged
 from phi3_core.checking import judge
 from phi3_core.checking.choose import choose
 from phi3_core.checking.known import MANIFEST_KEY, from_manifest, to_manifest
@@ -152,3 +153,9 @@ def _steps(chain):
 )
 def test_manifests_without_answers_or_with_damaged_ones_have_none(given):
     assert from_manifest(given) is None
+
+
+def test_no_value_of_damaged_answers_is_an_error():
+    for content in damaged({"ids": [1, 2], "chains": [{"prompt": 1, "steps": [[[1], [0.0]]]}]}):
+        found = from_manifest({MANIFEST_KEY: content})
+        assert found is None or len(found.ids) <= 2

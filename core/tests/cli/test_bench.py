@@ -9,6 +9,7 @@ import pytest
 from phi3_core.benchmarking.bench import Bench
 from phi3_core.benchmarking.measure import Settings
 from phi3_core.benchmarking.tasks import Task
+from phi3_core.figures.failures import is_noted
 from phi3_core.figures.record import read_all
 from phi3_core.models.request import ModelRequest
 
@@ -110,6 +111,32 @@ def test_a_device_that_fails_is_a_line_and_its_weights_are_not_made_unasked(plug
     code, _, err = run_main("bench", source, "--quick", "--device", "dying:0")  # named, and not replaced
     assert code == 5
     assert "dying:0: its process died" in err
+
+
+CHOOSY = """
+from phi3_core import UsageError
+
+@hookimpl
+def load(artifact, device, options):
+    if "SPEED" in options:
+        raise UsageError("{name} has no option SPEED")
+    return Engine()
+"""
+
+
+def test_a_device_that_refuses_an_option_costs_no_other_its_figures(plugins, source, run_main):
+    plugins.add("able", changes=PACED)
+    plugins.add("choosy", changes=CHOOSY.replace("{name}", "choosy"))
+    for name in ("able", "choosy"):
+        assert run_main("models", "pull", source, "--device", name)[0] == 0
+    code, out, err = run_main("bench", source, "--quick", "--option", "SPEED=1", "--json")
+    assert code == 0, err
+    found = {row["device"]: row for row in rows(out)}
+    assert found["able:CPU"]["tasks"]
+    assert found["choosy:CPU"]["error"] == "choosy has no option SPEED"
+    assert not is_noted("choosy:CPU")
+    code, _, err = run_main("bench", source, "--quick", "--option", "SPEED=1", "--device", "choosy")
+    assert (code, err.splitlines()[-1]) == (2, "phi3: choosy has no option SPEED")
 
 
 def test_each_precision_in_the_store_is_measured(plugins, source, run_main):

@@ -497,6 +497,9 @@ def test_tables_and_the_progress_line_fit_the_terminal(plugins, source, columns)
     drawn = [part.rstrip() for line in shown if "\r" in line for part in line.split("\r") if part.startswith("phi3: ")]
     assert drawn
     assert max(map(len, drawn)) < columns
+    bars = [line for line in lines("bench", source, "--quick", "--repeats", "1", "-q") if "█" in line]
+    assert len(bars) == 2  # of one device
+    assert columns < 40 or max(map(len, bars)) < columns
     os.close(theirs)
     os.close(ours)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from urllib.parse import quote, quote_plus
 
 import pytest
 from phi3_core.doctor.anonymous import anonymous
@@ -99,10 +101,64 @@ def test_secrets():
         "http://ann:pw@proxy.corp.example/": "http://<secret>@<host>/",
         "https://huggingface.co/x?X-Amz-Signature=ab12&y=1": "https://huggingface.co/x?X-Amz-Signature=<secret>&y=1",
         "it is hunter2-hunter2": "it is <secret>",
+        "Authorization: Basic Ym9iOnBAc3M=": "Authorization: Basic <secret>",
+        "{'password': 'letmein', 'x-api-key': 'k123'}": "{'password': '<secret>', 'x-api-key': '<secret>'}",
         "ask ann.lee@corp.example": "ask <email>",
         "driver 32.0.101.6129, 8086:7d1d": "driver 32.0.101.6129, 8086:7d1d",
     }
     assert {text: anonymous(text, LINUX) for text in forms} == forms
+
+
+@pytest.mark.parametrize("secret", ['hf_ab"c\\d/e+f', "pa ss&w<o>rd%", "gehéim-wört", "$mine[1]*"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        str,
+        repr,
+        ascii,
+        json.dumps,
+        quote,
+        quote_plus,
+        lambda text: quote(text, safe="").lower(),
+        lambda text: repr({"key": text}),
+    ],
+)
+def test_a_secret_in_every_form_in_which_it_is_quoted(secret, form):
+    environment = {"HF_TOKEN": secret}
+    said = anonymous(f"401 for {form(secret)}!", this_identity(environment))
+    assert "<secret>" in said
+    assert "c\\d" not in said
+    assert secret[3:6] not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://bob:p@ss/w'rd#1@proxy.corp.example:3128",
+        "http://bob:p%40ss%2Fw%27rd%231@proxy.corp.example:3128/",
+        "bob:p@ss/w'rd#1@10.0.0.7:3128",
+        "socks5h://bob:p@ss/w'rd#1@[fe80::1]:1080/x?y=1",
+    ],
+)
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "all_proxy", "PIP_INDEX_URL"])
+def test_a_password_of_a_proxy_may_have_any_characters(url, name):
+    identity = this_identity({name: url})
+    for text in (url, f"cannot connect to {url!r}", f"bad password p@ss/w'rd#1 of {name}"):
+        said = anonymous(text, identity)
+        assert "ss" not in said.replace("password", "").replace("<secret>", "")
+        assert "rd" not in said.replace("password", "")
+        assert not {"corp", "10.0.0.7", "fe80"} & set(re.split(r"[/@:.\[\]]+", said))
+
+
+def test_what_is_no_secret_stays():
+    texts = (
+        "https://huggingface.co/a/b@main",
+        "http://localhost:80/a@b",
+        "PHI3_API_KEY=(set), PHI3_MAX_NEW_TOKENS=4096",
+        "a driver@2 needs a key of 4 bytes",
+    )
+    for text in texts:
+        assert anonymous(text, LINUX) == text
 
 
 def test_all_strings_of_a_document_and_nothing_else():
@@ -135,7 +191,7 @@ def test_the_identity_is_that_of_the_account_and_the_environment(home, monkeypat
     assert {"Ann Lee", "Ann", "Lee"} <= set(found.users)
     assert {"ANNBOX", "proxy.corp.example"} <= set(found.hosts)
     assert "huggingface.co" not in found.hosts
-    assert found.secrets == ("hunter2-hunter2",)
+    assert found.secrets == ("hunter2-hunter2", "ann:pw@")
 
 
 @pytest.mark.parametrize(

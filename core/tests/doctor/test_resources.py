@@ -19,7 +19,8 @@ def resources(**changes):
     [
         ({"store_free_bytes": GB}, "warning", "1.0 GB are free on the store's disk", "phi3 models rm --unused 30"),
         ({"store_free_bytes": 5 * GB}, "info", "9.9 GB while they are quantized", "PHI3_HOME"),
-        ({"store_problem": "no file can be written"}, "error", "no file can be written", "PHI3_HOME"),
+        ({"store_problem": "read-only"}, "error", "read-only", "set PHI3_HOME to a folder that you may write to"),
+        ({"store_problem": "it is full", "store_free_bytes": 0}, "error", "it is full", "free some space"),
         ({"memory_available_bytes": GB}, "warning", "1.0 GB of memory are available;", "close other programs"),
         (
             {"memory_available_bytes": GB, "memory_limit_bytes": 2 * GB},

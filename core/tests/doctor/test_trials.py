@@ -71,6 +71,15 @@ def detect(machine):
     device = Device(backend="parrot", id="0", kind="npu", name="A parrot")
     return [Offer(device=device, precisions=["fp16", "int8"])]
 """
+CHOOSY = """
+from phi3_core import UsageError
+
+@hookimpl
+def load(artifact, device, options):
+    if "SPEED" in options:
+        raise UsageError("choosy has no option SPEED")
+    return Engine()
+"""
 SMALL = """
 @hookimpl
 def detect(machine):
@@ -182,6 +191,21 @@ def test_weights_that_cannot_be_had_are_no_fault_of_the_device(plugins, doctor, 
     assert starting(lines, "untried: bare:CPU")
     assert lines[-1].startswith("nothing was tried")
     assert not failures.is_noted("bare:CPU")
+
+
+def test_an_option_that_an_engine_refuses_is_the_configurations_fault(plugins, doctor, source, monkeypatch, tmp_path):
+    plugins.add("parrot")
+    plugins.add("choosy", changes=CHOOSY)
+    file = tmp_path / "config.toml"
+    file.write_text("[options.Choosy]\nSPEED = 1\n", encoding="utf-8")
+    monkeypatch.setenv("PHI3_CONFIG", str(file))
+    code, lines, _ = doctor("--model", source)
+    assert code == 5
+    (line,) = starting(lines, "refused: choosy:CPU")
+    assert line.endswith("its engine refuses what is configured: choosy has no option SPEED")
+    assert lines[lines.index(line) + 1] == "-> phi3 config unset options.Choosy.SPEED"
+    assert not failures.is_noted("choosy:CPU")
+    assert lines[-1].startswith("1 of 2 trials worked")
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--model", "nonesuch"], 4), (["--device", "nonesuch"], 3)])

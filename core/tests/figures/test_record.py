@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+import time
 
 import pytest
-from phi3_core.figures import record
+from damage import damaged
+from phi3_core.cli.entries import date
+from phi3_core.figures import failures, record
 from phi3_core.figures.record import FILES, KEPT, Samples, add_answers, read, read_all, save_bench
-from phi3_core.figures.values import Conditions, Figures, Subject, bucket, by_length
+from phi3_core.figures.stall import stall_limits
+from phi3_core.figures.values import Conditions, Figures, Subject, age, bucket, by_length
+from phi3_core.plugin import Backend
+from phi3_core.values import Device
 
 SUBJECT = Subject(backend="ov", device="GPU.0", model="phi", precision="int4")
 NOW = Conditions(version="phi3-ov 1.0", runtime={"engine": "2.0"}, driver="31", name="Arc", content="aa")
@@ -89,6 +96,13 @@ def test_samples_are_bounded_for_each_length():
     assert samples.decode == tuple(float(number) for number in range(93, 101))
 
 
+def test_a_clock_that_was_wrong_once_does_not_keep_figures_young(root):
+    for moment in (9e9, 2000.0):
+        add_answers(SUBJECT, NOW, Samples(decode=(20.0,), time=moment), root)
+    add_answers(SUBJECT, NOW, Samples(load_s=(3.0,)), root)
+    assert read(SUBJECT, root).figures(NOW).measured == 2000.0
+
+
 def test_files_are_bounded(root, monkeypatch):
     monkeypatch.setattr(record, "FILES", 3)
     for number in range(5):
@@ -137,6 +151,38 @@ def test_a_figure_that_makes_no_sense_is_not_believed(root, value):
     content["bench"]["first_token_s"]["128"] = value
     only_file(root).write_text(json.dumps(content), encoding="utf-8")
     assert read(SUBJECT, root) is None
+
+
+@pytest.mark.parametrize("by", ["bench", "answers"])
+def test_no_value_of_a_damaged_file_is_an_error(root, by):
+    add_answers(SUBJECT, NOW, SAMPLES, root)
+    if by == "bench":
+        save_bench(SUBJECT, NOW, BENCH, root)
+    survived = 0
+    for content in damaged(json.loads(only_file(root).read_text(encoding="utf-8"))):
+        only_file(root).write_text(json.dumps(content), encoding="utf-8")
+        found = read(SUBJECT, root)
+        if found is None:
+            continue
+        survived += 1
+        figures = found.figures(NOW)
+        json.dumps([figures.task_s, figures.joules_per_token, date(figures.measured)], allow_nan=False)
+        prefill_s, token_s = stall_limits(figures, 100, context_length=4096, at_once=2)
+        assert (prefill_s or 0) < math.inf > (token_s or 0)
+        age(time.time() - figures.measured)
+    assert survived  # such as another name of the device
+
+
+def test_no_value_of_a_damaged_failure_is_an_error(home):
+    device = Device(backend="ov", id="GPU.0", kind="gpu", name="Arc", driver="31")
+    backend = Backend(name="ov", distribution="phi3-ov", version="1.0", target="phi3_ov")
+    failures.note(backend, device, "it hung")
+    assert failures.held_back({"ov": backend}, [device], time.time())
+    (file,) = (home / "failures").glob("*.json")
+    for content in damaged(json.loads(file.read_text(encoding="utf-8"))):
+        file.write_text(json.dumps(content), encoding="utf-8")
+        for failure in failures.held_back({"ov": backend}, [device], time.time()).values():
+            assert date(failure.time)
 
 
 def test_another_format_is_left_alone(root):

@@ -38,12 +38,21 @@ class Record(Protocol):
         """The machine or container whose process ids these are."""
 
 
+_LARGEST = 2**53
+"""What no count and no time of a record exceeds. JSON has larger ones, which are no float."""
+
+
 R = TypeVar("R", bound=Record)
 
 
 def file_of(record: Record, folder: Path) -> Path:
     """Return the file of a record, in the folder with the files."""
     return folder / f"{record.place}-{record.process}.json"
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value of a file is a number that a count or a time may have."""
+    return (type(value) is int or type(value) is float) and 0 <= value <= _LARGEST
 
 
 def read_running(folder: Path, parse: Callable[[Any], R | None]) -> Iterator[R]:

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from phi3_core import paths
+from phi3_core.units import LAST_MOMENT
 from phi3_core.values import to_plain
 
 from . import records
@@ -87,7 +88,10 @@ def _parse(content: Any) -> RunningEngine | None:
     counts = ("running", "waiting", "answers", "tokens")
     if not all(isinstance(facts.get(name), str) for name in texts):
         return None
-    if not all(type(facts.get(name)) in {int, float} for name in (*numbers, *counts)):
+    rate = facts.get("tokens_per_s")
+    if not all(map(records.is_number, [*map(facts.get, (*numbers, *counts)), *([] if rate is None else [rate])])):
+        return None
+    if facts["since"] > LAST_MOMENT:
         return None
     try:
         return RunningEngine(**facts)

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from attrs import evolve, field, frozen
 
 from phi3_core import __version__
-from phi3_core.errors import BackendError, ModelError, Phi3Error
+from phi3_core.errors import BackendError, ModelError, Phi3Error, UsageError
 from phi3_core.figures import failures
 from phi3_core.loading import LoadedEngine, load_engine
 from phi3_core.models.known import stored_precisions
@@ -63,7 +63,6 @@ class Bench:
         Raises:
             ModelError: the model is unknown.
             NoDeviceError: no device matches the request.
-            UsageError: an engine does not accept one of the options.
         """
         ref, found, candidates = find_candidates(self.request, self.store)
         results: list[Result] = []
@@ -131,7 +130,7 @@ class Bench:
                 for each in measure(engine, settings):
                     tasks.append(each)
                     results[place] = evolve(result, tasks=tasks, peak_memory_bytes=worker.peak_memory())
-            except (BackendError, ModelError) as error:
+            except (BackendError, ModelError, UsageError) as error:  # an option may be one of another engine
                 if isinstance(error, BackendError):
                     name_device(error, device)
                     if engine is not None:  # else loading has noted it, or the device was not used yet

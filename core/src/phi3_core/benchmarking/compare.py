@@ -7,11 +7,14 @@ from typing import Any
 from attrs import frozen
 
 from phi3_core.errors import UsageError
+from phi3_core.paths import DAMAGED
+from phi3_core.units import format_bytes
 
 from .results import Report, Spread, TaskResult
 
 LEAST = 1.05
 """The ratio of medians below which a difference is taken for noise in any case."""
+_MOST_BYTES = 2**63
 _HINT = "--compare takes what phi3 bench --json printed"
 
 
@@ -46,8 +49,8 @@ def read_report(content: Any, name: str) -> Report:
     try:
         known = ("format", "phi3_core", "model", "time", "machine", "repeats", "results", "interrupted")
         return Report(**{key: content[key] for key in known})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{name} is not a whole report of phi3 bench: {error}", hint=_HINT) from error
+    except DAMAGED as error:
+        raise UsageError(f"{name} is not a whole report of phi3 bench: {_said(error)}", hint=_HINT) from error
 
 
 def compare(before: Report, now: Report) -> tuple[Change, ...]:
@@ -84,6 +87,37 @@ def compare(before: Report, now: Report) -> tuple[Change, ...]:
                     )
                 )
     return tuple(found)
+
+
+def differences(before: Report, now: Report) -> tuple[str, ...]:
+    """Return what else differs between two reports, so that changes may not come from what is compared."""
+    found = [_differs(f"the machine's {name}", before.machine.get(name), value) for name, value in now.machine.items()]
+    found.append(_differs("phi3-core", before.phi3_core, now.phi3_core))
+    earlier = {result.device: result for result in before.results}
+    for result in now.results:
+        old = earlier.get(result.device)
+        # A device that could not be loaded has no version of its backend.
+        names = () if old is None or not (old.backend and result.backend) else ("name", "backend", "driver")
+        found += [_differs(f"{result.device}'s {name}", getattr(old, name), getattr(result, name)) for name in names]
+    return tuple(dict.fromkeys(filter(None, found)))
+
+
+def _differs(what: str, before: Any, now: Any) -> str:
+    was, is_now = _shown(before), _shown(now)
+    return "" if was == is_now else f"{what.replace('_bytes', '')} was {was}, and is {is_now}"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_BYTES:
+        return str(value)
+    return format_bytes(value)  # as exact as it is told: what a system reserves of its memory varies
+
+
+def _said(error: Exception) -> str:
+    """Return an error's message in one line, without the values that attrs adds to it."""
+    return " ".join(str(error.args[0] if error.args else error).split())
 
 
 def _key(task: TaskResult) -> tuple[str, int, int, int]:

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 from phi3_core.figures.values import Figures, by_length
 from phi3_core.values import Device, values_of
+
+if TYPE_CHECKING:
+    from attrs import Attribute
+
+
+_text, _count = validators.instance_of(str), validators.instance_of(int)
+
+
+def _measurement(_: object, attribute: Attribute[float], value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{attribute.name} is {value}")
 
 
 @frozen(kw_only=True)
 class Spread:
     """Several measurements of the same thing."""
 
-    median: float = field(converter=float)
-    least: float = field(converter=float)
-    most: float = field(converter=float)
-    runs: int
+    median: float = field(converter=float, validator=_measurement)
+    least: float = field(converter=float, validator=_measurement)
+    most: float = field(converter=float, validator=_measurement)
+    runs: int = field(validator=_count)
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Spread:
         """Return the spread of one or more samples."""
         return cls(median=median(samples), least=min(samples), most=max(samples), runs=len(samples))
+
+
+def _all_of(kind: type[Any]) -> Any:
+    return validators.deep_iterable(validators.instance_of(kind))
 
 
 def _spread(given: Any) -> Any:
@@ -35,13 +51,13 @@ def _spread(given: Any) -> Any:
 class TaskResult:
     """One task, at so many answers at once."""
 
-    task: str
-    prompt_tokens: int
-    new_tokens: int
+    task: str = field(validator=_text)
+    prompt_tokens: int = field(validator=_count)
+    new_tokens: int = field(validator=_count)
     clipped: bool
-    at_once: int
-    first_token_s: Spread = field(converter=_spread)
-    decode_tokens_per_s: Spread = field(converter=_spread)
+    at_once: int = field(validator=_count)
+    first_token_s: Spread = field(converter=_spread, validator=validators.instance_of(Spread))
+    decode_tokens_per_s: Spread = field(converter=_spread, validator=validators.instance_of(Spread))
     """Tokens per second after the first one; of several at once, all of their tokens per second."""
     joules_per_token: float | None = None
     """None if the system does not tell."""
@@ -55,10 +71,10 @@ def _tasks(given: Any) -> Any:
 class Result:
     """One device at one precision."""
 
-    device: str
+    device: str = field(validator=_text)
     kind: str
     name: str
-    precision: str
+    precision: str = field(validator=_text)
     backend: str = ""
     """The backend's distribution and its version."""
     driver: str | None = None
@@ -67,7 +83,7 @@ class Result:
     """The largest resident memory of the worker process, mapped weights included; None if it is not known."""
     context_length: int | None = None
     max_concurrency: int = 1
-    tasks: tuple[TaskResult, ...] = field(default=(), converter=_tasks)
+    tasks: tuple[TaskResult, ...] = field(default=(), converter=_tasks, validator=_all_of(TaskResult))
     error: str = ""
     """Why the measurement ended early, or did not begin; empty if it is complete."""
 
@@ -107,7 +123,7 @@ class Report:
     model: str
     time: str
     """When it was begun, in ISO 8601."""
-    machine: Mapping[str, Any]
+    machine: Mapping[str, Any] = field(validator=validators.instance_of(dict))
     repeats: int
-    results: tuple[Result, ...] = field(converter=_results)
+    results: tuple[Result, ...] = field(converter=_results, validator=_all_of(Result))
     interrupted: bool = False

@@ -8,6 +8,8 @@ from typing import Any
 
 from attrs import frozen
 
+from phi3_core.paths import DAMAGED
+
 MANIFEST_KEY = "answers"
 
 
@@ -60,7 +62,7 @@ def from_manifest(manifest: Mapping[str, Any]) -> KnownAnswers | None:
         given = manifest[MANIFEST_KEY]
         ids = tuple(map(_id, given["ids"]))
         chains = tuple(_chain(each, len(ids)) for each in given["chains"])
-    except (KeyError, TypeError, ValueError, IndexError):
+    except DAMAGED:
         return None
     return KnownAnswers(ids, chains) if chains else None
 

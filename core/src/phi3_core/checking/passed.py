@@ -21,7 +21,7 @@ def before(loaded: LoadedArtifact) -> Conditions | None:
     content: Any = paths.read_json(_file(loaded))
     try:
         found = Conditions.of(content["conditions"])
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except paths.DAMAGED:
         return None
     return found if content.get("format") == FORMAT and found.content == loaded.artifact.digest else None
 

@@ -48,8 +48,6 @@ def add(commands: Any) -> None:
 
 def call(given: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from phi3_core.benchmarking.compare import compare
-
     from . import bench_output as shown
     from . import output
 
@@ -62,13 +60,12 @@ def call(given: argparse.Namespace) -> int:
         _check_model(before, bench)
     report, error = bench.run()
     progress.clear()
-    changes = None if before is None else compare(before, report)
     if given.json:
-        output.print_json(shown.document(report, changes))
+        output.print_json(shown.document(report, before))
     else:
         shown.print_report(report)
-        if changes is not None:
-            shown.print_changes(changes)
+        if before is not None:
+            shown.print_changes(before, report)
     if chart is not None:
         _write_chart(chart, report)
     if report.interrupted:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from phi3_core.benchmarking.chart import panels
-from phi3_core.benchmarking.compare import Change
+from phi3_core.benchmarking.compare import compare, differences
 from phi3_core.benchmarking.results import Report, Result, Spread, TaskResult
 from phi3_core.units import format_bytes
 from phi3_core.values import to_plain
 
 from . import output
 
-_WIDEST_BAR = 40
+_WIDEST_BAR, _NARROWEST_BAR = 40, 10
 _FIGURES = {"first_token_s": "first token", "decode_tokens_per_s": "tokens/s"}
 
 
-def document(report: Report, changes: Sequence[Change] | None) -> dict[str, Any]:
-    """Return the JSON document of a report, and of its comparison if there is one."""
+def document(report: Report, before: Report | None) -> dict[str, Any]:
+    """Return the JSON document of a report, and of its comparison with an earlier one if there is one."""
     content: dict[str, Any] = to_plain(report)
-    return content if changes is None else {**content, "changes": to_plain(changes)}
+    if before is None:
+        return content
+    return {**content, "changes": to_plain(compare(before, report)), "differences": differences(before, report)}
 
 
 def print_report(report: Report) -> None:
@@ -74,19 +75,28 @@ def _spread(found: Spread, unit: str) -> str:
 
 
 def _print_chart(report: Report) -> None:
-    full = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
+    """Print bars that are as wide as the terminal has room; on a narrow one, each below its label."""
+    columns = output.columns(sys.stdout) if sys.stdout.isatty() else output.UNBOUNDED
+    full, dot = ("█", "·") if (sys.stdout.encoding or "").lower().startswith("utf") else ("#", "-")
     for title, bars in panels(report):
         most = max((bar.value for bar in bars), default=0.0) or 1.0
-        widest = max(len(bar.label) for bar in bars)
+        labels = [bar.label.replace("·", dot) for bar in bars]
+        widest, numbers = max(map(len, labels)), max(len(bar.text) for bar in bars)
+        room = columns - widest - numbers - 6  # the margin, the gaps, and the last column, where some terminals wrap
+        beside = room >= _NARROWEST_BAR
+        room = min(_WIDEST_BAR, room if beside else max(1, columns - numbers - 6))
         print(title)
-        for bar in bars:
-            drawn = full * max(1, round(_WIDEST_BAR * bar.value / most))
-            print(f"  {bar.label.ljust(widest)}  {drawn} {bar.text}")
+        for bar, label in zip(bars, labels, strict=True):
+            drawn = full * max(1, round(room * bar.value / most))
+            print(f"  {label.ljust(widest)}  {drawn} {bar.text}" if beside else f"  {label}\n    {drawn} {bar.text}")
         print()
 
 
-def print_changes(changes: Sequence[Change]) -> None:
-    """Print the comparison with an earlier report."""
+def print_changes(before: Report, now: Report) -> None:
+    """Print the comparison with an earlier report, and what else differs between the two."""
+    changes = compare(before, now)
+    for each in differences(before, now):
+        print(f"not alike: {each}")
     if not changes:
         print("nothing was measured alike in the earlier report")
         return

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from phi3_core.errors import Phi3Error
 from phi3_core.units import format_bytes
@@ -134,10 +134,10 @@ def print_quality(report: Mapping[str, Any]) -> None:
     )
 
 
-def _columns() -> int:
-    """Return the width of the terminal behind stderr; 80 if it tells none."""
+def columns(stream: TextIO) -> int:
+    """Return the width of the terminal behind a stream; 80 if it tells none."""
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):
         return 80
 
@@ -186,7 +186,7 @@ class Progress:
 
     def _draw(self, text: str) -> None:
         # A line that is wrapped could not be overwritten.
-        text = text[: _columns() - 1]
+        text = text[: columns(sys.stderr) - 1]
         sys.stderr.write("\r" + text.ljust(self._width))
         sys.stderr.flush()
         self._width = len(text)

@@ -8,13 +8,13 @@ from typing import Any
 
 from phi3_core.values import KINDS, PRECISIONS, SEVERITIES
 
-from .privacy import Identity, is_public, spellings
+from .privacy import Identity, is_public, quotations, spellings
 
 SECRET, USER, HOST, STORE, HOME, EMAIL = "<secret>", "<user>", "<host>", "<store>", "~", "<email>"
 _SHORTEST_WORD = 3
 """Characters of a name from which on it is replaced outside of paths, too."""
 _ORDINARY = {
-    *(*KINDS, *PRECISIONS, *SEVERITIES, "works", "wrong", "dead", "untried", "core", "cpython", "sample"),
+    *(*KINDS, *PRECISIONS, *SEVERITIES, "works", "wrong", "dead", "refused", "untried", "core", "cpython", "sample"),
     *("root", "user", "users", "admin", "administrator", "guest", "home", "store", "public", "default", "runner"),
     *("linux", "windows", "macos", "debian", "ubuntu", "python", "pip", "intel", "amd", "nvidia", "arm64", "x86_64"),
     *("phi", "phi3", "openvino", "dml", "directml", "onnxruntime", "torch", "numpy", "driver", "memory", "device"),
@@ -32,7 +32,12 @@ _TOKENS = (
     r"\b(?:hf_|api_org_|gh[pousr]_|github_pat_|glpat-|pypi-|sk-|xox[abprs]-|AKIA)[A-Za-z0-9_-]{8,}",
     r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?",  # JSON web tokens
     r"(?<=Bearer )[A-Za-z0-9._~+/=-]{8,}",
-    r"(?<=://)[^/\s@'\"]+(?=@)",  # user and password of a URL
+    r"(?<=Basic )[A-Za-z0-9+/]{8,}=*",
+    r"(?<=://)[^/\s'\"]+(?=@)",  # user and password of a URL
+)
+_ASSIGNED = (
+    r"((?:password|passwd|secret|api[_-]?key|access[_-]?key|auth[_-]?token|access[_-]?token)['\"]?\s*[=:]\s*['\"]?)"
+    r"(?!<secret>|\(set\))[^\s&,;'\"]{4,}"
 )
 _PARAMETER = r"([?&][\w.-]*(?:token|key|secret|password|signature|credential|sig)=)[^&\s'\"]+"
 _URL = r"(\b(?:https?|ftp|wss?|socks[45]h?|ssh|smb)://(?:<secret>@)?)(\[[^\]]+\]|[^/:?#\s'\"@]+)"
@@ -62,10 +67,14 @@ def _applied(text: str, rules: Rules) -> str:
 
 def _rules(identity: Identity) -> Iterator[tuple[re.Pattern[str], str]]:
     for secret in identity.secrets:
-        yield re.compile(re.escape(secret)), SECRET
+        forms = sorted(quotations(secret), key=len, reverse=True)
+        # Digits behind percent signs are of either case.
+        any_form = "|".join(f"(?i:{re.escape(form)})" if "%" in form else re.escape(form) for form in forms)
+        yield re.compile(any_form), f"{SECRET}@" if secret.endswith("@") else SECRET
     for token in _TOKENS:
         yield re.compile(token), SECRET
     yield _compiled(_PARAMETER), rf"\1{SECRET}"
+    yield _compiled(_ASSIGNED), rf"\1{SECRET}"
     folders = {identity.home: HOME, identity.store: STORE}
     for folder in sorted(filter(None, folders), key=len, reverse=True):
         if (pattern := _folder(folder)) is not None:

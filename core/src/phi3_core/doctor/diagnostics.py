@@ -68,7 +68,7 @@ class Diagnostics:
         if not self.survey.offers:
             return NoDeviceError.exit_code
         errors = any(each.finding.severity == "error" for each in self.diagnoses)
-        is_partial = bool(verdicts & {"wrong", "dead"} or self.survey.broken or self.broken or errors)
+        is_partial = bool(verdicts & {"wrong", "dead", "refused"} or self.survey.broken or self.broken or errors)
         return BackendError.exit_code if is_partial else 0
 
 

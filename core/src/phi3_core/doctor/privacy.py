@@ -12,6 +12,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from attrs import frozen
 
@@ -26,7 +27,10 @@ SET = "(set)"
 _SERVER_NAME = re.compile(r"(?:PROXY|ENDPOINT|URL|HOST|SERVER|INDEX)$", re.IGNORECASE)
 _USER_NAMES = ("USER", "USERNAME", "LOGNAME", "LNAME", "SUDO_USER")
 _HOST_NAMES = ("COMPUTERNAME", "HOSTNAME", "HOST", "USERDOMAIN", "USERDNSDOMAIN")
-_URL_HOST = re.compile(r"^(?:[a-z][a-z0-9+.-]*://)?(?:[^/@\s]*@)?(\[[^\]]+\]|[^/:?#\s]+)", re.IGNORECASE)
+_SCHEME = r"^(?:[a-z][a-z0-9+.-]*://)?"
+# A password may have any characters, as curl and Python's clients take it: the last @ before the server ends it.
+_CREDENTIALS = re.compile(rf"{_SCHEME}(.+)@(?=[^@/?#]+(?:[/?#][^@]*)?$)", re.IGNORECASE)
+_URL_HOST = re.compile(rf"{_SCHEME}(\[[^\]]+\]|[^/:?#\s]+)", re.IGNORECASE)
 PUBLIC_SERVERS = (
     *("huggingface.co", "hf.co", "github.com", "pypi.org", "pythonhosted.org", "pytorch.org", "python.org"),
     *("intel.com", "microsoft.com", "nvidia.com", "amd.com", "aka.ms", "docker.com", "readthedocs.io", "localhost"),
@@ -47,7 +51,7 @@ class Identity:
     hosts: tuple[str, ...] = ()
     """The names of the machine, its domain, and the servers that the environment names."""
     secrets: tuple[str, ...] = ()
-    """Values of environment variables that are named like secrets."""
+    """Values of environment variables that are named like secrets, and what URLs have before their ``@``."""
 
 
 def this_identity(environment: Mapping[str, str] = os.environ) -> Identity:
@@ -66,10 +70,21 @@ def this_identity(environment: Mapping[str, str] = os.environ) -> Identity:
         store=store,
         users=_longest_first(users),
         hosts=_longest_first(name for name in hosts if not is_public(name)),
-        secrets=_longest_first(
-            text for name, text in environment.items() if is_secret(name) and len(text) >= _SHORTEST_SECRET
-        ),
+        secrets=_longest_first(_secrets(environment)),
     )
+
+
+def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield the values that are named like secrets, and the users and passwords of URLs and addresses."""
+    for name, text in environment.items():
+        if is_secret(name) and len(text) >= _SHORTEST_SECRET:
+            yield text
+        found = _CREDENTIALS.match(text.strip()) if "://" in text or _SERVER_NAME.search(name) else None
+        if found is not None:
+            # Of the whole, since a part may be an ordinary word; a password that is long enough by itself, too.
+            yield from (f"{found[1]}@", f"{unquote(found[1])}@")
+            password = found[1].partition(":")[2]
+            yield from (each for each in (password, unquote(password)) if len(each) >= _SHORTEST_SECRET)
 
 
 def is_secret(name: str) -> bool:
@@ -90,14 +105,34 @@ def is_public(host: str) -> bool:
 
 def server(url: str) -> str:
     """Return the server of a URL or address; empty if there is none."""
-    found = _URL_HOST.match(url.strip())
+    url = _without_credentials(url.strip())
+    found = _URL_HOST.match(url)
     return found[1] if found and re.search(r"\w", found[1]) and ("://" in url or "." in found[1]) else ""
+
+
+def _without_credentials(url: str) -> str:
+    found = _CREDENTIALS.match(url)
+    return url if found is None else url[: found.start(1)] + url[found.end() :]
+
+
+def quotations(secret: str) -> Iterator[str]:
+    """Yield a secret as it is, and as it stands in URLs, JSON and Python's messages."""
+    bare = secret.removesuffix("@")
+    mark = secret[len(bare) :]
+    quoted = _quoted(bare)
+    in_urls = (quoted, quoted.replace("%2F", "/"), quoted.replace("%3A", ":"), quoted.replace("%20", "+"))
+    escaped = (json.dumps(bare)[1:-1], repr(bare)[1:-1], ascii(bare)[1:-1], bare.replace("\\", "\\\\"))
+    yield from dict.fromkeys(f"{form}{mark}" for form in (bare, *in_urls, *escaped))
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="", errors="surrogateescape")
 
 
 def spellings(name: str) -> Iterator[str]:
     """Yield regular expressions for a name: as it is, as in URLs and in Python, and short as in DOS."""
     accents = [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
-    escaped = [ascii(name)[1:-1], json.dumps(name)[1:-1]] if not name.isascii() else []
+    escaped = [ascii(name)[1:-1], json.dumps(name)[1:-1], *map(_quoted, accents)] if not name.isascii() else []
     for form in dict.fromkeys([name, *accents, *escaped]):
         yield r"(?:[ +_]|%20)".join(map(re.escape, form.split(" ")))
     plain = re.sub(r"[^A-Za-z0-9_-]", "", name)

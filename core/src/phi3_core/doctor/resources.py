@@ -73,9 +73,9 @@ def findings(found: Resources) -> Iterator[Finding]:
     mini = CATALOGUE[DEFAULT]
     int4, source = weights_bytes(mini, "int4"), weights_bytes(mini, "fp16")
     if found.store_problem:
-        yield Finding(
-            severity="error", message=f"the store cannot be written: {found.store_problem}", remedy=disk.STORE_HINT
-        )
+        # Only a full disk gets better by freeing some: others are read-only, or belong to somebody else.
+        remedy = disk.STORE_HINT if found.store_free_bytes == 0 else "set PHI3_HOME to a folder that you may write to"
+        yield Finding(severity="error", message=f"the store cannot be written: {found.store_problem}", remedy=remedy)
     elif found.store_free_bytes is not None and found.store_free_bytes < int4 + source:
         free, weights = format_bytes(found.store_free_bytes), format_bytes(int4)
         is_short = found.store_free_bytes < int4

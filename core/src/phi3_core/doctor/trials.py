@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 from attrs import evolve, field, frozen
 
 from phi3_core.config.values import engine_options, value
-from phi3_core.errors import ModelError, NoDeviceError, Phi3Error, WrongAnswersError
+from phi3_core.errors import ModelError, NoDeviceError, Phi3Error, UsageError, WrongAnswersError
 from phi3_core.figures import failures
 from phi3_core.loading import LoadedEngine, cpu_reference, load_engine
 from phi3_core.model import Model
@@ -21,12 +22,13 @@ from phi3_core.selection import Candidate, DeviceRequest, choose
 from phi3_core.session import EngineSession
 from phi3_core.store.store import Store
 from phi3_core.surveys import Survey
-from phi3_core.values import Progress, no_progress
+from phi3_core.values import Device, Progress, no_progress
 from phi3_core.worker.pool import WorkerPool
 
 PROMPT = "What is the capital of France?"
-VERDICTS = ("works", "wrong", "dead", "untried")
-"""Verdicts on a device: it answers, it gives wrong answers, it fails, or it has no weights to try it with."""
+VERDICTS = ("works", "wrong", "dead", "refused", "untried")
+"""Verdicts on a device: it answers, it gives wrong answers, it fails, its engine refuses an option of the
+configuration, or it has no weights to try it with."""
 _TOKENS = 32
 
 
@@ -162,6 +164,8 @@ class Trials:
                 return _answered(evolve(trial, is_compared=engine.is_compared, load_s=engine.load_s), item, engine)
         except ModelError as error:
             return _untried(item.candidate, ref, trial.precision, error)
+        except UsageError as error:
+            return _refused(trial, device, error)
         except Phi3Error as error:
             verdict = "wrong" if isinstance(error, WrongAnswersError) else "dead"
             words, lines = error.message.removeprefix(f"{device}: "), error.last_lines
@@ -195,6 +199,20 @@ def _answered(trial: Trial, item: _Item, engine: LoadedEngine) -> Trial:
         time_to_first_token_s=reply.time_to_first_token_s,
         decode_tokens_per_s=reply.decode_tokens_per_s,
     )
+
+
+def _refused(trial: Trial, device: Device, error: UsageError) -> Trial:
+    """Return a trial whose engine refuses an option, which can only be one of the configuration."""
+    options = [
+        (f"options.{backend}.{name}", name)
+        for backend, own in engine_options().items()
+        for name in own
+        if backend.casefold() == device.backend.casefold()
+    ]
+    said = [key for key, name in options if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", error.message)]
+    removed = "; ".join(f"phi3 config unset {key}" for key in said or [key for key, _ in options])
+    words = error.message.removeprefix(f"{device}: ")
+    return evolve(trial, verdict="refused", error=f"its engine refuses what is configured: {words}", remedy=removed)
 
 
 def _untried(candidate: Candidate, ref: ModelRef, precision: str, error: ModelError) -> Trial:

@@ -76,7 +76,7 @@ def _read(file: Path) -> Failure | None:
         return Failure(
             **{name: str(content[name]) for name in names}, time=float(content["time"]), driver=content.get("driver")
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except paths.DAMAGED:
         return None
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -17,6 +16,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from phi3_core import files, paths
+from phi3_core.units import LAST_MOMENT
 from phi3_core.values import to_plain
 
 from .values import Conditions, Figures, Subject, bucket, by_length
@@ -27,6 +27,8 @@ KEPT = 8
 FILES = 256
 """Files that are kept; the oldest are deleted."""
 _LONGEST_WAIT_S = 2.0
+_LARGEST = 1e15
+"""What no measurement exceeds, nor falls below the reciprocal of: sums and ratios of such numbers are finite."""
 
 
 @frozen(kw_only=True)
@@ -50,7 +52,7 @@ class Samples:
             first_token=tuple(each for group in groups.values() for each in group[-KEPT:]),
             decode=(*self.decode, *other.decode)[-KEPT:],
             load_s=(*self.load_s, *other.load_s)[-KEPT:],
-            time=max(self.time, other.time),
+            time=other.time or self.time,  # and not the later one: the clock may have been wrong
         )
 
     def figures(self, precision: str) -> Figures:
@@ -158,7 +160,7 @@ def _parse(content: Any) -> Record | None:
             bench=None if bench is None else _figures(bench),
             answers=_samples(content.get("answers") or {}),
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except paths.DAMAGED:
         return None
 
 
@@ -166,22 +168,22 @@ def _figures(given: Mapping[str, Any]) -> Figures:
     memory = given.get("peak_memory_bytes")
     return Figures(
         precision=_text(given["precision"]),
-        first_token_s={int(count): _number(seconds) for count, seconds in given["first_token_s"].items()},
+        first_token_s={_count(tokens): _number(seconds) for tokens, seconds in given["first_token_s"].items()},
         decode_tokens_per_s=_optional(given.get("decode_tokens_per_s")),
         load_s=_optional(given.get("load_s")),
         peak_memory_bytes=None if memory is None else int(_number(memory)),
         joules_per_token=_optional(given.get("joules_per_token")),
-        measured=_number(given["measured"]),
-        runs=int(given.get("runs", 1)),
+        measured=_moment(given["measured"]),
+        runs=_count(given.get("runs", 1)),
     )
 
 
 def _samples(given: Mapping[str, Any]) -> Samples:
     return Samples(
-        first_token=tuple((int(tokens), _number(seconds)) for tokens, seconds in given.get("first_token", ())),
+        first_token=tuple((_count(tokens), _number(seconds)) for tokens, seconds in given.get("first_token", ())),
         decode=_numbers(given.get("decode", ())),
         load_s=_numbers(given.get("load_s", ())),
-        time=float(given.get("time", 0.0)),
+        time=_moment(given.get("time", 0.0)),
     )
 
 
@@ -193,8 +195,19 @@ def _text(given: Any) -> str:
 
 def _number(given: Any) -> float:
     found = float(given)
-    if not (math.isfinite(found) and found > 0):
-        raise ValueError(f"expected a positive number, got {given!r}")
+    if not 1 / _LARGEST <= found <= _LARGEST:
+        raise ValueError(f"expected a number of a measurement, got {given!r}")
+    return found
+
+
+def _count(given: Any) -> int:
+    return int(_number(given))
+
+
+def _moment(given: Any) -> float:
+    found = float(given)
+    if not 0 <= found <= LAST_MOMENT:
+        raise ValueError(f"expected a time, got {given!r}")
     return found
 
 

@@ -17,6 +17,7 @@ from phi3_core.activity import records
 from phi3_core.values import to_plain
 
 FORMAT = 1
+_LAST_PORT = 65535
 
 
 @frozen(kw_only=True)
@@ -92,7 +93,7 @@ def _parse(content: Any) -> RunningServer | None:
     kinds = {"host": str, "port": int, "token": str, "process": int, "place": str}
     if not all(type(facts.get(name)) is kind for name, kind in kinds.items()):
         return None
-    if type(facts.get("process_started")) not in {int, float}:
+    if not records.is_number(facts.get("process_started")) or not 0 < facts["port"] <= _LAST_PORT:
         return None
     try:
         return RunningServer(**facts)

@@ -57,6 +57,11 @@ def config(**more: object) -> dict[str, bytes]:
         ({**MODEL, "tokenizer.json": b""} | {"tokenizer.json": TOKENIZER, "config.json": b"[]"}, "does not say", "use"),
         ({"model.safetensors": WEIGHTS, "tokenizer.json": TOKENIZER}, "does not say what kind", "another repository"),
         ({"model.safetensors": WEIGHTS, "config.json": CONFIG}, "holds no tokenizer.json", "another repository"),
+        (
+            {"model.safetensors": WEIGHTS, "config.json": CONFIG, "tokenizer.model": b"x"},
+            "holds no tokenizer.json, only tokenizer.model",
+            "another repository",
+        ),
         (config(model_type="llama"), "'llama', not of the Phi-3 family", "phi3 models list"),
         (
             config(quantization_config={"quant_method": "bitsandbytes"}),

@@ -105,8 +105,8 @@ def _factors(path: Path, given: Mapping[str, Any], key: str, expected: int) -> F
     values = given.get(key)
     if values is None:
         raise ModelError(
-            f"{path}: rotary embedding of type {_scaling_type(given)!r} without {key}, a list of {expected} numbers; the "
-            f"Phi-3 family is scaled by LongRoPE only"
+            f"{path}: rotary embedding of type {_scaling_type(given)!r} without {key}, a list of {expected} numbers; "
+            "the Phi-3 family is scaled by LongRoPE only"
         )
     if not isinstance(values, list) or len(values) != expected:
         raise ModelError(f"{path}: {key} must be a list of {expected} numbers")

@@ -227,7 +227,7 @@ def test_a_repository_that_cannot_be_asked_is_not_fetched_to_be_asked(
 def test_a_repository_that_can_be_asked_is_fetched_once(server, home, run_main, parrot, phi3_folder) -> None:
     tokenizer = (phi3_folder / "tokenizer.json").read_bytes()
     server.add(REPOSITORY, {**MODEL, "tokenizer.json": tokenizer})
-    code, out, _ = run_main("run", "Hello world", "-m", REPOSITORY, "-q")
+    code, out, _ = run_main("run", "Hello world", "-m", REPOSITORY, "-d", "parrot", "-q")
     assert (code, out.strip()) == (0, "Hello world")
     assert len(server.bodies("tokenizer.json")) == 1
 

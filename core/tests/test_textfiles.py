@@ -31,6 +31,12 @@ def test_a_text_is_the_same_in_every_encoding_that_can_be_told(mark, encoding, e
     assert decode(mark + TEXT.replace("\n", ends).encode(encoding), "it") == TEXT
 
 
+@pytest.mark.parametrize("data", [b"a\0b", b"one\0two\0", b"\0", b"a\0b\0c"])
+def test_zero_bytes_are_called_that(data):
+    with pytest.raises(UsageError, match="it is not text: it has zero bytes"):
+        decode(data, "it")
+
+
 def test_another_encoding_is_decoded_if_it_is_known_and_refused_if_not():
     data = "Größe".encode("cp1252")
     assert decode(data, "it", fallback="cp1252") == "Größe"

@@ -72,8 +72,10 @@ def decode(data: bytes, what: str, *, fallback: str | None = None) -> str:
     try:
         text = decode_marked(data)
     except UnicodeDecodeError as error:
-        encoding, _ = encoding_of(data)
-        if fallback is None or encoding != "utf-8" or b"\0" in data:
+        encoding, mark = encoding_of(data)
+        if not mark and b"\0" in data:
+            raise UsageError(f"{what} is not text: it has zero bytes", hint="save it as UTF-8") from error
+        if fallback is None or encoding != "utf-8":
             raise UsageError(f"{what} is not {encoding.upper()}: {error.reason}", hint="save it as UTF-8") from error
         text = data.decode(fallback, "replace")
     if "\0" in text:

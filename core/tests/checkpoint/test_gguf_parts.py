@@ -38,8 +38,17 @@ def test_a_missing_part_is_named(three, index):
     three[index].unlink()
     with pytest.raises(ModelError) as caught:
         Gguf.open(three[(index + 1) % 3])
-    assert caught.value.message.startswith(f"{three[index]} is missing")
-    assert f"part {index + 1}" in caught.value.hint
+    assert caught.value.message.startswith(f"{three[index]} is missing: the model is in 3 parts")
+    assert f"download part {index + 1} too" in caught.value.hint
+
+
+def test_all_missing_parts_are_named(three):
+    three[0].unlink()
+    three[2].unlink()
+    with pytest.raises(ModelError) as caught:
+        Gguf.open(three[1])
+    assert caught.value.message == f"{three[0]} is missing: the model is in 3 parts"
+    assert "download parts 1, 3 too" in caught.value.hint
 
 
 def test_a_part_under_another_name(three, tmp_path):

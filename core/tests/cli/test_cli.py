@@ -232,7 +232,7 @@ import sys
 for name in {missing.replace("sys.", "").split(", ")!r}:
     setattr(sys, name, None)
 from phi3_core.cli import main
-raise SystemExit(main(["run", "Hello world", "-m", {source!r}, "-q"]))
+raise SystemExit(main(["run", "Hello world", "-m", {source!r}, "-d", "parrot", "-q"]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -252,6 +252,20 @@ def test_output_that_cannot_be_written_is_one_line(phi3, source, arguments):
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.decode() == "phi3: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that is always full")
+@pytest.mark.parametrize("kind", ["full", "reader gone"])
+def test_an_answer_comes_though_nothing_can_be_said_on_stderr(plugins, source, home, kind):
+    plugins.add("parrot")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open("/dev/full", "wb") if kind == "full" else os.fdopen(writing, "wb") as sink:  # noqa: PTH123 - no path is meant
+        done = subprocess.run(
+            command("run", "Hello world", "-m", source, "-d", "parrot", "--stats"),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sink, check=False, timeout=60,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout.decode().strip()) == (0, "Hello world")
 
 
 def test_models_are_listed_shown_pulled_and_removed(phi3, source, home):
@@ -412,6 +426,18 @@ def test_a_reader_that_has_had_enough_is_no_error(phi3, plugins, source):
         process.stdout.close()
         assert process.wait(30) == 0
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("arguments", [("devices",), ("plugins",), ("models", "list"), ("top", "--once"), ("config",)])
+def test_a_table_that_nobody_reads_is_no_error(plugins, home, arguments):
+    plugins.add("parrot")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as sink:
+        done = subprocess.run(
+            command(*arguments), stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.PIPE, check=False, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 PLACES = {

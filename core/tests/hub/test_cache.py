@@ -264,3 +264,31 @@ def test_a_folder_of_the_cache_with_several_snapshots(server, commit, hub_cache,
     code, _, err = run_main("models", "show", str(held.parents[1]))
     assert code == 4
     assert "phi3 models pull acme/phi" in err
+
+
+def test_a_folder_of_the_cache_without_a_snapshot(server, commit, hub_cache, home, run_main) -> None:
+    folder = put(server, hub_cache).parents[1]
+    shutil.rmtree(folder / "snapshots")
+    code, _, err = run_main("models", "show", str(folder))
+    assert code == 4
+    assert f"holds no snapshot of {REPOSITORY} (phi3 models pull {REPOSITORY})" in err
+
+
+def test_a_blob_without_a_snapshot_is_not_fetched_again(server, commit, hub_cache, tmp_path) -> None:
+    shutil.rmtree(put(server, hub_cache).parent)
+    assert take(tmp_path / "taken", offline=False) == support.checkpoint()
+    assert support.LARGE not in support.asked_for(server)
+
+
+def test_an_unfinished_download_is_named_as_one(server, commit, hub_cache, tmp_path) -> None:
+    snapshot = put(server, hub_cache)
+    folder = snapshot.parents[1]
+    assert cache.unfinished(snapshot) is None
+    (folder / "blobs" / "12ab.incomplete").write_bytes(b"")
+    assert cache.unfinished(snapshot) == (folder / "blobs" / "12ab.incomplete", f"phi3 models pull {REPOSITORY}")
+    own = tmp_path / "own"
+    part = own / ".cache" / "huggingface" / "download" / "sub" / "x.incomplete"
+    part.parent.mkdir(parents=True)
+    assert cache.unfinished(own) is None
+    part.write_bytes(b"")
+    assert cache.unfinished(own) == (part, f"hf download OWNER/NAME --local-dir {own.as_posix()}")

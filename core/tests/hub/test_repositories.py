@@ -56,6 +56,11 @@ def config(**more: object) -> dict[str, bytes]:
         ({**MODEL, "tokenizer.json": b""} | {"tokenizer.json": TOKENIZER, "config.json": b"[]"}, "does not say", "use"),
         ({"model.safetensors": WEIGHTS, "tokenizer.json": TOKENIZER}, "does not say what kind", "another repository"),
         ({"model.safetensors": WEIGHTS, "config.json": CONFIG}, "holds no tokenizer.json", "another repository"),
+        (
+            {"model.safetensors": WEIGHTS, "config.json": CONFIG, "tokenizer.model": b"x"},
+            "holds no tokenizer.json, only tokenizer.model",
+            "another repository",
+        ),
         (config(model_type="llama"), "'llama', not of the Phi-3 family", "phi3 models list"),
         (
             config(quantization_config={"quant_method": "bitsandbytes"}),
@@ -221,7 +226,7 @@ def test_a_repository_that_cannot_be_asked_is_not_fetched_to_be_asked(
 def test_a_repository_that_can_be_asked_is_fetched_once(server, home, run_main, parrot, phi3_folder) -> None:
     tokenizer = (phi3_folder / "tokenizer.json").read_bytes()
     server.add(REPOSITORY, {**MODEL, "tokenizer.json": tokenizer})
-    code, out, _ = run_main("run", "Hello world", "-m", REPOSITORY, "-q")
+    code, out, _ = run_main("run", "Hello world", "-m", REPOSITORY, "-d", "parrot", "-q")
     assert (code, out.strip()) == (0, "Hello world")
     assert len(server.bodies("tokenizer.json")) == 1
 

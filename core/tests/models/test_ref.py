@@ -48,6 +48,13 @@ def test_folders_and_files_are_told_apart(home, tmp_path):
         ("", "empty", "list"),
         ("phi-3-mini-4k", "unknown model 'phi-3-mini-4k'", "phi-3-mini-4k-instruct"),
         ("zzz", "unknown model 'zzz'", "list"),
+        ("phi3", "unknown model 'phi3'", "did you mean phi-3-mini-4k-instruct?"),
+        ("Phi-3", "unknown model 'Phi-3'", "did you mean phi-3-mini-4k-instruct?"),
+        ("phi3:latest", "unknown model", "did you mean phi-3-mini-4k-instruct?"),
+        ("phi3:medium", "unknown model", "did you mean phi-3-medium-4k-instruct?"),
+        ("phi3.5", "unknown model", "did you mean phi-3.5-mini-instruct?"),
+        ("phi4", "unknown model", "did you mean phi-4?"),
+        ("phi4-mini:3.8b", "unknown model", "did you mean phi-4-mini-instruct?"),
         ("./nowhere", "no file or folder", "list"),
         ("no//where", "no file or folder", "list"),
     ],
@@ -96,6 +103,17 @@ def test_relatives_of_the_family_are_refused_by_name(home, tmp_path, kind, words
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
     with pytest.raises(ModelError, match=words):
         look_up(str(tmp_path), Store())
+
+
+def test_models_further_down_are_named(home, tmp_path):
+    for name in ("acme/phi-GGUF/phi-Q4_K_M.gguf", "acme/vision-GGUF/v-Q8_0.gguf", "acme/vision-GGUF/mmproj-v.gguf"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"GGUF")
+    listed = r"holds GGUF files: acme/phi-GGUF/phi-Q4_K_M\.gguf, acme/vision-GGUF/v-Q8_0\.gguf \("
+    with pytest.raises(ModelError, match=listed) as caught:
+        look_up(str(tmp_path), Store())
+    named = str(caught.value.hint).removeprefix("name one of them: ")
+    assert look_up(named, Store()).form == "source"
 
 
 def test_what_is_no_model_is_refused_by_name(home, tmp_path):

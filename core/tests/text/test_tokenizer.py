@@ -545,3 +545,11 @@ def test_both_halves_of_a_character_are_a_character(make_folder, byte_level_toke
     assert "\\ud83d\\ude00" in (folder / "tokenizer_config.json").read_text(encoding="utf-8")
     tokenizer = Tokenizer.from_folder(folder)
     assert tokenizer.decode(tokenizer.encode_chat([{"role": "user", "content": "Hello"}])) == "Hello😀"
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "vocab.json", "cl100k_base.tiktoken"])
+def test_a_tokenizer_in_another_form_is_named_with_how_to_convert_it(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ModelError, match=f"has no tokenizer.json, only {name}") as caught:
+        Tokenizer.from_folder(tmp_path)
+    assert f"from_pretrained('{tmp_path.as_posix()}')" in str(caught.value.hint)

@@ -89,12 +89,13 @@ class Gguf:
             ModelError: a file is damaged or truncated, or a part is missing.
         """
         files = gguf_parts.parts(path)
-        for number, file in enumerate(files, 1):
-            if len(files) > 1 and not file.exists():
-                raise ModelError(
-                    f"{file} is missing: {path.name} is one of {len(files)} parts",
-                    hint=f"download part {number} too, into the same folder",
-                )
+        missing = [number for number, file in enumerate(files, 1) if not file.exists()] if len(files) > 1 else []
+        if missing:
+            others = f"parts {', '.join(map(str, missing))}" if missing[1:] else f"part {missing[0]}"
+            raise ModelError(
+                f"{files[missing[0] - 1]} is missing: the model is in {len(files)} parts",
+                hint=f"download {others} too, into the same folder",
+            )
         metadata, tensors = read_header(files[0])
         _check_part(files, 0, metadata)
         for index in range(1, len(files)):

@@ -65,7 +65,7 @@ def read_rotary(path: Path, config: Mapping[str, Any], *, head_size: int, contex
     given = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if not isinstance(given, dict):
         raise ModelError(f"{path}: rope_scaling is not an object")
-    kind = given.get("rope_type", given.get("type", "default"))
+    kind = _scaling_type(given)
     if kind not in {"default", "longrope", "su", "yarn"}:  # early Phi-3 releases call LongRoPE su or yarn
         raise ModelError(f"{path}: rotary embedding of type {kind!r} is unknown to the Phi-3 family")
     base = _number(path, given.get("rope_theta", config.get("rope_theta", 10_000.0)), "rope_theta")
@@ -88,6 +88,11 @@ def read_rotary(path: Path, config: Mapping[str, Any], *, head_size: int, contex
     )
 
 
+def _scaling_type(given: Mapping[str, Any]) -> Any:
+    """Return the type of scaling, under its present name or that of earlier releases, of which one may be null."""
+    return given.get("rope_type") or given.get("type") or "default"
+
+
 def _scale(path: Path, given: Mapping[str, Any], ratio: float, original: int) -> float:
     """Return the attention scaling factor of LongRoPE, section 3.3."""
     if given.get("attention_factor") is not None:
@@ -98,6 +103,11 @@ def _scale(path: Path, given: Mapping[str, Any], ratio: float, original: int) ->
 
 def _factors(path: Path, given: Mapping[str, Any], key: str, expected: int) -> Floats:
     values = given.get(key)
+    if values is None:
+        raise ModelError(
+            f"{path}: rotary embedding of type {_scaling_type(given)!r} without {key}, a list of {expected} numbers; "
+            "the Phi-3 family is scaled by LongRoPE only"
+        )
     if not isinstance(values, list) or len(values) != expected:
         raise ModelError(f"{path}: {key} must be a list of {expected} numbers")
     return np.array([_number(path, value, key) for value in values], np.float32)
@@ -122,7 +132,7 @@ def longrope_limit(config: Mapping[str, Any]) -> int | None:
     cache filled before is no longer valid. Reads both ``rope_scaling`` (transformers 4) and ``rope_parameters`` (5).
     """
     given = config.get("rope_scaling") or config.get("rope_parameters")
-    if not isinstance(given, dict) or given.get("rope_type", given.get("type", "default")) == "default":
+    if not isinstance(given, dict) or _scaling_type(given) == "default":
         return None
     context = context_length(config)
     original = config.get("original_max_position_embeddings") or given.get("original_max_position_embeddings", 4096)

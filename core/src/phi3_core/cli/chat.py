@@ -9,7 +9,7 @@ from functools import partial
 
 from phi3_core.errors import Phi3Error, PromptTooLongError, UsageError
 
-from . import options
+from . import options, streams
 
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class Conversation:
 
 
 def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    streams.tell(text)
 
 
 def _terminal_reader() -> Callable[[], str | None]:

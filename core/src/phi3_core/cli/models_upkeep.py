@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.units import format_bytes
 
+from . import streams
 from .entries import describe
 
 
@@ -89,7 +89,7 @@ def call_remove(given: argparse.Namespace) -> int:
     else:
         names = ", ".join(sorted({*(entry.model for entry in entries), *(folder.name for folder in packages)}))
         names = names or "nothing"
-        print(f"phi3: removed {names}, {format_bytes(freed)}", file=sys.stderr)
+        streams.tell(f"phi3: removed {names}, {format_bytes(freed)}")
     return 0
 
 
@@ -106,5 +106,5 @@ def _remove_toolchains(given: argparse.Namespace) -> int:
         output.print_json({"removed": [{"name": each.name, "path": each.path} for each in removed], "bytes": freed})
     else:
         names = ", ".join(sorted({each.name for each in removed})) or "nothing"
-        print(f"phi3: removed {names}, {format_bytes(freed)}", file=sys.stderr)
+        streams.tell(f"phi3: removed {names}, {format_bytes(freed)}")
     return 0

@@ -9,11 +9,16 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from phi3_core.errors import Phi3Error
 from phi3_core.units import format_bytes
 from phi3_core.values import to_plain
+
+from . import streams
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 logger = logging.getLogger("phi3_core")
 
@@ -34,7 +39,7 @@ class Handler(logging.Handler):
         """Print a log message."""
         if self.progress is not None:
             self.progress.clear()
-        print(f"phi3: {record.getMessage()}", file=sys.stderr)
+        streams.tell(f"phi3: {record.getMessage()}")
 
 
 def prepare(*, quiet: bool) -> None:
@@ -87,13 +92,23 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def make_console() -> Console:
+    """Return a console of Rich for stdout, which leaves the error of a closed pipe to the command."""
+    import rich.console
+
+    class _Console(rich.console.Console):
+        def on_broken_pipe(self) -> None:  # Rich's own ends the process with an error
+            raise  # noqa: PLE0704 - called where the error is handled
+
+    return _Console(highlight=False)
+
+
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table to stdout, as wide as the terminal; without a terminal, each row is one line.
 
     On a terminal that is narrower than the table and than :data:`NARROW` columns, each cell gets a line.
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -103,7 +118,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    console = Console(highlight=False)
+    console = make_console()
     full_width = console.measure(table, options=console.options.update(width=UNBOUNDED)).maximum
     if not sys.stdout.isatty():
         console.width = full_width
@@ -187,13 +202,12 @@ class Progress:
     def _draw(self, text: str) -> None:
         # A line that is wrapped could not be overwritten.
         text = text[: columns(sys.stderr) - 1]
-        sys.stderr.write("\r" + text.ljust(self._width))
-        sys.stderr.flush()
+        streams.tell("\r" + text.ljust(self._width), end="")
         self._width = len(text)
 
     def clear(self) -> None:
         """Clear the progress line before other output."""
         if self._width:
             self._draw("")
-            sys.stderr.write("\r")
+            streams.tell("\r", end="")
             self._width = 0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from phi3_core.errors import UsageError
 
-from . import options
+from . import options, streams
 
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def call(given: argparse.Namespace) -> int:
         elif not reply.text.endswith("\n"):
             print(flush=True)
         if given.stats:
-            print(f"phi3: {stats(reply, activity)}", file=sys.stderr)
+            streams.tell(f"phi3: {stats(reply, activity)}")
         if (cut := cut_off(reply, model.context_length, "prompt and answer fill")) is not None:
             output.logger.warning("%s", cut)
     return 0
@@ -85,7 +84,7 @@ def watch(model: Model | RemoteModel, show: Callable[[Activity], object] | None 
 
 def _prompt(given: str | None) -> str:
     """Return the prompt of the command line, followed by the text on stdin."""
-    from . import output, streams
+    from . import output
 
     added = streams.read_input(output.logger.warning).strip("\n")
     text = "" if given in (None, "-") else str(given)

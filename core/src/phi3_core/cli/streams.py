@@ -9,6 +9,7 @@ import sys
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TextIO
 
 _WAIT_S = 1.0
 _NO_INPUT = "< NUL" if sys.platform == "win32" else "< /dev/null"
@@ -37,7 +38,23 @@ def is_not_written(error: OSError) -> bool:
 
 def discard_output() -> None:
     """Let Python write what is left of the output to the null device; it would fail again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard(sys.stdout)
+
+
+def tell(text: str, *, end: str = "\n") -> None:
+    """Write to stderr. Once its reader is gone or its disk is full, nothing is written there: the answer goes on."""
+    try:
+        print(text, end=end, file=sys.stderr, flush=True)
+    except OSError as error:
+        if not (is_reader_gone(error) or is_not_written(error)):
+            raise
+        _discard(sys.stderr)
+
+
+def _discard(stream: TextIO) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def read_input(notice: Callable[[str], object]) -> str:

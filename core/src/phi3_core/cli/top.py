@@ -45,14 +45,12 @@ def _seconds(given: str) -> float:
 
 def call(given: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from rich.console import Console
-
     from phi3_core.activity.overview import Observer
 
     from . import output
     from . import top_output as shown
 
-    observer, console = Observer(), Console(highlight=False)
+    observer, console = Observer(), output.make_console()
     if not (given.json or given.once) and sys.stdout.isatty() and not console.is_dumb_terminal:
         _watch(observer, console, given.interval)
         return 0

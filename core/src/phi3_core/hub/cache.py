@@ -50,8 +50,8 @@ def root() -> Path | None:
 
 
 def repository_name(folder: Path) -> str | None:
-    """Return the repository whose folder in a cache this is, or None."""
-    if not folder.name.startswith(_PREFIX) or not (folder / "snapshots").is_dir():
+    """Return the repository whose folder in a cache this is, or None. It may have no snapshot yet."""
+    if not folder.name.startswith(_PREFIX) or not any((folder / part).is_dir() for part in ("snapshots", "blobs")):
         return None
     return folder.name[len(_PREFIX) :].replace("--", "/", 1)
 
@@ -153,6 +153,22 @@ def choose(folder: Path, revision: str | None, repository: str) -> CachedSnapsho
     if commit not in there:
         return None
     return CachedSnapshot(repository=repository, commit=str(commit), path=folder / "snapshots" / str(commit))
+
+
+def unfinished(folder: Path) -> tuple[Path, str] | None:
+    """Return a file that the hub's client has not fetched to its end, and how to go on; None if there is no such file.
+
+    Args:
+        folder: a snapshot in a cache, or a folder that files were downloaded into (``hf download --local-dir``).
+    """
+    repository = repository_name(folder.parent.parent) if folder.parent.name == "snapshots" else None
+    place = folder / ".cache" / "huggingface" / "download" if repository is None else folder.parent.parent / "blobs"
+    with contextlib.suppress(OSError):
+        found = min(place.rglob("*.incomplete"), default=None)
+        if found is not None:
+            into = f"hf download OWNER/NAME --local-dir {folder.as_posix()}"
+            return found, into if repository is None else f"phi3 models pull {repository}"
+    return None
 
 
 def commits(repository: str) -> list[str]:

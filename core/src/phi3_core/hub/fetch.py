@@ -22,6 +22,7 @@ from phi3_core.paths import read_json
 from phi3_core.store import manifest, sidecars
 from phi3_core.store.entry import Entry, removal_hint
 from phi3_core.store.folders import PARTIAL
+from phi3_core.text import foreign
 from phi3_core.values import Progress
 
 from . import cache, contents, download, peek
@@ -61,7 +62,9 @@ def listed(address: Address, *, offline: bool, update: bool = False) -> tuple[Sn
     if not any(contents.base_name(file.name) == _TEXT for file in files):
         above = [file for file in select_files(snapshot.files) if file.name in sidecars.FILES]
         if not any(file.name == _TEXT for file in above):
-            raise NotOnHubError(f"{where} holds no {_TEXT}", hint="use another repository")
+            other = foreign.found_instead(contents.base_name(file.name) for file in snapshot.files)
+            only = f", only {other}" if other else ""
+            raise NotOnHubError(f"{where} holds no {_TEXT}{only}", hint="use another repository")
         there = {contents.base_name(file.name) for file in files}
         files += tuple(file for file in above if file.name not in there)
     return snapshot, files

@@ -12,6 +12,7 @@ from phi3_core import names
 from phi3_core.checkpoint import gguf_parts
 from phi3_core.checkpoint.contents import nested, unusable
 from phi3_core.errors import ModelError, NoArtifactError
+from phi3_core.hub.cache import unfinished
 from phi3_core.store import manifest
 from phi3_core.store.entry import ArtifactKey
 from phi3_core.store.store import Store
@@ -65,6 +66,9 @@ def _nothing_found(path: Path, device: Device) -> NoArtifactError:
         found = unusable(path.as_posix(), [entry.name for entry in path.iterdir() if entry.is_file()])
         if found is not None:
             return NoArtifactError(f"{path} {found.words}", hint=found.hint)
+        if (partial := unfinished(path)) is not None:
+            words = f"{path} has no weights: their download is not finished ({partial[0].name})"
+            return NoArtifactError(words, hint=partial[1])
         inner = nested(path)
         if inner:
             message += f"; its folders {', '.join(folder.name for folder in inner[:8])} have some"

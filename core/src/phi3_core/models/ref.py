@@ -21,10 +21,11 @@ from phi3_core.disk import reason
 from phi3_core.errors import ModelError
 from phi3_core.hub.address import Address, parse
 from phi3_core.hub.cache import path_in_cache, repository_name
-from phi3_core.hub.contents import is_gguf, is_weights, parts, shown, weight_folders
+from phi3_core.hub.contents import choices, is_gguf, is_weights, parts, shown
 from phi3_core.store import manifest
 from phi3_core.store.store import Store
 
+from . import ollama
 from .aliases import expand
 from .catalogue import CATALOGUE
 
@@ -94,8 +95,23 @@ def look_up(word: str, store: Store) -> ModelRef:
         return _of_address(address, store)
     if "/" in word or "\\" in word or word.startswith("."):
         raise ModelError(f"there is no file or folder {word!r}", hint=HINT)
-    close = difflib.get_close_matches(word.casefold(), [*CATALOGUE, *aliases()], n=1, cutoff=0.5)
-    raise ModelError(f"unknown model {word!r}", hint=f"did you mean {close[0]}?" if close else HINT)
+    close = _close(word)
+    raise ModelError(f"unknown model {word!r}", hint=f"did you mean {close}?" if close else HINT)
+
+
+def _close(word: str) -> str | None:
+    """Return the known name that an unknown one may stand for: ``phi3`` and Ollama's ``phi3:latest`` begin one."""
+    known = [*CATALOGUE, *aliases()]
+    for beginning in (word, word.partition(":")[0]):
+        short = _squeezed(beginning)
+        if len(short) > 3 and (found := [name for name in known if _squeezed(name).startswith(short)]):
+            return next((name for name in found if _squeezed(name) == short), found[0])
+    return next(iter(difflib.get_close_matches(word.casefold(), known, n=1, cutoff=0.5)), None)
+
+
+def _squeezed(name: str) -> str:
+    """Return a name without its case and what stands between its words; the point of a version counts."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum() or letter == ".")
 
 
 def stored_name(word: str, store: Store) -> str:
@@ -155,6 +171,8 @@ def _existing_path(word: str) -> Path | None:
 
 
 def _local(path: Path) -> ModelRef:
+    if (model := ollama.find(path)) is not None:
+        return evolve(_local_model(model[1]), name=_readable(model[0]))
     cached = path_in_cache(path)
     path = path if cached is None else cached.path
     found = _local_model(path)
@@ -201,9 +219,9 @@ def _local_folder(path: Path) -> ModelRef:
         return ModelRef(name=_readable(path.name), form="source", path=path)
     if not any(path.iterdir()):
         raise ModelError(f"the folder {path} is empty", hint=HINT)
-    if folders := _folders_with_weights(path):
-        hint = f"name one of them: {path / folders[0]}"
-        raise ModelError(f"{path} has its weights in folders: {shown(folders)}", hint=hint)
+    if models := _models_below(path):
+        what = "holds GGUF files" if all(map(is_gguf, models)) else "has its weights in folders"
+        raise ModelError(f"{path} {what}: {shown(models)}", hint=f"name one of them: {path / models[0]}")
     return ModelRef(name=_readable(path.name), form="artifact", path=path)
 
 
@@ -212,12 +230,12 @@ def _readable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _folders_with_weights(path: Path) -> list[str]:
-    """Return the folders below one that has no weights itself, as in a copy of a repository of ONNX files."""
+def _models_below(path: Path) -> list[str]:
+    """Return the folders and GGUF files below a folder that has no weights itself, such as LM Studio's store."""
     if any(is_weights(each.name) or is_gguf(each.name) for each in path.iterdir()):
         return []
     files = (each.relative_to(path).as_posix() for depth in ("*", "*/*", "*/*/*") for each in path.glob(f"{depth}/*"))
-    return weight_folders(itertools.islice(files, _FILES_AT_MOST))
+    return choices(itertools.islice(files, _FILES_AT_MOST))
 
 
 def _base_of_adapter(path: Path) -> str | None:

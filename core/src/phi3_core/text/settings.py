@@ -14,6 +14,7 @@ from attrs import define
 from phi3_core.errors import ModelError
 from phi3_core.textfiles import decode_marked, lone_surrogate
 
+from . import foreign
 from .template import PHI3_TEMPLATE
 
 logger = logging.getLogger("phi3_core")
@@ -163,7 +164,12 @@ def read_tokenizer(path: Path, subject: str) -> tokenizers.Tokenizer:
     """
     text = _read_text(path)
     if text is None:
-        raise ModelError(f"{subject} has no {path.name}", hint=REPAIR)
+        folder = path.parent
+        other = foreign.found_instead(entry.name for entry in folder.iterdir()) if folder.is_dir() else None
+        if other is None:
+            raise ModelError(f"{subject} has no {path.name}", hint=REPAIR)
+        hint = f"convert it: {foreign.conversion(folder.as_posix())}"
+        raise ModelError(f"{subject} has no {path.name}, only {other}", hint=hint)
     try:
         return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises Exception itself

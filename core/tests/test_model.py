@@ -20,10 +20,8 @@ HEARD = "Hello world"
 
 
 @pytest.fixture
-def model(plugins, source):
-    plugins.add("parrot")
-    with phi3.load(source, device="parrot") as loaded:
-        yield loaded
+def model(shared_parrot):
+    return shared_parrot
 
 
 def test_a_prompt_becomes_ids_and_ids_become_text(model):

@@ -19,6 +19,8 @@ from phi3_core.config.table import SETTINGS
 
 STARTS_PROCESSES = {"plugins", "run_main", "server"}
 """Fixtures of tests that start processes or open connections."""
+MEASURED = {"scaffold", "server", "test_cli", "test_live", "test_top", "testing", "toolchains", "worker"}
+"""Folders and modules whose tests have coverage measure the processes that they start. Others start the same code."""
 UNMEASURED = pytest.StashKey[bool]()
 """Whether coverage leaves out the processes that a test starts."""
 
@@ -45,8 +47,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--one-each"):
         items[:] = [item for item in items if item not in further]
         config.hook.pytest_deselected(items=list(further))
-    for item in further:
-        item.stash[UNMEASURED] = True
+    for item in items:
+        item.stash[UNMEASURED] = item in further or MEASURED.isdisjoint(_places(item))
     if config.getoption("--run-slow"):
         return
     skip = pytest.mark.skip(reason="slow: needs --run-slow")
@@ -67,6 +69,11 @@ def _further_cases(items: list[pytest.Item]) -> dict[pytest.Item, None]:
     return found
 
 
+def _places(item: pytest.Item) -> list[str]:
+    """Return the folders and the module of a test, without the module's ending."""
+    return item.nodeid.partition(".py")[0].split("/")
+
+
 @pytest.fixture(autouse=True)
 def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test touches the store, the hub's cache or the settings of whoever runs it.
@@ -83,7 +90,7 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture(autouse=True)
 def _measured_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Coverage measures processes in a test's first case only: to import it takes as long as to start a worker."""
+    """Coverage measures processes in few places, in a test's first case: its import doubles a worker's start."""
     if request.node.stash.get(UNMEASURED, False):
         for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
             monkeypatch.delenv(name)

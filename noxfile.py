@@ -110,10 +110,11 @@ RESOLVED: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # Tests of core whose outcome does not depend on the system.
 ALIKE = (
-    *("checkpoint", "decoding", "evaluation", "quantization", "scaffold", "testing", "text"),
+    *("checking", "checkpoint", "decoding", "evaluation", "quantization", "scaffold", "testing", "text"),
+    *("benchmarking/test_values.py", "cli/test_bench.py", "doctor/test_text.py", "doctor/test_trials.py"),
     *("server/dialects", "server/page", "server/test_guard.py", "server/test_pool.py", "server/test_refusals.py"),
     *("server/test_schemas.py", "server/test_toolparser.py", "server/test_tools.py"),
-    *("test_exports.py", "test_layers.py", "test_sampling.py", "test_values.py"),
+    *("test_exports.py", "test_layers.py", "test_sampling.py", "test_session.py", "test_values.py"),
     *("worker/test_calls.py", "worker/test_contract.py"),
 )
 # What the session "windows" tests: the environment, options of tests/wine/run.py, and the tests.
@@ -124,7 +125,7 @@ WINDOWS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         (),
         (
             *("core/tests", "--one-each", *(f"--ignore=core/tests/{name}" for name in ALIKE)),
-            # 25 requests in less than 0.8 s, for which Wine takes 1.8.
+            # Less than 0.03 s for a request, for which Wine takes 0.07.
             "--deselect=core/tests/server/test_chat.py::test_small_answers_are_sent_at_once",
         ),
     ),

@@ -17,10 +17,12 @@ import pytest
 QUESTIONS = [f"{number}. Tell me something about the number {number}." for number in range(8)]
 
 
-@pytest.fixture
-def model(sample_store):
-    with phi3.load("sample", device="openvino:CPU") as loaded:
-        yield loaded
+@pytest.fixture(scope="module")
+def model(sample_home):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHI3_HOME", str(sample_home))
+        with phi3.load("sample", device="openvino:CPU") as loaded:
+            yield loaded
 
 
 def in_threads(call, count):

@@ -24,10 +24,16 @@ COMMANDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store that is empty at first: the first command that needs the model makes it, under the same eyes."""
+    return tmp_path_factory.mktemp("store") / "home"
+
+
 @pytest.fixture
-def traced(command, tmp_path, sample_needed):
-    """Runs phi3 with a store and folders for the user and for temporary files, which are to be empty afterwards."""
-    home, store, temporary = (tmp_path / name for name in ("user", "store", "temporary"))
+def traced(command, store, tmp_path, sample_needed):
+    """Runs phi3 with folders for the user and for temporary files, which are to be empty afterwards."""
+    home, temporary = tmp_path / "user", tmp_path / "temporary"
     home.mkdir()
     temporary.mkdir()
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import phi3_core as phi3
 import pytest
 from phi3_core.cli import main
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -113,15 +114,44 @@ def chatml_folder(tmp_path_factory) -> Path:
     )
 
 
+@pytest.fixture(scope="session")
+def write_source(phi3_folder) -> Callable[[Path], Path]:
+    """Write original weights, as far as a parrot cares, to a folder that is not there yet."""
+
+    def write(folder: Path) -> Path:
+        shutil.copytree(phi3_folder, folder)
+        config = {"model_type": "phi3", "vocab_size": 32064}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        (folder / "model.safetensors").write_bytes(b"\0" * 8)
+        return folder
+
+    return write
+
+
 @pytest.fixture
-def source(phi3_folder, tmp_path) -> str:
+def source(write_source, tmp_path) -> str:
     """Original weights, as far as a parrot cares."""
-    folder = tmp_path / "tiny"
-    shutil.copytree(phi3_folder, folder)
-    config = {"model_type": "phi3", "vocab_size": 32064}
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    (folder / "model.safetensors").write_bytes(b"\0" * 8)
-    return str(folder)
+    return str(write_source(tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def shared_parrot(plugins_at, write_source, tmp_path_factory) -> Iterator[phi3.Model]:
+    """The model ``tiny`` on a parrot, for all tests of a module that neither close it nor end its process.
+
+    Once it is loaded, nobody finds its backend any more.
+    """
+    folder = tmp_path_factory.mktemp("shared")
+    site = folder / "site"
+    site.mkdir()
+    plugins_at(site).add("parrot")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHI3_HOME", str(folder / "home"))
+        patch.setenv("PHI3_CONFIG", "none")
+        patch.setenv("PYTHONPATH", str(site))
+        patch.syspath_prepend(str(site))
+        model = phi3.load(str(write_source(folder / "tiny")), device="parrot")
+    with model:
+        yield model
 
 
 @pytest.fixture

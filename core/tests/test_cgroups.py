@@ -235,7 +235,8 @@ def test_a_real_group(limited):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux'")
-def test_a_worker_that_the_system_killed_for_its_memory_says_so(limited, plugins):
+def test_a_worker_that_the_system_killed_for_its_memory_says_so(limited, plugins, monkeypatch):
+    monkeypatch.setenv("PHI3_DETECT_LIMIT", "240")  # with half a processor, it takes a while to fill 2 GB
     plugins.add(
         "hungry",
         changes="""

@@ -20,10 +20,8 @@ COUNT = min(32, (os.cpu_count() or 1) + 4) + 3  # three more than asyncio.to_thr
 
 
 @pytest.fixture
-def model(plugins, source):
-    plugins.add("parrot")
-    with phi3.load(source, device="parrot") as loaded:
-        yield loaded
+def model(shared_parrot):
+    return shared_parrot
 
 
 @pytest.fixture
@@ -54,12 +52,13 @@ def test_waiting_tasks_have_no_threads(slow):
     async def ask() -> int:
         tasks = [asyncio.create_task(collect(slow.astream("Hello world", max_new_tokens=20))) for _ in range(COUNT)]
         await asyncio.sleep(0.3)
-        names = [thread.name for thread in threading.enumerate()]
+        names = [thread.name for thread in {*threading.enumerate()} - before]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         return sum(name.startswith("phi3-stream") for name in names)
 
+    before = {*threading.enumerate()}
     assert asyncio.run(ask()) <= 2
 
 
@@ -142,7 +141,10 @@ def test_a_thread_does_not_wait_for_itself(model, monkeypatch):
 
 
 def test_turns_are_taken_in_the_order_in_which_streams_are_read(slow):
-    order = []
+    order, turns = [], slow._session.turns
+
+    def has_joined(turn):
+        return turn.granted.done() or turn in turns._waiting
 
     def read(name, stream):
         for _ in stream:
@@ -153,7 +155,7 @@ def test_turns_are_taken_in_the_order_in_which_streams_are_read(slow):
     threads = []
     for name in "abcde":
         threads.append(in_thread(read, name, streams[name]))
-        time.sleep(0.05)
+        wait_until(lambda name=name: has_joined(streams[name].turn))
     for thread in threads:
         thread.join(30)
     assert order == list("abcde")

@@ -63,7 +63,7 @@ def trace(command: list[str | Path], log: Path, home: Path, **settings: str) -> 
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     connections, writes = [], []

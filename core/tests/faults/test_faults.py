@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import sys
 import time
@@ -55,11 +54,8 @@ def ask_anew(surface: str, question: Question, fault: Fault, main) -> Outcome:
 
 
 @pytest.fixture(scope="module")
-def healthy(tmp_path_factory, phi3_folder):
-    source = tmp_path_factory.mktemp("healthy") / "tiny"
-    shutil.copytree(phi3_folder, source)
-    (source / "config.json").write_text(json.dumps({"model_type": "phi3", "vocab_size": 32064}), encoding="utf-8")
-    (source / "model.safetensors").write_bytes(bytes(8))
+def healthy(tmp_path_factory, write_source):
+    source = write_source(tmp_path_factory.mktemp("healthy") / "tiny")
     return Healthy(source, source.parent / "home")
 
 

@@ -135,12 +135,14 @@ def test_several_texts_are_continued_in_their_order(server):
 def test_small_answers_are_sent_at_once(server):
     """Nagle's algorithm and delayed acknowledgements would hold each of them back for 40 ms."""
     connection = server.connect()
-    started = time.monotonic()
+    took = []
     for _ in range(25):
+        started = time.monotonic()
         connection.request("GET", "/v1/models/other")
         connection.getresponse().read()
+        took.append(time.monotonic() - started)
     connection.close()
-    assert time.monotonic() - started < 0.8
+    assert sorted(took)[5] < 0.03  # those that other programs on the machine have disturbed do not count
 
 
 def test_an_engine_that_fails_again_and_again_is_an_error_with_a_status(server):

@@ -64,7 +64,7 @@ def test_what_takes_longer_than_the_grace_is_cut_off_with_an_error(place):
         started = time.monotonic()
         server.server.end()
         wait_until(lambda: len(ends) == PLACES)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 10
         assert {end["error"]["code"] for end in ends} == {"stopping"}
 
 
@@ -79,7 +79,7 @@ def test_a_device_that_is_being_started_again_does_not_hold_the_end_up(place):
         server.server.end()
         *_, last = found
         assert last["error"]["code"] == "stopping"
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 10
 
 
 def test_a_second_signal_does_not_wait(place):

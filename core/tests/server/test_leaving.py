@@ -97,11 +97,11 @@ def test_health_is_told_at_once_while_all_places_are_taken(server):
     with streaming(server, PLACES):
         started = time.monotonic()
         status, found = server.ask("GET", "/health")
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
         assert (status, found["status"]) == (200, "ok")
         [model] = found["models"]
         assert (model["state"], model["running"]) == ("busy", 2)
-        assert model["last_token_age_s"] < 1
+        assert model["last_token_age_s"] < 5
 
 
 def test_a_client_that_reads_nothing_more_is_taken_for_gone(place, monkeypatch):

@@ -81,8 +81,8 @@ def test_schemas_of_a_size_that_is_allowed(schema):
 
 @pytest.mark.parametrize(("schema", "words"), REFUSED, ids=range(len(REFUSED)))
 def test_schemas_that_are_refused(schema, words):
-    started = time.monotonic()
+    started = time.thread_time()
     with pytest.raises(UsageError, match=words) as caught:
         check_schema(schema, "the schema")
     assert caught.value.hint
-    assert time.monotonic() - started < 1
+    assert time.thread_time() - started < 1

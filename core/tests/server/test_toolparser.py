@@ -138,6 +138,6 @@ def test_at_most_so_many_calls():
 
 def test_long_arguments_take_linear_time():
     text = '{"name": "time", "arguments": {"text": "' + '\\"[x' * 50_000 + '"}}'
-    started = time.monotonic()
+    started = time.thread_time()
     assert parse(text, range(0, len(text), 64))[1][0] == "time"
-    assert time.monotonic() - started < 2
+    assert time.thread_time() - started < 2

@@ -21,7 +21,7 @@ SLOW = """
     import time
     @hookimpl
     def load(artifact, progress):
-        for done in range(8):
+        for done in range(16):
             time.sleep(0.25)
             {told}
         return Engine()
@@ -70,7 +70,7 @@ def test_the_host_hears_it(start, tmp_path):
 
 def test_it_restarts_the_time_limit(start, tmp_path):
     with start(SLOW.format(told="progress('compiling')")) as worker:
-        assert load(worker, tmp_path, limit_s=1.5)["context_length"] == 64
+        assert load(worker, tmp_path, limit_s=3.0)["context_length"] == 64
 
 
 def test_in_silence_the_time_limit_ends_it(start, tmp_path):

@@ -90,31 +90,31 @@ def test_an_answer_that_raises_costs_the_others_nothing(make_worker):
 
 
 def test_an_answer_that_hangs_costs_the_others_nothing(make_worker, monkeypatch):
-    monkeypatch.setenv("PHI3_TOKEN_LIMIT", "0.5")
+    monkeypatch.setenv("PHI3_TOKEN_LIMIT", "2")
     worker = make_worker()
-    hanging, steady = Reader(worker, HANGS, 100, 30), Reader(worker, STEADY, 100, 150)
+    hanging, steady = Reader(worker, HANGS, 100, 30), Reader(worker, STEADY, 100, 400)
     ids, error = hanging.result()
     assert ids == [101, 102]
-    assert "did not answer 'generate' within 0.5 s" in str(error)
+    assert "did not answer 'generate' within 2 s" in str(error)
     assert steady.is_alive()
-    assert steady.result() == counted(100, 150)
+    assert steady.result() == counted(100, 400)
     # Nobody waits for the process any more, and one of its threads is lost.
     wait_until(lambda: not worker.alive)
 
 
 def test_an_answer_that_ignores_its_close_costs_the_others_nothing(make_worker):
     worker = make_worker(most=2)
-    deaf, steady = worker.start(request(IGNORES_CLOSE, 100, 4000)), Reader(worker, STEADY, 100, 200)
+    deaf, steady = worker.start(request(IGNORES_CLOSE, 100, 4000)), Reader(worker, STEADY, 100, 400)
     ids = deaf.ids()
     assert next(ids) == 101
     left = []
     deaf.at_end(lambda: left.append(True))
     begun = time.monotonic()
     ids.close()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
     assert steady.is_alive()
     assert left == []  # its place in the worker is taken
-    assert steady.result() == counted(100, 200)
+    assert steady.result() == counted(100, 400)
     wait_until(lambda: not worker.alive)
     wait_until(lambda: left)
 

@@ -66,6 +66,11 @@ def test_it_answers_calls_and_streams_ids(parrot):
     assert list(parrot.generate(GenerationRequest(prompt_ids=[3, 1, 2], max_new_tokens=2))) == [3, 1]
 
 
+@pytest.mark.skipif(sys.platform not in {"linux", "win32"}, reason="the system does not tell")
+def test_the_most_memory_that_a_worker_has_held_is_known(parrot):
+    assert 10**6 < parrot.peak_memory() < 10**10
+
+
 def test_what_a_plugin_prints_stays_out_of_the_way(plugins, tmp_path, capfd):
     changes = """
         import os, sys

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from typing import Any
 
 import pytest
 
@@ -147,7 +148,7 @@ GGUF_KINDS = {
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_gguf_file_is_known_by_its_header_before_it_is_fetched(server, home, run_main, tmp_path, kind, parts) -> None:
     architecture, metadata, type_name, words = GGUF_KINDS[kind]
-    tensor = np.zeros((1024, SIZE // 4096), np.float32)
+    tensor: Any = np.zeros((1024, SIZE // 4096), np.float32)
     if type_name is not None:
         tensor = (np.zeros((1024, 18 * (SIZE // 1024 // 18)), np.uint8), type_name)
     path = gguf_files.write(tmp_path / "x.gguf", architecture, metadata, {"token_embd.weight": tensor})

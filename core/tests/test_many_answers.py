@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from pathlib import Path
+from typing import Any
 
 import phi3_core as phi3
 import psutil
@@ -159,7 +160,7 @@ def test_tasks_of_an_event_loop_that_is_closed_free_their_places(model):
             pass
 
     loop = asyncio.new_event_loop()
-    pending = [loop.create_task(read()) for _ in range(6)]
+    pending: list[Any] = [loop.create_task(read()) for _ in range(6)]
     loop.run_until_complete(asyncio.sleep(1))
     assert (model.running, model.waiting) == (4, 2)
     loop.close()

@@ -217,3 +217,21 @@ def test_a_forked_process_is_told_so(slow):
     os.waitpid(child, 0)
     thread.join(10)
     assert slow.generate("Hello", max_new_tokens=2).completion_tokens == 2
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 warns of forks with threads
+def test_a_forked_process_that_closes_a_stream_leaves_the_answer_to_the_other(slow):
+    stream = slow.stream("Hello world", max_new_tokens=30)
+    next(stream)
+    begun = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        try:
+            stream.close()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert time.monotonic() - begun < 5  # nothing is waited for
+    list(stream)
+    assert stream.reply.completion_tokens == 30

@@ -11,6 +11,7 @@ import functools
 import itertools
 import logging
 import math
+import os
 import subprocess
 import threading
 import time
@@ -68,6 +69,7 @@ class Calls:
         """Called when an answer begins; does not block."""
         self.at_stop: Callable[[], object] = _do_nothing
         """Called when the process has been killed, in any thread, perhaps twice."""
+        self._host = os.getpid()
         self._answers = self._tokens = 0
         self._channel = channel
         self._process = process
@@ -106,7 +108,11 @@ class Calls:
 
         A worker that does not react within ``limit_s`` seconds is killed, unless it has other calls: then the call is
         abandoned, and keeps its place in the worker until its iterator ends.
+
+        In a fork it does nothing: the call is another process's.
         """
+        if os.getpid() != self._host:
+            return
         with self._lock:
             if call.number not in self._open:
                 return

@@ -138,7 +138,7 @@ def test_small_answers_are_sent_at_once(server):
     took = []
     for _ in range(25):
         started = time.monotonic()
-        connection.request("GET", "/v1/models/other")
+        connection.request("GET", "/nothing")  # which costs nothing itself
         connection.getresponse().read()
         took.append(time.monotonic() - started)
     connection.close()

@@ -135,6 +135,40 @@ def test_two_tabs_that_go_on_with_one_conversation_lose_nothing(two_tabs):
         assert sorted(titles(page)) == ["Hello", "Hello (copy)"]
 
 
+def open_beside(page):
+    """Another tab with the conversation of `page`, opened now."""
+    page.wait_for_timeout(100)  # until the lock is held
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.locator(".message").last.wait_for()
+    return other
+
+
+def test_a_new_tab_shows_that_another_one_is_being_answered(page, ask):
+    ask(page, "Hello")
+    send(page, "1" * 90)  # takes five seconds
+    other = open_beside(page)
+    assert "answering" in other.locator(".message").last.get_attribute("class")
+    wait_for_answer(page)
+    wait_for_answer(other)
+    assert said(other) == said(page)
+    other.close()
+
+
+def test_an_answer_whose_tab_is_closed_is_shown_as_stopped(page, ask):
+    ask(page, "Hello")
+    answered = page.context.new_page()
+    answered.goto(page.url)
+    answered.locator(".message.assistant").wait_for()
+    send(answered, "1" * 200)
+    page.locator(".message").nth(3).wait_for()
+    other = open_beside(answered)
+    answered.close()
+    for each in (page, other):
+        each.locator(".message").last.get_by_text("Stopped").wait_for()
+    other.close()
+
+
 def test_a_tab_that_only_renames_a_conversation_does_not_part_it(two_tabs):
     one, other = two_tabs
     send(one, "1" * 60)

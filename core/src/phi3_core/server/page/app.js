@@ -9,6 +9,7 @@ import { lasts } from "./history.js";
 import { listen } from "./keyboard.js";
 import { Library } from "./library.js";
 import { MessageList } from "./messagelist.js";
+import { announce } from "./presence.js";
 import { ServerState } from "./serverstate.js";
 import { defaults, keepDefaults, openSettings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
@@ -17,7 +18,7 @@ const SAVE_EVERY_MS = 2000; // what a page that is closed in the middle of an an
 const list = new MessageList();
 const sidebar = new Sidebar();
 const answering = new Map(); // conversations, and how to stop them
-const library = new Library();
+const library = new Library((conversation) => answering.has(conversation));
 const server = new ServerState(askForKey);
 let asking = null; // for the API key
 let current = newConversation(defaults());
@@ -74,7 +75,7 @@ async function keep(conversation, options) {
 
 /** Shows what another tab has changed. */
 async function reload() {
-  await library.reload((conversation) => answering.has(conversation));
+  await library.reload();
   const found = library.find(current.id);
   if (found && found !== current) {
     current = found;
@@ -121,6 +122,7 @@ function exportAll() {
 async function answer(conversation, message) {
   const stop = new AbortController();
   answering.set(conversation, stop);
+  const end = announce(conversation);
   nameByFirst(conversation);
   await keep(conversation);
   if (conversation === current) open(conversation);
@@ -142,6 +144,7 @@ async function answer(conversation, message) {
   }
   answering.delete(conversation);
   if (library.has(conversation)) await keep(conversation);
+  end();
   showState();
   if (refused) {
     if (await askForKey(refused.message)) again(conversation, message);

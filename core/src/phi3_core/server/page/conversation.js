@@ -60,6 +60,11 @@ export function requestFor(conversation, message) {
   return { model, messages, ...Object.fromEntries(set) };
 }
 
+/** Whether an answer is not complete, as it was kept. */
+export function isAnswering({ messages }) {
+  return messages.some(({ versions }) => versions.some(({ state }) => state === "answering"));
+}
+
 /** Marks answers that no tab is generating any more, after a page was left in the middle of one. */
 export function settle(conversation) {
   for (const version of conversation.messages.flatMap((message) => message.versions)) {

@@ -1,26 +1,51 @@
 // The conversations of this browser, in all of its tabs.
 
-import { becomeCopy, settle } from "./conversation.js";
+import { becomeCopy, isAnswering, settle } from "./conversation.js";
 import * as history from "./history.js";
+import { answeredNow, whenAnswered } from "./presence.js";
 
 export class Library extends EventTarget {
   /** The latest first. */
   conversations = [];
   #changes = 0;
+  #isBusy;
+  #watched = new Set();
   #keeping = Promise.resolve();
   #tabs = "BroadcastChannel" in globalThis ? new BroadcastChannel("phi3-chat") : null;
 
-  constructor() {
+  /** `isBusy` says whether this tab answers a conversation. */
+  constructor(isBusy) {
     super();
+    this.#isBusy = isBusy;
     this.#tabs?.addEventListener("message", () => this.dispatchEvent(new Event("changed-elsewhere")));
   }
 
   async load() {
-    this.conversations = (await history.all()).map(settle);
+    const isAnswered = await answeredNow();
+    this.conversations = await history.all();
+    for (const conversation of this.conversations) {
+      if (isAnswered(conversation)) this.#watch(conversation);
+      else settle(conversation);
+    }
   }
 
-  /** Takes over what another tab has changed, except for conversations that `isBusy` here. */
-  async reload(isBusy) {
+  /** Waits until no tab answers a conversation any more: the answer is kept then, or its tab was closed. */
+  #watch({ id }) {
+    if (this.#watched.has(id)) return;
+    this.#watched.add(id);
+    whenAnswered({ id }, async () => {
+      this.#watched.delete(id);
+      await this.reload();
+      const own = this.find(id);
+      if (!own || !isAnswering(own) || this.#isBusy(own)) return;
+      const settled = settle(structuredClone(own));
+      this.conversations = this.conversations.map((each) => (each === own ? settled : each));
+      this.dispatchEvent(new Event("changed-elsewhere"));
+    });
+  }
+
+  /** Takes over what another tab has changed, except for conversations that are answered here. */
+  async reload() {
     let kept, changes;
     do {
       changes = this.#changes;
@@ -29,8 +54,9 @@ export class Library extends EventTarget {
     } while (changes !== this.#changes); // this tab has kept something meanwhile
     this.conversations = kept.map((conversation) => {
       const own = this.find(conversation.id);
-      if (own && isBusy(own)) return Object.assign(own, { title: conversation.title });
+      if (own && this.#isBusy(own)) return Object.assign(own, { title: conversation.title });
       const isSame = own?.revision === conversation.revision && own?.title === conversation.title;
+      if (!isSame && isAnswering(conversation)) this.#watch(conversation);
       return isSame ? own : conversation;
     });
   }

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import threading
 import time
+from functools import partial
 
 import phi3_core as phi3
 import pytest
@@ -155,7 +156,7 @@ def test_turns_are_taken_in_the_order_in_which_streams_are_read(slow):
     threads = []
     for name in "abcde":
         threads.append(in_thread(read, name, streams[name]))
-        wait_until(lambda name=name: has_joined(streams[name].turn))
+        wait_until(partial(has_joined, streams[name].turn))
     for thread in threads:
         thread.join(30)
     assert order == list("abcde")

@@ -56,7 +56,7 @@ DEEP = b"x = " + b"[" * 100_000 + b"]" * 100_000
         (DEEP, "is nested too deeply (phi3 config edit opens it)"),
         ("system = 'Grüße'".encode("latin-1"), "the configuration file {path} is not UTF-8"),
         (b"model = 'a\0b'", "is not text: it has zero bytes"),
-        (bytes(range(256)), "the configuration file {path} is not UTF-8"),
+        (bytes(range(256)), "the configuration file {path} is not text: it has zero bytes"),
         (b"#" * (file.LARGEST + 1), "has more than 1 MB: it is something else"),
     ],
 )

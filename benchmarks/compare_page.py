@@ -162,8 +162,8 @@ which is slow: this runtime does not choose it (decision 32). llama.cpp, where i
 instructions and has weights in Q4_0; its own benchmarks were used, which take random tokens.
 
 The speed of a shared machine changes within seconds, by more than these engines differ, so few rounds tell little about
-decoding: in short requests that alternate (`benchmarks/decoding.py`) a token of full-size Phi-3-mini took 0.94 of the time that
-the raw pipeline took with the same groups ([decision 53](decisions/0053-large-pages.md)).
+decoding: in short requests that alternate (`benchmarks/decoding.py`) a token of full-size Phi-3-mini took 0.94 of the
+time that the raw pipeline took with the same groups ([decision 53](decisions/0053-large-pages.md)).
 """
 
 

@@ -274,6 +274,7 @@ def test_a_folder_of_the_cache_without_a_snapshot(server, commit, hub_cache, hom
     assert f"holds no snapshot of {REPOSITORY} (phi3 models pull {REPOSITORY})" in err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="without links the snapshot has the files itself")
 def test_a_blob_without_a_snapshot_is_not_fetched_again(server, commit, hub_cache, tmp_path) -> None:
     shutil.rmtree(put(server, hub_cache).parent)
     assert take(tmp_path / "taken", offline=False) == support.checkpoint()

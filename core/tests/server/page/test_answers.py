@@ -31,8 +31,9 @@ def test_an_answer_appears_while_it_is_generated_and_escape_stops_it(page, until
     page.get_by_text("Stopped.").wait_for()
     (said,) = texts(page, "assistant")
     assert 0 < len(said) < 200
-    assert page.get_by_role("button", name="Send").is_visible()
+    page.get_by_role("button", name="Send").wait_for()
     page.reload()  # it is kept
+    page.locator(".message").nth(1).wait_for()
     assert texts(page, "assistant") == [said]
 
 

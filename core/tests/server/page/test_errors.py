@@ -59,6 +59,7 @@ def test_a_server_with_a_key_asks_for_it_once(open_page, locked, ask):
     field.press("Enter")
     assert ask(page, "Hello").locator(".content").inner_text() == "Hello"
     page.reload()  # it is kept for the tab, and nowhere else
+    page.locator(".message").nth(1).wait_for()
     assert ask(page, "world").locator(".content").inner_text() == "world"
     kept = page.evaluate("[Object.values(sessionStorage), JSON.stringify(localStorage)]")
     assert kept[0] == [KEY]

@@ -42,6 +42,7 @@ def test_a_conversation_is_renamed_and_deleted(page, ask):
     page.get_by_role("button", name="Rename", exact=True).click()
     page.get_by_role("heading", name="Greetings").wait_for()
     page.reload()
+    page.get_by_role("button", name="Delete “Greetings”").wait_for()
     assert titles(page) == ["Greetings"]
     page.get_by_role("button", name="Delete “Greetings”").click()
     page.get_by_role("button", name="Cancel").click()

@@ -6,6 +6,7 @@ import json
 import sys
 
 import pytest
+from choosy import CHOOSY
 from phi3_core.benchmarking.bench import Bench
 from phi3_core.benchmarking.measure import Settings
 from phi3_core.benchmarking.tasks import Task
@@ -113,20 +114,9 @@ def test_a_device_that_fails_is_a_line_and_its_weights_are_not_made_unasked(plug
     assert "dying:0: its process died" in err
 
 
-CHOOSY = """
-from phi3_core import UsageError
-
-@hookimpl
-def load(artifact, device, options):
-    if "SPEED" in options:
-        raise UsageError("{name} has no option SPEED")
-    return Engine()
-"""
-
-
 def test_a_device_that_refuses_an_option_costs_no_other_its_figures(plugins, source, run_main):
     plugins.add("able", changes=PACED)
-    plugins.add("choosy", changes=CHOOSY.replace("{name}", "choosy"))
+    plugins.add("choosy", changes=CHOOSY)
     for name in ("able", "choosy"):
         assert run_main("models", "pull", source, "--device", name)[0] == 0
     code, out, err = run_main("bench", source, "--quick", "--option", "SPEED=1", "--json")

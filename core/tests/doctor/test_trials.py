@@ -7,6 +7,7 @@ import shutil
 
 import phi3_core as phi3
 import pytest
+from choosy import CHOOSY
 from phi3_core.doctor import diagnostics
 from phi3_core.doctor.trials import Trial
 from phi3_core.figures import failures
@@ -70,15 +71,6 @@ OF_TWO_PRECISIONS = """
 def detect(machine):
     device = Device(backend="parrot", id="0", kind="npu", name="A parrot")
     return [Offer(device=device, precisions=["fp16", "int8"])]
-"""
-CHOOSY = """
-from phi3_core import UsageError
-
-@hookimpl
-def load(artifact, device, options):
-    if "SPEED" in options:
-        raise UsageError("choosy has no option SPEED")
-    return Engine()
 """
 SMALL = """
 @hookimpl

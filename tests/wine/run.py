@@ -12,9 +12,10 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 # Wine's own C++ runtime lacks functions that the wheels use, and it shows a dialog when a program crashes.
 _OVERRIDES = (
@@ -50,20 +51,26 @@ def wine(folder: Path, *command: str, screen: bool = False, seconds: float = 150
         process = subprocess.Popen(
             ["wine", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=settings
         )
+        printing = threading.Thread(target=_print, args=(process.stdout,), daemon=True)
+        printing.start()
         try:
             process.stdin.close()
-            deadline = time.monotonic() + seconds
-            for line in process.stdout:
-                print(line.decode("utf-8", "replace").rstrip("\r\n"), flush=True)
-                if time.monotonic() > deadline:
-                    print(f"stopped after {seconds:g} s", flush=True)
-                    return 124
-            return process.wait()
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            print(f"stopped after {seconds:g} s", flush=True)
+            return 124
         finally:
             subprocess.run(["wineserver", "-k"], env=settings, check=False)
             process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):  # the next one needs a server of its own
                 subprocess.run(["wineserver", "-w"], env=settings, check=False, timeout=30)
+            printing.join(10)
+
+
+def _print(lines: IO[bytes]) -> None:
+    """Print what comes. The pipe's end tells nothing: Wine's own processes hold it for as long as they live."""
+    for line in lines:
+        print(line.decode("utf-8", "replace").rstrip("\r\n"), flush=True)
 
 
 @contextlib.contextmanager

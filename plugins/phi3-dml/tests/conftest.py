@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import phi3_core as phi3
 import pytest
@@ -64,6 +67,27 @@ def model(sample_home):
         patch.setenv("PHI3_HOME", str(sample_home))
         with phi3.load("sample", device="dml:CPU", precision="fp16") as loaded:
             yield loaded
+
+
+@pytest.fixture(scope="session")
+def windows_wheel(tmp_path_factory):
+    """Download a distribution's wheel for Windows, once. Skips where the index cannot be reached, and only there."""
+    found = {}
+
+    def download(requirement, *, platform="win_amd64", python="3.12"):
+        key = requirement, platform, python
+        if key not in found:
+            folder = tmp_path_factory.mktemp("wheel")
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+            command += ["--platform", platform, "--python-version", python, "--dest", str(folder), requirement]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode and "Retrying" in done.stderr:
+                pytest.skip(f"the index does not answer: {done.stderr.strip().splitlines()[-1]}")
+            assert done.returncode == 0, done.stderr
+            (found[key],) = folder.glob("*.whl")
+        return found[key]
+
+    return download
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -31,15 +29,8 @@ def used():
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    command += ["--platform", "win_amd64", "--python-version", "3.12", "--dest", str(folder), WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"the index does not give {WHEEL}: {done.stderr.strip().splitlines()[-1]}")
-    (path,) = folder.glob("*.whl")
-    return path
+def wheel(windows_wheel):
+    return windows_wheel(WHEEL)
 
 
 def test_every_attribute_is_in_the_windows_wheel(wheel):

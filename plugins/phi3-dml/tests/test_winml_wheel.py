@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
+import functools
 import zipfile
 from email.parser import HeaderParser
 from pathlib import Path
@@ -42,23 +41,9 @@ def platform(request):
     return request.param
 
 
-@pytest.fixture(scope="module")
-def download(tmp_path_factory, platform):
-    """Download a distribution's wheel for Windows, once."""
-    found = {}
-
-    def download(requirement, python="3.12"):
-        if (requirement, python) not in found:
-            folder = tmp_path_factory.mktemp("wheel")
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-            command += ["--platform", platform, "--python-version", python, "--dest", str(folder), requirement]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                pytest.skip(f"the index does not give {requirement}: {done.stderr.strip().splitlines()[-1]}")
-            (found[requirement, python],) = folder.glob("*.whl")
-        return found[requirement, python]
-
-    return download
+@pytest.fixture
+def download(windows_wheel, platform):
+    return functools.partial(windows_wheel, platform=platform)
 
 
 def required(wheel):
@@ -79,8 +64,8 @@ def libraries(wheel):
 def test_there_is_a_wheel_for_each_supported_python(download, platform, python):
     """As ``test_no_extra_brings_a_second_flavour`` and the remedies suppose."""
     tag = f"cp{python.replace('.', '')}"
-    assert download(flavours.WINML, python).name.endswith(f"-{tag}-{tag}-{platform}.whl")
-    assert download(RUNTIME, python).name.endswith(f"-{tag}-{tag}-{platform}.whl")
+    assert download(flavours.WINML, python=python).name.endswith(f"-{tag}-{tag}-{platform}.whl")
+    assert download(RUNTIME, python=python).name.endswith(f"-{tag}-{tag}-{platform}.whl")
 
 
 def test_its_metadata_asks_for_numpy_alone_and_its_code_for_onnxruntime(download):

@@ -277,8 +277,9 @@ def example(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def resolve(session: nox.Session) -> None:
-    """Resolve what people will install for Windows and each supported CPython, from wheels only."""
-    session.install(UV)
+    """Resolve what people will install for Windows and each supported CPython, and look into the wheels."""
+    dml = FOLDERS["dml"]
+    session.install(UV, *TESTING, *_editable(CORE, dml))
     folder = Path(session.create_tmp())
     with ThreadPoolExecutor(RESOLUTIONS) as pool:
         started = []
@@ -292,6 +293,7 @@ def resolve(session: nox.Session) -> None:
                     started.append(pool.submit(_resolve, session, name, platform_name, python, requirements))
     for each in started:
         each.result()
+    _test(session, *(f"{dml}/tests/test_{name}_wheel.py" for name in ("directml", "winml")), "--run-slow", processes=1)
 
 
 def _resolve(session: nox.Session, title: str, platform_name: str, python: str, requirements: Path) -> None:

@@ -104,7 +104,7 @@ def forgetful(sample_home, monkeypatch):
 
 @pytest.mark.slow
 def test_five_hundred_answers_leave_nothing_behind(forgetful):
-    """A tenth of them are given up midway. The KV cache's memory is taken when its blocks are used, so they are first."""
+    """A tenth of them are given up midway. The KV cache takes memory as blocks are used, so they are used first."""
     model = forgetful
     long = "Tell me about the sea and the wind and the light. " * 60
     in_threads(lambda number: model.generate(f"{number} {long}", max_new_tokens=2), 50)

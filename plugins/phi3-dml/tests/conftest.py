@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import phi3_core as phi3
@@ -88,6 +90,27 @@ def windows_wheel(tmp_path_factory):
         return found[key]
 
     return download
+
+
+@pytest.fixture(scope="session")
+def attributes():
+    """Return the attributes that the plugin's modules name, of objects with one of the names."""
+    trees = {
+        path.name: ast.parse(path.read_text(encoding="utf-8"))
+        for path in Path(configuration.__file__).parent.glob("*.py")
+    }
+
+    def attributes(*owners, modules=tuple(trees)):
+        found = set()
+        for node in (node for name in modules for node in ast.walk(trees[name])):
+            if isinstance(node, ast.Attribute):
+                owner = node.value
+                name = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", "")
+                if name in owners:
+                    found.add(node.attr)
+        return found
+
+    return attributes
 
 
 @pytest.fixture

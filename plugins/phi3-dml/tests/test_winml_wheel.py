@@ -14,26 +14,14 @@ from phi3_dml import catalogue, flavours
 
 pytestmark = pytest.mark.slow
 
-SOURCES = Path(catalogue.__file__).parent
 # Our own names for what onnxruntime-genai and windowsml make.
-OBJECTS = {"generator", "settings", "config", "_generator"}
-PROVIDERS = {"provider", "opened"}
+OBJECTS = ("og", "generator", "settings", "config", "_generator")
+MODULES = ("engine.py", "forward.py", "runtime_probe.py", "search.py")
+PROVIDERS = ("provider", "opened")
 NEEDED = Requirement(flavours.WINDOWSML.strip('"'))
 RUNTIME = "onnxruntime-windowsml==1.27.1.202607110137"
 """What the extra ``with-ort`` of windowsml requires."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-
-
-def used(file, owners):
-    """Attributes that a module of the plugin names, of objects with these names."""
-    names = set()
-    for node in ast.walk(ast.parse((SOURCES / file).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Attribute):
-            owner = node.value
-            name = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", "")
-            if name in owners:
-                names.add(node.attr)
-    return names
 
 
 @pytest.fixture(scope="module", params=["win_amd64", "win_arm64"])
@@ -98,8 +86,8 @@ def test_what_the_extra_adds_brings_onnxruntime_with_directml(download):
         assert b"DmlExecutionProvider" in archive.read("onnxruntime/capi/onnxruntime.dll")
 
 
-def test_every_attribute_is_in_the_windows_wheel(download):
-    names = used("engine.py", {"og", *OBJECTS}) | {"is_dml_available"}
+def test_every_attribute_is_in_the_windows_wheel(download, attributes):
+    names = attributes(*OBJECTS, modules=MODULES)
     assert {"Config", "Model", "Generator", "append_tokens", "register_execution_provider_library"} <= names
     with zipfile.ZipFile(download(flavours.WINML)) as archive:
         (module,) = [name for name in archive.namelist() if name.endswith(".pyd")]
@@ -117,7 +105,7 @@ def test_the_search_options_and_the_device_are_in_the_windows_library(download):
     assert b"Continuous decoding is not supported on the selected device type" in content
 
 
-def test_every_attribute_of_the_catalogue_is_in_windowsml(download):
+def test_every_attribute_of_the_catalogue_is_in_windowsml(download, attributes):
     with zipfile.ZipFile(download(str(NEEDED))) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("windowsml/__init__.py")]
         tree = ast.parse(archive.read(name))
@@ -129,7 +117,7 @@ def test_every_attribute_of_the_catalogue_is_in_windowsml(download):
         for name in ("EpCatalog", "ExecutionProvider")
     }
     assert {"__enter__", "__exit__", "find_all_providers"} <= methods["EpCatalog"]
-    names = used("catalogue.py", PROVIDERS)
+    names = attributes(*PROVIDERS, modules=["catalogue.py"])
     assert {"name", "version", "package_family_name", "library_path", "ready_state", "ensure_ready"} <= names
     assert names <= methods["ExecutionProvider"] | methods["EpCatalog"]
     members = [ast.unparse(node.targets[0]) for node in classes["EpReadyState"].body if isinstance(node, ast.Assign)]

@@ -201,7 +201,7 @@ def rounded(weight, recipe):
         _hook("load", "artifact, options, progress", "progress('', 1, 2)\nreturn original(artifact, options)"),
     ),
     "has-no-evaluation": Fault(
-        "test_load_makes_an_engine",
+        "test_load_makes_an_engine test_users_get_an_answer",
         _hook(
             "load", "artifact, options, purpose", "assert purpose != 'evaluation'\nreturn original(artifact, options)"
         ),
@@ -368,6 +368,9 @@ SAMPLE = {
         "test_the_penalty_discourages_what_was_said",
         generating("""
             from phi3_core.backend import Sampler
+            if request.grammar is not None or request.logprobs is not None:
+                yield from original(engine, request)
+                return
             ids, sampler = list(request.prompt_ids), Sampler(request.sampling, ())
             for _ in range(request.max_new_tokens):
                 token = sampler.pick(engine.row(ids))

@@ -47,18 +47,19 @@ def test_a_stream_that_is_not_read_to_its_end_stops_the_engine(server):
 
 
 def test_an_answer_that_nobody_waits_for_stops_the_engine(server):
-    before = len(server.notes("made"))
+    before, begun = len(server.notes("made")), len(server.notes("asked"))
     connection = server.connect()
     connection.request("POST", "/v1/chat/completions", json.dumps(chat(max_tokens=LONG)), JSON)
-    wait_until(lambda: server.models()[0]["running"] == 1)
+    wait_until(lambda: len(server.notes("asked")) > begun)
     connection.close()
     wait_until(lambda: len(server.notes("made")) > before)
     assert server.notes("made")[-1] < 40
 
 
 def test_one_of_several_answers_takes_the_others_with_it(server):
-    before = len(server.notes("made"))
+    before, begun = len(server.notes("made")), len(server.notes("asked"))
     with streaming(server, 1, n=2) as [response]:
+        wait_until(lambda: len(server.notes("asked")) >= begun + 2)
         response.close()
         wait_until(lambda: len(server.notes("made")) >= before + 2)
 

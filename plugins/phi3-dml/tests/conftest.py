@@ -94,23 +94,28 @@ def windows_wheel(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def attributes():
-    """Return the attributes that the plugin's modules name, of objects with one of the names."""
-    trees = {
-        path.name: ast.parse(path.read_text(encoding="utf-8"))
-        for path in Path(configuration.__file__).parent.glob("*.py")
-    }
+    """Return the attributes that modules of the plugin name, of objects with one of the names."""
 
-    def attributes(*owners, modules=tuple(trees)):
+    def attributes(owners, modules):
         found = set()
-        for node in (node for name in modules for node in ast.walk(trees[name])):
-            if isinstance(node, ast.Attribute):
-                owner = node.value
-                name = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", "")
-                if name in owners:
-                    found.add(node.attr)
+        for module in modules:
+            source = Path(configuration.__file__).with_name(module).read_text(encoding="utf-8")
+            for node in ast.walk(ast.parse(source)):
+                if isinstance(node, ast.Attribute):
+                    owner = node.value
+                    name = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", "")
+                    if name in owners:
+                        found.add(node.attr)
         return found
 
     return attributes
+
+
+@pytest.fixture(scope="session")
+def runtime_attributes(attributes):
+    """Those of onnxruntime-genai, and of what the plugin makes with it."""
+    modules = ("engine.py", "forward.py", "runtime_probe.py", "search.py")
+    return attributes({"og", "generator", "settings", "config", "_generator"}, modules)
 
 
 @pytest.fixture

@@ -14,10 +14,6 @@ from phi3_dml import catalogue, flavours
 
 pytestmark = pytest.mark.slow
 
-# Our own names for what onnxruntime-genai and windowsml make.
-OBJECTS = ("og", "generator", "settings", "config", "_generator")
-MODULES = ("engine.py", "forward.py", "runtime_probe.py", "search.py")
-PROVIDERS = ("provider", "opened")
 NEEDED = Requirement(flavours.WINDOWSML.strip('"'))
 RUNTIME = "onnxruntime-windowsml==1.27.1.202607110137"
 """What the extra ``with-ort`` of windowsml requires."""
@@ -86,8 +82,8 @@ def test_what_the_extra_adds_brings_onnxruntime_with_directml(download):
         assert b"DmlExecutionProvider" in archive.read("onnxruntime/capi/onnxruntime.dll")
 
 
-def test_every_attribute_is_in_the_windows_wheel(download, attributes):
-    names = attributes(*OBJECTS, modules=MODULES)
+def test_every_attribute_is_in_the_windows_wheel(download, runtime_attributes):
+    names = runtime_attributes
     assert {"Config", "Model", "Generator", "append_tokens", "register_execution_provider_library"} <= names
     with zipfile.ZipFile(download(flavours.WINML)) as archive:
         (module,) = [name for name in archive.namelist() if name.endswith(".pyd")]
@@ -117,7 +113,7 @@ def test_every_attribute_of_the_catalogue_is_in_windowsml(download, attributes):
         for name in ("EpCatalog", "ExecutionProvider")
     }
     assert {"__enter__", "__exit__", "find_all_providers"} <= methods["EpCatalog"]
-    names = attributes(*PROVIDERS, modules=["catalogue.py"])
+    names = attributes({"provider", "opened"}, ["catalogue.py"])
     assert {"name", "version", "package_family_name", "library_path", "ready_state", "ensure_ready"} <= names
     assert names <= methods["ExecutionProvider"] | methods["EpCatalog"]
     members = [ast.unparse(node.targets[0]) for node in classes["EpReadyState"].body if isinstance(node, ast.Assign)]

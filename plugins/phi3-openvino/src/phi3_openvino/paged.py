@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 from openvino._offline_transformations import paged_attention_transformation
+
+from .small_pages import reserve
 
 BLOCK = 32
 """Tokens in a block of the KV cache, on CPUs."""
@@ -58,7 +61,7 @@ class PagedGraph:
         self._ports = {
             name: port for port in compiled.inputs for name in port.get_names() if name.startswith(("key_", "value_"))
         }
-        self._cache: dict[str, ov.Tensor] = {}
+        self._cache: dict[str, npt.NDArray[np.uint8]] = {}
         self.blocks = 0
         if blocks:
             self.resize(blocks)
@@ -68,11 +71,13 @@ class PagedGraph:
         for name, port in self._ports.items():
             shape = port.partial_shape
             shape[0] = blocks
-            tensor = ov.Tensor(port.element_type, shape.to_shape())
+            elements = math.prod(shape.to_shape())
+            memory = reserve(-(-elements * port.element_type.bitwidth // 8))
             if self.blocks:
-                tensor.data[: self.blocks] = self._cache[name].data
-            self._cache[name] = tensor
-            self._request.set_tensor(name, tensor)
+                kept = self._cache[name]
+                memory[: len(kept)] = kept
+            self._request.set_tensor(name, ov.Tensor(memory, shape.to_shape(), port.element_type))
+            self._cache[name] = memory
         self.blocks = blocks
 
     def advance(self, parts: Sequence[Part], *, spare: int | None = None) -> npt.NDArray[np.float32]:

@@ -222,9 +222,9 @@ class Comparison:
         name, properties = (self._tuned_name, self._tuned) if fits else ("openvino-genai, float32", self._plain)
         batched = Child("batched", folder=folder, properties=properties)
         with self._engines({"phi3-openvino": self._ours, name: batched, **self._llama}) as engines:
-            found["together"] = {}
+            found["together"], found["new_together"] = {}, given.new_together
             for count in map(str, given.together):
-                found["together"][count] = self._ask(engines, 64, int(count))
+                found["together"][count] = self._ask(engines, 64, int(count), new=given.new_together)
                 yield found
         self._ours.close()
         found["turns"] = [
@@ -258,7 +258,7 @@ class Comparison:
                 engine.close()
 
     def _ask(
-        self, engines: dict[str, Any], length: int, count: int, *, rounds: int | None = None
+        self, engines: dict[str, Any], length: int, count: int, *, rounds: int | None = None, new: int | None = None
     ) -> dict[str, list[dict[str, Any]]]:
         """Ask each engine in turn, in each round from another one on."""
         print(f"{count} with {length} prompt tokens", file=sys.stderr)
@@ -269,7 +269,7 @@ class Comparison:
             for name, engine in order:
                 time.sleep(_SETTLING_S)
                 prompts = [self._prompts.make(length) for _ in range(count)]
-                found[name].append(engine.ask(prompts, self._given.new))
+                found[name].append(engine.ask(prompts, new or self._given.new))
         return found
 
     def _start(self) -> dict[str, list[float]]:
@@ -295,6 +295,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="the file for the figures, as JSON; by default results/MODEL.json")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--new", type=int, default=32, help="tokens to generate")
+    parser.add_argument("--new-together", type=int, default=128, help="tokens of each of several answers at once")
     parser.add_argument("--group", default="128", help="group of activations of the raw engine; 32 is its default")
     parser.add_argument("--llama", help="folder with llama-bench")
     parser.add_argument("--gguf", help="the weights for llama.cpp")

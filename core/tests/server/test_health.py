@@ -70,6 +70,20 @@ def test_an_engine_that_was_killed_is_replaced(idle):
     assert (status, found["models"][0]["state"]) == (200, "ready")
 
 
+def test_an_engine_whose_device_failed_is_asked_anew(idle):
+    server, log = idle
+    assert server.models()[0]["device"] == "chorus:CPU"
+    mute = log.parent / f"{log.name}.mute"
+    mute.touch()
+    try:
+        assert server.chat()[0] == 500
+    finally:
+        mute.unlink()
+    (found,) = server.models()
+    assert (found["state"], found["device"]) == ("ready", "chorus:CPU")
+    assert found["probe_s"] is not None
+
+
 def test_metrics_can_be_read_by_prometheus(server):
     server.chat("Hello world", max_tokens=3)
     response = server.send("GET", "/metrics")

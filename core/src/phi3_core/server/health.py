@@ -85,7 +85,8 @@ class Health:
             "probe_s": None,
             "error": None,
         }
-        if age is not None and age < FRESH_S:
+        # A token proves nothing once its engine is gone; an idle model starts one again for the next.
+        if age is not None and age < FRESH_S and (loaded.running or model.process is not None):
             return about | {"state": "busy" if loaded.running else "ready"}
         if loaded.running:
             # The engine is taken for hung, and replaced, after the same time limits.
@@ -95,14 +96,17 @@ class Health:
                 return about | {"state": "busy"}
             return about | {"state": "failed", "error": f"no token for {silent:.0f} s"}
         outcome = await self._outcome(loaded)
+        # Asking may have started an engine, and on another device.
+        about |= {"device": model.device, "precision": model.precision}
         state = "ready" if outcome.error is None else "failed"
         return about | {"state": state, "probe_s": round(outcome.seconds, 4), "error": outcome.error}
 
     async def _outcome(self, loaded: LoadedModel) -> _Outcome:
         """Return what came of asking for a token, now or within the last seconds."""
         probe = self._probes[loaded]
-        if probe.outcome is not None and time.monotonic() - probe.outcome.at < FRESH_S:
-            return probe.outcome
+        latest = probe.outcome
+        if latest is not None and time.monotonic() - latest.at < FRESH_S and (latest.error or loaded.model.process):
+            return latest
         if probe.task is None or probe.task.done():
             probe.task = asyncio.ensure_future(self._ask(loaded))
         started = time.monotonic()

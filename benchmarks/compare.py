@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 from _common import phi3_command, raw_command, seconds_to_first_byte
 from conversation import turns
+from quantizing import measured
 
 PROMPTS = (32, 512, 2048)
 TOGETHER = (1, 2, 4, 8, 16)
@@ -234,6 +236,12 @@ class Comparison:
         yield found
         found["start"] = self._start()
         yield found
+        if Path(given.model).is_dir():
+            with tempfile.TemporaryDirectory() as home:
+                wanted = ["--device", "openvino:CPU", "--precision", "int4", "--no-check"]
+                seconds, private = measured(Path(given.model), wanted, Path(home))
+            found["quantizing"] = {"seconds": seconds, "bytes": private}
+            yield found
 
     def _alone(self) -> dict[str, Any]:
         folder, onnx = self._folders["openvino:CPU"], self._folders["dml:CPU"]

@@ -51,7 +51,44 @@ def of_together(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     for name in found[counts[0]]:
         totals = [[answer["total_rate"] for answer in found[count][name]] for count in counts]
         rows.append([name, *(cell((statistics.median(each), min(each), max(each))) for each in totals)])
-    return table(["tokens/s in all", *counts], rows)
+    return table(["tokens/s in all", *counts], rows) + "\n\n" + _shares_together(found)
+
+
+def _shares_together(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    """This runtime's rate against one answer alone and against the raw pipeline, and how late the last one begins."""
+    alone = statistics.median(each["total_rate"] for each in found["1"]["phi3-openvino"]) if "1" in found else None
+    rows = []
+    for count, engines in found.items():
+        ours = engines["phi3-openvino"]
+        (theirs,) = (each for name, each in engines.items() if name.startswith("openvino-genai"))
+        rate = statistics.median(each["total_rate"] for each in ours)
+        against = [mine["total_rate"] / other["total_rate"] for mine, other in zip(ours, theirs, strict=True)]
+        begins = [[answer["first_s"] for answer in each["answers"]] for each in ours]
+        rows.append(
+            [
+                count,
+                cell((statistics.median(against), min(against), max(against))),
+                f"{rate / alone:.1f}" if alone else "",
+                f"{statistics.median(max(each) / min(each) for each in begins):.2f}",
+            ]
+        )
+    head = ["phi3-openvino", "against openvino-genai", "against one alone", "the last first token against the first"]
+    return table(head, rows)
+
+
+def of_memory(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    rows = []
+    for name in next(iter(found.values())):
+        seen = [each["memory"] for answers in found.values() for each in answers[name] if each.get("memory")]
+        if seen:
+            rows.append([name, f"{max(seen) / 1e9:.1f}"])
+    return table(["", "GB after the answers above, files that are mapped counted too"], rows)
+
+
+def of_quantizing(found: dict[str, float]) -> str:
+    return table(
+        ["seconds", "peak of private memory, GB"], [[f"{found['seconds']:.0f}", f"{found['bytes'] / 1e9:.2f}"]]
+    )
 
 
 def ratios(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], key: str) -> str:
@@ -118,6 +155,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "together": ("Several answers at once", of_together),
     "turns": ("A conversation", of_turns),
     "start": ("Start of the process to the first token", of_start),
+    "quantizing": ("Quantizing from the original weights to int4, without its check", of_quantizing),
 }
 
 
@@ -148,7 +186,7 @@ def section(found: dict[str, Any], picture: str) -> str:
                 new = found["new_together"]
                 parts.insert(-1, f"Prompts of 64 tokens, answers of {new}, with the reading of the prompts.")
             if name == "prompts":
-                parts.append(of_ratios(found))
+                parts += [of_ratios(found), of_memory(found[name])]
     return "\n\n".join(parts) + "\n"
 
 

@@ -143,6 +143,8 @@ class CurrentEngine:
             engine.worker.retire()
             if engine.recorder is not None:
                 engine.recorder.close()
+        elif self._engine is not None and self._engine.device == engine.device and self._engine.recorder is not None:
+            self._engine.recorder.note_failure()
         return failed
 
     def _load_successor(self, failed: FailedEngine, error: BackendError, restart: bool) -> LoadedEngine:

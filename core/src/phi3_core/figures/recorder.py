@@ -103,6 +103,11 @@ class Recorder:
         if heal or due:
             self._start(heal, due)
 
+    def note_failure(self) -> None:
+        """Take it that a failure of the device was noted, which the next answer's end makes forgotten."""
+        with self._lock:
+            self._has_failed = True
+
     def begin_close(self) -> None:
         """Begin to write what was collected, while the caller closes the engine."""
         if self._works and (self._background is None or not self._background.is_alive()):

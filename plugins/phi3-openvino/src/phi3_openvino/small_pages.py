@@ -14,7 +14,7 @@ def reserve(size: int) -> npt.NDArray[np.uint8]:
     """Return memory for ``size`` bytes, at least one, which is not taken yet.
 
     Core asks glibc for large pages, for the weights. A KV cache is written in small parts far from each other, each of
-    which would take, and clear, a page of 2 MiB: see docs/decisions/0053.
+    which would take, and clear, a page of 2 MiB: see docs/decisions/0055.
     """
     if sys.platform != "linux":
         return np.empty(size, np.uint8)

@@ -204,7 +204,7 @@ instructions and has weights in Q4_0; its own benchmarks were used, which take r
 
 The speed of a shared machine changes within seconds, by more than these engines differ, so few rounds tell little about
 decoding: in short requests that alternate (`benchmarks/decoding.py`) a token of full-size Phi-3-mini took as long as in
-the raw pipeline with the same groups, and each of eight answers at once 0.96 of the time
+the raw pipeline with the same groups
 ([decision 55](decisions/0055-small-pages-for-the-kv-cache.md)).
 """
 

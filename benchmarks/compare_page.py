@@ -16,10 +16,14 @@ FIRST = "first token, s"
 RATE = "tokens/s"
 
 
+def spread(values: list[float]) -> tuple[float, float, float] | None:
+    """Median, smallest and largest; None without any."""
+    return (statistics.median(values), min(values), max(values)) if values else None
+
+
 def median(answers: list[dict[str, Any]], key: str) -> tuple[float, float, float] | None:
     """Median, smallest and largest of a figure over all rounds and prompts; None without any."""
-    found = [each[key] for answer in answers for each in answer["answers"] if each.get(key)]
-    return (statistics.median(found), min(found), max(found)) if found else None
+    return spread([each[key] for answer in answers for each in answer["answers"] if each.get(key)])
 
 
 def cell(found: tuple[float, float, float] | None) -> str:
@@ -50,7 +54,7 @@ def of_together(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     rows = []
     for name in found[counts[0]]:
         totals = [[answer["total_rate"] for answer in found[count][name]] for count in counts]
-        rows.append([name, *(cell((statistics.median(each), min(each), max(each))) for each in totals)])
+        rows.append([name, *(cell(spread(each)) for each in totals)])
     return table(["tokens/s in all", *counts], rows) + "\n\n" + _shares_together(found)
 
 
@@ -67,7 +71,7 @@ def _shares_together(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
         rows.append(
             [
                 count,
-                cell((statistics.median(against), min(against), max(against))),
+                cell(spread(against)),
                 f"{rate / alone:.1f}" if alone else "",
                 f"{statistics.median(max(each) / min(each) for each in begins):.2f}",
             ]
@@ -94,8 +98,7 @@ def of_quantizing(found: dict[str, float]) -> str:
 def ratios(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], key: str) -> str:
     """The ratio of two engines round by round: median, smallest and largest."""
     pairs = [(mine["answers"][0][key], other["answers"][0][key]) for mine, other in zip(ours, theirs, strict=True)]
-    found = [mine / other for mine, other in pairs if mine and other]
-    return cell((statistics.median(found), min(found), max(found)))
+    return cell(spread([mine / other for mine, other in pairs if mine and other]))
 
 
 def of_ratios(found: dict[str, Any]) -> str:
@@ -145,8 +148,7 @@ def of_turns(found: list[dict[str, Any]]) -> str:
 
 
 def of_start(found: dict[str, list[float]]) -> str:
-    rows = [[name, cell((statistics.median(each), min(each), max(each)))] for name, each in found.items()]
-    return table(["", "seconds"], rows)
+    return table(["", "seconds"], [[name, cell(spread(each))] for name, each in found.items()])
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -204,8 +206,7 @@ instructions and has weights in Q4_0; its own benchmarks were used, which take r
 
 The speed of a shared machine changes within seconds, by more than these engines differ, so few rounds tell little about
 decoding: in short requests that alternate (`benchmarks/decoding.py`) a token of full-size Phi-3-mini took as long as in
-the raw pipeline with the same groups
-([decision 55](decisions/0055-small-pages-for-the-kv-cache.md)).
+the raw pipeline with the same groups ([decision 55](decisions/0055-small-pages-for-the-kv-cache.md)).
 """
 
 

@@ -41,8 +41,8 @@ def main() -> None:
         Child("phi3", model=given.model, device="openvino:CPU", options=group, purpose=given.purpose),
         Child(kind, folder=str(Path(folders["openvino:CPU"])), properties=raw),
     )
-    figures: dict[str, tuple[list[float], list[float]]] = {"first token": ([], []), "a token": ([], [])}
-    figures |= {"a token, with the prompts": ([], [])}
+    names = ("first token", "a token", "a token, with the prompts")
+    figures: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
     for each in range(given.rounds + 1):
         order = list(enumerate(engines))
         for place, engine in order[:: 1 if each % 2 else -1]:

@@ -15,7 +15,7 @@ RUNTIMES = {"intel_npu_acceleration_library", "numpy", "onnxruntime_genai", "ope
 # Where a runtime may be imported at the top: what generates, what writes graphs, and what only they import.
 HEAVY = {
     *("batching", "configuration", "converting", "engine", "forward", "graph", "library", "loading", "paged"),
-    *("pipeline", "quantization", "small", "tuning"),
+    *("pipeline", "quantization", "tuning"),
 }
 FILES = sorted(file for folder in ("plugins", "examples") for file in ROOT.glob(f"{folder}/*/src/**/*.py"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
@@ -38,6 +39,17 @@ def idle(place):
         module.write_text(whole, encoding="utf-8")
 
 
+@contextlib.contextmanager
+def muted(log):
+    """Let the backend of ``idle`` fail."""
+    file = log.parent / f"{log.name}.mute"
+    file.touch()
+    try:
+        yield
+    finally:
+        file.unlink()
+
+
 def test_an_idle_engine_is_asked_for_a_token(idle):
     server, _ = idle
     status, found = server.ask("GET", "/health")
@@ -50,14 +62,11 @@ def test_an_idle_engine_is_asked_for_a_token(idle):
 
 def test_an_engine_that_fails_is_told(idle):
     server, log = idle
-    (log.parent / f"{log.name}.mute").touch()
-    try:
+    with muted(log):
         status, found = server.ask("GET", "/health")
         assert (status, found["status"]) == (503, "failed")
         assert found["models"][0]["state"] == "failed"
         assert "lost for good" in found["models"][0]["error"]
-    finally:
-        (log.parent / f"{log.name}.mute").unlink()
 
 
 def test_an_engine_that_was_killed_is_replaced(idle):
@@ -73,12 +82,8 @@ def test_an_engine_that_was_killed_is_replaced(idle):
 def test_an_engine_whose_device_failed_is_asked_anew(idle):
     server, log = idle
     assert server.models()[0]["device"] == "chorus:CPU"
-    mute = log.parent / f"{log.name}.mute"
-    mute.touch()
-    try:
+    with muted(log):
         assert server.chat()[0] == 500
-    finally:
-        mute.unlink()
     (found,) = server.models()
     assert (found["state"], found["device"]) == ("ready", "chorus:CPU")
     assert found["probe_s"] is not None

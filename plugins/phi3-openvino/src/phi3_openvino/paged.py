@@ -14,7 +14,7 @@ import openvino as ov
 from openvino import opset13 as ops
 from openvino._offline_transformations import paged_attention_transformation
 
-from .small_pages import reserve
+from .paged_memory import reserve
 
 BLOCK = 32
 """Tokens in a block of the KV cache, on CPUs."""
@@ -69,14 +69,14 @@ class PagedGraph:
     def resize(self, blocks: int) -> None:
         """Give the cache more blocks, and keep what is in those that it has."""
         for name, port in self._ports.items():
-            shape = port.partial_shape
-            shape[0] = blocks
-            elements = math.prod(shape.to_shape())
-            memory = reserve(-(-elements * port.element_type.bitwidth // 8))
+            partial = port.partial_shape
+            partial[0] = blocks
+            shape = partial.to_shape()
+            memory = reserve(-(-math.prod(shape) * port.element_type.bitwidth // 8))
             if self.blocks:
                 kept = self._cache[name]
                 memory[: len(kept)] = kept
-            self._request.set_tensor(name, ov.Tensor(memory, shape.to_shape(), port.element_type))
+            self._request.set_tensor(name, ov.Tensor(memory, shape, port.element_type))
             self._cache[name] = memory
         self.blocks = blocks
 

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import psutil
-from phi3_openvino.small_pages import reserve
+from phi3_openvino.paged_memory import reserve
 
 memory = reserve(64 * 2**20)
 before = psutil.Process().memory_info().rss

@@ -29,6 +29,8 @@ from quantizing import measured
 
 PROMPTS = (32, 512, 2048)
 TOGETHER = (1, 2, 4, 8, 16)
+_LLAMA_ROUNDS = 2
+"""Of several answers at once: llama.cpp takes several times as long as the others."""
 _SETTLING_S = 1.0
 """Before each request: threads of the engine before it may still wait by spinning."""
 STORY = "the keeper of the light walked down to the sea and counted ships until the morning came and all was well"
@@ -226,7 +228,9 @@ class Comparison:
         with self._engines({"phi3-openvino": self._ours, name: batched, **self._llama}) as engines:
             found["together"], found["new_together"] = {}, given.new_together
             for count in map(str, given.together):
-                found["together"][count] = self._ask(engines, 64, int(count), new=given.new_together)
+                found["together"][count] = self._ask(
+                    engines, 64, int(count), rounds=given.rounds_together, new=given.new_together
+                )
                 yield found
         self._ours.close()
         found["turns"] = [
@@ -272,9 +276,11 @@ class Comparison:
         print(f"{count} with {length} prompt tokens", file=sys.stderr)
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in engines}
         order = list(engines.items())
-        for _ in range(rounds or self._given.rounds):
+        for each in range(rounds or self._given.rounds):
             order.append(order.pop(0))
             for name, engine in order:
+                if count > 1 and isinstance(engine, Llama) and each >= _LLAMA_ROUNDS:
+                    continue
                 time.sleep(_SETTLING_S)
                 prompts = [self._prompts.make(length) for _ in range(count)]
                 found[name].append(engine.ask(prompts, new or self._given.new))
@@ -285,9 +291,8 @@ class Comparison:
         given, question = self._given, "What is the capital of France?"
         ours = phi3_command("run", question, "-m", given.model, "-d", "openvino:CPU", "-q", "--max-new-tokens", "4")
         commands = {"phi3 run": ours}
-        if given.model == "sample":
-            folder = self._folders["openvino:CPU"]
-            commands["openvino-genai"] = raw_command(Path(folder), Path(self._text), 4, {}, question)
+        folder = self._folders["openvino:CPU"]
+        commands["openvino-genai"] = raw_command(Path(folder), Path(self._text), 4, {}, question)
         for command in commands.values():
             seconds_to_first_byte(command)
         found: dict[str, list[float]] = {name: [] for name in commands}
@@ -302,6 +307,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="sample")
     parser.add_argument("--output", type=Path, help="the file for the figures, as JSON; by default results/MODEL.json")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds-together", type=int, help="of several answers at once; as --rounds by default")
     parser.add_argument("--new", type=int, default=32, help="tokens to generate")
     parser.add_argument("--new-together", type=int, default=128, help="tokens of each of several answers at once")
     parser.add_argument("--group", default="128", help="group of activations of the raw engine; 32 is its default")

@@ -20,6 +20,8 @@ BLOCK = 32
 """Tokens in a block of the KV cache, on CPUs."""
 _ROWS = "rows"
 """The input with the indices of the tokens after which logits are computed."""
+_LONG = {"input_ids", "position_ids", _ROWS}
+"""The inputs of 64 bits; those for attention have 32."""
 
 
 class Part(NamedTuple):
@@ -61,6 +63,10 @@ class PagedGraph:
         self._ports = {
             name: port for port in compiled.inputs for name in port.get_names() if name.startswith(("key_", "value_"))
         }
+        self._given: dict[str, npt.NDArray[Any]] = {}
+        """The memory of each input besides the cache."""
+        self._longest = np.zeros((), np.int32)
+        self._request.set_tensor("max_context_len", ov.Tensor(self._longest, shared_memory=True))
         self._cache: dict[str, npt.NDArray[np.uint8]] = {}
         self.blocks = 0
         if blocks:
@@ -95,29 +101,30 @@ class PagedGraph:
         """
         if spare is not None and sum(len(part.ids) for part in parts) == 1:
             parts = [*parts, Part((0,), 0, (spare,), 0)]
-        begins = np.array([0, *itertools.accumulate(len(part.ids) for part in parts)], np.int32)
-        rows = [
-            row for part, end in zip(parts, begins[1:].tolist(), strict=True) for row in range(end - part.rows, end)
-        ]
+        begins = [0, *itertools.accumulate(len(part.ids) for part in parts)]
+        rows = [row for part, end in zip(parts, begins[1:], strict=True) for row in range(end - part.rows, end)]
         count = len(rows)
         # A pass has at least one row of logits, whether it is needed or not.
         rows += [0] * (max(1 if spare is None else 2, count) - count)
-        lengths = [part.length for part in parts]
-        inputs = {
-            "input_ids": np.array([token for part in parts for token in part.ids], np.int64),
-            "position_ids": np.concatenate(
-                [np.arange(part.length, part.length + len(part.ids), dtype=np.int64) for part in parts]
-            ),
-            "past_lens": np.array(lengths, np.int32),
-            "subsequence_begins": begins,
-            "block_indices": np.concatenate([np.asarray(part.blocks, np.int32) for part in parts]),
-            "block_indices_begins": np.array([0, *itertools.accumulate(len(part.blocks) for part in parts)], np.int32),
-            "max_context_len": np.array(max(part.length + len(part.ids) for part in parts), np.int32),
-            _ROWS: np.array(rows, np.int64),
-        }
-        found = self._request.infer(inputs, share_inputs=True, share_outputs=True)
-        logits: npt.NDArray[np.float32] = found["logits"][:count, 0]
+        self._give("input_ids", [token for part in parts for token in part.ids])
+        self._give("position_ids", [at for part in parts for at in range(part.length, part.length + len(part.ids))])
+        self._give("past_lens", [part.length for part in parts])
+        self._give("subsequence_begins", begins)
+        self._give("block_indices", [block for part in parts for block in part.blocks])
+        self._give("block_indices_begins", [0, *itertools.accumulate(len(part.blocks) for part in parts)])
+        self._give(_ROWS, rows)
+        self._longest[()] = max(part.length + len(part.ids) for part in parts)
+        self._request.infer(share_outputs=True)
+        logits: npt.NDArray[np.float32] = self._request.get_output_tensor().data[:count, 0]
         return logits
+
+    def _give(self, name: str, values: Sequence[int]) -> None:
+        """Set an input: in the memory of the pass before, if that gave as many values."""
+        given = self._given.get(name)
+        if given is None or len(given) != len(values):
+            given = self._given[name] = np.empty(len(values), np.int64 if name in _LONG else np.int32)
+            self._request.set_tensor(name, ov.Tensor(given, shared_memory=True))
+        given[:] = values
 
 
 def head(model: ov.Model) -> ov.Node:

@@ -206,7 +206,11 @@ instructions and has weights in Q4_0; its own benchmarks were used, which take r
 
 The speed of a shared machine changes within seconds, by more than these engines differ, so few rounds tell little about
 decoding: in short requests that alternate (`benchmarks/decoding.py`) a token of full-size Phi-3-mini took as long as in
-the raw pipeline with the same groups ([decision 55](decisions/0055-small-pages-for-the-kv-cache.md)).
+the raw pipeline with the same groups ([decision 55](decisions/0055-small-pages-for-the-kv-cache.md)). Why those groups
+are chosen although others decode faster is [decision 56](decisions/0056-prompts-and-company-decide-the-groups.md).
+
+The figures of full-size Phi-3-mini are from before [decision 57](decisions/0057-requests-at-once-on-openvino.md):
+twelve of the sixteen answers were made at once, and then four.
 """
 
 

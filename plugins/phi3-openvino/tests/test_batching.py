@@ -252,9 +252,10 @@ GIB = 1 << 30
 @pytest.mark.parametrize(
     ("memory", "context", "expected"),
     [
-        (16 * GIB, 4096, (4096, 8)),
+        (16 * GIB, 4096, (4096, 11)),
+        (24 * GIB, 4096, (4096, 16)),
         (64 * GIB, 4096, (4096, 16)),
-        (8 * GIB, 4096, (4096, 4)),
+        (8 * GIB, 4096, (4096, 5)),
         (4 * GIB, 131072, (15728, 2)),
     ],
 )
@@ -269,5 +270,7 @@ def test_the_cache_fits_the_memory(tmp_path, caplog, memory, context, expected):
     assert found is not None
     assert (found.context, found.concurrency) == expected
     assert found.blocks * found.block >= max(found.context, found.concurrency * kv_cache.SHARE)
+    of_requests = found.blocks - found.concurrency - 2
+    assert of_requests * found.block <= max(found.context, min(memory // 4 // token, 32768))
     assert ("the context is limited to 15728 tokens" in caplog.text) == (context > 4096)
     assert kv_cache.token_bytes(xml, device, {}) == 64 * 32 * 96 * 2

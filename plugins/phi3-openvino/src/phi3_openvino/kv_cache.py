@@ -15,8 +15,11 @@ from phi3_core.values import Device
 logger = logging.getLogger("phi3_core.openvino")
 MOST = 16
 """Requests at once. Beyond, a step takes longer by as much as it does more."""
-SHARE = 2048
-"""Tokens of cache for each request at once: a question of 1,024 tokens, and an answer of phi3-core's default length."""
+SHARE = 1536
+"""Tokens of cache for each request at once: a question of 512 tokens, and an answer of phi3-core's default length."""
+_MOST_TOKENS = MOST * 2048
+"""The largest cache, if a context is not larger: questions of 1,024 tokens, and such answers."""
+_LEAST_CONTEXT = 1024
 _USABLE = 0.9
 """Share of the memory for weights and cache; the rest is for the system and the runtime."""
 _CACHE = 0.25
@@ -41,7 +44,8 @@ class Plan:
 def plan(xml: Path, device: Device, properties: Mapping[str, Any], context: int) -> Plan | None:
     """Return how large the cache should be; None if the graph does not say how large a token's part is.
 
-    The cache holds one context, or ``SHARE`` tokens for each of up to ``MOST`` requests in a quarter of the memory.
+    The cache holds one context, or what a quarter of the memory holds, up to 32,768 tokens. There are as many requests
+    at once as it has ``SHARE`` tokens for, at most ``MOST``; larger ones wait until those before them leave room.
 
     Args:
         xml: the ``.xml`` file of the graph.
@@ -58,13 +62,14 @@ def plan(xml: Path, device: Device, properties: Mapping[str, Any], context: int)
     weights = xml.with_suffix(".bin")
     room = int(memory * _USABLE - (weights.stat().st_size if weights.is_file() else 0)) // token
     if room < context:
-        limited = max(SHARE // 2, room)
+        limited = max(_LEAST_CONTEXT, room)
         if limited < context:
             words = "the context is limited to %d tokens: %s of memory hold no more of this model's KV cache"
             logger.warning(words, limited, format_bytes(memory))
             context = limited
-    concurrency = max(1, min(MOST, int(memory * _CACHE) // token // SHARE))
-    tokens = max(context, concurrency * SHARE)
+    shared = min(_MOST_TOKENS, int(memory * _CACHE) // token)
+    concurrency = max(1, min(MOST, shared // SHARE))
+    tokens = max(context, shared)
     block = 32 if device.kind == "cpu" else 16  # as in OpenVINO GenAI
     # Each request may use a part of one more block, and one block is spare.
     return Plan(block=block, blocks=-(-tokens // block) + concurrency + 1, context=context, concurrency=concurrency)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
+import hypothesis
 import in_use  # in core/tests, which pytest has on its path
 import pytest
 from phi3_core.config.table import SETTINGS
@@ -26,6 +27,10 @@ A worker is killed at its end, before coverage has written what it measured.
 """
 UNMEASURED = pytest.StashKey[bool]()
 """Whether coverage leaves out the processes that a test starts."""
+
+# No test fails because the machine is busy with something else while Hypothesis draws its values.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -289,10 +289,13 @@ class Comparison:
     def _start(self) -> dict[str, list[float]]:
         """Seconds from the start of a process to its first token."""
         given, question = self._given, "What is the capital of France?"
-        ours = phi3_command("run", question, "-m", given.model, "-d", "openvino:CPU", "-q", "--max-new-tokens", "4")
-        commands = {"phi3 run": ours}
-        folder = self._folders["openvino:CPU"]
-        commands["openvino-genai"] = raw_command(Path(folder), Path(self._text), 4, {}, question)
+        folder = Path(self._folders["openvino:CPU"])
+        commands = {
+            "phi3 run": phi3_command(
+                "run", question, "-m", given.model, "-d", "openvino:CPU", "-q", "--max-new-tokens", "4"
+            ),
+            "openvino-genai": raw_command(folder, Path(self._text), 4, {}, question),
+        }
         for command in commands.values():
             seconds_to_first_byte(command)
         found: dict[str, list[float]] = {name: [] for name in commands}

@@ -179,6 +179,7 @@ def section(found: dict[str, Any], picture: str) -> str:
         f"## {found['model']}",
         f"{processor}, Python {machine['python']}, on {machine['date']}: {versions}.",
         f"{bandwidth} {weights} Of the rate that this allows, decoding reaches {shares(found)}.",
+        *([found["remark"]] if "remark" in found else ()),
         f"![Tokens per second]({picture})",
     ]
     for name, (title, make) in SECTIONS.items():
@@ -208,9 +209,6 @@ The speed of a shared machine changes within seconds, by more than these engines
 decoding: in short requests that alternate (`benchmarks/decoding.py`) a token of full-size Phi-3-mini took as long as in
 the raw pipeline with the same groups ([decision 55](decisions/0055-small-pages-for-the-kv-cache.md)). Why those groups
 are chosen although others decode faster is [decision 56](decisions/0056-prompts-and-company-decide-the-groups.md).
-
-The figures of full-size Phi-3-mini are from before [decision 57](decisions/0057-requests-at-once-on-openvino.md):
-twelve of the sixteen answers were made at once, and then four.
 """
 
 

@@ -64,7 +64,7 @@ def phi3(tmp_path_factory):
     return tokenizer_of(folder), tokens, plain
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(text=st.text("abc ", min_size=1, max_size=40))
 def test_words_merge_by_their_score(phi3, text):
     tokenizer, tokens, scores = phi3

@@ -251,7 +251,7 @@ CHANGES = st.lists(
 
 
 @given(CHANGES)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_was_set_is_there_and_nothing_else(configure, changes):
     path = configure(MINE)
     wanted = file.content()

@@ -93,7 +93,7 @@ SCHEMAS = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(schema=SCHEMAS, seed=st.integers(0, 2**16), temperature=st.sampled_from([0.0, 1.0]))
 def test_an_answer_that_ends_by_itself_follows_its_schema(vocabulary, tokenizer, schema, seed, temperature):
     sampling = Sampling(temperature=temperature, seed=seed)

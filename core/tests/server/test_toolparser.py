@@ -81,7 +81,7 @@ def parse(text, cuts=(), **options):
 
 
 @pytest.mark.parametrize("text", CALLS)
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(cuts=st.lists(st.integers(0, 200), max_size=5))
 def test_calls_are_found_however_the_text_arrives(text, cuts):
     assert parse(text, cuts) == CALLS[text]
@@ -93,7 +93,7 @@ def test_calls_are_found_character_by_character(text):
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(cuts=st.lists(st.integers(0, 100), max_size=5))
 def test_what_is_no_call_is_text(text, cuts):
     assert parse(text, cuts) == [text]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from phi3_core.errors import ModelError
 from phi3_core.text.decoder import _BYTE_LEVEL, Decoder, Pieces
@@ -30,7 +30,6 @@ def byte_ids(plain, data):
     return [plain.token_to_id(name) for name in names]
 
 
-@settings(deadline=None)
 @given(text=st.text(st.characters(exclude_characters="▁", exclude_categories=["Cs"])))
 def test_there_and_back(pair, text):
     tokenizer, plain = pair
@@ -38,7 +37,6 @@ def test_there_and_back(pair, text):
     assert "".join(stream(tokenizer, ids)) == tokenizer.decode(ids) == plain.decode(ids) == text
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_any_ids(pair, data):
     tokenizer, plain = pair

@@ -73,14 +73,14 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(text=texts, part=short, count=st.integers(0, 4))
 def test_a_method_does_what_it_does_to_the_text(call, text, part, count):
     assert undo(CALLS[call](disarm(text), part, count)) == CALLS[call](text, part, count)
 
 
 @pytest.mark.parametrize("call", CALLS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(text=texts, part=st.sampled_from(["a", " ", "\n"]), count=st.integers(0, 4))
 def test_no_tag_gets_armed(call, text, part, count):
     found = CALLS[call](disarm(text), part, count)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from phi3_core.errors import UsageError
 from phi3_core.text.stops import StopStrings
@@ -61,7 +61,6 @@ def test_empty_stop_string():
         StopStrings(["a", ""])
 
 
-@settings(deadline=None)
 @given(
     strings=st.lists(st.text("ab<", min_size=1, max_size=4), max_size=3),
     pieces=st.lists(st.text("ab<", max_size=5), max_size=8),

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from phi3_core.errors import ModelError, UsageError
 from phi3_core.text import guard
@@ -47,7 +47,6 @@ def chatml(chatml_folder):
 # --- conversations ----------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(content=contents)
 def test_phi3_ids(phi3, content):
     tokenizer, plain, text_only = phi3
@@ -59,7 +58,6 @@ def test_phi3_ids(phi3, content):
     assert plain.decode(middle) == tokenizer.decode(middle) == content.lstrip(" \n").replace("▁", " ")
 
 
-@settings(deadline=None)
 @given(content=contents)
 def test_chatml_ids(chatml, content):
     tokenizer, plain, text_only = chatml
@@ -72,7 +70,6 @@ def test_chatml_ids(chatml, content):
     )
 
 
-@settings(deadline=None)
 @given(text=st.text(st.characters(exclude_characters="<", exclude_categories=["Cs"])))
 def test_ordinary_conversation_is_what_the_plain_tokenizer_makes_of_it(phi3, text):
     tokenizer, plain, _ = phi3
@@ -82,7 +79,6 @@ def test_ordinary_conversation_is_what_the_plain_tokenizer_makes_of_it(phi3, tex
     assert ids == plain.encode(rendered, add_special_tokens=False).ids
 
 
-@settings(deadline=None)
 @given(text=contents)
 def test_text(phi3, chatml, text):
     for tokenizer, _, text_only in (phi3, chatml):

@@ -51,7 +51,7 @@ def test_tools_calls_and_results_are_in_the_form_of_the_training(phi4_mini):
     assert plain.decode(ids, skip_special_tokens=False) == EXPECTED
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tools=texts, calls=texts, result=texts, said=texts)
 def test_only_core_writes_control_tokens(phi4_mini, tools, calls, result, said):
     tokenizer, plain = phi4_mini

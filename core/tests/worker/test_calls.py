@@ -8,7 +8,7 @@ import sys
 import threading
 from multiprocessing import connection as connections
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from phi3_core.worker.call import Result
 from phi3_core.worker.calls import Calls
@@ -89,7 +89,7 @@ def ends(call):
     return [item for item in call.arrived if isinstance(item, (Result, Exception))]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.lists(event, max_size=25))
 def test_each_call_has_exactly_one_end(events):
     peer = Peer()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from phi3_openvino.blocks import Blocks, digest
 
@@ -36,7 +36,6 @@ def test_a_digest_is_of_all_tokens_in_their_order():
     assert digest(b"", [1, 2]) == digest(b"", iter([1, 2]))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 4), st.booleans()), max_size=60))
 def test_no_block_has_two_texts_and_none_is_lost(requests):
     """Each request has the text of a number, of so many blocks, and stays or leaves at once."""

@@ -21,7 +21,6 @@ BOUNDS = settings(
     max_examples=CASES,
     derandomize=True,
     database=None,
-    deadline=None,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )

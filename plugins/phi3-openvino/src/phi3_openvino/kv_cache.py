@@ -20,6 +20,7 @@ SHARE = 1536
 _MOST_TOKENS = MOST * 2048
 """The largest cache, if a context is not larger: questions of 1,024 tokens, and such answers."""
 _LEAST_CONTEXT = 1024
+"""Tokens of a context that is limited by the memory, however little there is."""
 _USABLE = 0.9
 """Share of the memory for weights and cache; the rest is for the system and the runtime."""
 _CACHE = 0.25

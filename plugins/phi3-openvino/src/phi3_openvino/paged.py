@@ -20,8 +20,6 @@ BLOCK = 32
 """Tokens in a block of the KV cache, on CPUs."""
 _ROWS = "rows"
 """The input with the indices of the tokens after which logits are computed."""
-_LONG = {"input_ids", "position_ids", _ROWS}
-"""The inputs of 64 bits; those for attention have 32."""
 
 
 class Part(NamedTuple):
@@ -60,13 +58,9 @@ class PagedGraph:
         model.validate_nodes_and_infer_types()
         compiled = ov.Core().compile_model(model, "CPU", dict(properties))
         self._request = compiled.create_infer_request()
-        self._ports = {
-            name: port for port in compiled.inputs for name in port.get_names() if name.startswith(("key_", "value_"))
-        }
+        self._ports = {name: port for port in compiled.inputs for name in port.get_names()}
         self._given: dict[str, npt.NDArray[Any]] = {}
         """The memory of each input besides the cache."""
-        self._longest = np.zeros((), np.int32)
-        self._request.set_tensor("max_context_len", ov.Tensor(self._longest, shared_memory=True))
         self._cache: dict[str, npt.NDArray[np.uint8]] = {}
         self.blocks = 0
         if blocks:
@@ -75,6 +69,8 @@ class PagedGraph:
     def resize(self, blocks: int) -> None:
         """Give the cache more blocks, and keep what is in those that it has."""
         for name, port in self._ports.items():
+            if not name.startswith(("key_", "value_")):
+                continue
             partial = port.partial_shape
             partial[0] = blocks
             shape = partial.to_shape()
@@ -113,18 +109,19 @@ class PagedGraph:
         self._give("block_indices", [block for part in parts for block in part.blocks])
         self._give("block_indices_begins", [0, *itertools.accumulate(len(part.blocks) for part in parts)])
         self._give(_ROWS, rows)
-        self._longest[()] = max(part.length + len(part.ids) for part in parts)
+        self._give("max_context_len", max(part.length + len(part.ids) for part in parts))
         self._request.infer(share_outputs=True)
         logits: npt.NDArray[np.float32] = self._request.get_output_tensor().data[:count, 0]
         return logits
 
-    def _give(self, name: str, values: Sequence[int]) -> None:
+    def _give(self, name: str, values: Sequence[int] | int) -> None:
         """Set an input: in the memory of the pass before, if that gave as many values."""
+        shape = () if isinstance(values, int) else (len(values),)
         given = self._given.get(name)
-        if given is None or len(given) != len(values):
-            given = self._given[name] = np.empty(len(values), np.int64 if name in _LONG else np.int32)
+        if given is None or given.shape != shape:
+            given = self._given[name] = np.empty(shape, self._ports[name].element_type.to_dtype())
             self._request.set_tensor(name, ov.Tensor(given, shared_memory=True))
-        given[:] = values
+        given[...] = values
 
 
 def head(model: ov.Model) -> ov.Node:

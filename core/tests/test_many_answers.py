@@ -154,7 +154,8 @@ def test_tasks_that_break_off_free_their_places(model):
         wait_until(lambda: not model.running and not model.waiting)
 
 
-def test_tasks_of_an_event_loop_that_is_closed_free_their_places(model):
+@pytest.mark.parametrize("stopped_s", [0, 0.3])
+def test_tasks_of_an_event_loop_that_is_closed_free_their_places(model, stopped_s):
     async def read() -> None:
         async for _ in model.astream("Hello world", max_new_tokens=3000):
             pass
@@ -163,6 +164,7 @@ def test_tasks_of_an_event_loop_that_is_closed_free_their_places(model):
     pending: list[Any] = [loop.create_task(read()) for _ in range(6)]
     loop.run_until_complete(asyncio.sleep(1))
     assert (model.running, model.waiting) == (4, 2)
+    time.sleep(stopped_s)  # tokens arrive at a loop that does not run, and that wakes nobody any more
     loop.close()
     wait_until(lambda: not model.running and not model.waiting)
     for task in pending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -11,6 +12,7 @@ from .pending import BLOCKING, Awaited
 from .replies import Stream
 
 _THREADS = 2
+_NEVER_S = 100 * 365 * 86400.0
 
 
 def make_executor() -> Executor:
@@ -22,7 +24,7 @@ def make_executor() -> Executor:
 
 
 async def read(make: Callable[[], Stream], executor: Executor) -> AsyncGenerator[str, None]:
-    """Yield the chunks of an answer. An iterator that is closed early closes the stream.
+    """Yield the chunks of an answer. An iterator that is closed early closes the stream, and so does a closed loop.
 
     Args:
         make: returns the stream; called in a thread.
@@ -30,6 +32,7 @@ async def read(make: Callable[[], Stream], executor: Executor) -> AsyncGenerator
     """
     loop = asyncio.get_running_loop()
     stream = await loop.run_in_executor(executor, make)
+    unwatch = _close_with(loop, stream)
     blocking = None
     try:
         while (item := stream.advance()) is not None:
@@ -42,8 +45,9 @@ async def read(make: Callable[[], Stream], executor: Executor) -> AsyncGenerator
             if isinstance(item, str):
                 yield item
             else:
-                await _happening(item, stream)
+                await _happening(item)
     finally:
+        unwatch()
         if blocking is not None and not blocking.done():
             await asyncio.wait([blocking])
         if not stream.ended:
@@ -55,22 +59,43 @@ async def read(make: Callable[[], Stream], executor: Executor) -> AsyncGenerator
                 await closing
 
 
-async def _happening(event: Awaited, stream: Stream) -> None:
-    """Wait until an event of a stream happens. If the event loop has been closed by then, nobody reads the stream."""
+def _close_with(loop: asyncio.AbstractEventLoop, stream: Stream) -> Callable[[], None]:
+    """Close a stream as soon as the loop is closed, which tells no task. Returns a function that ends this.
+
+    A closed loop drops its timers, and nobody else has this one, whose time never comes.
+    """
+    timer = loop.call_later(_NEVER_S, _nothing)
+    closing = weakref.finalize(timer, _close, weakref.ref(stream))
+    closing.atexit = False
+
+    def unwatch() -> None:
+        if (watched := closing.detach()) is not None:
+            watched[0].cancel()
+
+    return unwatch
+
+
+def _nothing() -> None:
+    pass
+
+
+def _close(reference: weakref.ref[Stream]) -> None:
+    if (stream := reference()) is not None:
+        stream.close()
+
+
+async def _happening(event: Awaited) -> None:
+    """Wait until an event of a stream happens."""
     loop = asyncio.get_running_loop()
     happened = loop.create_future()
-    reference = weakref.ref(stream)  # a turn keeps its callbacks, and must not keep the stream
 
     def wake() -> None:
         if not happened.done():
             happened.set_result(None)
 
     def notice() -> None:  # called in another thread
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
             loop.call_soon_threadsafe(wake)
-        except RuntimeError:  # the loop has been closed
-            if (unread := reference()) is not None:
-                unread.close()
 
     event.notify(notice)
     await happened

@@ -56,7 +56,7 @@ LAYERS = (
     ("textfiles",),
     ("disk",),
     ("files",),
-    ("cgroups", "interpreter", "names", "options", "windows"),
+    ("cgroups", "interpreter", "names", "options", "user_folders", "windows"),
     ("units",),
     ("hookspecs",),
     ("values",),

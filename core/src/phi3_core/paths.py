@@ -12,9 +12,11 @@ from .config.values import find
 from .errors import UsageError
 from .files import replace_path
 from .textfiles import decode_marked
+from .user_folders import cache_folder
 
 LARGEST_JSON = 128 * 2**20
 """Size limit of JSON files in bytes."""
+_HOME_HINT = "set PHI3_HOME to the path of a folder"
 DAMAGED = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 """What making values of a damaged document raises: its numbers may be no float, and infinities are no int."""
 
@@ -23,8 +25,8 @@ def home() -> Path:
     """Return the store's root folder, which need not exist yet.
 
     Raises:
-        UsageError: ``PHI3_HOME`` is relative to a folder that does not exist: see :func:`absolute`. Or the
-            configuration file cannot be read.
+        UsageError: ``PHI3_HOME`` is relative to a folder that does not exist: see :func:`absolute`. Or it is not set,
+            and the user has no home folder. Or the configuration file cannot be read.
     """
     found = find("home")
     if found.value:
@@ -32,9 +34,10 @@ def home() -> Path:
             return absolute(found.value)
         except UsageError as error:
             raise UsageError(f"PHI3_HOME is {error.message}", hint="set it to the path of a folder") from error
-    import platformdirs  # start-up: not needed if the folder is set
-
-    return Path(platformdirs.user_cache_dir("phi3", appauthor=False))
+    folder = cache_folder("phi3")
+    if folder is None:
+        raise UsageError("there is no home folder, in which models would be kept", hint=_HOME_HINT)
+    return folder
 
 
 def absolute(path: str | Path) -> Path:

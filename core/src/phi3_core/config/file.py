@@ -11,6 +11,7 @@ from pathlib import Path
 from phi3_core.disk import reason
 from phi3_core.errors import UsageError
 from phi3_core.textfiles import decode
+from phi3_core.user_folders import config_folder
 
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _LONGEST_LINE = 60
 
 
 def location() -> Path | None:
-    """Return the absolute path of the configuration file, which need not exist; None if none is to be read.
+    """Return the absolute path of the configuration file, which need not exist; None if there can be none.
 
     Raises:
         UsageError: the variable names a path that cannot be one.
@@ -36,10 +37,8 @@ def location() -> Path | None:
         return None
     if given:
         return _absolute(given)
-    import platformdirs  # start-up: not needed if PHI3_CONFIG is set
-
-    folder = Path(platformdirs.user_config_dir("phi3", appauthor=False))
-    return folder / "config.toml" if folder.is_absolute() else None  # without a home folder
+    folder = config_folder("phi3")
+    return None if folder is None else folder / "config.toml"
 
 
 @functools.lru_cache(maxsize=4)

@@ -11,13 +11,13 @@ import socket
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from urllib.parse import quote, unquote
 
 from attrs import frozen
 
 from phi3_core import paths
 from phi3_core.errors import Phi3Error
+from phi3_core.user_folders import home_folder
 
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|CREDENTIAL|PRIVATE_KEY|(?:^|_)(?:KEY|PAT|PWD)$", re.IGNORECASE)
 _NO_SECRET_NAME = re.compile(r"^limits\.|_(?:PATH|FILE|DIR|LIMIT|TOKENS)$|^(?:OLD)?PWD$", re.IGNORECASE)
@@ -59,7 +59,7 @@ def this_identity(environment: Mapping[str, str] = os.environ) -> Identity:
     home, store = _home(), ""
     try:
         store = str(paths.home())
-    except (Phi3Error, RuntimeError):  # the configuration cannot be read, or there is no home folder
+    except Phi3Error:  # the configuration cannot be read, or there is no home folder
         store = environment.get("PHI3_HOME", "")
     users = [*_account(), *(environment.get(name, "") for name in _USER_NAMES), re.split(r"[\\/]", home)[-1]]
     users += (part for name in tuple(users) for part in name.split())
@@ -141,10 +141,7 @@ def spellings(name: str) -> Iterator[str]:
 
 
 def _home() -> str:
-    try:
-        return str(Path.home())
-    except RuntimeError:
-        return ""
+    return str(home_folder() or "")
 
 
 def _host() -> str:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from phi3_core.errors import UsageError
+from phi3_core.user_folders import home_folder
+
 NO_KEY = "none"
 """What clients state that insist on an API key, to a server that has none."""
 
@@ -103,7 +106,7 @@ def continue_dev(target: Target) -> ClientSettings:
         f"    apiKey: {json.dumps(target.key or NO_KEY)}",
         "    roles: [chat, edit, apply]",
     )
-    file = Path.home() / ".continue" / "config.yaml"
+    file = _home("Continue") / ".continue" / "config.yaml"
     hint = f'choose the model in Continue, or cn --config "{file}"'  # without it, cn asks for a key of Anthropic's
     return ClientSettings(file=file, lines=lines, hint=hint)
 
@@ -124,11 +127,19 @@ def _llm_folder() -> Path:
     """Return where ``llm`` keeps its files: Click's folder for the application ``io.datasette.llm``."""
     if given := os.environ.get("LLM_USER_PATH"):
         return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("APPDATA", str(Path.home()))) / "io.datasette.llm"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "io.datasette.llm"
-    return Path(os.environ.get("XDG_CONFIG_HOME", str(Path.home() / ".config"))) / "io.datasette.llm"
+        folder = _home("llm") / "Library" / "Application Support"
+    elif given := os.environ.get("APPDATA" if sys.platform == "win32" else "XDG_CONFIG_HOME"):
+        folder = Path(given)
+    else:
+        folder = _home("llm") / ("" if sys.platform == "win32" else ".config")
+    return folder / "io.datasette.llm"
+
+
+def _home(client: str) -> Path:
+    if (home := home_folder()) is None:
+        raise UsageError(f"there is no home folder, in which {client} has its settings", hint="set HOME")
+    return home
 
 
 CLIENTS: Mapping[str, Callable[[Target], ClientSettings]] = {

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from phi3_core import interpreter
 from phi3_core.errors import ModelError
+from phi3_core.user_folders import config_folder, home_folder
 from phi3_core.values import Progress
 
 from . import process
@@ -122,9 +123,11 @@ def _pip_is_configured() -> bool:
     if any(name.startswith("PIP_") for name in os.environ):
         return True
     name = "pip.ini" if sys.platform == "win32" else "pip.conf"
-    folders: list[str | Path] = [
+    folders: list[str | Path | None] = [
         *platformdirs.site_config_dir("pip", appauthor=False, multipath=True).split(os.pathsep),
-        platformdirs.user_config_dir("pip", appauthor=False, roaming=True),
-        *("/etc", sys.prefix, Path.home() / ("pip" if sys.platform == "win32" else ".pip")),
+        config_folder("pip", roaming=True),
+        *("/etc", sys.prefix),
     ]
-    return any((Path(folder) / name).is_file() for folder in folders)
+    if (home := home_folder()) is not None:
+        folders.append(home / ("pip" if sys.platform == "win32" else ".pip"))
+    return any((Path(folder) / name).is_file() for folder in folders if folder is not None)

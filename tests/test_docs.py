@@ -39,6 +39,8 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 RUN = ("README.md", "docs/index.md")
+QUICK = (RUN[0], *(pytest.param(page, marks=pytest.mark.slow) for page in RUN[1:]))
+"""README.md always, the others where slow tests run too."""
 INSTALLS = "python -m pip install "
 
 _BLOCK = re.compile(
@@ -170,14 +172,14 @@ def compare(command: str, shown: str, printed: str) -> None:
         assert "\n".join(last).startswith(shown.strip().rstrip("."))
 
 
-@pytest.fixture(params=["bash", "lines", "cmd", "powershell"])
+@pytest.fixture(params=["bash", pytest.param("lines", marks=pytest.mark.slow), "cmd", "powershell"])
 def shell_name(request):
     if (request.param in {"cmd", "powershell"}) != (sys.platform == "win32") and request.param != "lines":
         pytest.skip(f"no {request.param} on this system")
     return request.param
 
 
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.parametrize("page", QUICK)
 def test_what_a_page_says_can_be_done(page, shell_name, sample_needed, tmp_path):
     follow(page, Shell(shell_name, Path(sysconfig.get_path("scripts")), tmp_path), installing=False)
 
@@ -192,7 +194,7 @@ def test_what_a_page_says_can_be_done_from_nothing(page, name, tmp_path):
     follow(page, Shell("lines" if windows else name, programs, tmp_path), installing=True)
 
 
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.parametrize("page", QUICK)
 def test_the_python_that_a_page_shows_runs(page, sample_needed, tmp_path):
     (source,) = re.findall(r"^```python\n(.*?)^```", read(page), re.MULTILINE | re.DOTALL)
     done = subprocess.run(

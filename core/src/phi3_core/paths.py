@@ -49,7 +49,7 @@ def absolute(path: str | Path) -> Path:
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError as error:
-        raise UsageError(f"{str(path)!r}: {error}", hint="give a path without ~") from error
+        raise UsageError(f"{str(path)!r}: there is no such home folder", hint="give a path without ~") from error
     except OSError as error:
         message = f"{str(path)!r}: the current folder does not exist any more"
         raise UsageError(message, hint="change to another folder") from error

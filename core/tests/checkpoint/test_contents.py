@@ -36,6 +36,7 @@ def test_the_files_that_hold_the_weights(names, expected):
         (["adapter_model.bin", "adapter_config.json", "README.md"], "is an adapter", "peft"),
         (["adapter_config.json"], "is an adapter", "peft"),
         (["adapters.npz"], "is an adapter", "peft"),
+        (["README.md", "run-10/adapter_model.safetensors"], "in run-10 an adapter for acme/base", "acme/phi/run-10"),
         (["model.safetensors", "adapter_model.safetensors"], "beside its weights", "peft"),
         (["openvino_model.xml", "openvino_model.bin", "adapter_model.safetensors"], "beside its weights", "peft"),
         (["pytorch_model-00001-of-00002.bin", "config.json"], "pickles of PyTorch", "transformers"),

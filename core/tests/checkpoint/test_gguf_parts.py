@@ -117,6 +117,8 @@ def test_the_only_model_in_a_folder(tmp_path):
     for number in (2, 1):
         (tmp_path / f"m-{number:05}-of-00002.gguf").write_bytes(b"")
     assert gguf_parts.only_model_in(tmp_path) == tmp_path / "m-00001-of-00002.gguf"
+    (tmp_path / "._one.gguf").write_bytes(b"\0\5\x16\7")
+    assert gguf_parts.only_model_in(tmp_path) == tmp_path / "m-00001-of-00002.gguf", "what macOS leaves is none"
     (tmp_path / "model.safetensors").write_bytes(b"")
     assert gguf_parts.only_model_in(tmp_path) is None, "whole weights are preferred"
     (tmp_path / "model.safetensors").unlink()

@@ -365,7 +365,7 @@ def test_what_no_backend_recognizes_is_refused_before_its_weights_are_fetched(ph
     server.add("somebody/web", repository(tokenizer, model_q4__onnx=support.noise(2**20, 3)))
     code, _, err = phi3("models", "pull", "somebody/web")
     assert code == 4
-    assert "parrot finds no weights in somebody/web that it can load" in err
+    assert "parrot finds no weights in somebody/web that it can load: model_q4.onnx has no genai_config.json" in err
     assert phi3("models", "pull", "somebody/web", "--dry-run")[::2] == (code, err)
     assert not server.bodies("model_q4.onnx")
 

@@ -207,8 +207,9 @@ def test_a_gguf_file_without_a_template_is_not_fetched_to_be_asked(
     [
         ({}, "acme/phi has no chat template"),
         ({"chat_template.jinja": b"{{ messages"}, "chat template is broken"),
-        ({"tokenizer_config.json": b"{"}, "tokenizer_config.json is damaged"),
-        ({"tokenizer.json": b"{"}, "tokenizer.json is damaged"),
+        ({"tokenizer_config.json": b"{"}, "acme/phi: tokenizer_config.json is damaged"),
+        ({"tokenizer.json": b"{"}, "acme/phi: tokenizer.json is damaged"),
+        ({"generation_config.json": b'{"eos_token_id": "x"}'}, "acme/phi: generation_config.json is damaged"),
     ],
 )
 def test_a_repository_that_cannot_be_asked_is_not_fetched_to_be_asked(
@@ -219,6 +220,7 @@ def test_a_repository_that_cannot_be_asked_is_not_fetched_to_be_asked(
     code, _, err = run_main("run", "Hello", "-m", REPOSITORY, "-q")
     assert code == 4
     assert words in err
+    assert str(home) not in err
     assert len(err.splitlines()) == 1
     assert server.served("model.safetensors") < SIZE / 2
     assert not list((home / "sources").glob("*"))

@@ -80,6 +80,16 @@ def test_an_adapter_is_refused_by_name(home, tmp_path, with_config):
         look_up(str(tmp_path), Store())
 
 
+@pytest.mark.parametrize("content", ['{"model_type": "phi3",}', "[]", ""])
+def test_a_damaged_configuration_is_said_to_be_one(home, tmp_path, content):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        look_up(str(tmp_path), Store())
+    (tmp_path / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError, match=r"config\.json (cannot be read: .*line 1|is not a JSON object)"):
+        look_up(str(tmp_path), Store())
+
+
 def test_pickles_and_pointers_are_refused_by_name(home, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "phi3"}), encoding="utf-8")
     (tmp_path / "pytorch_model.bin").write_bytes(b"PK")

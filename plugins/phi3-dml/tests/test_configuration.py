@@ -84,6 +84,8 @@ def test_what_is_published_is_taken(folder):
     assert configuration.read(folder(PUBLISHED)) == PUBLISHED
     cuda = changed("model.decoder.session_options.provider_options", [{"cuda": {"enable_cuda_graph": "0"}}])
     assert configuration.read(folder(cuda)) == cuda
+    captured = changed("model.decoder.session_options.provider_options", [{"dml": {"enable_graph_capture": "1"}}])
+    assert configuration.read(folder(captured)) == captured, "as onnxruntime-genai 0.18's builder writes it"
 
 
 # As onnxruntime-genai 0.18's builder writes it for Phi-3-mini-4k on CPUs.
@@ -151,6 +153,12 @@ def test_what_is_not_known_to_be_harmless_is_refused(folder, place, value, messa
 def test_what_is_no_configuration_is_refused(folder, text):
     with pytest.raises(ModelError, match=r"genai_config\.json"):
         configuration.read(folder(text))
+
+
+def test_a_byte_order_mark_is_said_to_be_too_much(folder):
+    with pytest.raises(ModelError, match="BOM") as caught:
+        configuration.read(folder("\ufeff" + json.dumps(PUBLISHED)))
+    assert "without a byte-order mark" in caught.value.hint
 
 
 def test_one_that_is_missing_or_huge(tmp_path, folder):

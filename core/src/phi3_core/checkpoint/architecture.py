@@ -53,20 +53,26 @@ class Architecture:
         return self.key_value_heads * self.head_size
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the object in the ``config.json`` at ``path``. Raises :class:`ModelError` if it is missing or damaged."""
+    try:
+        config: object = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing", hint="give a folder with a Hugging Face checkpoint") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", hint="repair it, or fetch it again") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} is not a JSON object", hint="repair it, or fetch it again")
+    return config
+
+
 def read_architecture(path: Path) -> Architecture:
     """Return the architecture that the ``config.json`` at ``path`` describes.
 
     Raises:
         ModelError: the file is missing or damaged, or describes a model outside the Phi-3 family.
     """
-    try:
-        config = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ModelError(f"{path} is missing", hint="give a folder with a Hugging Face checkpoint") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} is not a JSON object")
+    config = read_config(path)
     _check_supported(path, config)
     heads, hidden = _count(path, config, "num_attention_heads"), _count(path, config, "hidden_size")
     groups = _count(path, config, "num_key_value_heads", heads)

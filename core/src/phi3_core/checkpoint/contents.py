@@ -98,16 +98,19 @@ def unusable(where: str, names: Iterable[str], *, base: str | None = None, sure:
     weights = weight_files(names)
     adapters = [name for name in names if _matches(name, _ADAPTER)]
     loadable = bool(weights) or any(_matches(name, _GRAPHS) for name in everywhere)
+    of_base = f" for {base}" if base else ""
     if adapters or (_ADAPTER_CONFIG in names and not loadable):
-        of = f" for {base}" if base else ""
         words = (
-            f"has an adapter{of}, such as LoRA, beside its weights ({adapters[0]}), which would be ignored"
+            f"has an adapter{of_base}, such as LoRA, beside its weights ({adapters[0]}), which would be ignored"
             if loadable
-            else f"is an adapter{of}, such as LoRA, not a model"
+            else f"is an adapter{of_base}, such as LoRA, not a model"
         )
         return Unusable(words=words, hint=f"merge it into its base: {_merge(where)}")
     if loadable:
         return None
+    if (folder := _folder_of_adapters(everywhere)) is not None:
+        hint = f"merge one into its base: {_merge(f'{where}/{folder}')}"
+        return Unusable(words=f"has no model, and in {folder} an adapter{of_base}, such as LoRA", hint=hint)
     if set(names) >= _SENTENCES:
         return Unusable(words="is a model of sentence-transformers, which writes no text", hint="phi3 models list")
     for patterns, words in (*_FORMATS, *(() if sure else _LIKELY_FORMATS)):
@@ -116,6 +119,23 @@ def unusable(where: str, names: Iterable[str], *, base: str | None = None, sure:
             hint = f"convert it: {_convert(where)}" if found.startswith("pytorch_model") else "phi3 models list"
             return Unusable(words=f"has no weights in safetensors, but {words} ({found})", hint=hint)
     return None
+
+
+def _folder_of_adapters(names: Iterable[str]) -> str | None:
+    """Return the first folder with an adapter, if folders have adapters and no models, as those of a training do."""
+    below = sorted(name for name in names if "/" in name)
+    if any(weight_files([name.rpartition("/")[2]]) for name in below):
+        return None
+    return next((name.rpartition("/")[0] for name in below if _matches(name.rpartition("/")[2], _ADAPTER)), None)
+
+
+def lacks_settings(names: Iterable[str]) -> str | None:
+    """Return what is said of files with an ONNX graph and without ``genai_config.json``, as exporters write them."""
+    names = sorted(name for name in names if "/" not in name)
+    graph = next((name for name in names if name.lower().endswith(".onnx")), None)
+    if graph is None or "genai_config.json" in names:
+        return None
+    return f"{graph} has no genai_config.json beside it, which ONNX Runtime GenAI needs"
 
 
 def nested(path: Path) -> tuple[Path, ...]:

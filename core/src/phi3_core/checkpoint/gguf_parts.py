@@ -67,13 +67,18 @@ def only_model_in(folder: Path) -> Path | None:
     """
     if any(next(folder.glob(pattern), None) for pattern in _PREFERRED):
         return None
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() == SUFFIX and file.is_file())
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() == SUFFIX and _is_visible_file(file))
     models = [file for file in files if not _NO_MODEL.search(file.name)] or files
     wholes = sorted({parts(file)[0] for file in models})
     if len(wholes) > 1:
         names = ", ".join(file.name for file in wholes[:6]) + (f" and {len(wholes) - 6} more" if wholes[6:] else "")
         raise ModelError(f"{folder} holds {len(wholes)} GGUF models: {names}", hint=f"name one of them: {wholes[0]}")
     return wholes[0] if wholes else None
+
+
+def _is_visible_file(path: Path) -> bool:
+    """Return whether a path is a file that is not hidden, as macOS' ``._NAME`` beside a file on a stick is."""
+    return not path.name.startswith(".") and path.is_file()
 
 
 def linked_file(folder: Path) -> Path | None:

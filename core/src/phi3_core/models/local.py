@@ -10,7 +10,7 @@ from typing import Any
 
 from phi3_core import names
 from phi3_core.checkpoint import gguf_parts
-from phi3_core.checkpoint.contents import nested, unusable
+from phi3_core.checkpoint.contents import lacks_settings, nested, unusable
 from phi3_core.errors import ModelError, NoArtifactError
 from phi3_core.hub.cache import unfinished
 from phi3_core.store import manifest
@@ -63,13 +63,17 @@ def _nothing_found(path: Path, device: Device) -> NoArtifactError:
     """Return the error for a path with nothing that a backend recognizes, with what is there instead."""
     message, hint = f"{device.backend} finds no weights in {path} that it can load", None
     if path.is_dir():
-        found = unusable(path.as_posix(), [entry.name for entry in path.iterdir() if entry.is_file()])
+        files = [file for pattern in ("*", "*/*") for file in path.glob(pattern) if file.is_file()]
+        names = [file.relative_to(path).as_posix() for file in files]
+        found = unusable(path.as_posix(), names)
         if found is not None:
             return NoArtifactError(f"{path} {found.words}", hint=found.hint)
         if (partial := unfinished(path)) is not None:
             words = f"{path} has no weights: their download is not finished ({partial[0].name})"
             return NoArtifactError(words, hint=partial[1])
         inner = nested(path)
+        if (lacking := lacks_settings(names)) is not None:
+            return NoArtifactError(f"{message}: {lacking}", hint="take the original weights")
         if inner:
             message += f"; its folders {', '.join(folder.name for folder in inner[:8])} have some"
             hint = f'phi3 run --model "{inner[0]}"'

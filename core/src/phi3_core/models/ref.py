@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 
 from phi3_core import names, paths
 from phi3_core.checkpoint import gguf_parts, pointers
+from phi3_core.checkpoint.architecture import read_config
 from phi3_core.checkpoint.contents import unusable, weight_files
 from phi3_core.checkpoint.family import check_type
 from phi3_core.config.values import aliases
@@ -253,7 +254,8 @@ def _is_source(path: Path) -> bool:
 
 def _check_family(path: Path, *, needed: bool) -> None:
     """Raise if ``config.json`` names another model family or, if it is ``needed``, none."""
-    config = paths.read_json(path / "config.json")
+    file = path / "config.json"
+    config = read_config(file) if needed and file.is_file() else paths.read_json(file)
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind is None and needed:
         raise ModelError(f"{path} has weights, but no config.json that says of which kind", hint=HINT)

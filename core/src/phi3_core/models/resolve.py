@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from attrs import evolve, field, frozen
 
-from phi3_core.checkpoint.contents import weight_files
+from phi3_core.checkpoint.contents import lacks_settings, weight_files
 from phi3_core.checkpoint.gguf_parts import linked_file
 from phi3_core.errors import ModelError, NoArtifactError, NotOnHubError, UsageError
 from phi3_core.hub.address import Address
@@ -240,9 +240,12 @@ class _Resolver:
             return  # it finds weights, and that they are empty
         if found is None:
             request = self.request
+            lacking = lacks_settings(file.name for file in folder.iterdir())
             hint = "use a repository for another backend, or one with the original weights"
             raise NoArtifactError(
-                f"{request.device.backend} finds no weights in {request.ref.address} that it can load", hint=hint
+                f"{request.device.backend} finds no weights in {request.ref.address} that it can load"
+                f"{f': {lacking}' if lacking else ''}",
+                hint=hint,
             )
 
     def local(self, path: Path) -> ResolvedModel:

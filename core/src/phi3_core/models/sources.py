@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -128,10 +129,19 @@ def remote(
 
 
 def _check_text(subject: str, folder: Path) -> None:
-    """Raise :class:`ModelError` if the model in a folder, which need not have its weights, cannot be asked."""
+    """Raise :class:`ModelError` if the model in a folder, which need not have its weights, cannot be asked.
+
+    The folder is the store's for what is not there yet: nobody is told its name.
+    """
     from phi3_core.text.tokenizer import Tokenizer  # start-up: not needed for stored weights
 
-    Tokenizer.from_folder(folder, subject=subject).check_chat()
+    try:
+        Tokenizer.from_folder(folder, subject=subject).check_chat()
+    except ModelError as error:
+        if str(folder) not in error.message:
+            raise
+        words = error.message.replace(f"{folder}{os.sep}", f"{subject}: ").replace(str(folder), subject)
+        raise ModelError(words, hint="use another repository, or another revision of it") from error
 
 
 def _named_file(source: Source, ref: ModelRef) -> Source:

@@ -19,7 +19,7 @@ from .template import PHI3_TEMPLATE
 
 logger = logging.getLogger("phi3_core")
 
-REPAIR = "fetch the model again, or see what is wrong with `phi3 models verify`"
+REPAIR = "fetch the model again; for one in the store, phi3 models verify MODEL says what is wrong"
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _ENDS = ("<|end|>", "<|endoftext|>", "<|im_end|>")
 _PHI3_TURNS = ("<|user|>", "<|assistant|>", "<|end|>")

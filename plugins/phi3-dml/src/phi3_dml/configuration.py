@@ -81,11 +81,13 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST:
             raise ModelError(f"{path} is too large for what it is")
-        content = json.loads(path.read_bytes())
+        text = path.read_text(encoding="utf-8")  # as the runtime reads it, which knows no byte-order mark
+        content = json.loads(text)
     except FileNotFoundError:
         raise ModelError(f"{path} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
+        hint = "save it as UTF-8 without a byte-order mark" if isinstance(error, ValueError) else None
+        raise ModelError(f"{path} cannot be read: {error}", hint=hint) from error
     check(path, content)
     checked: dict[str, Any] = content
     return checked

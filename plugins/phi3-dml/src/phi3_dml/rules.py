@@ -87,7 +87,7 @@ _WORD = _fits(
 )
 _PROVIDER_OPTIONS = {
     "cpu": frozenset[str](),
-    "dml": frozenset[str](),
+    "dml": frozenset({"enable_graph_capture"}),
     "cuda": frozenset({"enable_cuda_graph", "enable_skip_layer_norm_strict_mode"}),
     "webgpu": frozenset({"enableGraphCapture", "validationMode"}),
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -172,6 +174,44 @@ def test_tasks_of_an_event_loop_that_is_closed_free_their_places(model, stopped_
     assert model.generate("Hello", max_new_tokens=5).completion_tokens == 5
 
 
+@pytest.mark.parametrize("closed", ["kept", "dropped"])
+def test_an_answer_that_is_left_open_ends_with_its_loop_in_silence(model, capfd, closed):
+    kept = []
+
+    async def begin() -> None:
+        chunks = model.astream("Hello world", max_new_tokens=3000)
+        await anext(chunks)
+        if closed == "kept":
+            kept.append(chunks)
+
+    asyncio.run(begin())
+    wait_until(lambda: not model.running)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_program_that_ends_while_a_thread_reads_an_answer_says_nothing(plugins, source, home):
+    plugins.add("song", changes=SONG)
+    plugins.add("other", changes=SONG)
+    program = f"""
+import threading, time
+import phi3_core as phi3
+
+begun = threading.Event()
+if __name__ == "__main__":
+    model = phi3.load({str(source)!r})
+
+    def read():
+        for chunk in model.stream("Hello world", max_new_tokens=3000):
+            begun.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    begun.wait(30)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list((home / "failures").rglob("*.json")) == []
+
+
 def test_a_task_s_answer_is_closed_although_the_interpreter_ends_and_starts_no_more_threads(model):
     settings = GenerationSettings.of({"max_new_tokens": 3000})
     executor = tasks.make_executor()
@@ -284,7 +324,7 @@ def test_an_answer_that_fails_alone_goes_on_elsewhere_and_the_others_stay(two, t
 def test_when_no_device_is_left_each_answer_fails_with_the_reason(plugins, source, tmp_path):
     plugins.add("choir", changes=choir("choir", tmp_path / "loaded", most=8))
     with phi3.load(source) as model:
-        asking = [Asking(model, STEADY, 100, 300) for _ in range(7)]
+        asking = [Asking(model, STEADY, 100, 3000) for _ in range(7)]
         wait_until(lambda: all(each.ids for each in asking))
         asking.append(Asking(model, DIES, 100, 300))
         for each in asking:

@@ -222,6 +222,28 @@ def test_a_forked_process_is_told_so(slow):
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 warns of forks with threads
+def test_a_forked_process_that_goes_on_with_a_stream_is_told_so(slow):
+    stream = slow.stream("Hello world", max_new_tokens=30)
+    next(stream)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            list(stream)
+        except UsageError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as said:
+        assert "forked" in said.read()
+    os.waitpid(child, 0)
+    list(stream)
+    assert stream.reply.completion_tokens == 30
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 warns of forks with threads
 def test_a_forked_process_that_closes_a_stream_leaves_the_answer_to_the_other(slow):
     stream = slow.stream("Hello world", max_new_tokens=30)
     next(stream)

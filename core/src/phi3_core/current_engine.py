@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from attrs import define
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("phi3_core")
 
+_OPEN: WeakSet[CurrentEngine] = WeakSet()
+"""Those that have loaded an engine."""
 Load = Callable[[Candidate], LoadedEngine]
 """Obtains a model and loads it on a candidate."""
 
@@ -166,6 +170,8 @@ class CurrentEngine:
         return engine
 
     def _use(self, engine: LoadedEngine) -> LoadedEngine:
+        _OPEN.add(self)
+        _close_at_exit()  # registered after what ends the worker, and so called before
         self._engine = engine
         if self.closed:  # meanwhile
             self.close()
@@ -199,3 +205,14 @@ class CurrentEngine:
         self.closed = True
         for engine in filter(None, (self._engine, *self._failed)):
             engine.worker.kill()
+
+
+@functools.cache
+def _close_at_exit() -> None:
+    """Have all answers end with the interpreter: threads may still read them while it ends the workers."""
+
+    def close() -> None:
+        for current in tuple(_OPEN):
+            current.closed = True
+
+    atexit.register(close)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .answer_text import answer_text
 from .answers import Answer
 from .errors import PromptTooLongError, UsageError
-from .replies import GenerationOptions, GenerationSettings, Message, Reply, Stream, messages_of
+from .replies import GenerationOptions, GenerationSettings, Message, Reply, Stream, check_process, messages_of
 from .session import EngineSession
 from .text.guard import TooManyTokensError
 from .text.stops import StopStrings
@@ -174,21 +173,19 @@ class Model:
             ids = None
         return self._stream(ids, settings, started, what="prompt", continues=True)
 
-    async def astream(
+    def astream(
         self, prompt: str, *, system: str | None = None, **options: Unpack[GenerationOptions]
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str, None]:
         """Answer one prompt, as chunks of text, without blocking the event loop.
 
-        Takes the arguments of :meth:`generate`.
+        Takes the arguments of :meth:`generate`. Errors are raised while it is read.
         """
         from . import tasks  # start-up: asyncio, a quarter of this module's import time
 
-        messages, settings = messages_of(prompt, system), GenerationSettings.of(options)
         if self._executor is None:
             self._executor = tasks.make_executor()
-        async with contextlib.aclosing(tasks.read(lambda: self.answer(messages, settings), self._executor)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        # Not in a generator of its own: asyncio.run closes those that are left all at once, the inner ones too.
+        return tasks.read(lambda: self.stream(prompt, system=system, **options), self._executor)
 
     def count_tokens(self, messages: Sequence[Message], *, begun: str = "") -> int:
         """Return the number of tokens of a conversation, chat template and the answer's beginning included."""
@@ -221,11 +218,7 @@ class Model:
     def _check_usable(self) -> None:
         if self._session.closed:
             raise UsageError("the model is closed")
-        if os.getpid() != self._process:
-            raise UsageError(
-                "the model was loaded by the process that this one was forked from",
-                hint="load it in this process, or start processes with multiprocessing's method spawn",
-            )
+        check_process(self._process)
 
     def _encode(self, messages: Sequence[Message], begun: str, *, most: int | None = None) -> list[int]:
         """Return the ids of a conversation and of the beginning of its answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -151,6 +152,8 @@ class Stream:
         self._turn = turn
         self._stops = stops
         self._reading = threading.Lock()
+        self._process = os.getpid()
+        self._begun = False
         self._closed = False
         self._ended = False
         self._reply: Reply | None = None
@@ -159,6 +162,7 @@ class Stream:
         return self
 
     def __next__(self) -> str:
+        self._check_process()
         with self._reading:
             self._turn.begin_read()
             try:
@@ -178,6 +182,7 @@ class Stream:
 
         After :data:`~phi3_core.pending.BLOCKING`, the next call may block.
         """
+        self._check_process()
         with self._reading:
             self._turn.begin_read()
             try:
@@ -185,9 +190,14 @@ class Stream:
             finally:
                 self._end_read()
 
+    def _check_process(self) -> None:
+        if self._begun and not self._ended:
+            check_process(self._process)
+
     def _advance(self) -> str | Pending | None:
         if self._closed or self._ended:
             return None
+        self._begun = True
         try:
             item = next(self._chunks)
         except BaseException:
@@ -252,6 +262,19 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def check_process(process: int) -> None:
+    """Raise :class:`UsageError` if this is another process, forked from the one that loaded a model.
+
+    Args:
+        process: the id of the process that loaded it.
+    """
+    if os.getpid() != process:
+        raise UsageError(
+            "the model was loaded by the process that this one was forked from",
+            hint="load it in this process, or start processes with multiprocessing's method spawn",
+        )
 
 
 def messages_of(prompt: str, system: str | None) -> list[Message]:

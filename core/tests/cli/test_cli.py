@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from phi3_core.cli import main
 
 
 @pytest.fixture
@@ -188,6 +189,42 @@ def test_text_on_stdin_is_added_to_the_prompt(phi3, plugins, source):
     assert code == 2
     assert "the text on stdin is not UTF-16-LE" in err
     assert run(b"", "-")[0] == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its streams have no modes")
+def test_stdin_that_cannot_be_read_has_no_text(phi3, plugins, source, tmp_path):
+    """As nohup makes it of a terminal: open for writing only."""
+
+    def run(*arguments: object):
+        with (tmp_path / "written").open("wb") as written:
+            done = subprocess.run(
+                command(*arguments, "-m", source, "-q"), stdin=written, capture_output=True, check=False, timeout=60
+            )
+        return done.returncode, done.stdout.decode().strip(), done.stderr.decode()
+
+    assert run("run", "Hello") == (0, "Hello", "")
+    for arguments in (("run", "-"), ("chat",)):
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert err.startswith("phi3: standard input cannot be read: bad file descriptor (")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--temprature", "1", "Hi"), "run has no flag --temprature (did you mean --temperature? phi3 run -"),
+        (("run", "--maxnew=3", "Hi"), "run has no flag --maxnew (did you mean --max-new-tokens? phi3 run --help)"),
+        (("devices", "--gpu"), "devices has no flag --gpu (phi3 devices --help)"),
+        (("models", "pull", "x", "-z"), "models pull has no flag -z (phi3 models pull --help)"),
+        (("run", "Hi", "there", "you"), "run does not take 'there' 'you' (put a prompt of several words in quotes; "),
+        (("quantize", "a", "b"), "quantize does not take 'b' (phi3 quantize --help)"),
+    ],
+)
+def test_what_a_command_does_not_know_is_named(capsys, arguments, words):
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"phi3: {words}")
 
 
 def test_waiting_for_stdin_is_said(phi3, plugins, source):

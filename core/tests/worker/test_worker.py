@@ -318,6 +318,19 @@ def test_no_worker_outlives_its_host(plugins, busy, end):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forking is for POSIX")
+def test_no_worker_outlives_its_host_with_a_fork_of_it(plugins):
+    plugins.add("busy", changes="import time; time.sleep(600)")
+    then = "time.sleep(600 if os.fork() else 30)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import os\n{HOST.format(then=then)}"], stdout=subprocess.PIPE, text=True
+    ) as host:
+        pid = int(host.stdout.readline())
+        time.sleep(0.5)
+        host.kill()
+        assert wait_until(lambda: gone(pid), 15), "the worker is still there"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forking is for POSIX")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_of_the_host_leaves_the_worker_alone(parrot):
     child = os.fork()

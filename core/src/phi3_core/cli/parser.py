@@ -24,7 +24,8 @@ from . import (
 
 TYPE_CHECKING = False  # start-up: see phi3_core/__init__.py
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
 
 EXIT_CODES = """\
 exit codes: 0 done, 1 unexpected, 2 usage, 3 no usable device, 4 model cannot be had or is damaged,
@@ -38,7 +39,34 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print an error in one line and exit with code 2."""
-        self.exit(2, f"phi3: {message} ({self.prog} --help)\n")
+        self._end(message)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments as argparse does, but refuse what a command does not know here, where its flags are known."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            flags = [word for word in unknown if word.startswith("-") and word != "-"]
+            self._refuse_flag(flags[0].partition("=")[0]) if flags else self._refuse_words(unknown)
+        return found, unknown
+
+    def _refuse_flag(self, flag: str) -> NoReturn:
+        from phi3_core.options import closest  # start-up: needed only for mistakes
+
+        known = [name.removeprefix("--") for name in self._option_string_actions if name.startswith("--")]
+        meant = closest(flag.removeprefix("--"), known) if flag.startswith("--") else None
+        self._end(f"{self._command} has no flag {flag}", f"did you mean --{meant}? " if meant else "")
+
+    def _refuse_words(self, words: Sequence[str]) -> NoReturn:
+        has_prompt = any(action.dest == "prompt" for action in self._actions)
+        hint = "put a prompt of several words in quotes; " if has_prompt else ""
+        self._end(f"{self._command} does not take {' '.join(map(repr, words))}", hint)
+
+    @property
+    def _command(self) -> str:
+        return self.prog.removeprefix("phi3 ")
+
+    def _end(self, message: str, hint: str = "") -> NoReturn:
+        self.exit(2, f"phi3: {message} ({hint}{self.prog} --help)\n")
 
 
 def parser() -> argparse.ArgumentParser:

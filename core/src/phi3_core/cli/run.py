@@ -86,8 +86,8 @@ def _prompt(given: str | None) -> str:
     """Return the prompt of the command line, followed by the text on stdin."""
     from . import output
 
-    added = streams.read_input(output.logger.warning).strip("\n")
     text = "" if given in (None, "-") else str(given)
+    added = streams.read_input(output.logger.warning, needed=not text.strip()).strip("\n")
     if text and added.strip():
         output.logger.info("added %d characters from stdin to the prompt", len(added))
     prompt = "\n\n".join(part for part in (text, added) if part.strip())

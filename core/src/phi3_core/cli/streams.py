@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TextIO
 
+    from phi3_core.errors import UsageError
+
 _WAIT_S = 1.0
 _NO_INPUT = "< NUL" if sys.platform == "win32" else "< /dev/null"
 # Windows' C library reports a pipe whose reader is gone as an invalid argument.
@@ -57,14 +59,16 @@ def _discard(stream: TextIO) -> None:
     os.close(null)
 
 
-def read_input(notice: Callable[[str], object]) -> str:
+def read_input(notice: Callable[[str], object], *, needed: bool) -> str:
     """Return all text on stdin, or nothing if it is a terminal.
 
     Args:
         notice: called with a sentence if nothing arrives for a second.
+        needed: whether there is no other text: otherwise a stdin that is not for reading, as nohup makes it of a
+            terminal, has none.
 
     Raises:
-        UsageError: stdin is not text, or has more of it than any model reads.
+        UsageError: stdin cannot be read, is not text, or has more of it than any model reads.
     """
     import threading
 
@@ -78,6 +82,10 @@ def read_input(notice: Callable[[str], object]) -> str:
     timer.start()
     try:
         data = sys.stdin.buffer.read(MOST_BYTES + 1)
+    except OSError as error:
+        if error.errno == errno.EBADF and not needed:
+            return ""
+        raise _not_read(error) from error
     finally:
         timer.cancel()
     check_size(data, "the text on stdin")
@@ -88,8 +96,27 @@ def input_lines() -> Iterator[str]:
     """Yield the lines on stdin as they arrive, without their ends.
 
     Raises:
-        UsageError: stdin is not text, or a line is longer than any model reads.
+        UsageError: stdin cannot be read or is not text, or a line is longer than any model reads.
     """
+    lines = _lines()
+    while True:
+        try:
+            line = next(lines, None)
+        except OSError as error:
+            raise _not_read(error) from error
+        if line is None:
+            return
+        yield line
+
+
+def _not_read(error: OSError) -> UsageError:
+    from phi3_core.disk import reason
+    from phi3_core.errors import UsageError
+
+    return UsageError(f"standard input cannot be read: {reason(error)}", hint=f"{_NO_INPUT} leaves it out")
+
+
+def _lines() -> Iterator[str]:
     import io
 
     from phi3_core.textfiles import MOST_BYTES, check_size, decode, encoding_of

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from phi3_core.cgroups import memory_limit
 from phi3_core.config import shows_output
@@ -21,6 +22,8 @@ from .lifetime import Tie, handle_of_this_process
 
 _LARGE_PAGES = "glibc.malloc.hugetlb"
 """With the value 1, large blocks of memory are marked for transparent huge pages (glibc 2.35, madvise)."""
+
+_STARTED: WeakSet[subprocess.Popen[bytes]] = WeakSet()
 
 
 def reserve_standard_streams() -> None:
@@ -40,9 +43,23 @@ def start_process(handle: int) -> subprocess.Popen[bytes]:
 def _start(handle: int) -> subprocess.Popen[bytes]:
     command = module_command("phi3_core.worker", str(handle))
     # Standard input is the lifeline: see lifetime.py.
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, stdin=subprocess.PIPE, env=_environment(), pass_fds=[handle], start_new_session=True, **_OUTPUT
     )
+    _STARTED.add(process)
+    return process
+
+
+def _let_go() -> None:
+    """Close a forked process's ends of the lifelines: with them, workers would live as long as the fork does."""
+    for process in tuple(_STARTED):
+        if process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _start_on_windows(handle: int) -> subprocess.Popen[bytes]:

@@ -142,6 +142,7 @@ def detect(machine):
         ("@hookimpl\ndef detect(machine): return [1]", "detect returned a int"),
         (OTHERS, "not a device of bad"),
         ("@hookimpl\ndef detect(machine): return [Offer(device=1, precisions=['int4'])]", "TypeError"),
+        (OTHERS.replace("int4", "fp32"), "ValueError: Offer: precisions must be fp16, int8 or int4, not 'fp32'$"),
     ],
 )
 def test_a_hook_that_is_misspelt_or_answers_nonsense_is_named(plugins, change, words):

@@ -137,6 +137,30 @@ def detect(machine):
         ),
         ("del detect", "does not implement detect$"),
         ("def detect(machine): return []", "does not implement detect; detect is there without @hookimpl"),
+        (
+            "@hookimpl\ndef load(artifact, *, device): return Engine()",
+            "load of phi3_bad takes 'device' as keyword-only, and such arguments get nothing: write it without the *$",
+        ),
+        (
+            "@hookimpl\ndef generate(*given: int): return iter(())",
+            "generate of phi3_bad takes *given, to which nothing is passed: name the arguments it needs, of engine, r",
+        ),
+        (
+            "@hookimpl\ndef load(artifact, **rest): return Engine()",
+            "load of phi3_bad takes **rest, to which nothing is passed: name the arguments it needs, of artifact, dev",
+        ),
+        (
+            "import functools\n@hookimpl\n@functools.cache\ndef detect(machine): return []",
+            "detect of phi3_bad is no function but a _lru_cache_wrapper: put @hookimpl on a function$",
+        ),
+        (
+            "class Callable:\n    def __call__(self, machine): return []\ndiagnose = hookimpl(Callable())",
+            "diagnose of phi3_bad is no function but a Callable: put @hookimpl on a function$",
+        ),
+        (
+            "def logits(engine, ids): return []",
+            "logits of phi3_bad is there without @hookimpl: mark it, or rename it$",
+        ),
         ("@hookimpl\ndef detect(machine): return 'GPU'", "detect returned a str"),
         ("@hookimpl\ndef detect(machine): return None", "detect returned None"),
         ("@hookimpl\ndef detect(machine): return [1]", "detect returned a int"),
@@ -151,7 +175,7 @@ def test_a_hook_that_is_misspelt_or_answers_nonsense_is_named(plugins, change, w
     text = module.read_text(encoding="utf-8")
     module.write_text(f"{text}\n{change}\n", encoding="utf-8")
     worker = start("bad")
-    with pytest.raises(BackendError, match=words.replace("?", r"\?")):
+    with pytest.raises(BackendError, match=words.replace("?", r"\?").replace("*", r"\*")):
         worker.call("detect", limit_s=LIMIT_S, machine=this_machine())
     worker.close()
 

@@ -135,8 +135,9 @@ class PluginHooks:
         for device in devices:
             if device.backend != self.backend.name:
                 raise BackendError(f"detect offered {device}, which is not a device of {self.backend.name}")
-        if len({str(device) for device in devices}) != len(devices):
-            raise BackendError(f"detect offered a device twice: {', '.join(map(str, devices))}")
+        # Users name devices in any case.
+        if len({str(device).casefold() for device in devices}) != len(devices):
+            raise BackendError(f"detect offered a device twice, in whatever case: {', '.join(map(str, devices))}")
         return answers
 
     def recognize(self, path: Path) -> str | None:

@@ -114,6 +114,12 @@ def test_last_words_are_kept_when_a_worker_dies(plugins):
     assert caught.value.last_lines == ("the driver is upset",)
 
 
+TWICE = """
+@hookimpl
+def detect(machine):
+    devices = [Device(backend="bad", id=id, kind="gpu", name="x") for id in ("gpu", "GPU")]
+    return [Offer(device=device, precisions=["int4"]) for device in devices]
+"""
 OTHERS = """
 @hookimpl
 def detect(machine):
@@ -165,6 +171,7 @@ def detect(machine):
         ("@hookimpl\ndef detect(machine): return None", "detect returned None"),
         ("@hookimpl\ndef detect(machine): return [1]", "detect returned a int"),
         (OTHERS, "not a device of bad"),
+        (TWICE, "detect offered a device twice, in whatever case: bad:gpu, bad:GPU$"),
         ("@hookimpl\ndef detect(machine): return [Offer(device=1, precisions=['int4'])]", "TypeError"),
         (OTHERS.replace("int4", "fp32"), "ValueError: Offer: precisions must be fp16, int8 or int4, not 'fp32'$"),
     ],

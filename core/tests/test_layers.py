@@ -62,7 +62,7 @@ LAYERS = (
     ("values",),
     ("generation_request",),
     ("fields",),
-    ("errors",),
+    ("errors", "wording"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

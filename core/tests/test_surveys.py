@@ -125,6 +125,45 @@ def test_the_one_that_was_installed_first_keeps_the_name(plugins, first, second)
     assert refused.error == f"the name 'good' is taken by {first} 1.0; uninstall one of them"
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("auto", "--device auto means something else"),
+        ("CPU", "--device CPU means something else"),
+        ("ac:me", "a colon separates it from the id of a device"),
+    ],
+)
+def test_a_name_that_means_something_else_is_no_backends(plugins, name, reason):
+    plugins.add("good")
+    plugins.add(name, distribution="phi3-unlucky")
+    backends, broken = installed()
+    assert [backend.name for backend in backends] == ["good"]
+    assert [(each.plugin, each.distribution, each.error) for each in broken] == [
+        (name, "phi3-unlucky", f"{name!r} cannot be the name of a backend: {reason}")
+    ]
+
+
+def test_a_name_in_another_case_is_taken_too(plugins):
+    plugins.add("good", distribution="phi3-good")
+    plugins.add("GOOD", distribution="phi3-loud")
+    for age, distribution in ((60, "phi3_loud"), (3600, "phi3_good")):
+        when = time.time() - age
+        os.utime(plugins.site / f"{distribution}-1.0.dist-info", (when, when))
+    backends, (refused,) = installed()
+    assert [backend.name for backend in backends] == ["good"]
+    assert refused.plugin == "GOOD"
+    assert refused.error == "the name 'GOOD' is taken by phi3-good 1.0 as 'good'; uninstall one of them"
+
+
+def test_one_distribution_with_two_backends_of_one_name_renames_one(plugins):
+    plugins.add("good")
+    file = plugins.site / "phi3_good-1.0.dist-info" / "entry_points.txt"
+    file.write_text("[phi3]\ngood = phi3_good\nGood = phi3_good\n", encoding="utf-8")
+    assert [each.error for each in installed()[1]] == [
+        "the name 'Good' is taken by phi3-good 1.0 as 'good'; rename one of them"
+    ]
+
+
 def test_a_backend_that_hangs_is_not_waited_for_when_another_is_named(plugins, monkeypatch):
     monkeypatch.setenv("PHI3_DETECT_LIMIT", "30")
     plugins.add("good", changes="with open(__file__ + '.imports', 'a') as file:\n    file.write('x')")

@@ -78,5 +78,57 @@ def test_nonsense_is_refused_when_it_is_made(make):
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "kind", "words"),
+    [
+        (
+            lambda: Offer(device=DEVICE, precisions=("fp32",)),
+            ValueError,
+            "Offer: precisions must be fp16, int8 or int4, not 'fp32'",
+        ),
+        (
+            lambda: Offer(device=DEVICE, precisions="int4"),
+            TypeError,
+            "Offer: precisions must be a sequence of fp16, int8 or int4, not a str ('int4')",
+        ),
+        (
+            lambda: Offer(device=DEVICE, precisions=()),
+            ValueError,
+            "Offer: precisions must be a sequence of fp16, int8 or int4, not ()",
+        ),
+        (
+            lambda: Device(backend="a", id="0", kind="NPU", name="x"),
+            ValueError,
+            "Device: kind must be cpu, gpu, dgpu or npu, not 'NPU'",
+        ),
+        (
+            lambda: Device(backend="a", id="0", kind="cpu", name="x", memory_bytes=8e9),
+            TypeError,
+            "Device: memory_bytes must be an integer from 0, or None, not a float (8000000000.0)",
+        ),
+        (
+            lambda: Device(backend="a", id=0, kind="cpu", name="x"),
+            TypeError,
+            "Device: id must be a string that is not empty, not a int (0)",
+        ),
+        (lambda: Refusal(reason="r", remedy=None), TypeError, "Refusal: remedy must be a string, not None"),
+        (
+            lambda: Finding(severity="warn", message="m"),
+            ValueError,
+            "Finding: severity must be info, warning or error, not 'warn'",
+        ),
+        (
+            lambda: Offer(device=DEVICE, precisions=["int4"], layout="Q-4"),
+            ValueError,
+            "Offer: layout must be lower-case letters and digits, not 'Q-4'",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_value_is_one_sentence(make, kind, words):
+    with pytest.raises(kind) as caught:
+        make()
+    assert str(caught.value) == words
+
+
 def test_a_device_is_written_as_backend_and_id():
     assert str(DEVICE) == "acme:GPU.0"

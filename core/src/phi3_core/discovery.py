@@ -11,8 +11,11 @@ from attrs import frozen
 from . import __version__
 from .distributions import canonical_name
 from .requirements import release
+from .values import KINDS
 
 ENTRY_POINT_GROUP = "phi3"
+RESERVED_NAMES = frozenset({"auto", "core", *KINDS})
+"""Names that no backend has, in any case: what they mean for ``--device``, and core's own."""
 _LOWER_BOUND = re.compile(r"(?:>=|~=|===?|>)\s*v?(\d+(?:\.\d+)*)")
 
 
@@ -45,8 +48,8 @@ class Broken:
 def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
     """Return the installed backends, and those that are broken by their metadata.
 
-    Of two distributions with a backend of the same name, the one that was installed first keeps it. One that requires a
-    newer phi3-core is broken too.
+    Of two distributions with a backend of the same name, in whatever case, the one that was installed first keeps it.
+    One that requires a newer phi3-core, or whose name means something else, is broken too.
     """
     from .metadata import distributions  # start-up: worker processes need no metadata
 
@@ -62,16 +65,30 @@ def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
     for each in sorted(found_first.values(), key=lambda each: (each.installed, each.name)):
         needed = newer_core(each.requires)
         for name, target in each.entry_points:
+            found = Backend(name=name, target=target, distribution=each.name, version=each.version)
+            error = name_problem(name)
             if needed is not None:
                 error = f"it needs {needed}, and this phi3-core is {__version__}: upgrade phi3-core"
-                broken.append(Broken(plugin=name, distribution=each.name, error=error))
-                continue
-            found = Backend(name=name, target=target, distribution=each.name, version=each.version)
-            known = backends.setdefault(name, found)
-            if known != found:
-                error = f"the name {name!r} is taken by {known.release}; uninstall one of them"
+            elif not error and (known := backends.setdefault(name.casefold(), found)) != found:
+                error = _taken(name, known, found)
+            if error:
                 broken.append(Broken(plugin=name, distribution=each.name, error=error))
     return tuple(sorted(backends.values(), key=lambda backend: backend.name)), tuple(broken)
+
+
+def name_problem(name: str) -> str:
+    """Return why a backend cannot have a name; empty if it can."""
+    start = f"{name!r} cannot be the name of a backend: "
+    if name.casefold() in RESERVED_NAMES:
+        return f"{start}--device {name} means something else"
+    return f"{start}a colon separates it from the id of a device" if ":" in name else ""
+
+
+def _taken(name: str, known: Backend, found: Backend) -> str:
+    """Return that a name is taken, and what makes it free."""
+    other_case = "" if known.name == name else f" as {known.name!r}"
+    change = "rename" if known.distribution == found.distribution else "uninstall"
+    return f"the name {name!r} is taken by {known.release}{other_case}; {change} one of them"
 
 
 def newer_core(requires: Sequence[str]) -> str | None:

@@ -132,7 +132,7 @@ def as_usage_error(*, hint: str | None = None) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        # attrs appends the attribute and the class to the arguments
+        # attrs' own validators append the attribute and the class to the arguments
         raise UsageError(str(error.args[0]) if error.args else str(error), hint=hint) from error
 
 

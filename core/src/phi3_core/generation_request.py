@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from attrs import field, frozen, validators
+from attrs import field, frozen
 
-from .fields import COUNT, OPTIONAL_COUNT, OPTIONAL_TEXT, ids, one_of
+from .fields import COUNT, OPTIONAL_COUNT, OPTIONAL_STRING, ids, must_be, one_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,20 +70,25 @@ def _sampling(given: Any) -> Any:
 class GenerationRequest:
     """A prompt in token ids, sampling settings, and stop conditions."""
 
-    prompt_ids: tuple[int, ...] = field(converter=ids, validator=validators.min_len(1))
+    prompt_ids: tuple[int, ...] = field(converter=ids, validator=must_be("one token id or more", tuple, bool))
     """Token ids of the prompt, chat template included."""
-    max_new_tokens: int = field(validator=validators.and_(validators.instance_of(int), validators.ge(1)))
+    max_new_tokens: int = field(validator=must_be("an integer from 1", int, lambda given: given >= 1))
     """Maximum number of ids to generate. Together with the prompt they fit the engine's context."""
-    sampling: Sampling = field(factory=Sampling, converter=_sampling, validator=validators.instance_of(Sampling))
+    sampling: Sampling = field(factory=Sampling, converter=_sampling, validator=must_be("a Sampling", Sampling))
     """How the next token is chosen."""
     stop_ids: tuple[int, ...] = field(default=(), converter=ids)
     """Ids that end the answer and are not part of it."""
-    json_schema: str | None = field(default=None, validator=OPTIONAL_TEXT)
+    json_schema: str | None = field(default=None, validator=OPTIONAL_STRING)
     """A JSON schema, as text, that the answer follows; only for engines with the capability ``json_schema``."""
     lookup: str = field(default="auto", validator=one_of(*LOOKUPS))
     """One of :data:`LOOKUPS`: prompt lookup where the engine has it, required, or not used."""
     logprobs: int | None = field(
-        default=None, validator=validators.optional(validators.and_(COUNT, validators.le(MOST_LOGPROBS)))
+        default=None,
+        validator=must_be(
+            f"an integer from 0 to {MOST_LOGPROBS}, or None",
+            (int, type(None)),
+            lambda given: given is None or 0 <= given <= MOST_LOGPROBS,
+        ),
     )
     """With how many likely tokens each id comes, as a :class:`ScoredToken`; None for plain ids.
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from .errors import BackendError
+
 
 @frozen(kw_only=True)
 class Distribution:
@@ -32,6 +34,20 @@ class UnreadableMetadata:
     error: str
     in_group: bool
     """Whether it has entry points of the group that was asked for."""
+
+
+def entry_point(name: str, value: str, group: str) -> importlib.metadata.EntryPoint:
+    """Return an entry point that can be loaded.
+
+    Raises:
+        BackendError: its value names no module.
+    """
+    point = importlib.metadata.EntryPoint(name=name, value=value, group=group)
+    if not point.pattern.match(value):  # then all of its methods raise errors that name nothing
+        meant = value.removesuffix(".py").replace("/", ".").replace("-", "_")
+        hint = f": write {meant}" if point.pattern.match(meant) else ""
+        raise BackendError(f"the entry point {name} = {value!r} names no module{hint}")
+    return point
 
 
 def distributions(group: str, *, all_of_them: bool = False) -> tuple[list[Distribution], list[UnreadableMetadata]]:

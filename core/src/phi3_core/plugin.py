@@ -7,7 +7,6 @@ affect the rest.
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +29,7 @@ from .values import (
     Source,
     no_progress,
 )
+from .wording import described, shortened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +44,6 @@ __all__ = [
     "installed",
     "name_device",
     "newer_core",
-    "shortened",
 ]
 
 T = TypeVar("T")
@@ -102,7 +101,7 @@ class PluginHooks:
                 and (lacking := [each for each in _OF_ENGINES if not hasattr(answer, each)]) != _OF_ENGINES
             ):
                 raise self.fault(name, f"returned an engine without {', '.join(lacking)}")
-            raise self.fault(name, f"returned {_describe(answer)}, not {words}")
+            raise self.fault(name, f"returned {described(answer)}, not {words}")
         return answer
 
     def _many(self, name: str, kinds: tuple[type, ...], **arguments: object) -> list[Any]:
@@ -112,11 +111,11 @@ class PluginHooks:
         items: list[Any] = []
         for answer in answers:
             if isinstance(answer, (str, bytes)) or not isinstance(answer, Sequence):
-                raise BackendError(f"{name} returned {_describe(answer)}, not a sequence of {words}")
+                raise BackendError(f"{name} returned {described(answer)}, not a sequence of {words}")
             items += answer
         for item in items:
             if not isinstance(item, kinds):
-                raise BackendError(f"{name} returned {_describe(item)} among its answers, which are to be {words}")
+                raise BackendError(f"{name} returned {described(item)} among its answers, which are to be {words}")
         return items
 
     def detect(self, machine: Machine) -> list[Offer | Refusal]:
@@ -136,8 +135,9 @@ class PluginHooks:
         for device in devices:
             if device.backend != self.backend.name:
                 raise BackendError(f"detect offered {device}, which is not a device of {self.backend.name}")
-        if len({str(device) for device in devices}) != len(devices):
-            raise BackendError(f"detect offered a device twice: {', '.join(map(str, devices))}")
+        # Users name devices in any case.
+        if len({str(device).casefold() for device in devices}) != len(devices):
+            raise BackendError(f"detect offered a device twice, in whatever case: {', '.join(map(str, devices))}")
         return answers
 
     def recognize(self, path: Path) -> str | None:
@@ -195,16 +195,3 @@ class PluginHooks:
     def diagnose(self, machine: Machine) -> list[Finding]:
         """Call ``diagnose``."""
         return self._many("diagnose", (Finding,), machine=machine)
-
-
-def shortened(value: object, longest: int = 60) -> str:
-    """Return the representation of a plugin's value on one short line."""
-    try:
-        text = " ".join(reprlib.repr(value).split())  # does not write out what is large
-    except Exception:  # as of an integer with more digits than Python converts
-        text = f"a value of {type(value).__name__}"
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def _describe(answer: object) -> str:
-    return "None" if answer is None else f"a {type(answer).__name__} ({shortened(answer)})"

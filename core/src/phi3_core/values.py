@@ -6,14 +6,29 @@ All are frozen, keyword-only and validated on creation. Nested values may be giv
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import attrs
-from attrs import field, frozen, validators
+from attrs import field, frozen
 
-from .fields import COUNT, OPTIONAL_COUNT, OPTIONAL_TEXT, TEXT, TRUTH, mapping, one_of, strings, values_of
+from .fields import (
+    COUNT,
+    OPTIONAL_COUNT,
+    OPTIONAL_STRING,
+    OPTIONAL_TRUTH,
+    STRING,
+    TEXT,
+    TRUTH,
+    mapping,
+    must_be,
+    one_of,
+    some_of,
+    strings,
+    values_of,
+)
 from .generation_request import LOOKUPS, MOST_LOGPROBS, GenerationRequest, Sampling, ScoredToken
 
 __all__ = [
@@ -80,7 +95,7 @@ class Device:
     """The name to display, e.g. ``Intel(R) Arc(TM) B390 GPU``."""
     memory_bytes: int | None = field(default=None, validator=OPTIONAL_COUNT)
     """Memory that the device can use, in bytes; None if unknown."""
-    driver: str | None = field(default=None, validator=OPTIONAL_TEXT)
+    driver: str | None = field(default=None, validator=OPTIONAL_STRING)
     """Version of the driver; None if unknown."""
 
     def __str__(self) -> str:
@@ -96,20 +111,19 @@ def _device(given: Any) -> Any:
 class Offer:
     """A usable device, and the precisions it supports."""
 
-    device: Device = field(converter=_device, validator=validators.instance_of(Device))
+    device: Device = field(converter=_device, validator=must_be("a Device", Device))
     """The device; its ``backend`` is the name of the backend that offers it."""
-    precisions: tuple[str, ...] = field(
-        converter=strings,
-        validator=validators.and_(validators.min_len(1), validators.deep_iterable(one_of(*PRECISIONS))),
-    )
+    precisions: tuple[str, ...] = field(converter=strings, validator=some_of(*PRECISIONS))
     """Supported precisions, the backend's preferred one first."""
     maturity: str = field(default="stable", validator=one_of(*MATURITIES))
     """One of :data:`MATURITIES`. Of devices of one kind, the more mature ranks first."""
-    notes: str = field(default="", validator=validators.instance_of(str))
+    notes: str = field(default="", validator=STRING)
     """A remark for ``phi3 devices``."""
     automatic: bool = field(default=True, validator=TRUTH)
     """Whether core may choose the device; if False, it is used only when the user names it as ``backend:id``."""
-    layout: str = field(default="", validator=validators.matches_re(r"[a-z0-9]*"))
+    layout: str = field(
+        default="", validator=must_be("lower-case letters and digits", str, re.compile(r"[a-z0-9]*").fullmatch)
+    )
     """A name for the format of the weights, if the devices of a backend load different ones.
 
     Lower-case letters and digits. Devices with the same layout share artifacts."""
@@ -121,7 +135,7 @@ class Refusal:
 
     reason: str = field(validator=TEXT)
     """The reason, as a sentence without a full stop."""
-    remedy: str = field(default="", validator=validators.instance_of(str))
+    remedy: str = field(default="", validator=STRING)
     """What the user can do, or a command to run."""
 
 
@@ -131,15 +145,15 @@ class Recipe:
 
     precision: str = field(validator=one_of(*PRECISIONS))
     """Precision of the weights."""
-    group_size: int | None = field(default=None, validator=validators.optional(validators.instance_of(int)))
+    group_size: int | None = field(default=None, validator=must_be("an integer or None", (int, type(None))))
     """Number of weights along the input dimension that share a scale.
 
     -1 is one scale per output channel, None the backend's default."""
     ratio: float = field(
-        default=1.0, converter=float, validator=validators.and_(validators.ge(0.0), validators.le(1.0))
+        default=1.0, converter=float, validator=must_be("a number from 0 to 1", float, lambda given: 0 <= given <= 1)
     )
     """Share of the linear layers' weights that get int4; the others get int8."""
-    symmetric: bool | None = field(default=None, validator=validators.optional(TRUTH))
+    symmetric: bool | None = field(default=None, validator=OPTIONAL_TRUTH)
     """Whether weights are rounded symmetrically, without zero points; None is the backend's default."""
     extra: Mapping[str, str] = field(factory=dict, converter=mapping)
     """Further settings, such as ``calibration`` and ``exporter``."""
@@ -158,7 +172,7 @@ class Source:
     """The folder. That of a GGUF file has no safetensors, but ``gguf.json``; ``Checkpoint.open`` reads both."""
     model: str = field(validator=TEXT)
     """The name of the model."""
-    revision: str | None = field(default=None, validator=OPTIONAL_TEXT)
+    revision: str | None = field(default=None, validator=OPTIONAL_STRING)
     """Identifies the weights: a commit of the hub, a package version, or a fingerprint of the user's files."""
 
 
@@ -189,9 +203,9 @@ class Published:
 
     repository: str = field(validator=TEXT)
     """``owner/name`` on the hub, or ``package:NAME`` for weights in an installed Python package."""
-    folder: str = field(default="", validator=validators.instance_of(str))
+    folder: str = field(default="", validator=STRING)
     """The folder in the repository; empty for its root."""
-    revision: str | None = field(default=None, validator=OPTIONAL_TEXT)
+    revision: str | None = field(default=None, validator=OPTIONAL_STRING)
     """A commit, branch or tag; None for the newest commit."""
 
 
@@ -203,7 +217,7 @@ class Finding:
     """One of :data:`SEVERITIES`."""
     message: str = field(validator=TEXT)
     """The finding, as a sentence without a full stop."""
-    remedy: str = field(default="", validator=validators.instance_of(str))
+    remedy: str = field(default="", validator=STRING)
     """What the user can do, or a command to run."""
 
 

@@ -117,6 +117,58 @@ def test_devices_and_plugins_name_what_is_broken(phi3, plugins):
     assert listed["broken"][0]["plugin"] == "bad"
 
 
+RED = "\x1b[31mred\x1b[0m\nsecond\x07 line\x1b]0;title\x07"
+TOLD = "red second\N{REPLACEMENT CHARACTER} line"
+COLOURFUL = f"""
+from phi3_core import Finding, Refusal
+
+@hookimpl
+def detect(machine):
+    device = Device(backend="loud", id="CPU", kind="cpu", name={RED!r}, driver={RED!r})
+    return [Offer(device=device, precisions=["fp16"], notes={RED!r}), Refusal(reason={RED!r}, remedy={RED!r})]
+
+@hookimpl
+def diagnose(machine):
+    return [Finding(severity="warning", message={RED!r}, remedy={RED!r})]
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["devices"], [f"cpu   {TOLD}  fp16", f"; {TOLD}", f"not usable: loud: {TOLD} -> {TOLD}"]),
+        (["doctor", "--no-generate"], [f"(cpu): {TOLD}, driver {TOLD}; fp16", f"warning: loud: {TOLD} -> {TOLD}"]),
+    ],
+)
+def test_what_a_backend_says_moves_no_cursor_and_is_one_line(run_main, plugins, arguments, words):
+    plugins.add("loud", changes=COLOURFUL)
+    _, out, err = run_main(*arguments)
+    assert [each for each in words if each not in out] == []
+    assert "\x1b" not in out + err
+
+
+def test_json_has_what_a_backend_says_as_it_is(run_main, plugins):
+    plugins.add("loud", changes=COLOURFUL)
+    _, out, _ = run_main("devices", "--json")
+    assert json.loads(out)["refusals"] == [{"backend": "loud", "reason": RED, "remedy": RED}]
+
+
+def test_a_stage_that_a_backend_names_is_one_line(run_main, plugins, source):
+    changes = f"""
+        import logging
+        @hookimpl
+        def quantize(output, progress):
+            logging.getLogger("phi3_core").warning({RED!r})
+            progress({RED!r}, 1, 2)
+            (output / "parrot.txt").write_text("fp16", encoding="utf-8")
+    """
+    plugins.add("loud", changes=changes)
+    _, _, err = run_main("quantize", source, "--precision", "fp16")
+    assert f"phi3: loud: {TOLD}\n" in err
+    assert f"phi3: {TOLD} …\n" in err
+    assert "\x1b" not in err
+
+
 def test_devices_without_any_is_exit_code_3(home, capfd, monkeypatch, tmp_path):
     environment = {**os.environ, "PHI3_HOME": str(home)}
     code = "import sys; from phi3_core.cli import main; sys.exit(main(['devices']))"

@@ -114,6 +114,12 @@ def test_last_words_are_kept_when_a_worker_dies(plugins):
     assert caught.value.last_lines == ("the driver is upset",)
 
 
+TWICE = """
+@hookimpl
+def detect(machine):
+    devices = [Device(backend="bad", id=id, kind="gpu", name="x") for id in ("gpu", "GPU")]
+    return [Offer(device=device, precisions=["int4"]) for device in devices]
+"""
 OTHERS = """
 @hookimpl
 def detect(machine):
@@ -137,11 +143,37 @@ def detect(machine):
         ),
         ("del detect", "does not implement detect$"),
         ("def detect(machine): return []", "does not implement detect; detect is there without @hookimpl"),
+        (
+            "@hookimpl\ndef load(artifact, *, device): return Engine()",
+            "load of phi3_bad takes 'device' as keyword-only, and such arguments get nothing: write it without the *$",
+        ),
+        (
+            "@hookimpl\ndef generate(*given: int): return iter(())",
+            "generate of phi3_bad takes *given, to which nothing is passed: name the arguments it needs, of engine, r",
+        ),
+        (
+            "@hookimpl\ndef load(artifact, **rest): return Engine()",
+            "load of phi3_bad takes **rest, to which nothing is passed: name the arguments it needs, of artifact, dev",
+        ),
+        (
+            "import functools\n@hookimpl\n@functools.cache\ndef detect(machine): return []",
+            "detect of phi3_bad is no function but a _lru_cache_wrapper: put @hookimpl on a function$",
+        ),
+        (
+            "class Callable:\n    def __call__(self, machine): return []\ndiagnose = hookimpl(Callable())",
+            "diagnose of phi3_bad is no function but a Callable: put @hookimpl on a function$",
+        ),
+        (
+            "def logits(engine, ids): return []",
+            "logits of phi3_bad is there without @hookimpl: mark it, or rename it$",
+        ),
         ("@hookimpl\ndef detect(machine): return 'GPU'", "detect returned a str"),
         ("@hookimpl\ndef detect(machine): return None", "detect returned None"),
         ("@hookimpl\ndef detect(machine): return [1]", "detect returned a int"),
         (OTHERS, "not a device of bad"),
+        (TWICE, "detect offered a device twice, in whatever case: bad:gpu, bad:GPU$"),
         ("@hookimpl\ndef detect(machine): return [Offer(device=1, precisions=['int4'])]", "TypeError"),
+        (OTHERS.replace("int4", "fp32"), "ValueError: Offer: precisions must be fp16, int8 or int4, not 'fp32'$"),
     ],
 )
 def test_a_hook_that_is_misspelt_or_answers_nonsense_is_named(plugins, change, words):
@@ -150,7 +182,7 @@ def test_a_hook_that_is_misspelt_or_answers_nonsense_is_named(plugins, change, w
     text = module.read_text(encoding="utf-8")
     module.write_text(f"{text}\n{change}\n", encoding="utf-8")
     worker = start("bad")
-    with pytest.raises(BackendError, match=words.replace("?", r"\?")):
+    with pytest.raises(BackendError, match=words.replace("?", r"\?").replace("*", r"\*")):
         worker.call("detect", limit_s=LIMIT_S, machine=this_machine())
     worker.close()
 

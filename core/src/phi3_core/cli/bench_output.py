@@ -52,7 +52,7 @@ def print_report(report: Report) -> None:
     for result in report.results:
         if result.error:
             what = "not measured to the end" if result.tasks else "not measured"
-            print(f"{what}: {result.device} {result.precision}: {result.error}")
+            output.print_line(f"{what}: {result.device} {result.precision}: {result.error}")
 
 
 def _row(result: Result, task: TaskResult) -> tuple[object, ...]:
@@ -80,7 +80,7 @@ def _print_chart(report: Report) -> None:
     full, dot = ("█", "·") if (sys.stdout.encoding or "").lower().startswith("utf") else ("#", "-")
     for title, bars in panels(report):
         most = max((bar.value for bar in bars), default=0.0) or 1.0
-        labels = [bar.label.replace("·", dot) for bar in bars]
+        labels = [output.printable(bar.label.replace("·", dot)) for bar in bars]
         widest, numbers = max(map(len, labels)), max(len(bar.text) for bar in bars)
         room = columns - widest - numbers - 6  # the margin, the gaps, and the last column, where some terminals wrap
         beside = room >= _NARROWEST_BAR
@@ -96,7 +96,7 @@ def print_changes(before: Report, now: Report) -> None:
     """Print the comparison with an earlier report, and what else differs between the two."""
     changes = compare(before, now)
     for each in differences(before, now):
-        print(f"not alike: {each}")
+        output.print_line(f"not alike: {each}")
     if not changes:
         print("nothing was measured alike in the earlier report")
         return

@@ -153,8 +153,10 @@ def _print(found: Survey, words: str, rows: Any) -> None:
     elif not found.answers and not found.broken:
         print("no backend is installed: pip install phi3-openvino")
     for backend, refusal in found.refusals:
-        print(f"not usable: {backend}: {refusal.reason}" + (f" -> {refusal.remedy}" if refusal.remedy else ""))
+        output.print_line(
+            f"not usable: {backend}: {refusal.reason}" + (f" -> {refusal.remedy}" if refusal.remedy else "")
+        )
     for each, remedy in _without_backend(found):
-        print(f"not used: {each.name}: no backend for it is installed -> {remedy}")
+        output.print_line(f"not used: {each.name}: no backend for it is installed -> {remedy}")
     for broken in found.broken:
-        print(f"broken: {broken.plugin} ({broken.distribution}): {broken.error}")
+        output.print_line(f"broken: {broken.plugin} ({broken.distribution}): {broken.error}")

@@ -57,7 +57,7 @@ def call(given: argparse.Namespace) -> int:
         output.print_json(report.document(found, privacy.this_identity()))
     else:
         for line in text.lines(found):
-            print(line)
+            output.print_line(line)
     if file is not None:
         _write(file, report.report(found, privacy.this_identity()), given.report)
     return found.exit_code

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +29,21 @@ NARROW = 72
 """The width of a terminal, in columns, below which tables are not folded to fit."""
 UNBOUNDED = 1_000_000
 """Columns that no table has."""
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
+"""What terminals take as a command: colours, moves of the cursor, titles of windows."""
+_BREAKS = re.compile(r"[\t-\r\x1c-\x1e\x85\u2028\u2029]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and those that change the direction of what follows."""
+
+
+def printable(text: object) -> str:
+    """Return a text on one line, without what a terminal would obey: backends name devices and reasons."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", _BREAKS.sub(" ", _SEQUENCE.sub("", str(text))))
+
+
+def print_line(text: object) -> None:
+    """Print a line to stdout, in which a backend may have a say."""
+    print(printable(text))
 
 
 class Handler(logging.Handler):
@@ -39,7 +55,7 @@ class Handler(logging.Handler):
         """Print a log message."""
         if self.progress is not None:
             self.progress.clear()
-        streams.tell(f"phi3: {record.getMessage()}")
+        streams.tell(f"phi3: {printable(record.getMessage())}")
 
 
 def prepare(*, quiet: bool) -> None:
@@ -112,12 +128,12 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
     from rich.table import Table
     from rich.text import Text
 
-    rows = list(rows)
+    lines = [[printable(cell) for cell in row] for row in rows]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in headings:
         table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in line))
     console = make_console()
     full_width = console.measure(table, options=console.options.update(width=UNBOUNDED)).maximum
     if not sys.stdout.isatty():
@@ -125,9 +141,9 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
     if console.width >= min(NARROW, full_width):
         console.print(table)
         return
-    for row in rows:
-        for heading, cell in zip(headings, row, strict=True):
-            if str(cell) and not (heading and str(cell) == "-"):
+    for line in lines:
+        for heading, cell in zip(headings, line, strict=True):
+            if cell and not (heading and cell == "-"):
                 print(f"{heading}: {cell}" if heading else cell)
         print()
 
@@ -201,7 +217,7 @@ class Progress:
 
     def _draw(self, text: str) -> None:
         # A line that is wrapped could not be overwritten.
-        text = text[: columns(sys.stderr) - 1]
+        text = printable(text)[: columns(sys.stderr) - 1]
         streams.tell("\r" + text.ljust(self._width), end="")
         self._width = len(text)
 

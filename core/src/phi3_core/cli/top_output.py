@@ -18,7 +18,7 @@ from phi3_core.values import to_plain
 
 from .activity import percent
 from .entries import date
-from .output import UNBOUNDED
+from .output import UNBOUNDED, printable
 
 NONE = "no engine is running; phi3 run, phi3 chat and programs that use phi3_core start one"
 
@@ -80,7 +80,7 @@ def table(rows: Sequence[ActiveEngine], console: Console, width: int) -> Table:
         for column in columns:
             made.add_column(column.heading, justify="right" if column.right else "left", overflow="fold")
         for row in rows:
-            made.add_row(*(Text(str(column.cell(row))) for column in columns))
+            made.add_row(*(Text(printable(column.cell(row))) for column in columns))
         last = max(column.rank for column in columns)
         needed = console.measure(made, options=console.options.update(width=UNBOUNDED)).maximum
         if needed <= width or last == 0:

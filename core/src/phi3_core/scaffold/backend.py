@@ -6,11 +6,10 @@ import contextlib
 import re
 from pathlib import Path
 
+from phi3_core.discovery import installed, name_problem
 from phi3_core.disk import raise_if_full, reason
 from phi3_core.distributions import canonical_name, installed_versions
 from phi3_core.errors import UsageError
-from phi3_core.plugin import installed
-from phi3_core.values import KINDS
 
 _NAME = re.compile(r"[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]")
 """The names of distributions: https://packaging.python.org/en/latest/specifications/name-normalization/."""
@@ -47,9 +46,9 @@ def backend_name(given: str) -> str:
             f"{given!r} cannot be the name of a backend: it takes ASCII letters, digits, and single . _ - between them",
             hint=hint,
         )
-    if name in {"auto", "core", *KINDS}:
-        raise UsageError(f"{name!r} cannot be the name of a backend: --device {name} means something else", hint=hint)
-    taken = next((backend for backend in installed()[0] if backend.name == name), None)
+    if problem := name_problem(name):
+        raise UsageError(problem, hint=hint)
+    taken = next((backend for backend in installed()[0] if backend.name.casefold() == name), None)
     if taken is not None:
         raise UsageError(f"the name {name!r} is taken by {taken.distribution} {taken.version}", hint=hint)
     distribution = f"{_PREFIX}{name}"

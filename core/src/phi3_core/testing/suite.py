@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import EntryPoint
 
-from phi3_core.metadata import distributions
+from phi3_core.metadata import distributions, entry_point
 from phi3_core.plugin import installed
 
 from . import BackendContract
@@ -20,13 +19,14 @@ def own_class(name: str) -> type[BackendContract]:
     """Return the class of tests that a backend's own distribution names, with its quirks; else the contract's.
 
     Raises:
+        BackendError: the entry point names no module.
         TypeError: it is no subclass of :class:`BackendContract`.
     """
     owner = next((each.distribution for each in installed()[0] if each.name == name), None)
     for distribution in distributions(GROUP)[0]:
         for key, value in distribution.entry_points:
             if distribution.name == owner and key == name:
-                found = EntryPoint(name=key, value=value, group=GROUP).load()
+                found = entry_point(key, value, GROUP).load()
                 if not (isinstance(found, type) and issubclass(found, BackendContract)):
                     raise TypeError(f"{value} of {owner} is no subclass of BackendContract")
                 return found

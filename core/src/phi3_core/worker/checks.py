@@ -11,8 +11,8 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from phi3_core.errors import BackendError, OverrunError
-from phi3_core.plugin import shortened
 from phi3_core.values import ScoredToken
+from phi3_core.wording import shortened
 
 if TYPE_CHECKING:
     import numpy as np

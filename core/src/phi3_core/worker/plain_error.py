@@ -6,7 +6,7 @@ import traceback
 from typing import Any
 
 from phi3_core.errors import Phi3Error
-from phi3_core.plugin import shortened
+from phi3_core.wording import shortened
 
 _LONGEST_MESSAGE = 600
 """Characters of a plugin's error message that are shown."""

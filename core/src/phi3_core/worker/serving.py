@@ -15,7 +15,7 @@ from phi3_core.config import shows_output
 from phi3_core.decoding.grammar import SchemaGrammar, Vocabulary
 from phi3_core.disk import raise_if_full
 from phi3_core.errors import BackendError
-from phi3_core.plugin import Backend, PluginHooks, shortened
+from phi3_core.plugin import Backend, PluginHooks
 from phi3_core.values import (
     Artifact,
     Device,
@@ -29,6 +29,7 @@ from phi3_core.values import (
     Source,
     to_plain,
 )
+from phi3_core.wording import shortened
 
 from . import checks
 from .debugger import Debugger

@@ -59,6 +59,14 @@ def sampling(**changes: str) -> str:
 
 IMPORT = {
     "imports-at-its-top": Fault("test_importing_the_plugin_loads_no_native_library", "import numpy"),
+    "ends-the-process": Fault(
+        "test_importing_the_plugin_loads_no_native_library test_the_hooks_are_those_of_the_contract",
+        "import os\nos._exit(0)",
+    ),
+    "exits": Fault(
+        "test_importing_the_plugin_loads_no_native_library test_the_hooks_are_those_of_the_contract",
+        "raise SystemExit(0)",
+    ),
     "has-no-detect": Fault("test_the_hooks_are_those_of_the_contract", "del detect"),
     "misspells-a-hook": Fault(
         "test_the_hooks_are_those_of_the_contract", "@hookimpl\ndef quantise(source, output):\n    pass\n"
@@ -92,6 +100,35 @@ IMPORT = {
     "is-long-winded": Fault(
         "test_refusals_have_one_line",
         detecting("return [*original(machine), Refusal(reason='no GPU' + chr(10) + 'at line 5')]"),
+    ),
+    "remedies-in-steps": Fault(
+        "test_refusals_have_one_line",
+        detecting("return [*original(machine), Refusal(reason='no GPU', remedy='do this' + chr(10) + 'do that')]"),
+    ),
+    "clears-the-screen": Fault(
+        "test_devices_have_one_line",
+        detecting("""
+            from attrs import evolve
+            found = original(machine)
+            offers = [each for each in found if isinstance(each, Offer)]
+            return [evolve(each, device=evolve(each.device, name=chr(27) + "[2J")) for each in offers] or found
+        """),
+    ),
+    "notes-in-lines": Fault(
+        "test_devices_have_one_line",
+        detecting("""
+            from attrs import evolve
+            found = original(machine)
+            return [evolve(each, notes="slow" + chr(10)) if isinstance(each, Offer) else each for each in found]
+        """),
+    ),
+    "diagnoses-in-steps": Fault(
+        "test_diagnose_answers",
+        _hook(
+            "diagnose",
+            "machine",
+            "return [Finding(severity='info', message='slow', remedy='do this' + chr(10) + 'do that')]",
+        ),
     ),
     "diagnoses-nothing": Fault("test_diagnose_answers", "@hookimpl\ndef diagnose(machine):\n    raise KeyError('x')\n"),
 }

@@ -229,6 +229,31 @@ def rounded(weight, recipe):
                 raise RuntimeError("unexpected end of file") from None
         """).replace("except Exception", "except __import__('phi3_core').ModelError"),
     ),
+    "wants-no-estimate": Fault(
+        "test_load_takes_about_any_length_of_the_prompt",
+        _hook(
+            "load",
+            "artifact, options, prompt_tokens",
+            """
+            engine = original(artifact, options)
+            if prompt_tokens is not None:
+                engine.context_length = prompt_tokens.bit_length  # not called
+            return engine
+            """,
+        ),
+    ),
+    "believes-the-estimate": Fault(
+        "test_load_takes_about_any_length_of_the_prompt",
+        _hook(
+            "load",
+            "artifact, options, prompt_tokens",
+            """
+            engine = original(artifact, options)
+            assert (prompt_tokens or 0) <= engine.context_length, "the prompt is too long"
+            return engine
+            """,
+        ),
+    ),
     "has-a-wide-context": Fault(
         "test_the_context_is_no_longer_than_the_models",
         engine("def __init__(self, *given):\n    super().__init__(*given)\n    self.context_length += 1"),

@@ -59,6 +59,14 @@ def sampling(**changes: str) -> str:
 
 IMPORT = {
     "imports-at-its-top": Fault("test_importing_the_plugin_loads_no_native_library", "import numpy"),
+    "ends-the-process": Fault(
+        "test_importing_the_plugin_loads_no_native_library test_the_hooks_are_those_of_the_contract",
+        "import os\nos._exit(0)",
+    ),
+    "exits": Fault(
+        "test_importing_the_plugin_loads_no_native_library test_the_hooks_are_those_of_the_contract",
+        "raise SystemExit(0)",
+    ),
     "has-no-detect": Fault("test_the_hooks_are_those_of_the_contract", "del detect"),
     "misspells-a-hook": Fault(
         "test_the_hooks_are_those_of_the_contract", "@hookimpl\ndef quantise(source, output):\n    pass\n"
@@ -92,6 +100,35 @@ IMPORT = {
     "is-long-winded": Fault(
         "test_refusals_have_one_line",
         detecting("return [*original(machine), Refusal(reason='no GPU' + chr(10) + 'at line 5')]"),
+    ),
+    "remedies-in-steps": Fault(
+        "test_refusals_have_one_line",
+        detecting("return [*original(machine), Refusal(reason='no GPU', remedy='do this' + chr(10) + 'do that')]"),
+    ),
+    "clears-the-screen": Fault(
+        "test_devices_have_one_line",
+        detecting("""
+            from attrs import evolve
+            found = original(machine)
+            offers = [each for each in found if isinstance(each, Offer)]
+            return [evolve(each, device=evolve(each.device, name=chr(27) + "[2J")) for each in offers] or found
+        """),
+    ),
+    "notes-in-lines": Fault(
+        "test_devices_have_one_line",
+        detecting("""
+            from attrs import evolve
+            found = original(machine)
+            return [evolve(each, notes="slow" + chr(10)) if isinstance(each, Offer) else each for each in found]
+        """),
+    ),
+    "diagnoses-in-steps": Fault(
+        "test_diagnose_answers",
+        _hook(
+            "diagnose",
+            "machine",
+            "return [Finding(severity='info', message='slow', remedy='do this' + chr(10) + 'do that')]",
+        ),
     ),
     "diagnoses-nothing": Fault("test_diagnose_answers", "@hookimpl\ndef diagnose(machine):\n    raise KeyError('x')\n"),
 }
@@ -191,6 +228,31 @@ def rounded(weight, recipe):
             except Exception:
                 raise RuntimeError("unexpected end of file") from None
         """).replace("except Exception", "except __import__('phi3_core').ModelError"),
+    ),
+    "wants-no-estimate": Fault(
+        "test_load_takes_about_any_length_of_the_prompt",
+        _hook(
+            "load",
+            "artifact, options, prompt_tokens",
+            """
+            engine = original(artifact, options)
+            if prompt_tokens is not None:
+                engine.context_length = prompt_tokens.bit_length  # not called
+            return engine
+            """,
+        ),
+    ),
+    "believes-the-estimate": Fault(
+        "test_load_takes_about_any_length_of_the_prompt",
+        _hook(
+            "load",
+            "artifact, options, prompt_tokens",
+            """
+            engine = original(artifact, options)
+            assert (prompt_tokens or 0) <= engine.context_length, "the prompt is too long"
+            return engine
+            """,
+        ),
     ),
     "has-a-wide-context": Fault(
         "test_the_context_is_no_longer_than_the_models",
@@ -298,7 +360,8 @@ GENERATE = {
         """),
     ),
     "has-one-answer-at-once": Fault(
-        "test_answers_at_once_are_answers_alone test_an_answer_that_is_closed_leaves_the_others_alone",
+        "test_answers_at_once_are_answers_alone test_an_answer_that_is_closed_leaves_the_others_alone "
+        "test_each_of_several_answers_at_once_has_its_own_settings",
         generating("""
             import itertools
             counter[0] += 1
@@ -309,6 +372,50 @@ GENERATE = {
                 yield token
         """)
         + "counter = [0]\n",
+    ),
+    "has-the-settings-of-the-latest": Fault(
+        "test_each_of_several_answers_at_once_has_its_own_settings",
+        generating("""
+            from phi3_core.backend import Sampler
+            if request.json_schema is not None or request.logprobs is not None:
+                yield from original(engine, request)
+                return
+            engine.sampler, ids = Sampler(request.sampling, request.prompt_ids), list(request.prompt_ids)
+            for _ in range(request.max_new_tokens):
+                token = engine.sampler.pick(engine.row(ids))
+                if token in request.stop_ids:
+                    return
+                yield token
+                ids.append(token)
+        """),
+    ),
+    "has-the-stop-ids-of-the-latest": Fault(
+        "test_each_of_several_answers_at_once_has_its_own_settings",
+        generating("""
+            from attrs import evolve
+            engine.stop_ids = request.stop_ids
+            for token in original(engine, evolve(request, stop_ids=())):
+                if token in engine.stop_ids:
+                    return
+                yield token
+        """),
+    ),
+    "has-one-generator": Fault(
+        "test_each_of_several_answers_at_once_has_its_own_settings",
+        generating("""
+            import random
+            from attrs import evolve
+            from phi3_core.backend import Sampler
+            if request.logprobs is not None or request.sampling.temperature == 0:
+                yield from original(engine, request)
+                return
+            random.seed(request.sampling.seed)
+            ids = list(request.prompt_ids)
+            for _ in range(request.max_new_tokens):
+                sampling = evolve(request.sampling, seed=random.getrandbits(32))
+                ids.append(Sampler(sampling, ids).pick(engine.row(ids)))
+                yield ids[-1]
+        """),
     ),
     "ignores-the-schema": Fault(
         "test_a_json_schema_is_followed",
@@ -326,7 +433,8 @@ GENERATE = {
         """),
     ),
     "forgets-the-probabilities": Fault(
-        "test_tokens_come_with_their_logarithmic_probabilities",
+        "test_tokens_come_with_their_logarithmic_probabilities test_any_number_of_likely_tokens_comes_with_each "
+        "test_logprobs_change_no_sample",
         generating("yield from map(int, original(engine, request))"),
     ),
     "scores-the-unlikeliest-first": Fault(
@@ -335,6 +443,22 @@ GENERATE = {
             from phi3_core.values import ScoredToken
             for token in original(engine, request):
                 yield ScoredToken(token, token.logprob, token.top[::-1]) if request.logprobs else token
+        """),
+    ),
+    "scores-five-at-most": Fault(
+        "test_any_number_of_likely_tokens_comes_with_each",
+        generating("""
+            from phi3_core.values import ScoredToken
+            for token in original(engine, request):
+                yield ScoredToken(token, token.logprob, token.top[:5]) if request.logprobs else token
+        """),
+    ),
+    "scores-what-is-greedy": Fault(
+        "test_logprobs_change_no_sample",
+        generating("""
+            from attrs import evolve
+            sampling = request.sampling if request.logprobs is None else evolve(request.sampling, temperature=0.0)
+            yield from original(engine, evolve(request, sampling=sampling))
         """),
     ),
     "believes-its-proposals": Fault(
@@ -356,7 +480,7 @@ SAMPLE = {
         "test_a_seed_has_one_answer",
         "drawn = [0]\n"
         + sampling(seed="next_seed(given.seed)")
-        + "def next_seed(seed):\n    drawn[0] += 1\n    return seed and seed + drawn[0]\n",
+        + "def next_seed(seed):\n    drawn[0] += 1\n    return seed and (seed + drawn[0]) % 2**32\n",
     ),
     "has-one-temperature": Fault(
         "test_the_temperature_has_its_effect", sampling(temperature="min(given.temperature, 1.0)")
@@ -378,6 +502,21 @@ SAMPLE = {
                     return
                 yield token
                 ids.append(token)
+        """),
+    ),
+    "has-seeds-of-31-bits": Fault(
+        "test_settings_may_be_at_the_ends_of_their_ranges",
+        generating("""
+            import struct
+            struct.pack("i", request.sampling.seed or 0)
+            yield from original(engine, request)
+        """),
+    ),
+    "counts-beyond-the-vocabulary": Fault(
+        "test_settings_may_be_at_the_ends_of_their_ranges",
+        generating("""
+            assert request.sampling.top_k <= engine.checkpoint.architecture.vocabulary
+            yield from original(engine, request)
         """),
     ),
     "keeps-the-settings": Fault(

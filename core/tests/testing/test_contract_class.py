@@ -56,6 +56,21 @@ class TestRequired(BackendContract):
 class TestAnother(BackendContract):
     backend = "another"
     only = ["test_users_get_an_answer"]
+
+class TestNoPrecision(BackendContract):
+    backend = "coarse"
+    precisions = ("fp16",)
+    only = ["test_users_get_an_answer"]
+
+class TestNoQuantize(BackendContract):
+    backend = "ready"
+    only = ["test_users_get_an_answer"]
+"""
+COARSE = """
+@hookimpl
+def detect(machine):
+    from attrs import evolve
+    return [evolve(each, precisions=["int4"]) for each in ORIGINAL["detect"](machine)]
 """
 
 
@@ -98,6 +113,7 @@ def test_a_test_is_replaced_with_a_reason(found):
         ({"quirks": {"test_detect_is_fast": "no"}, "test_detect_is_fast": None}, "by something that is no test"),
         ({"offer": None}, "replaces offer, which the tests of the contract need"),
         ({"precisions": "int4"}, "precisions is a tuple of precisions"),
+        ({"precisions": ("int4", "FP16")}, "precisions has 'FP16'; known are fp16, int8, int4"),
     ],
 )
 def test_what_is_replaced_without_a_reason_is_refused(body, message):
@@ -116,12 +132,20 @@ def test_without_a_device_the_tests_are_skipped_with_the_refusal(found):
     assert "a device of refusing is not usable here: there is no NPU" in found.output
 
 
-def test_a_required_backend_fails_without_a_device(run_kit):
-    refusing = dict.fromkeys(("required", "another"), BACKENDS["refusing"])
-    found = run_kit(refusing, REQUIRED, "-rs", *PLUGIN, "--require-backend=required")
+def test_a_required_backend_fails_where_no_engine_can_be_loaded(run_kit):
+    backends = dict.fromkeys(("required", "another"), BACKENDS["refusing"])
+    backends |= {"coarse": COARSE, "ready": "del quantize"}
+    required = [f"--require-backend={name}" for name in ("required", "coarse", "ready")]
+    found = run_kit(backends, REQUIRED, "-rs", *PLUGIN, *required)
     (required,) = of(found, "TestRequired").values()
     assert required.outcome == "failed", found.output
     assert "there is no NPU" in required.message
+    (coarse,) = of(found, "TestNoPrecision").values()
+    assert coarse.outcome == "failed"
+    assert "coarse:CPU offers none of fp16 (--require-backend=coarse)" in coarse.message
+    (ready,) = of(found, "TestNoQuantize").values()
+    assert ready.outcome == "failed"
+    assert "ready does not implement quantize" in ready.message
     (another,) = of(found, "TestAnother").values()
     assert another.outcome == "skipped"
 

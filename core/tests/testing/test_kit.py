@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from wrong_backends import FAULTS
+from wrong_backends import FAULTS, Fault
 
 HEAD = "from phi3_core.testing import BackendContract\n"
 FP16 = 'precisions = ("fp16",)'
@@ -12,6 +12,41 @@ THREE_LINES = f"""
 class TestGood(BackendContract):
     backend = "good"
 """
+
+OTHER_WAYS = {
+    "writes-a-subfolder": """
+@hookimpl
+def load(artifact, options):
+    from attrs import evolve
+    from phi3_core.backend import Checkpoint, read_limits
+
+    if options:
+        raise UsageError("there are no options")
+    checkpoint = Checkpoint.open(artifact.path / "weights")
+    return Engine(evolve(checkpoint, path=artifact.path), read_limits(artifact))
+
+@hookimpl
+def quantize(source, recipe, output, progress):
+    import shutil
+    from phi3_core.backend import Checkpoint
+
+    check_recipe(recipe, Checkpoint.open(source.path))
+    (output / "weights").mkdir()
+    shutil.copyfile(source.path / "config.json", output / "weights" / "config.json")
+    return ORIGINAL["quantize"](source, recipe, output / "weights", progress)
+
+@hookimpl
+def recognize(path):
+    return ORIGINAL["recognize"](path / "weights")
+""",
+    "prints-at-the-end": """
+import atexit
+
+print("good: hello", end="")
+atexit.register(print, "good: bye")
+""",
+}
+"""Good backends that do something in another way, and pass."""
 
 
 def suite(faults, *, whole=False):
@@ -55,6 +90,16 @@ def test_a_good_backend_passes(run_kit):
     assert found.code == 0, found.output[-3000:]
     assert {each.outcome for each in found.outcomes} == {"passed"}
     assert len(found.outcomes) > 100
+
+
+def test_good_backends_of_other_ways_pass(run_kit):
+    tests = {
+        "writes-a-subfolder": "test_load_makes_an_engine",
+        "prints-at-the-end": "test_importing_the_plugin_loads_no_native_library",
+    }
+    found = run_kit(OTHER_WAYS, suite({name: Fault(test, "") for name, test in tests.items()}), measured=False)
+    assert found.code == 0, found.output[-3000:]
+    assert {each.outcome for each in found.outcomes} == {"passed"}
 
 
 def test_each_fault_fails_the_tests_that_name_it(run_kit, faults):

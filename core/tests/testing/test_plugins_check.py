@@ -41,6 +41,13 @@ def test_what_has_no_device_here_exits_with_3(run_main, add):
     assert {test["outcome"] for test in found["tests"]} == {"passed", "skipped"}
 
 
+def test_what_loads_no_engine_exits_with_3(run_main, add):
+    add("ready", "del quantize")
+    code, _, err = run_main("plugins", "check", "ready", "-q", "-p", "fp16")
+    assert code == 3
+    assert "ready does not implement quantize, which makes the models of the tests" in err
+
+
 QUIRKY = """
 @hookimpl
 def detect(machine):

@@ -19,7 +19,8 @@ def add(verbs: Any) -> None:
         "check",
         help="run the tests that every backend passes",
         description="Run the contract's tests on an installed backend. They need phi3-core[testing].",
-        epilog="exit codes: 0 all passed, 2 pytest is not installed, 3 no usable device here, 5 a test failed",
+        epilog="exit codes: 0 all passed, 2 pytest is not installed, 3 no engine can be loaded here, "
+        "such as without a usable device, 5 a test failed",
     )
     command.add_argument("name", metavar="NAME", help="the backend")
     command.add_argument("-d", "--device", metavar="ID", help="the device [the first that would be chosen]")

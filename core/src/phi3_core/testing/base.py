@@ -85,18 +85,13 @@ class ContractBase:
             offer = subject.offer(self.device)
         except Phi3Error as error:
             blocked("detect", error)
-        if offer is not None:
-            return offer
-        reasons = [answer.reason for answer in subject.answers if isinstance(answer, Refusal)]
-        offered = [str(answer.device) for answer in subject.answers if isinstance(answer, Offer)]
-        wanted = f"{self.backend}:{self.device}" if self.device else f"a device of {self.backend}"
-        why = "; ".join(reasons) or f"detect offers {', '.join(offered) or 'nothing'}"
-        words = f"{wanted} is not usable here: {why}"
-        required = request.config.getoption(plugin.REQUIRED, default=None) or ()
-        if self.backend in required:
-            pytest.fail(f"{words} (--require-backend={self.backend})", pytrace=False)
-        request.node.user_properties.append((plugin.UNAVAILABLE, words))
-        pytest.skip(words)
+        if offer is None:
+            reasons = [answer.reason for answer in subject.answers if isinstance(answer, Refusal)]
+            offered = [str(answer.device) for answer in subject.answers if isinstance(answer, Offer)]
+            wanted = f"{self.backend}:{self.device}" if self.device else f"a device of {self.backend}"
+            why = "; ".join(reasons) or f"detect offers {', '.join(offered) or 'nothing'}"
+            untested(request, self.backend, f"{wanted} is not usable here: {why}")
+        return offer
 
     @pytest.fixture
     def offered(self, offer: Offer, precision: str) -> str:
@@ -106,17 +101,22 @@ class ContractBase:
         return precision
 
     @pytest.fixture
-    def best(self, offer: Offer) -> str:
+    def best(self, offer: Offer, request: pytest.FixtureRequest) -> str:
         """The precision for tests that are not about precisions: the one that is closest to the original."""
         found = [each for each in PRECISIONS if each in offer.precisions and each in self.precisions]
         if not found:
-            pytest.skip(f"{offer.device} offers none of {', '.join(self.precisions)}")
+            untested(request, self.backend, f"{offer.device} offers none of {', '.join(self.precisions)}")
         return found[0]
 
     @pytest.fixture
-    def quantizes(self, subject: Subject, offer: Offer) -> None:
-        """Tests of ``quantize`` ask for this."""
-        self.needs(subject, "quantize")
+    def quantizes(self, subject: Subject, offer: Offer, request: pytest.FixtureRequest) -> None:
+        """Tests of ``quantize`` ask for this, and all others with an engine."""
+        if "quantize" not in subject.hooks:
+            untested(
+                request,
+                self.backend,
+                f"{self.backend} does not implement quantize, which makes the models of the tests",
+            )
 
     @pytest.fixture
     def artifact(self, subject: Subject, offer: Offer, best: str, quantizes: None) -> Artifact:
@@ -166,6 +166,15 @@ def find(name: str) -> Backend:
         names = ", ".join(backend.name for backend in backends) or "none"
         pytest.fail(f"no backend {name!r}: {reasons[0] if reasons else f'installed: {names}'}", pytrace=False)
     return found
+
+
+def untested(request: pytest.FixtureRequest, backend: str, why: str) -> NoReturn:
+    """Skip a test because no engine can be loaded. Those of a backend that is required fail."""
+    required = request.config.getoption(plugin.REQUIRED, default=None) or ()
+    if backend in required:
+        pytest.fail(f"{why} (--require-backend={backend})", pytrace=False)
+    request.node.user_properties.append((plugin.UNAVAILABLE, why))
+    pytest.skip(why)
 
 
 def blocked(what: str, error: BaseException) -> NoReturn:

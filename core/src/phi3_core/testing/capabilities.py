@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 
 from phi3_core.text.tokenizer import Tokenizer
-from phi3_core.values import Offer, ScoredToken
+from phi3_core.values import MOST_LOGPROBS, Offer, ScoredToken
 
 from . import models
 from .answers import COUNT, PROMPT
@@ -54,6 +55,23 @@ class Capabilities(ContractBase):
             assert list(values) == sorted(values, reverse=True), f"the likeliest tokens of {token!r} are not in order"
             assert sum(map(math.exp, values)) <= 1 + _ROUNDING, "the probabilities of different tokens exceed 1"
             assert (ids[0], values[0]) == (token, token.logprob), "the greedy token is not the likeliest one"
+
+    @pytest.mark.parametrize("count", [0, MOST_LOGPROBS])
+    def test_any_number_of_likely_tokens_comes_with_each(self, capable: LoadedEngine, count: int) -> None:
+        """From none, which leaves the token's own probability, to the most that can be asked for."""
+        self.has(capable, "logprobs")
+        expected = capable.ask(PROMPT, COUNT)
+        found = capable.ask(PROMPT, COUNT, logprobs=count)
+        assert found == expected, f"with logprobs={count}, the answer is another one"
+        numbers = {len(token.top) if isinstance(token, ScoredToken) else None for token in found}
+        assert numbers == {count}, f"with logprobs={count}, the tokens have {numbers} likely ones"
+
+    def test_logprobs_change_no_sample(self, capable: LoadedEngine, seeded: None) -> None:
+        """An answer with a temperature and a seed is the same with them."""
+        self.has(capable, "logprobs")
+        settings: dict[str, Any] = {"temperature": 1.5, "seed": 4}
+        found = capable.ask(PROMPT, COUNT, logprobs=1, **settings)
+        assert found == capable.ask(PROMPT, COUNT, **settings), "with logprobs, a seed has another answer"
 
     def test_prompt_lookup_changes_no_answer(self, subject: Subject, capable: LoadedEngine, best: str) -> None:
         """Of a prompt that quotes itself, which has something to propose."""

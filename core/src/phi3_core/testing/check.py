@@ -35,7 +35,7 @@ class Result:
     quirk: str
     """Why the backend does not pass it, or has another test in its place; empty if the contract's own is to pass."""
     unavailable: bool
-    """Whether it was skipped because there is no usable device."""
+    """Whether it was skipped because no engine can be loaded: there is no usable device, precision or ``quantize``."""
 
 
 def run(

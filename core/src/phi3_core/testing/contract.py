@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from phi3_core.values import PRECISIONS
+
 from .base import ContractBase
 from .capabilities import Capabilities
 from .detecting import Detecting
@@ -68,8 +70,7 @@ class BackendContract(  # pytest begins with the tests of the last base
         super().__init_subclass__()
         if "__test__" not in vars(cls):
             cls.__test__ = True
-        if isinstance(cls.precisions, str) or not cls.precisions:
-            raise TypeError(f"{cls.__name__}.precisions is a tuple of precisions, not {cls.precisions!r}")
+        _check_precisions(cls)
         for name, reason in cls.quirks.items():
             if not hasattr(BackendContract, name.partition("[")[0]) or not name.startswith("test_"):
                 raise TypeError(f"{cls.__name__} has a quirk of {name}, and the contract has no such test")
@@ -87,3 +88,10 @@ class BackendContract(  # pytest begins with the tests of the last base
             if not callable(value):
                 raise TypeError(f"{cls.__name__} replaces {name} by something that is no test")
             setattr(value, REPLACED, True)
+
+
+def _check_precisions(kind: type[BackendContract]) -> None:
+    if isinstance(kind.precisions, str) or not kind.precisions:
+        raise TypeError(f"{kind.__name__}.precisions is a tuple of precisions, not {kind.precisions!r}")
+    if unknown := [each for each in kind.precisions if each not in PRECISIONS]:
+        raise TypeError(f"{kind.__name__}.precisions has {unknown[0]!r}; known are {', '.join(PRECISIONS)}")

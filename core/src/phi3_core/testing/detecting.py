@@ -13,6 +13,7 @@ from phi3_core.machine import this_machine
 from phi3_core.values import Machine, Offer, Refusal, to_plain
 
 from .base import ContractBase, blocked
+from .lines import check_line
 from .subject import Subject
 
 LEAST_MEMORY = 1 << 27
@@ -78,8 +79,18 @@ class Detecting(ContractBase):
         """They are shown in a table and in error messages, each followed by other words."""
         for answer in detected:
             if isinstance(answer, Refusal):
-                assert len(answer.reason.splitlines()) == 1, f"{answer.reason!r} has several lines"
+                check_line(answer.reason, "the reason")
+                check_line(answer.remedy, "the remedy")
                 assert not answer.reason.endswith("."), f"{answer.reason!r} ends with a full stop"
+
+    def test_devices_have_one_line(self, detected: list[Offer | Refusal]) -> None:
+        """Their names, drivers and notes are shown in tables."""
+        for answer in detected:
+            if isinstance(answer, Offer):
+                device = answer.device
+                for what, text in (("id", device.id), ("name", device.name), ("driver", device.driver)):
+                    check_line(text, f"the {what} of a device")
+                check_line(answer.notes, f"the notes on {device.id}")
 
     def test_memory_is_in_bytes(self, detected: list[Offer | Refusal]) -> None:
         """Core tells by it whether a model fits."""

@@ -8,6 +8,7 @@ from phi3_core.config import time_limit
 from phi3_core.machine import this_machine
 
 from .base import ContractBase
+from .lines import check_line
 from .subject import Subject
 
 
@@ -25,4 +26,5 @@ class Diagnosing(ContractBase):
             took = time.monotonic() - begun
         assert took < limit / 2, f"diagnose took {took:.1f} s, more than {limit / 2:g} s"
         for finding in findings:
-            assert len(finding["message"].splitlines()) == 1, f"{finding['message']!r} has several lines"
+            check_line(finding["message"], "the finding")
+            check_line(finding["remedy"], "the remedy")

@@ -11,6 +11,8 @@ from phi3_core.config import time_limit
 from .base import ContractBase, find
 from .subject import Subject
 
+MARK = "phi3-imported "
+"""The beginning of the line with what was imported: plugins may print, too."""
 # What core itself imports is free. Prints the modules that come from native libraries.
 _SCRIPT = """
 import importlib, json, sys
@@ -23,7 +25,7 @@ def is_native(module):
 def is_foreign(name):
     return name.partition(".")[0] not in sys.stdlib_module_names
 found = {name for name in set(sys.modules) - before if is_foreign(name) and is_native(sys.modules[name])}
-print(json.dumps(sorted({name.partition(".")[0] for name in found})))
+print("\\n" + sys.argv[2] + json.dumps(sorted({name.partition(".")[0] for name in found})), flush=True)
 """
 
 
@@ -35,15 +37,19 @@ class Importing(ContractBase):
         module = find(self.backend).target.partition(":")[0]
         path = "import sys; sys.path[:] = " + repr(sys.path)
         done = subprocess.run(
-            [sys.executable, "-c", path + _SCRIPT, module],
+            [sys.executable, "-c", path + _SCRIPT, module, MARK],
             capture_output=True,
             text=True,
             encoding="utf-8",
             timeout=time_limit("load"),
             check=False,
         )
-        assert done.returncode == 0, f"{module} cannot be imported: {done.stderr.strip()[-2000:]}"
-        found = json.loads(done.stdout.splitlines()[-1])
+        lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
+        said = done.stderr.strip()[-2000:]
+        assert lines or done.returncode, f"importing {module} ended the process"
+        assert lines, f"{module} cannot be imported: {said or f'exit code {done.returncode}'}"
+        assert done.returncode == 0, f"a process that imported {module} ended with {done.returncode}: {said}"
+        found = json.loads(lines[-1].removeprefix(MARK))
         assert found == [], f"importing {module} imports {', '.join(found)}: import them inside the hooks"
 
     def test_the_hooks_are_those_of_the_contract(self, subject: Subject) -> None:

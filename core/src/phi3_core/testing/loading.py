@@ -9,8 +9,10 @@ from phi3_core.errors import ModelError, UsageError
 from phi3_core.values import Artifact, Offer
 
 from . import models
+from .answers import COUNT, PROMPT
 from .base import ContractBase
 from .engines import LoadedEngine
+from .judging import check_greedy
 from .subject import Subject
 
 
@@ -23,6 +25,16 @@ class Loading(ContractBase):
     ) -> None:
         """Of each precision, for each purpose."""
         subject.engine(models.PLAIN, offer, offered, purpose)
+
+    @pytest.mark.parametrize("tokens", [1, COUNT, models.CONTEXT + 1])
+    def test_load_takes_about_any_length_of_the_prompt(
+        self, subject: Subject, offer: Offer, best: str, greedy: list[int], tokens: int
+    ) -> None:
+        """It is an estimate: the prompt may be longer or shorter, and the estimate beyond the context."""
+        engine = subject.engine(models.PLAIN, offer, best, "answer", prompt_tokens=tokens)
+        found = engine.ask(PROMPT, 4)
+        assert len(found) == 4, f"loaded for a prompt of about {tokens} ids, 4 ids became {len(found)}"
+        check_greedy(subject, models.PLAIN, best, PROMPT, found)
 
     def test_load_may_tell_its_progress(self, subject: Subject, engine: LoadedEngine) -> None:
         """It need not; what it tells can be shown."""
@@ -47,7 +59,8 @@ class Loading(ContractBase):
     ) -> None:
         """A damaged artifact is named as such, and the process survives it."""
         folder = subject.copied(artifact.path, "cut")
-        largest = max(folder.iterdir(), key=lambda file: file.stat().st_size)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        largest = max(files, key=lambda file: file.stat().st_size)
         content = largest.read_bytes()
         largest.write_bytes(content[: len(content) // 2 if harm == "half" else 0])
         damaged = evolve(artifact, path=folder, manifest={"digest": f"{harm}".ljust(64, "1")})

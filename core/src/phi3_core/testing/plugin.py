@@ -16,7 +16,7 @@ REQUIRED = "phi3_required_backends"
 QUIRK = "phi3 quirk"
 """The property of a report with the reason of a quirk."""
 UNAVAILABLE = "phi3 unavailable"
-"""The property of a report with the reason why there is no device."""
+"""The property of a report with the reason why no engine can be loaded, such as that there is no device."""
 REPLACED = "_phi3_replaced"
 """The attribute of a test that replaces one of the contract."""
 BLOCKED = "not run:"
@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="fail, instead of skipping, the contract's tests of this backend if it has no usable device",
+        help="fail, instead of skipping, the contract's tests of this backend if none of its engines can be loaded",
     )
 
 

@@ -11,6 +11,7 @@ MODULES = tuple(
             "importing",
             "lengths",
             "lifetime",
+            "lines",
             "loading",
             "logits",
         ),

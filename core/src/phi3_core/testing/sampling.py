@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+
+from phi3_core.errors import UsageError
 
 from . import models
 from .answers import COUNT, PROMPT
@@ -22,6 +25,17 @@ _FEWER_DRAWS = 60
 """Enough to draw an id that is not to be drawn, where nearly all are of that kind."""
 _DEVIATIONS = 5.0
 """Standard deviations that a mean may be off: chance does it once in 1.7 million times."""
+
+ENDS: Mapping[str, Mapping[str, Any]] = {
+    "the largest seed": {"temperature": 1.0, "seed": 2**32 - 1},
+    "a temperature of 0.001": {"temperature": 1e-3},
+    "a temperature of 100": {"temperature": 100.0},
+    "a top-k beyond the vocabulary": {"temperature": 1.0, "top_k": models.VOCABULARY + 1},
+    "a top-p of 0.000001": {"temperature": 1.0, "top_p": 1e-6},
+    "a penalty of 0.01": {"repetition_penalty": 0.01},
+    "a penalty of 100": {"repetition_penalty": 100.0},
+}
+"""Settings at the ends of their ranges. A penalty has none but 0: these are far beyond what anybody asks for."""
 
 Row = npt.NDArray[np.float64]
 
@@ -45,13 +59,15 @@ class SamplingSettings(ContractBase):
         """Without a seed, and from seed to seed."""
         subject.once("varied", lambda: _check_variety(engine))
 
-    def test_a_seed_has_one_answer(self, engine: LoadedEngine, samples: None) -> None:
+    def test_a_seed_has_one_answer(self, subject: Subject, engine: LoadedEngine, samples: None) -> None:
         """Whatever was asked in between."""
-        settings: dict[str, Any] = {"temperature": 1.0, "top_k": 50, "top_p": 0.95}
-        first = engine.ask(PROMPT, COUNT, seed=3, **settings)
-        assert engine.ask(PROMPT, COUNT, seed=3, **settings) == first
-        engine.ask(PROMPT[:5], 3, temperature=0.7)
-        assert engine.ask(PROMPT, COUNT, seed=3, **settings) == first, "another request changed what a seed gives"
+        subject.once("seeded", lambda: _check_seed(engine))
+
+    @pytest.fixture
+    def seeded(self, subject: Subject, engine: LoadedEngine, samples: None) -> None:
+        """Tests that compare answers with a seed ask for this."""
+        with needed("sampling"):
+            subject.once("seeded", lambda: _check_seed(engine))
 
     @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
     def test_the_temperature_has_its_effect(
@@ -93,6 +109,17 @@ class SamplingSettings(ContractBase):
         assert not prompt, f"with a penalty of 20, the answer repeats {len(prompt)} tokens of the prompt"
         assert len(set(found)) == len(found), "with a penalty of 20, the answer repeats its own tokens"
 
+    @pytest.mark.parametrize("settings", ENDS.values(), ids=ENDS)
+    def test_settings_may_be_at_the_ends_of_their_ranges(
+        self, engine: LoadedEngine, samples: None, settings: Mapping[str, Any]
+    ) -> None:
+        """The answer has its ids. An engine that does not follow such a setting refuses it."""
+        try:
+            found = engine.ask(PROMPT, COUNT, **settings)
+        except UsageError as error:
+            pytest.skip(f"{self.backend} refuses it: {error}")
+        assert len(found) == COUNT, f"with {settings}, {COUNT} ids became {len(found)}"
+
     def test_settings_of_one_request_do_not_last(self, engine: LoadedEngine, greedy: list[int], samples: None) -> None:
         """The next request has its own."""
         engine.ask(PROMPT, 8, temperature=2.0, top_k=9, top_p=0.5, repetition_penalty=3.0, seed=8)
@@ -103,6 +130,14 @@ def _check_variety(engine: LoadedEngine) -> None:
     for words, seeds in (("without a seed", (None,) * 4), ("with four seeds", (1, 2, 3, 4))):
         found = {tuple(engine.ask(PROMPT, COUNT, temperature=1.5, seed=seed)) for seed in seeds}
         assert len(found) > 1, f"at a temperature of 1.5, four answers {words} were the same"
+
+
+def _check_seed(engine: LoadedEngine) -> None:
+    settings: dict[str, Any] = {"seed": 3, "temperature": 1.0, "top_k": 50, "top_p": 0.95}
+    first = engine.ask(PROMPT, COUNT, **settings)
+    assert engine.ask(PROMPT, COUNT, **settings) == first, "the same request with a seed had another answer"
+    engine.ask(PROMPT[:5], 3, temperature=0.7)
+    assert engine.ask(PROMPT, COUNT, **settings) == first, "another request changed what a seed gives"
 
 
 def _draw(engine: LoadedEngine, draws: int, **settings: Any) -> list[int]:

@@ -174,10 +174,9 @@ class Subject:
         return folder
 
     def copied(self, path: Path, name: str) -> Path:
-        """Return a new folder with copies of the files in another one."""
+        """Return a new folder with copies of the files in another one, which may be changed."""
         folder = self.empty(name)
-        for file in path.iterdir():
-            shutil.copyfile(file, folder / file.name)
+        shutil.copytree(path, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
         return folder
 
     def quantize(self, source: Source, offer: Offer, recipe: Recipe, output: Path) -> Mapping[str, str] | None:
@@ -203,7 +202,14 @@ class Subject:
         return self.once(("artifact", name, precision), make)
 
     def engine(
-        self, name: str, offer: Offer, precision: str, purpose: str = "conversation", *, fresh: bool = False
+        self,
+        name: str,
+        offer: Offer,
+        precision: str,
+        purpose: str = "conversation",
+        *,
+        prompt_tokens: int | None = None,
+        fresh: bool = False,
     ) -> LoadedEngine:
         """Return an engine with a quantized model.
 
@@ -212,10 +218,11 @@ class Subject:
             offer: the device.
             precision: the precision.
             purpose: what it is for.
+            prompt_tokens: about how long its prompt will be.
             fresh: whether it is to be loaded anew, so that it knows no earlier request.
         """
         artifact = self.artifact(name, offer, precision)
-        key = (name, precision, purpose)
+        key = (name, precision, purpose, prompt_tokens)
         loaded, self._loaded = self._loaded, None
         if loaded is not None and not loaded.worker.alive:
             loaded = None
@@ -225,8 +232,8 @@ class Subject:
                 with contextlib.suppress(Phi3Error):  # an engine that cannot be closed has a test of its own
                     worker.call("close", limit_s=LIMIT_S)
                 given = (worker, artifact, offer.device, self.options, purpose)
-                tokenizer = self.source(name).path
-                loaded = LoadedEngine.load(*given, key=key, tokenizer=tokenizer, progress=self.told)
+                more: dict[str, Any] = {"prompt_tokens": prompt_tokens, "tokenizer": self.source(name).path}
+                loaded = LoadedEngine.load(*given, key=key, progress=self.told, **more)
             except BaseException:
                 worker.kill()
                 raise

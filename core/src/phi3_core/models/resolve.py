@@ -213,7 +213,14 @@ class _Resolver:
         request = self.request
         # A GGUF file without a template is quantized only by those who say how.
         chat = request.chat or (request.recipe is None and is_gguf(request.ref.subpath))
-        return {"offline": request.offline, "update": request.update, "check": self._check_preview, "chat": chat}
+        core = request.recipe is None or request.recipe.extra.get("exporter") != "reference"
+        return {
+            "offline": request.offline,
+            "update": request.update,
+            "check": self._check_preview,
+            "chat": chat,
+            "core": core,
+        }
 
     def _of_gguf(self, file: Path, source: Source) -> ResolvedModel:
         """Return a GGUF file in place if the backend loads it as it is, else its weights as the backend rounds them."""

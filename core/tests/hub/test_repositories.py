@@ -289,6 +289,30 @@ def test_a_gguf_file_is_known_by_its_header_before_it_is_fetched(server, home, r
     assert not list((home / "sources").glob("*"))
 
 
+@pytest.mark.parametrize(
+    ("metadata", "more", "words"),
+    [
+        ({}, {"zz_pad.weight": SIZE // 4}, "see 'zz_pad.weight', for which Phi-3 has no place"),
+        ({"phi3.expert_count": 4}, {}, "is a mixture of experts"),
+        ({"phi3.block_count": 3}, {}, "does not have the tensors of 3 layers of Phi-3: see 'blk.2"),
+        ({}, {"rope_factors_short.weight": 3}, "numbers in the tensor 'rope_factors_short.weight'"),
+    ],
+)
+def test_a_gguf_file_with_other_tensors_is_not_fetched(
+    server, home, run_main, checkpoint, tmp_path, metadata, more, words
+) -> None:
+    tensors = gguf_files.tensors_of(checkpoint) | {name: np.ones(size, np.float32) for name, size in more.items()}
+    words_of = gguf_files.sentencepiece(size=tensors["token_embd.weight"].shape[0])
+    settings = {**gguf_files.metadata_of(checkpoint), **words_of, **metadata}
+    path = gguf_files.write(tmp_path / "x.gguf", "phi3", settings, tensors)
+    server.add(REPOSITORY, {"x.gguf": path.read_bytes()}, large_from=1000)
+    code, _, err = run_main("models", "pull", "--source", f"{REPOSITORY}/x.gguf")
+    assert code == 4
+    assert words in err
+    assert "acme/phi/x.gguf" in err
+    assert not list((home / "sources").glob("*"))
+
+
 def test_a_damaged_gguf_header_is_said_before_the_file_is_fetched(server, home, run_main) -> None:
     server.add(REPOSITORY, {"x.gguf": b"<!doctype html>".ljust(SIZE)}, large_from=1000)
     code, _, err = run_main("models", "pull", "--source", f"{REPOSITORY}/x.gguf")

@@ -14,7 +14,7 @@ from attrs import evolve
 from phi3_core.checkpoint import shards
 from phi3_core.checkpoint.contents import INDEX, SINGLE
 from phi3_core.checkpoint.family import check_task, check_type
-from phi3_core.checkpoint.gguf_layout import check_header
+from phi3_core.checkpoint.gguf_layout import check_header, check_layout
 from phi3_core.checkpoint.gguf_tokenizer import check_kind, has_template
 from phi3_core.checkpoint.leftovers import check_adapter, check_quantized
 from phi3_core.checkpoint.quantized import quantization_method
@@ -239,6 +239,8 @@ def _check_gguf(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: boo
         return
     check_header(gguf, whole=len(files) == 1)
     check_kind(gguf)
+    if len(files) == 1:
+        check_layout(gguf)
     if chat and not has_template(gguf):
         raise ModelError(
             f"{gguf.path.as_posix()} has no chat template, as base models have none: it can be quantized and not be "

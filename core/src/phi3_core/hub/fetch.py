@@ -76,9 +76,11 @@ def listed(address: Address, *, offline: bool, update: bool = False) -> tuple[Sn
     return snapshot, files
 
 
-def cached(address: Address) -> bool:
-    """Return whether the hub's own cache holds all that a model needs."""
+def cached(address: Address, *, offline: bool = False) -> bool:
+    """Return whether the hub's own cache holds all that a model needs; offline, an older commit will do."""
     held = cache.find(address.repository, address.revision)
+    if held is not None and held.lacks(address.path) and offline_hint(offline) is not None:
+        held = _older(address, held)
     if held is None or held.lacks(address.path):
         return False
     names = [file.name for file in held.snapshot(address.path).files]
@@ -100,16 +102,30 @@ def _snapshot(address: Address, *, offline: bool, update: bool) -> Snapshot:
     lacking = held.lacks(address.path)
     if lacking:
         what = f"{held.path} is not whole: {contents.shown(lacking)} {'is' if len(lacking) == 1 else 'are'} missing"
-        if hint is not None:
+        older = _older(address, held)
+        if hint is None:
+            logger.info("%s; completing it from the hub", what)
+            try:
+                return take_snapshot(address.repository, address.revision, address.path)
+            except ModelError as error:
+                if older is None:
+                    raise
+                what = error.message
+        elif older is None:
             raise ModelError(f"{what}, and offline mode is on", hint=hint)
-        logger.info("%s; completing it from the hub", what)
-        return take_snapshot(address.repository, address.revision, address.path)
+        logger.info("%s; using the hub's cache in %s", what, older.path)
+        return older.snapshot(address.path)
     if hint is None:
         try:  # what the cache does not tell, such as whether a chat template is missing
             return take_snapshot(address.repository, held.commit, address.path, tries=1)
         except ModelError as error:
             logger.info("%s; using the hub's cache in %s", error.message, held.path)
     return snapshot
+
+
+def _older(address: Address, held: cache.CachedSnapshot) -> cache.CachedSnapshot | None:
+    """Return the newest other commit that the hub's cache holds whole; None if there is none, or one was named."""
+    return cache.other_whole(held, address.path) if address.revision is None else None
 
 
 def fill(

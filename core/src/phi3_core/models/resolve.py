@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,8 +125,9 @@ class _Resolver:
         ref = self.request.ref
         if ref.form != "named" or ref.name not in CATALOGUE:
             return None
-        found = self.first_published(take, only=lambda published: fetch.cached(_address_of(published)))
-        if found is None and ref.address and "quantize" in self.backend.hooks and fetch.cached(ref.address):
+        cached = partial(fetch.cached, offline=self.request.offline)
+        found = self.first_published(take, only=lambda published: cached(_address_of(published)))
+        if found is None and ref.address and "quantize" in self.backend.hooks and cached(ref.address):
             return quantize()
         return found
 

@@ -132,8 +132,11 @@ def as_usage_error(*, hint: str | None = None) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        # attrs' own validators append the attribute and the class to the arguments
-        raise UsageError(str(error.args[0]) if error.args else str(error), hint=hint) from error
+        # attrs' own validators append the attribute and the class to the arguments; those of core begin with the class,
+        # which users do not know.
+        words = str(error.args[0]) if error.args else str(error)
+        kind, colon, rest = words.partition(": ")
+        raise UsageError(rest if colon and kind.isidentifier() else words, hint=hint) from error
 
 
 def from_wire(kind: str, message: str, hint: str | None) -> Phi3Error:

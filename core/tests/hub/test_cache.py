@@ -214,6 +214,52 @@ def test_a_hub_that_is_gone_or_refuses(server, commit, hub_cache, tmp_path, capl
     assert take(tmp_path / "other", offline=False) == support.checkpoint()
 
 
+@pytest.fixture
+def looked_at(server, commit, hub_cache) -> tuple[Path, Path]:
+    """The whole older snapshot, and that of main, of which only the tokenizer was looked at."""
+    whole = put(server, hub_cache)
+    server.add(REPOSITORY, support.checkpoint() | {"tokenizer.json": b"{}"})
+    return whole, put(server, hub_cache, allow_patterns=["tokenizer.json"])
+
+
+def test_an_older_commit_that_is_whole_is_taken_offline(looked_at, server, commit, hub_cache, tmp_path, caplog) -> None:
+    whole, newer = looked_at
+    with caplog.at_level("INFO", logger="phi3_core"):
+        assert take(tmp_path / "model") == support.checkpoint()
+    assert f"using the hub's cache in {whole}" in caplog.text
+    assert fetch.listed(ADDRESS, offline=True)[0].commit == commit
+    with pytest.raises(ModelError, match="is not whole"):
+        fetch.listed(Address(repository=REPOSITORY, revision=newer.name), offline=True)
+    assert not server.requests
+    newest = shutil.copytree(whole, whole.with_name("f" * 40), symlinks=True)
+    os.utime(newest, (newest.stat().st_atime, whole.stat().st_mtime + 5))
+    assert fetch.listed(ADDRESS, offline=True)[0].commit == newest.name
+    assert fetch.cached(ADDRESS, offline=True)
+    assert not fetch.cached(ADDRESS)
+    for other in (whole, newest):
+        (other / support.LARGE).unlink()
+    with pytest.raises(ModelError, match=f"{newer.name} is not whole"):
+        take(tmp_path / "other")
+
+
+def test_an_older_commit_is_taken_when_the_hub_is_gone(looked_at, server, commit, tmp_path, caplog) -> None:
+    whole, newer = looked_at
+    assert fetch.listed(ADDRESS, offline=False)[0].commit == newer.name
+    server.stop()
+    with caplog.at_level("INFO", logger="phi3_core"):
+        assert take(tmp_path / "model", offline=False) == support.checkpoint()
+    assert f"using the hub's cache in {whole}" in caplog.text
+
+
+def test_a_folder_of_the_cache_with_an_older_whole_commit(looked_at, home, run_main) -> None:
+    whole, newer = looked_at
+    code, out, err = run_main("models", "show", str(whole.parents[1]), "--json")
+    assert (code, json.loads(out)["path"]) == (0, str(whole)), err
+    assert json.loads(run_main("models", "show", str(whole.parents[1] / "refs" / "main"), "--json")[1])["path"] == str(
+        newer
+    )
+
+
 def test_names_in_other_case(server, commit, hub_cache, tmp_path) -> None:
     put(server, hub_cache)
     assert take(tmp_path / "model", Address(repository=REPOSITORY.upper())) == support.checkpoint()

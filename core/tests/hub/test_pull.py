@@ -39,7 +39,7 @@ def recognize(path):
 
 def repository(tokenizer: bytes, **more: bytes) -> dict[str, bytes]:
     return {
-        "config.json": b'{"model_type": "phi3"}',
+        "config.json": support.settings(),
         "tokenizer.json": tokenizer,
         "modeling_phi3.py": b"import os",
         **{name.replace("__", "."): content for name, content in more.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ pytest.importorskip("huggingface_hub")
 
 import gguf_files
 import numpy as np
+from phi3_core.checkpoint.safetensors_header import ITEM_BYTES
 from phi3_core.errors import ModelError
 from phi3_core.hub import fetch
 from phi3_core.hub.address import Address, parse
@@ -25,7 +27,7 @@ from stand_in_hub import support
 
 REPOSITORY = support.REPOSITORY
 WEIGHTS = support.noise(5_000)
-CONFIG, TOKENIZER = b'{"model_type": "phi3"}', b"{}"
+CONFIG, TOKENIZER = support.settings(), b"{}"
 MODEL = {"config.json": CONFIG, "tokenizer.json": TOKENIZER, "model.safetensors": WEIGHTS}
 GGUF = {"README.md": b"x", "phi-q4.gguf": WEIGHTS, "phi-q8.gguf": WEIGHTS, "mmproj-phi.gguf": WEIGHTS}
 SPLIT = {f"big/phi-{number:05d}-of-00003.gguf": WEIGHTS for number in (1, 2, 3)}
@@ -39,7 +41,7 @@ FOLDERS = {
 
 
 def config(**more: object) -> dict[str, bytes]:
-    return {**MODEL, "config.json": json.dumps({"model_type": "phi3", **more}).encode()}
+    return {**MODEL, "config.json": support.settings(**more)}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,14 @@ def config(**more: object) -> dict[str, bytes]:
         (config(compression_config={"quant_method": "sparse"}), r"quantized already \(sparse\)", "original"),
         (config(quantization={"bits": 4, "group_size": 64}), r"quantized already \(MLX\)", "original"),
         ({**MODEL, "quantize_config.json": b"{}"}, r"quantized already \(quantize_config.json\)", "original"),
+        (
+            config(rope_scaling={"type": "linear", "factor": 2}),
+            "acme/phi/config.json: rotary embedding of type 'linear' is unknown",
+            "",
+        ),
+        (config(attention_bias=True), "acme/phi/config.json: attention_bias is True", ""),
+        (config(hidden_act="gelu"), "acme/phi/config.json: hidden_act is 'gelu'", "--exporter reference"),
+        (config(num_hidden_layers=None), "acme/phi/config.json: num_hidden_layers must be a positive integer", ""),
         (config(architectures=["Phi3ForSequenceClassification"]), "is a Phi3ForSequenceClassification, which", "list"),
         (config(architectures=["Phi3ForTokenClassification"]), "which classifies text and writes none", "list"),
     ],
@@ -81,7 +91,7 @@ def test_the_reason_is_given_before_weights_are_fetched(server, home, run_main, 
     with pytest.raises(ModelError, match=words) as caught:
         snapshot, wanted = fetch.listed(Address(repository=REPOSITORY), offline=False)
         fetch.check_loadable(snapshot, wanted, offline=False)
-    assert hint in caught.value.hint
+    assert hint in (caught.value.hint or "")
     code, _, err = run_main("models", "pull", "--source", REPOSITORY)
     assert code == 4
     assert len(err.splitlines()) == 1
@@ -94,10 +104,41 @@ SIZE = 32 * 2**20
 
 
 def safetensors(*names: str) -> bytes:
-    """A large file with a header, whose tensors have one byte each and the last one the rest."""
-    entries = {name: {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i, name in enumerate(names)}
+    """A large file with a header, whose tensors have one byte each."""
+    return with_header({name: ("U8", [1]) for name in names})
+
+
+def with_header(tensors: dict[str, tuple[str, list[int]]]) -> bytes:
+    """A large file with a header of types and shapes, and with more data than its tensors have."""
+    entries, end = {}, 0
+    for name, (dtype, shape) in tensors.items():
+        start, end = end, end + ITEM_BYTES.get(dtype, 1) * math.prod(shape)
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     header = json.dumps(entries).encode()
     return (len(header).to_bytes(8, "little") + header).ljust(SIZE, b"\0")
+
+
+LAYER = {
+    "input_layernorm": [64],
+    "self_attn.qkv_proj": [192, 64],
+    "self_attn.o_proj": [64, 64],
+    "post_attention_layernorm": [64],
+    "mlp.gate_up_proj": [256, 64],
+    "mlp.down_proj": [64, 128],
+}
+
+
+def original(*layers: int, vocabulary: int = 32064, dtype: str = "F16") -> dict[str, tuple[str, list[int]]]:
+    """The tensors of a model that :func:`support.settings` describes, if it has the layers 0 and 1."""
+    around = {"model.embed_tokens": [vocabulary, 64], "model.norm": [64], "lm_head": [vocabulary, 64]}
+    inner = {f"model.layers.{layer}.{name}": shape for layer in layers for name, shape in LAYER.items()}
+    return {f"{name}.weight": (dtype if shape[1:] else "F16", shape) for name, shape in {**around, **inner}.items()}
+
+
+def unfused() -> dict[str, tuple[str, list[int]]]:
+    tensors = original(0, 1)
+    del tensors["model.layers.0.self_attn.qkv_proj.weight"]
+    return tensors | {f"model.layers.0.self_attn.{name}_proj.weight": ("F16", [64, 64]) for name in "qkv"}
 
 
 @pytest.mark.parametrize(
@@ -125,6 +166,91 @@ def test_what_the_tensors_are_is_known_before_they_are_fetched(server, home, run
     assert len(err.splitlines()) == 1
     assert run_main("models", "pull", "--source", "--dry-run", REPOSITORY)[::2] == (code, err)
     assert sum(server.served(name) for name in files) < SIZE / 2
+
+
+TENSORS = {
+    "more layers": (original(0, 1, 2), "acme/phi has the tensors of 3 layers, but config.json says 2"),
+    "fewer layers": (original(0), "acme/phi has no tensor model.layers.1.input_layernorm.weight: it has 1 layers"),
+    "vocabulary": (original(0, 1, vocabulary=300), r"embed_tokens.weight is \[300, 64\], but config.json makes it"),
+    "unfused": (unfused(), "but separate ones such as model.layers.0.self_attn.k_proj.weight: not the layout of Phi-3"),
+    "FP8": (original(0, 1, dtype="F8_E4M3"), "tensor model.embed_tokens.weight is F8_E4M3; only F16, BF16, F32 are"),
+    "other": (original(0, 1) | {"vision.weight": ("F16", [1])}, "the Phi-3 family has no place for: vision.weight"),
+}
+
+
+@pytest.mark.parametrize("form", ["single", "shards"])
+@pytest.mark.parametrize("kind", TENSORS)
+def test_tensors_that_do_not_fit_the_settings_are_not_fetched(server, home, run_main, kind, form) -> None:
+    tensors, words = TENSORS[kind]
+    files = {**MODEL, "model.safetensors": with_header(tensors)}
+    if form == "shards":
+        names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+        places = {name: names[place % 2] for place, name in enumerate(tensors)}
+        of_shard = [{name: tensors[name] for name, shard in places.items() if shard == each} for each in names]
+        del files["model.safetensors"]
+        files |= dict(zip(names, map(with_header, of_shard), strict=True))
+        files["model.safetensors.index.json"] = json.dumps({"weight_map": places}).encode()
+    server.add(REPOSITORY, files, large_from=1000)
+    code, _, err = run_main("models", "pull", "--source", REPOSITORY)
+    assert code == 4
+    assert re.search(words, err)
+    assert len(err.splitlines()) == 1
+    assert run_main("models", "pull", "--source", "--dry-run", REPOSITORY)[::2] == (code, err)
+    assert sum(server.served(name) for name in files) < SIZE / 2
+    assert not list((home / "sources").glob("*"))
+
+
+def test_tensors_that_may_be_harmless_are_fetched(server, home, run_main) -> None:
+    tensors = original(0, 1) | {"rotary_emb.inv_freq": ("F32", [8]), "model.norm.bias": ("F16", [64])}
+    server.add(REPOSITORY, {**MODEL, "model.safetensors": with_header(tensors)}, large_from=1000)
+    assert run_main("models", "pull", "--source", "--dry-run", REPOSITORY)[0] == 0
+
+
+INDEX = "model.safetensors.index.json"
+SHARD = "model-00001-of-00002.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (
+            {"phi3-custom.safetensors": WEIGHTS},
+            f"has phi3-custom.safetensors, but neither model.safetensors nor {INDEX}",
+        ),
+        ({SHARD: WEIGHTS}, f"has {SHARD}, but neither"),
+        (
+            {SHARD: WEIGHTS, INDEX: {"weight_map": {"a": SHARD, "b": SHARD.replace("1", "2", 1)}}},
+            f"acme/phi/model-00002-of-00002.safetensors is missing, though {INDEX} names it",
+        ),
+        ({SHARD: WEIGHTS, INDEX: {}}, f"acme/phi/{INDEX} has no weight_map"),
+        ({SHARD: WEIGHTS, INDEX: {"weight_map": {"a": "../x"}}}, f"acme/phi/{INDEX} names a file outside"),
+    ],
+)
+def test_weights_that_are_not_whole_are_not_fetched(server, home, run_main, files, words) -> None:
+    contents = {name: item if isinstance(item, bytes) else json.dumps(item).encode() for name, item in files.items()}
+    server.add(REPOSITORY, {"config.json": CONFIG, "tokenizer.json": TOKENIZER, **contents}, large_from=1000)
+    code, _, err = run_main("models", "pull", "--source", REPOSITORY)
+    assert code == 4
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert not any(name.endswith(".safetensors") for name in support.asked_for(server))
+
+
+def test_an_index_beside_a_whole_file_is_left_over(server, home, run_main) -> None:
+    index = json.dumps({"weight_map": {LORA: SHARD}}).encode()
+    server.add(REPOSITORY, {**MODEL, INDEX: index})
+    assert run_main("models", "pull", "--source", REPOSITORY)[0] == 0
+
+
+@pytest.mark.parametrize(("exporter", "fetched"), [("builtin", False), ("reference", True)])
+def test_settings_that_core_does_not_read_are_left_to_the_reference_exporter(
+    server, home, run_main, parrot, exporter, fetched
+) -> None:
+    server.add(REPOSITORY, {**config(hidden_act="gelu"), "model.safetensors": WEIGHTS})
+    code, _, err = run_main("quantize", REPOSITORY, "-d", "parrot", "-p", "fp16", "--exporter", exporter)
+    assert ("hidden_act is 'gelu'" in err) is not fetched, err
+    assert bool(server.bodies("model.safetensors")) is fetched
+    assert fetched or code == 4
 
 
 GGUF_KINDS = {
@@ -160,6 +286,30 @@ def test_a_gguf_file_is_known_by_its_header_before_it_is_fetched(server, home, r
     assert len(err.splitlines()) == 1
     assert run_main("models", "pull", "--source", "--dry-run", f"{REPOSITORY}/{names[0]}")[::2] == (code, err)
     assert sum(map(server.served, names)) < SIZE / 2
+    assert not list((home / "sources").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "more", "words"),
+    [
+        ({}, {"zz_pad.weight": SIZE // 4}, "see 'zz_pad.weight', for which Phi-3 has no place"),
+        ({"phi3.expert_count": 4}, {}, "is a mixture of experts"),
+        ({"phi3.block_count": 3}, {}, "does not have the tensors of 3 layers of Phi-3: see 'blk.2"),
+        ({}, {"rope_factors_short.weight": 3}, "numbers in the tensor 'rope_factors_short.weight'"),
+    ],
+)
+def test_a_gguf_file_with_other_tensors_is_not_fetched(
+    server, home, run_main, checkpoint, tmp_path, metadata, more, words
+) -> None:
+    tensors = gguf_files.tensors_of(checkpoint) | {name: np.ones(size, np.float32) for name, size in more.items()}
+    words_of = gguf_files.sentencepiece(size=tensors["token_embd.weight"].shape[0])
+    settings = {**gguf_files.metadata_of(checkpoint), **words_of, **metadata}
+    path = gguf_files.write(tmp_path / "x.gguf", "phi3", settings, tensors)
+    server.add(REPOSITORY, {"x.gguf": path.read_bytes()}, large_from=1000)
+    code, _, err = run_main("models", "pull", "--source", f"{REPOSITORY}/x.gguf")
+    assert code == 4
+    assert words in err
+    assert "acme/phi/x.gguf" in err
     assert not list((home / "sources").glob("*"))
 
 
@@ -216,7 +366,9 @@ def test_a_repository_that_cannot_be_asked_is_not_fetched_to_be_asked(
     server, home, run_main, parrot, chatml_folder, changes, words
 ) -> None:
     tokenizer = (chatml_folder / "tokenizer.json").read_bytes()
-    server.add(REPOSITORY, {**MODEL, "tokenizer.json": tokenizer, "model.safetensors": safetensors(), **changes})
+    server.add(
+        REPOSITORY, {**MODEL, "tokenizer.json": tokenizer, "model.safetensors": with_header(original(0, 1)), **changes}
+    )
     code, _, err = run_main("run", "Hello", "-m", REPOSITORY, "-q")
     assert code == 4
     assert words in err

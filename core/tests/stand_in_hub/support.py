@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -20,6 +21,13 @@ LARGE = "model-00001-of-00002.safetensors"
 SIZE = 3 * 2**20 + 17
 SLACK = 2**17
 """What may be on its way, or in a client's buffer, when a connection or a process ends."""
+
+
+def settings(**changes: object) -> bytes:
+    """The ``config.json`` of a small Phi-3, with changes."""
+    sizes = {"vocab_size": 32064, "hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 96}
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 4}
+    return json.dumps({"model_type": "phi3", **sizes, **layers, **changes}).encode()
 
 
 def noise(size: int, seed: int = 0) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from attrs import frozen
@@ -72,7 +72,19 @@ def read_architecture(path: Path) -> Architecture:
     Raises:
         ModelError: the file is missing or damaged, or describes a model outside the Phi-3 family.
     """
-    config = read_config(path)
+    return parse_architecture(path, read_config(path))
+
+
+def parse_architecture(path: PurePath, config: Mapping[str, Any]) -> Architecture:
+    """Return the architecture that the content of a ``config.json`` describes.
+
+    Args:
+        path: the file, for messages.
+        config: its content.
+
+    Raises:
+        ModelError: it describes a model outside the Phi-3 family.
+    """
     _check_supported(path, config)
     heads, hidden = _count(path, config, "num_attention_heads"), _count(path, config, "hidden_size")
     groups = _count(path, config, "num_key_value_heads", heads)
@@ -99,7 +111,7 @@ def read_architecture(path: Path) -> Architecture:
     )
 
 
-def _check_supported(path: Path, config: Mapping[str, Any]) -> None:
+def _check_supported(path: PurePath, config: Mapping[str, Any]) -> None:
     check_type(str(path), config.get("model_type"))
     check_task(str(path), config)
     check_original(str(path), config)
@@ -110,7 +122,7 @@ def _check_supported(path: Path, config: Mapping[str, Any]) -> None:
             raise ModelError(f"{path}: {key} is {config[key]!r}; the Phi-3 family has {expected!r}", hint=hint)
 
 
-def _count(path: Path, config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+def _count(path: PurePath, config: Mapping[str, Any], key: str, default: int | None = None) -> int:
     value = config.get(key)
     if value is None and default is not None:
         return default
@@ -119,7 +131,7 @@ def _count(path: Path, config: Mapping[str, Any], key: str, default: int | None 
     return value
 
 
-def _epsilon(path: Path, config: Mapping[str, Any]) -> float:
+def _epsilon(path: PurePath, config: Mapping[str, Any]) -> float:
     value = config.get("rms_norm_eps", 1e-5)
     if not isinstance(value, (int, float)) or not (math.isfinite(value) and value >= 0):
         raise ModelError(f"{path}: rms_norm_eps must be a small positive number, not {value!r}")

@@ -13,10 +13,9 @@ from .architecture import Architecture, read_architecture
 from .gguf import Gguf
 from .gguf_parts import linked_file
 from .gguf_weights import open_gguf
-from .leftovers import check_leftovers, check_quantized, missing
-from .safetensors import STORED, Weight, open_weights
-
-_HEAD = "lm_head.weight"
+from .leftovers import check_leftovers
+from .roles import EMBEDDING, HEAD, take_roles
+from .safetensors import Weight, open_weights
 
 
 @frozen(kw_only=True, eq=False)
@@ -73,24 +72,20 @@ class Checkpoint:
         shape = read_architecture(folder / "config.json")
         file = linked_file(folder)
         weights = open_weights(folder) if file is None else open_gguf(Gguf.open(file))
-        found = _Roles(folder, weights, shape.layers)
-        embedding = found.take("model.embed_tokens.weight", shape.vocabulary, shape.hidden)
-        norm = found.take("model.norm.weight", shape.hidden)
-        layers = tuple(_layer(found, f"model.layers.{index}", shape) for index in range(shape.layers))
-        head = embedding
-        if not shape.tied or _HEAD in found.weights:
-            head = found.take(_HEAD, shape.vocabulary, shape.hidden)
-            if shape.tied and head.equals(embedding):
-                head = embedding
-        check_leftovers(folder, found.left(), shape.layers)
+        roles = take_roles(folder, weights, shape)
+        embedding = roles[EMBEDDING]
+        head = roles.get(HEAD, embedding)
+        if shape.tied and head is not embedding and head.equals(embedding):
+            head = embedding
+        check_leftovers(folder, (weight for name, weight in weights.items() if name not in roles), shape.layers)
         # A trained output layer takes precedence over config.json, which says what the base model had.
         return cls(
             path=folder,
             architecture=evolve(shape, tied=head is embedding),
             embedding=embedding,
-            norm=norm,
+            norm=roles["model.norm.weight"],
             head=head,
-            layers=layers,
+            layers=tuple(_layer(roles, f"model.layers.{index}") for index in range(shape.layers)),
         )
 
     @property
@@ -107,45 +102,12 @@ class Checkpoint:
         return sum(weight.raw.size for weight in matrices)
 
 
-class _Roles:
-    """Looks up weights by name and checks their type and shape."""
-
-    def __init__(self, folder: Path, weights: Mapping[str, Weight], layers: int) -> None:
-        self.folder = folder
-        self.weights = weights
-        self.layers = layers
-        self._taken: set[str] = set()
-
-    def take(self, name: str, *shape: int) -> Weight:
-        weight = self.weights.get(name)
-        if weight is None:
-            raise missing(self.folder, name, self.weights, self.layers)
-        if weight.dtype not in STORED:
-            check_quantized(self.folder, self.weights)
-            raise ModelError(
-                f"{weight.file}: tensor {name} is {weight.dtype}; only {', '.join(STORED)} are read, no quantized "
-                f"weights",
-                hint="phi3 models list shows models whose original weights are on the hub",
-            )
-        if weight.shape != shape:
-            raise ModelError(
-                f"{weight.file}: tensor {name} is {list(weight.shape)}, but config.json makes it {list(shape)}",
-                hint="save the model again: model.save_pretrained(FOLDER)",
-            )
-        self._taken.add(name)
-        return weight
-
-    def left(self) -> Iterator[Weight]:
-        """Yield the weights that were not taken."""
-        return (weight for name, weight in self.weights.items() if name not in self._taken)
-
-
-def _layer(found: _Roles, prefix: str, shape: Architecture) -> Layer:
+def _layer(roles: Mapping[str, Weight], prefix: str) -> Layer:
     return Layer(
-        input_norm=found.take(f"{prefix}.input_layernorm.weight", shape.hidden),
-        qkv=found.take(f"{prefix}.self_attn.qkv_proj.weight", shape.q_width + 2 * shape.kv_width, shape.hidden),
-        output=found.take(f"{prefix}.self_attn.o_proj.weight", shape.hidden, shape.q_width),
-        post_norm=found.take(f"{prefix}.post_attention_layernorm.weight", shape.hidden),
-        gate_up=found.take(f"{prefix}.mlp.gate_up_proj.weight", 2 * shape.intermediate, shape.hidden),
-        down=found.take(f"{prefix}.mlp.down_proj.weight", shape.hidden, shape.intermediate),
+        input_norm=roles[f"{prefix}.input_layernorm.weight"],
+        qkv=roles[f"{prefix}.self_attn.qkv_proj.weight"],
+        output=roles[f"{prefix}.self_attn.o_proj.weight"],
+        post_norm=roles[f"{prefix}.post_attention_layernorm.weight"],
+        gate_up=roles[f"{prefix}.mlp.gate_up_proj.weight"],
+        down=roles[f"{prefix}.mlp.down_proj.weight"],
     )

@@ -60,10 +60,8 @@ def read_layout(gguf: Gguf) -> Layout:
     """
     _check_kind(gguf)
     config = _config(gguf)
-    weights = _weights(gguf, config)
-    _check_types(gguf, (gguf.tensors[part.name] for made_of in weights.values() for part in made_of))
-    _check_shapes(gguf, config, weights)
-    return Layout(config=config, weights=weights)
+    _scale_rope(gguf, config)
+    return Layout(config=config, weights=_checked_weights(gguf, config))
 
 
 def check_header(gguf: Gguf, *, whole: bool) -> None:
@@ -78,6 +76,28 @@ def check_header(gguf: Gguf, *, whole: bool) -> None:
     """
     _check_kind(gguf, whole=whole)
     _check_types(gguf, gguf.tensors.values())
+
+
+def check_layout(gguf: Gguf) -> None:
+    """Check that a model is one of the Phi-3 family, as :func:`read_layout` does, before the file is fetched.
+
+    Args:
+        gguf: the header, with all of the model's tensors.
+
+    Raises:
+        ModelError: the model has settings or tensors that Phi-3 does not have.
+    """
+    config = _config(gguf)
+    _rope_factors(gguf, config)
+    _checked_weights(gguf, config)
+
+
+def _checked_weights(gguf: Gguf, config: Mapping[str, Any]) -> dict[str, list[Part]]:
+    """Return the tensors that make up each weight after checking names, types and shapes."""
+    weights = _weights(gguf, config)
+    _check_types(gguf, (gguf.tensors[part.name] for made_of in weights.values() for part in made_of))
+    _check_shapes(gguf, config, weights)
+    return weights
 
 
 def _check_kind(gguf: Gguf, *, whole: bool = True) -> None:
@@ -152,7 +172,6 @@ def _config(gguf: Gguf) -> dict[str, Any]:
         raise ModelError(f"{gguf.path} is a mixture of experts, which Phi-3 is not", hint=_HINT)
     if gguf.architecture == "phi3" and context == _WINDOW_CONTEXT and said.lacks("attention.sliding_window"):
         config["sliding_window"] = _WINDOW
-    _scale_rope(gguf, said, config)
     return config
 
 
@@ -164,30 +183,44 @@ def _rotated_share(gguf: Gguf, rotated: int, size: int) -> float:
     return share if int(size * share) == rotated else math.nextafter(share, 1.0)
 
 
-def _scale_rope(gguf: Gguf, said: _Said, config: dict[str, Any]) -> None:
-    """Add the scaling of the rotary embedding to ``config``."""
+def _rope_factors(gguf: Gguf, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors with LongRoPE's factors, by their names in ``config.json``; none without LongRoPE."""
+    said = _Said(gguf)
     if not any(name in gguf.tensors for name in _FACTORS.values()):
         kind = str(gguf.metadata.get(said.key("rope.scaling.type"), "none"))
         if kind != "none" and said.real("rope.scaling.factor", 1.0) != 1:
             raise ModelError(f"{gguf.path} scales its rotary embedding by {kind!r}, which Phi-3 does not", hint=_HINT)
+        return {}
+    count = int(config["partial_rotary_factor"] * said.head_size(config)) // 2
+    return {key: _float_tensor(gguf, name, count) for key, name in _FACTORS.items()}
+
+
+def _scale_rope(gguf: Gguf, config: dict[str, Any]) -> None:
+    """Add the scaling of the rotary embedding to ``config``."""
+    factors = _rope_factors(gguf, config)
+    if not factors:
         return
-    scaling: dict[str, Any] = {"type": "longrope"}
-    for key, name in _FACTORS.items():
-        scaling[key] = _floats(gguf, name, int(config["partial_rotary_factor"] * said.head_size(config)) // 2)
+    scaling: dict[str, Any] = {"type": "longrope", **{key: _floats(tensor) for key, tensor in factors.items()}}
     context, original = config["max_position_embeddings"], config["original_max_position_embeddings"]
     ratio = context / max(original, 1)
     usual = math.sqrt(1 + math.log(ratio) / math.log(original)) if ratio > 1 and original > 1 else 1.0
-    given = said.real("rope.scaling.attn_factor", usual)
+    given = _Said(gguf).real("rope.scaling.attn_factor", usual)
     if abs(given - usual) > 1e-5 * usual:  # stored in 32 bits
         scaling["attention_factor"] = given
     config["rope_scaling"] = scaling
 
 
-def _floats(gguf: Gguf, name: str, count: int) -> list[float]:
-    """Return the numbers of a short tensor."""
+def _float_tensor(gguf: Gguf, name: str, count: int) -> Tensor:
+    """Return a tensor after checking that it consists of ``count`` numbers."""
     tensor = gguf.tensors.get(name)
     if tensor is None or TYPES[tensor.type].name != "F32" or math.prod(tensor.shape) != count:
         raise ModelError(f"{gguf.path} has no {count} numbers in the tensor {name!r}, which LongRoPE needs")
+    return tensor
+
+
+def _floats(tensor: Tensor) -> list[float]:
+    """Return the numbers of a short tensor."""
+    count = math.prod(tensor.shape)
     try:
         with tensor.file.open("rb") as file:
             file.seek(tensor.offset)

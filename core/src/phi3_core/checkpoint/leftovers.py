@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import PurePath
+from typing import Protocol
 
 from phi3_core.errors import ModelError
-
-if TYPE_CHECKING:
-    from .safetensors import Weight
 
 _COMPUTED = re.compile(r"(.+\.)?rotary_emb\.\w+")
 """Buffers of the rotary embedding that older checkpoints have; they follow from ``config.json``."""
@@ -31,7 +28,18 @@ _MERGE = "merge the adapter before saving: model.merge_and_unload().save_pretrai
 _SAVE = "save the model again: model.save_pretrained(FOLDER)"
 
 
-def check_leftovers(folder: Path, leftovers: Iterable[Weight], layers: int) -> None:
+class Leftover(Protocol):
+    """A tensor without a place in the model."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    def is_zero(self) -> bool:
+        """Return whether all its values are zero."""
+
+
+def check_leftovers(folder: PurePath, leftovers: Iterable[Leftover], layers: int) -> None:
     """Check that tensors without a place in the model change nothing.
 
     Args:
@@ -62,7 +70,7 @@ def check_leftovers(folder: Path, leftovers: Iterable[Weight], layers: int) -> N
     raise ModelError(f"{folder} has tensors that the Phi-3 family has no place for: {_listed(found)}", hint=_SAVE)
 
 
-def missing(folder: Path, name: str, names: Collection[str], layers: int) -> ModelError:
+def missing(folder: PurePath, name: str, names: Collection[str], layers: int) -> ModelError:
     """Return the error for a tensor that a checkpoint lacks, with the reason if one shows.
 
     Args:
@@ -100,14 +108,14 @@ def missing(folder: Path, name: str, names: Collection[str], layers: int) -> Mod
     return ModelError(f"{folder} has no tensor {name}", hint="fetch the checkpoint again")
 
 
-def check_adapter(folder: Path | str, names: Collection[str]) -> None:
+def check_adapter(folder: PurePath | str, names: Collection[str]) -> None:
     """Raise :class:`ModelError` if tensors have the names that PEFT gives them before an adapter is merged."""
     found = [name for name in names if _ADAPTER.search(name)]
     if found:
         raise ModelError(f"{folder} has a LoRA or similar adapter that is not merged: {_listed(found)}", hint=_MERGE)
 
 
-def check_quantized(folder: Path | str, names: Collection[str]) -> None:
+def check_quantized(folder: PurePath | str, names: Collection[str]) -> None:
     """Raise :class:`ModelError` if tensors have the names that belong to quantized weights."""
     found = [name for name in names if _QUANTIZED.fullmatch(name)]
     if found:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class Rotary:
         return np.cos(angles) * scale, np.sin(angles) * scale
 
 
-def read_rotary(path: Path, config: Mapping[str, Any], *, head_size: int, context: int) -> Rotary:
+def read_rotary(path: PurePath, config: Mapping[str, Any], *, head_size: int, context: int) -> Rotary:
     """Return the rotary embedding that a ``config.json`` describes.
 
     Args:
@@ -93,7 +93,7 @@ def _scaling_type(given: Mapping[str, Any]) -> Any:
     return given.get("rope_type") or given.get("type") or "default"
 
 
-def _scale(path: Path, given: Mapping[str, Any], ratio: float, original: int) -> float:
+def _scale(path: PurePath, given: Mapping[str, Any], ratio: float, original: int) -> float:
     """Return the attention scaling factor of LongRoPE, section 3.3."""
     if given.get("attention_factor") is not None:
         return _number(path, given["attention_factor"], "attention_factor")
@@ -101,7 +101,7 @@ def _scale(path: Path, given: Mapping[str, Any], ratio: float, original: int) ->
     return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
 
 
-def _factors(path: Path, given: Mapping[str, Any], key: str, expected: int) -> Floats:
+def _factors(path: PurePath, given: Mapping[str, Any], key: str, expected: int) -> Floats:
     values = given.get(key)
     if values is None:
         raise ModelError(
@@ -113,7 +113,7 @@ def _factors(path: Path, given: Mapping[str, Any], key: str, expected: int) -> F
     return np.array([_number(path, value, key) for value in values], np.float32)
 
 
-def _number(path: Path, value: Any, key: str) -> float:
+def _number(path: PurePath, value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
         raise ModelError(f"{path}: {key} must be a positive number, not {value!r}")
     return float(value)

@@ -18,15 +18,13 @@ from attrs import field, frozen
 from phi3_core.errors import ModelError
 
 from .contents import INDEX, SINGLE, stored_files, weight_files
-from .safetensors_header import parse_object, read_header
+from .safetensors_header import read_header, read_spans
+from .shards import check_placed, check_present, read_index, without_index
 
 Floats = npt.NDArray[np.float32]
 
 STORED: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F32": np.dtype("<f4")}
 """Types of weights and the NumPy types that hold them. NumPy has no bfloat16, so BF16 is kept as bit patterns."""
-ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "F32": 4}
-ITEM_BYTES |= {"U64": 8, "I64": 8, "F64": 8}
-"""Bytes per element, by the type's name in the header."""
 _MAGNITUDE = {"F16": np.uint16(0x7FFF), "BF16": np.uint16(0x7FFF), "F32": np.uint32(0x7FFF_FFFF)}
 _INFINITY = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F80_0000}
 _BLOCK = 1 << 22
@@ -153,10 +151,7 @@ def open_weights(folder: Path) -> dict[str, Weight]:
         return _open_shards(folder, index)
     found = weight_files(file.name for file in folder.glob("*.safetensors"))
     if found:
-        raise ModelError(
-            f"{folder} has {found[0]}, but neither {SINGLE} nor {INDEX}, which says what lies where",
-            hint="fetch the whole checkpoint again",
-        )
+        raise without_index(folder, found[0])
     raise ModelError(
         f"{folder} has neither {SINGLE} nor {INDEX}",
         hint="give a folder with a Hugging Face checkpoint in safetensors",
@@ -169,27 +164,12 @@ def stored_bytes(folder: Path) -> int:
 
 
 def _open_shards(folder: Path, index: Path) -> dict[str, Weight]:
-    try:
-        places = parse_object(index.read_bytes()).get("weight_map")
-    except ValueError as error:
-        raise ModelError(f"{index} is damaged: {error}", hint=_HINT) from error
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise ModelError(f"{index} has no weight_map", hint=_HINT)
-    shards = sorted(set(places.values()))
-    for shard in shards:
-        if shard in {".", ".."} or any(letter in shard for letter in '/\\:"\0'):
-            raise ModelError(f"{index} names a file outside its folder: {shard!r}")
-    there = {entry.name for entry in folder.iterdir() if entry.is_file()}
-    missing = [shard for shard in shards if shard not in there]
-    if missing:
-        more = f", and so are {len(missing) - 1} more" if missing[1:] else ""
-        raise ModelError(f"{folder / missing[0]} is missing{more}, though {index.name} names it", hint=_HINT)
+    places = read_index(index, index.read_bytes())
+    check_present(index, places, {entry.name for entry in folder.iterdir() if entry.is_file()})
     weights: dict[str, Weight] = {}
-    for shard in shards:
+    for shard in sorted(set(places.values())):
         weights.update(map_file(folder / shard))
-    for name, shard in places.items():
-        if name not in weights:
-            raise ModelError(f"{folder / shard} has no tensor {name}, though {index.name} says so", hint=_HINT)
+    check_placed(index, places, weights)
     return weights
 
 
@@ -207,45 +187,11 @@ def map_file(path: Path) -> Mapping[str, Weight]:
             memory = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise ModelError(f"{path} cannot be mapped into memory: {error}") from error
-    header.pop("__metadata__", None)
-    spans = {name: _span(path, name, entry, size - start) for name, entry in header.items()}
-    _check_apart(path, spans)
+    spans = read_spans(path, header, size - start)
     return {
         name: Weight(name=name, file=path, dtype=dtype, raw=_view(memory, start + first, dtype, shape))
         for name, (dtype, shape, first, _) in spans.items()
     }
-
-
-_Span = tuple[str, tuple[int, ...], int, int]
-
-
-def _span(path: Path, name: str, entry: Any, available: int) -> _Span:
-    """Return the type, shape and byte range of one tensor."""
-    try:
-        dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        whole = all(type(number) is int and number >= 0 for number in (*shape, first, last))
-    except (KeyError, TypeError, ValueError):
-        whole = False
-    if not whole or not isinstance(dtype, str):
-        raise ModelError(f"{path} is damaged: the header's entry for tensor {name} is malformed", hint=_HINT)
-    if last > available:
-        raise ModelError(
-            f"{path} is truncated: tensor {name} ends {last - available} bytes behind the end of the file", hint=_HINT
-        )
-    item = ITEM_BYTES.get(dtype)
-    if first > last or (item is not None and last - first != item * math.prod(shape)):
-        raise ModelError(
-            f"{path} is damaged: tensor {name} of {dtype} {list(shape)} cannot have {last - first} bytes", hint=_HINT
-        )
-    return dtype, shape, first, last
-
-
-def _check_apart(path: Path, spans: Mapping[str, _Span]) -> None:
-    end = 0
-    for name, (_, _, first, last) in sorted(spans.items(), key=lambda item: item[1][2:]):
-        if first < end:
-            raise ModelError(f"{path} is damaged: tensor {name} overlaps another", hint=_HINT)
-        end = last
 
 
 def _view(memory: mmap.mmap, offset: int, dtype: str, shape: Sequence[int]) -> npt.NDArray[Any]:

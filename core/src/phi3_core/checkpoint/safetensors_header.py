@@ -7,11 +7,19 @@ A file consists of the header's length (8 bytes, little endian), the header in J
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import math
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from phi3_core.errors import ModelError
 
+ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "F32": 4}
+ITEM_BYTES |= {"U64": 8, "I64": 8, "F64": 8}
+"""Bytes per element, by the type's name in the header."""
+Span = tuple[str, tuple[int, ...], int, int]
+"""A tensor's type, its shape, and the first and last byte of its data, the last excluded."""
+_METADATA = "__metadata__"
 _LONGEST = 100_000_000
 _HINT = "fetch the file again"
 
@@ -61,6 +69,51 @@ def parse_object(content: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("its JSON is not an object")  # noqa: TRY004 - as damaged as any other
     return value
+
+
+def read_spans(path: PurePath, header: Mapping[str, Any], available: int) -> dict[str, Span]:
+    """Return the type, shape and byte range of each tensor after checking every size, offset and type in a header.
+
+    Args:
+        path: the file, for messages.
+        header: its header.
+        available: the size of its data in bytes.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    spans = {name: _span(path, name, entry, available) for name, entry in header.items() if name != _METADATA}
+    _check_apart(path, spans)
+    return spans
+
+
+def _span(path: PurePath, name: str, entry: Any, available: int) -> Span:
+    """Return the type, shape and byte range of one tensor."""
+    try:
+        dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        whole = all(type(number) is int and number >= 0 for number in (*shape, first, last))
+    except (KeyError, TypeError, ValueError):
+        whole = False
+    if not whole or not isinstance(dtype, str):
+        raise ModelError(f"{path} is damaged: the header's entry for tensor {name} is malformed", hint=_HINT)
+    if last > available:
+        raise ModelError(
+            f"{path} is truncated: tensor {name} ends {last - available} bytes behind the end of the file", hint=_HINT
+        )
+    item = ITEM_BYTES.get(dtype)
+    if first > last or (item is not None and last - first != item * math.prod(shape)):
+        raise ModelError(
+            f"{path} is damaged: tensor {name} of {dtype} {list(shape)} cannot have {last - first} bytes", hint=_HINT
+        )
+    return dtype, shape, first, last
+
+
+def _check_apart(path: PurePath, spans: Mapping[str, Span]) -> None:
+    end = 0
+    for name, (_, _, first, last) in sorted(spans.items(), key=lambda item: item[1][2:]):
+        if first < end:
+            raise ModelError(f"{path} is damaged: tensor {name} overlaps another", hint=_HINT)
+        end = last
 
 
 def _other_format(path: Path) -> str | None:

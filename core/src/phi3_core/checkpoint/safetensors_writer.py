@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 from attrs import frozen
 
-from .safetensors import ITEM_BYTES
+from .safetensors_header import ITEM_BYTES
 
 if TYPE_CHECKING:
     from typing_extensions import Self

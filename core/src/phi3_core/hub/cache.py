@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from phi3_core.disk import reason
 from phi3_core.errors import ModelError
@@ -99,6 +99,10 @@ class CachedSnapshot:
             lacking.append(f"{prefix}{_TOKENIZER}")
         return lacking
 
+    def holds(self, path: str) -> bool:
+        """Return whether there is a model at ``path``, a folder or GGUF file, and no file of it is missing."""
+        return path in contents.choices(file.name for file in self._files()) and not self.lacks(path)
+
     def _indexes(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
             if name.endswith(".safetensors.index.json"):
@@ -153,6 +157,19 @@ def choose(folder: Path, revision: str | None, repository: str) -> CachedSnapsho
     if commit not in there:
         return None
     return CachedSnapshot(repository=repository, commit=str(commit), path=folder / "snapshots" / str(commit))
+
+
+def other_whole(held: CachedSnapshot, path: str) -> CachedSnapshot | None:
+    """Return the newest other snapshot of a repository that has all files of the model at ``path``, or None.
+
+    ``main`` may point to a commit of which another program has only looked at the tokenizer.
+    """
+    others: list[CachedSnapshot] = []
+    with contextlib.suppress(OSError):
+        folders = [folder for folder in held.path.parent.iterdir() if folder.is_dir() and folder != held.path]
+        folders.sort(key=lambda folder: (folder.stat().st_mtime, folder.name), reverse=True)
+        others = [evolve(held, commit=folder.name, path=folder) for folder in folders]
+    return next((other for other in others if other.holds(path)), None)
 
 
 def unfinished(folder: Path) -> tuple[Path, str] | None:
@@ -235,6 +252,9 @@ def path_in_cache(path: Path) -> CachedSnapshot | None:
             raise ModelError(f"{folder} holds no snapshot of {repository}", hint=f"phi3 models pull {repository}")
         hint = f"name one of them: {folder / 'snapshots' / there[0]}"
         raise ModelError(f"{folder} holds several snapshots: {contents.shown(there)}", hint=hint)
+    if not is_ref and (lacking := found.lacks("")) and (other := other_whole(found, "")) is not None:
+        logger.info("%s lacks %s; using %s", found.path, contents.shown(lacking), other.path)
+        return other
     return found
 
 

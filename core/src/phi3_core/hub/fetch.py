@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from phi3_core.checkpoint.contents import INDEX
+from phi3_core.checkpoint import shards
+from phi3_core.checkpoint.contents import INDEX, SINGLE
 from phi3_core.checkpoint.family import check_task, check_type
-from phi3_core.checkpoint.gguf_layout import check_header
+from phi3_core.checkpoint.gguf_layout import check_header, check_layout
 from phi3_core.checkpoint.gguf_tokenizer import check_kind, has_template
 from phi3_core.checkpoint.leftovers import check_adapter, check_quantized
 from phi3_core.checkpoint.quantized import quantization_method
@@ -30,11 +32,15 @@ from .address import Address
 from .client import offline_hint
 from .snapshot import RemoteFile, Snapshot, select_files, take_snapshot
 
+if TYPE_CHECKING:
+    from phi3_core.checkpoint.architecture import Architecture
+
 logger = logging.getLogger("phi3_core")
 
 _TEXT = "tokenizer.json"
 _SMALL = 2**20
 _LARGEST_INDEX = 2**24
+_OTHER = "use another repository"
 _QUANTIZED = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 """Files in which older quantizers (of GPTQ, AWQ and ModelOpt) tell what they did."""
 
@@ -64,15 +70,17 @@ def listed(address: Address, *, offline: bool, update: bool = False) -> tuple[Sn
         if not any(file.name == _TEXT for file in above):
             other = foreign.found_instead(contents.base_name(file.name) for file in snapshot.files)
             only = f", only {other}" if other else ""
-            raise NotOnHubError(f"{where} holds no {_TEXT}{only}", hint="use another repository")
+            raise NotOnHubError(f"{where} holds no {_TEXT}{only}", hint=_OTHER)
         there = {contents.base_name(file.name) for file in files}
         files += tuple(file for file in above if file.name not in there)
     return snapshot, files
 
 
-def cached(address: Address) -> bool:
-    """Return whether the hub's own cache holds all that a model needs."""
+def cached(address: Address, *, offline: bool = False) -> bool:
+    """Return whether the hub's own cache holds all that a model needs; offline, an older commit will do."""
     held = cache.find(address.repository, address.revision)
+    if held is not None and held.lacks(address.path) and offline_hint(offline) is not None:
+        held = _older(address, held)
     if held is None or held.lacks(address.path):
         return False
     names = [file.name for file in held.snapshot(address.path).files]
@@ -94,16 +102,30 @@ def _snapshot(address: Address, *, offline: bool, update: bool) -> Snapshot:
     lacking = held.lacks(address.path)
     if lacking:
         what = f"{held.path} is not whole: {contents.shown(lacking)} {'is' if len(lacking) == 1 else 'are'} missing"
-        if hint is not None:
+        older = _older(address, held)
+        if hint is None:
+            logger.info("%s; completing it from the hub", what)
+            try:
+                return take_snapshot(address.repository, address.revision, address.path)
+            except ModelError as error:
+                if older is None:
+                    raise
+                what = error.message
+        elif older is None:
             raise ModelError(f"{what}, and offline mode is on", hint=hint)
-        logger.info("%s; completing it from the hub", what)
-        return take_snapshot(address.repository, address.revision, address.path)
+        logger.info("%s; using the hub's cache in %s", what, older.path)
+        return older.snapshot(address.path)
     if hint is None:
         try:  # what the cache does not tell, such as whether a chat template is missing
             return take_snapshot(address.repository, held.commit, address.path, tries=1)
         except ModelError as error:
             logger.info("%s; using the hub's cache in %s", error.message, held.path)
     return snapshot
+
+
+def _older(address: Address, held: cache.CachedSnapshot) -> cache.CachedSnapshot | None:
+    """Return the newest other commit that the hub's cache holds whole; None if there is none, or one was named."""
+    return cache.other_whole(held, address.path) if address.revision is None else None
 
 
 def fill(
@@ -148,26 +170,27 @@ def forget(folder: Path) -> None:
     discard_tree(folder / PARTIAL)
 
 
-def _settings(snapshot: Snapshot, *, offline: bool) -> dict[str, Any] | None:
+def _settings_file(snapshot: Snapshot) -> RemoteFile | None:
     """Return the repository's ``config.json``; None if there is none."""
     inner = f"{snapshot.folder}/config.json" if snapshot.folder else "config.json"
     there = {file.name: file for file in snapshot.files if 0 <= file.size < _SMALL}
-    file = there.get(inner) or there.get("config.json")
-    return None if file is None else _json(snapshot, file, offline=offline)
+    return there.get(inner) or there.get("config.json")
 
 
-def _json(snapshot: Snapshot, file: RemoteFile, *, offline: bool) -> dict[str, Any] | None:
-    """Return the content of a small JSON file, which is downloaded; None if it is no object."""
+@contextlib.contextmanager
+def _fetched(snapshot: Snapshot, file: RemoteFile, *, offline: bool) -> Iterator[Path]:
+    """Download a small file, and yield where it is until the end of the ``with`` block."""
     folder = Path(tempfile.mkdtemp(prefix="phi3-"))
     try:
         download.download(snapshot, [file], folder, lambda *_: None, offline=offline)
-        content = read_json(folder / snapshot.local_name(file))
-        return content if isinstance(content, dict) else None
+        yield folder / snapshot.local_name(file)
     finally:
         discard_tree(folder)
 
 
-def check_loadable(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: bool, chat: bool = False) -> None:
+def check_loadable(
+    snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: bool, chat: bool = False, core: bool = True
+) -> None:
     """Check that a repository is of the Phi-3 family and not quantized in a form for others, before its weights.
 
     Besides its small files, the beginning of its weights is looked at.
@@ -177,21 +200,27 @@ def check_loadable(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: 
         files: what is to be downloaded.
         offline: the value of ``--offline``.
         chat: whether the model is to answer, for which a GGUF file needs a chat template.
+        core: whether core reads the weights. Settings that core does not support are left to others then.
 
     Raises:
         NotOnHubError: it does not tell what kind of model it holds.
         ModelError: it is of another family, classifies text, has an adapter that is not merged or no template, or its
-            weights are quantized, which the message names.
+            weights are quantized, incomplete, or other ones than ``config.json`` implies. The message says which.
     """
     if snapshot.gguf:
         _check_gguf(snapshot, files, offline=offline, chat=chat)
         return
     where = snapshot.repository
-    settings = _settings(snapshot, offline=offline) or {}
+    file = _settings_file(snapshot)
+    settings: dict[str, Any] = {}
+    if file is not None:
+        with _fetched(snapshot, file, offline=offline) as path:
+            content = read_json(path)
+        settings = content if isinstance(content, dict) else {}
     kind = settings.get("model_type")
     needs_settings = any(file.name.endswith(".safetensors") for file in files)
     if kind is None and needs_settings:
-        raise NotOnHubError(f"{where} does not say what kind of model it holds", hint="use another repository")
+        raise NotOnHubError(f"{where} does not say what kind of model it holds", hint=_OTHER)
     if kind is not None:
         check_type(where, kind)
         check_task(where, settings)
@@ -202,8 +231,21 @@ def check_loadable(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: 
             f"{where} is quantized already ({method}), in a form that no backend loads",
             hint="name the repository with the original weights",
         )
-    if needs_settings:
-        _check_tensors(snapshot, files, offline=offline)
+    if needs_settings and file is not None:
+        architecture = _architecture(PurePosixPath(where, file.name), settings, core=core)
+        _check_tensors(snapshot, files, architecture, offline=offline)
+
+
+def _architecture(path: PurePosixPath, settings: Mapping[str, Any], *, core: bool) -> Architecture | None:
+    """Return what ``config.json`` describes; None if core does not support it, and does not have to."""
+    from phi3_core.checkpoint.architecture import parse_architecture  # start-up: numpy, not needed for stored weights
+
+    try:
+        return parse_architecture(path, settings)
+    except ModelError:
+        if core:
+            raise
+        return None
 
 
 def _check_gguf(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: bool, chat: bool) -> None:
@@ -213,6 +255,8 @@ def _check_gguf(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: boo
         return
     check_header(gguf, whole=len(files) == 1)
     check_kind(gguf)
+    if len(files) == 1:
+        check_layout(gguf)
     if chat and not has_template(gguf):
         raise ModelError(
             f"{gguf.path.as_posix()} has no chat template, as base models have none: it can be quantized and not be "
@@ -221,18 +265,62 @@ def _check_gguf(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: boo
         )
 
 
-def _check_tensors(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: bool) -> None:
-    """Check by the names of tensors that no adapter is left to be merged. The index has them, or the file itself."""
+def _check_tensors(
+    snapshot: Snapshot, files: Sequence[RemoteFile], architecture: Architecture | None, *, offline: bool
+) -> None:
+    """Check that the files and their tensors are those of the model, as far as an index and the headers tell.
+
+    Without an architecture it is only checked that no adapter is left to be merged, and nothing is quantized.
+    """
+    where = PurePosixPath(snapshot.repository)
+    weights = {contents.base_name(file.name): file for file in files if file.name.endswith(".safetensors")}
+    places = {} if SINGLE in weights else _places(snapshot, files, weights, offline=offline)
+    _check_names(where, places)
+    tensors: dict[str, peek.RemoteTensor] = {}
+    for name in sorted(set(places.values())) or sorted(weights):
+        found = peek.tensors(snapshot, weights[name], offline=offline)
+        if found is None:  # left to those who read the weights
+            return
+        tensors |= found
+        _check_names(where, found)
+    if architecture is not None:
+        _check_roles(where, tensors, architecture)
+
+
+def _check_names(where: PurePosixPath, names: Collection[str]) -> None:
+    check_adapter(where, names)
+    check_quantized(where, names)
+
+
+def _places(
+    snapshot: Snapshot, files: Sequence[RemoteFile], weights: Mapping[str, RemoteFile], *, offline: bool
+) -> Mapping[str, str]:
+    """Return the shard of each tensor, by the index; none if the index is too large to be looked at.
+
+    Raises:
+        ModelError: there is no index, or it is damaged, or names shards that the repository lacks.
+    """
     index = next((file for file in files if contents.base_name(file.name) == INDEX), None)
-    names: Collection[str] = ()
-    if index is not None and 0 <= index.size < _LARGEST_INDEX:
-        places = (_json(snapshot, index, offline=offline) or {}).get("weight_map")
-        names = tuple(places) if isinstance(places, dict) else ()
-    if not names:
-        first = next(file for file in files if file.name.endswith(".safetensors"))
-        names = peek.tensor_names(snapshot, first, offline=offline)
-    check_adapter(snapshot.repository, names)
-    check_quantized(snapshot.repository, names)
+    if index is None:
+        where = PurePosixPath(snapshot.repository, snapshot.folder)
+        raise shards.without_index(where, min(weights), hint=_OTHER)
+    if not 0 <= index.size < _LARGEST_INDEX:
+        return {}
+    with _fetched(snapshot, index, offline=offline) as path:
+        content = path.read_bytes()
+    name = PurePosixPath(snapshot.repository, index.name)
+    places = shards.read_index(name, content)
+    shards.check_present(name, places, weights, hint=_OTHER)
+    return places
+
+
+def _check_roles(where: PurePosixPath, tensors: Mapping[str, peek.RemoteTensor], architecture: Architecture) -> None:
+    """Check that tensors are those of the model, and no others."""
+    from phi3_core.checkpoint import leftovers, roles  # start-up: numpy, not needed for stored weights
+
+    taken = roles.take_roles(where, tensors, architecture)
+    left = (tensor for name, tensor in tensors.items() if name not in taken)
+    leftovers.check_leftovers(where, left, architecture.layers)
 
 
 def preview(snapshot: Snapshot, files: Sequence[RemoteFile], check: Callable[[Path], None], *, offline: bool) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
+
+from attrs import frozen
 
 from phi3_core.checkpoint import safetensors_header
 from phi3_core.checkpoint.gguf import Gguf
@@ -37,20 +39,43 @@ def gguf_header(snapshot: Snapshot, file: RemoteFile, *, offline: bool) -> Gguf 
     return _read_start(snapshot, file, parse, offline=offline)
 
 
-def tensor_names(snapshot: Snapshot, file: RemoteFile, *, offline: bool) -> Collection[str]:
-    """Return the names of the tensors in a safetensors file; none if its header is damaged or cannot be read.
+@frozen(kw_only=True)
+class RemoteTensor:
+    """A tensor in a safetensors file, as the file's header describes it."""
+
+    name: str
+    file: PurePosixPath
+    dtype: str
+    shape: tuple[int, ...]
+
+    def is_zero(self) -> bool:
+        """Return True: the values are unknown, so that they may be zero."""
+        return True
+
+
+def tensors(snapshot: Snapshot, file: RemoteFile, *, offline: bool) -> Mapping[str, RemoteTensor] | None:
+    """Return the tensors in a safetensors file by name.
+
+    Returns:
+        None if the file does not begin with a header, or the hub is not to be asked.
 
     Raises:
-        ModelError: the hub does not deliver the file.
+        ModelError: the header does not fit the file, or the hub does not deliver it.
     """
+    path = PurePosixPath(snapshot.repository, file.name)
 
-    def parse(stream: BinaryIO) -> Collection[str]:
+    def parse(stream: BinaryIO) -> Mapping[str, RemoteTensor] | None:
         try:
-            return tuple(safetensors_header.read_header_of(stream, file.size)[0])
+            header, start = safetensors_header.read_header_of(stream, file.size)
         except ValueError:
-            return ()
+            return None
+        spans = safetensors_header.read_spans(path, header, file.size - start)
+        return {
+            name: RemoteTensor(name=name, file=path, dtype=dtype, shape=shape)
+            for name, (dtype, shape, _, _) in spans.items()
+        }
 
-    return _read_start(snapshot, file, parse, offline=offline) or ()
+    return _read_start(snapshot, file, parse, offline=offline)
 
 
 def _read_start(snapshot: Snapshot, file: RemoteFile, parse: Callable[[BinaryIO], T], *, offline: bool) -> T | None:

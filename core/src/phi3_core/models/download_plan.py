@@ -66,6 +66,7 @@ def for_source(
     update: bool = False,
     check: Callable[[Path], None] | None = None,
     chat: bool = False,
+    core: bool = True,
 ) -> DownloadPlan:
     """Return the plan for a model's original weights, after the checks that need none of them.
 
@@ -80,7 +81,7 @@ def for_source(
         return DownloadPlan(words="nothing: it is on this machine")
     if found is None or update:
         snapshot, files = sources.remote(
-            ref, ref.address, found, offline=offline, update=update, check=check, chat=chat
+            ref, ref.address, found, offline=offline, update=update, check=check, chat=chat, core=core
         )
         if found is None or found.revision != snapshot.commit:
             return _of(ref.address, snapshot, files)

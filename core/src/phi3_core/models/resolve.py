@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,8 +125,9 @@ class _Resolver:
         ref = self.request.ref
         if ref.form != "named" or ref.name not in CATALOGUE:
             return None
-        found = self.first_published(take, only=lambda published: fetch.cached(_address_of(published)))
-        if found is None and ref.address and "quantize" in self.backend.hooks and fetch.cached(ref.address):
+        cached = partial(fetch.cached, offline=self.request.offline)
+        found = self.first_published(take, only=lambda published: cached(_address_of(published)))
+        if found is None and ref.address and "quantize" in self.backend.hooks and cached(ref.address):
             return quantize()
         return found
 
@@ -213,7 +215,14 @@ class _Resolver:
         request = self.request
         # A GGUF file without a template is quantized only by those who say how.
         chat = request.chat or (request.recipe is None and is_gguf(request.ref.subpath))
-        return {"offline": request.offline, "update": request.update, "check": self._check_preview, "chat": chat}
+        core = request.recipe is None or request.recipe.extra.get("exporter") != "reference"
+        return {
+            "offline": request.offline,
+            "update": request.update,
+            "check": self._check_preview,
+            "chat": chat,
+            "core": core,
+        }
 
     def _of_gguf(self, file: Path, source: Source) -> ResolvedModel:
         """Return a GGUF file in place if the backend loads it as it is, else its weights as the backend rounds them."""

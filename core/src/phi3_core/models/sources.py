@@ -36,6 +36,7 @@ def source_of(
     update: bool = False,
     check: Callable[[Path], None] | None = None,
     chat: bool = False,
+    core: bool = True,
 ) -> Source:
     """Return the original weights of a model; they are downloaded or built if necessary.
 
@@ -47,12 +48,13 @@ def source_of(
         update: download a newer revision from the hub, if there is one.
         check: called before weights that need no quantizing are downloaded, with a folder in which they are empty.
         chat: whether the model is to answer: a missing or damaged chat template is an error before the weights.
+        core: whether core reads the weights, and not only a reference exporter, which supports more settings.
 
     Raises:
         ModelError: the weights are unknown, damaged, or cannot be obtained, or a GGUF file is not of the Phi-3 family.
         StoreError: the store cannot be written, or its disk is full.
     """
-    source = _obtain(ref, store, progress, offline=offline, update=update, check=check, chat=chat)
+    source = _obtain(ref, store, progress, offline=offline, update=update, check=check, chat=chat, core=core)
     file = gguf_source.find(source.path)
     return source if file is None else gguf_source.as_source(file, source, store)
 
@@ -66,6 +68,7 @@ def _obtain(
     update: bool,
     check: Callable[[Path], None] | None,
     chat: bool,
+    core: bool,
 ) -> Source:
     if ref.path is not None:
         return Source(path=ref.path, model=ref.name, revision=fingerprint(ref.path)[:12])
@@ -85,7 +88,7 @@ def _obtain(
         raise not_stored(ref)
     from phi3_core.hub import fetch  # start-up: not needed for stored weights
 
-    snapshot, files = remote(ref, address, found, offline=offline, update=update, check=check, chat=chat)
+    snapshot, files = remote(ref, address, found, offline=offline, update=update, check=check, chat=chat, core=core)
     if found is not None and found.revision == snapshot.commit:
         return _named_file(found, ref)
 
@@ -112,6 +115,7 @@ def remote(
     update: bool = False,
     check: Callable[[Path], None] | None = None,
     chat: bool = False,
+    core: bool = True,
 ) -> tuple[Snapshot, tuple[RemoteFile, ...]]:
     """Return a snapshot of original weights, and its files, after the checks that need none of the weights.
 
@@ -122,7 +126,7 @@ def remote(
 
     snapshot, files = fetch.listed(address, offline=offline, update=update)
     if ref.form == "hub" and (found is None or found.revision != snapshot.commit):
-        fetch.check_loadable(snapshot, files, offline=offline, chat=chat)
+        fetch.check_loadable(snapshot, files, offline=offline, chat=chat, core=core)
         if check is not None:
             fetch.preview(snapshot, files, check, offline=offline)
     return snapshot, files

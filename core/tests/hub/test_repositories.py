@@ -29,7 +29,13 @@ REPOSITORY = support.REPOSITORY
 WEIGHTS = support.noise(5_000)
 CONFIG, TOKENIZER = support.settings(), b"{}"
 MODEL = {"config.json": CONFIG, "tokenizer.json": TOKENIZER, "model.safetensors": WEIGHTS}
-GGUF = {"README.md": b"x", "phi-q4.gguf": WEIGHTS, "phi-q8.gguf": WEIGHTS, "mmproj-phi.gguf": WEIGHTS}
+GGUF = {
+    "README.md": b"x",
+    "phi-q4.gguf": WEIGHTS,
+    "phi-q8.gguf": WEIGHTS,
+    "mmproj-phi.gguf": WEIGHTS,
+    "phi.imatrix.gguf": WEIGHTS,
+}
 SPLIT = {f"big/phi-{number:05d}-of-00003.gguf": WEIGHTS for number in (1, 2, 3)}
 ONNX = {"genai_config.json": b"{}", "tokenizer.json": TOKENIZER, "model.onnx": WEIGHTS, "model.onnx.data": WEIGHTS}
 FOLDERS = {

@@ -46,8 +46,13 @@ def weight_folders(names: Iterable[str]) -> list[str]:
 
 
 def gguf_files(names: Iterable[str]) -> list[str]:
-    """Return the GGUF files, sorted; of one in several parts the first."""
-    return sorted(name for name in names if is_gguf(name) and _part(name) in {None, 1} and "mmproj" not in name.lower())
+    """Return the GGUF files with models, sorted; of one in several parts the first."""
+    return sorted(name for name in names if is_gguf(name) and _part(name) in {None, 1} and not _is_no_model(name))
+
+
+def _is_no_model(name: str) -> bool:
+    """Return whether a GGUF file is a projector of images, or the importance matrix of a quantizer."""
+    return "mmproj" in name.lower() or name.lower().endswith("imatrix.gguf")
 
 
 def choices(names: Iterable[str]) -> list[str]:

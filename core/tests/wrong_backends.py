@@ -59,14 +59,6 @@ def sampling(**changes: str) -> str:
 
 IMPORT = {
     "imports-at-its-top": Fault("test_importing_the_plugin_loads_no_native_library", "import numpy"),
-    "ends-the-process": Fault(
-        "test_importing_the_plugin_loads_no_native_library test_the_hooks_are_those_of_the_contract",
-        "import os\nos._exit(0)",
-    ),
-    "exits": Fault(
-        "test_importing_the_plugin_loads_no_native_library test_the_hooks_are_those_of_the_contract",
-        "raise SystemExit(0)",
-    ),
     "has-no-detect": Fault("test_the_hooks_are_those_of_the_contract", "del detect"),
     "misspells-a-hook": Fault(
         "test_the_hooks_are_those_of_the_contract", "@hookimpl\ndef quantise(source, output):\n    pass\n"
@@ -101,6 +93,17 @@ IMPORT = {
         "test_refusals_have_one_line",
         detecting("return [*original(machine), Refusal(reason='no GPU' + chr(10) + 'at line 5')]"),
     ),
+    "diagnoses-nothing": Fault("test_diagnose_answers", "@hookimpl\ndef diagnose(machine):\n    raise KeyError('x')\n"),
+}
+SHOWN = {
+    "ends-the-process": Fault(
+        "test_importing_the_plugin_loads_no_native_library test_the_hooks_are_those_of_the_contract",
+        "import os\nos._exit(0)",
+    ),
+    "exits": Fault(
+        "test_importing_the_plugin_loads_no_native_library test_the_hooks_are_those_of_the_contract",
+        "raise SystemExit(0)",
+    ),
     "remedies-in-steps": Fault(
         "test_refusals_have_one_line",
         detecting("return [*original(machine), Refusal(reason='no GPU', remedy='do this' + chr(10) + 'do that')]"),
@@ -130,7 +133,6 @@ IMPORT = {
             "return [Finding(severity='info', message='slow', remedy='do this' + chr(10) + 'do that')]",
         ),
     ),
-    "diagnoses-nothing": Fault("test_diagnose_answers", "@hookimpl\ndef diagnose(machine):\n    raise KeyError('x')\n"),
 }
 QUANTIZE = {
     "writes-nothing": Fault("test_quantize_fills_its_output", quantizing("progress('pretending')")),
@@ -571,5 +573,12 @@ NUMBERS = {
         loading("assert not artifact.manifest.get('tools')\nreturn original(artifact, options)"),
     ),
 }
-FAULTS = {"import": IMPORT, "quantize": QUANTIZE, "generate": GENERATE, "sample": SAMPLE, "numbers": NUMBERS}
+FAULTS = {
+    "import": IMPORT,
+    "shown": SHOWN,
+    "quantize": QUANTIZE,
+    "generate": GENERATE,
+    "sample": SAMPLE,
+    "numbers": NUMBERS,
+}
 """The faults, by what they are about."""

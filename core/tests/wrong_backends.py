@@ -408,15 +408,16 @@ GENERATE = {
             import random
             from attrs import evolve
             from phi3_core.backend import Sampler
-            if request.logprobs is not None or request.sampling.temperature == 0:
+            if request.sampling.temperature == 0:
                 yield from original(engine, request)
                 return
             random.seed(request.sampling.seed)
             ids = list(request.prompt_ids)
             for _ in range(request.max_new_tokens):
                 sampling = evolve(request.sampling, seed=random.getrandbits(32))
-                ids.append(Sampler(sampling, ids).pick(engine.row(ids)))
-                yield ids[-1]
+                row = engine.row(ids)
+                ids.append(Sampler(sampling, ids).pick(row))
+                yield ids[-1] if request.logprobs is None else scored(ids[-1], row, request.logprobs)
         """),
     ),
     "ignores-the-schema": Fault(

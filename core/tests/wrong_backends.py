@@ -59,14 +59,6 @@ def sampling(**changes: str) -> str:
 
 IMPORT = {
     "imports-at-its-top": Fault("test_importing_the_plugin_loads_no_native_library", "import numpy"),
-    "ends-the-process": Fault(
-        "test_importing_the_plugin_loads_no_native_library test_the_hooks_are_those_of_the_contract",
-        "import os\nos._exit(0)",
-    ),
-    "exits": Fault(
-        "test_importing_the_plugin_loads_no_native_library test_the_hooks_are_those_of_the_contract",
-        "raise SystemExit(0)",
-    ),
     "has-no-detect": Fault("test_the_hooks_are_those_of_the_contract", "del detect"),
     "misspells-a-hook": Fault(
         "test_the_hooks_are_those_of_the_contract", "@hookimpl\ndef quantise(source, output):\n    pass\n"
@@ -101,6 +93,17 @@ IMPORT = {
         "test_refusals_have_one_line",
         detecting("return [*original(machine), Refusal(reason='no GPU' + chr(10) + 'at line 5')]"),
     ),
+    "diagnoses-nothing": Fault("test_diagnose_answers", "@hookimpl\ndef diagnose(machine):\n    raise KeyError('x')\n"),
+}
+SHOWN = {
+    "ends-the-process": Fault(
+        "test_importing_the_plugin_loads_no_native_library test_the_hooks_are_those_of_the_contract",
+        "import os\nos._exit(0)",
+    ),
+    "exits": Fault(
+        "test_importing_the_plugin_loads_no_native_library test_the_hooks_are_those_of_the_contract",
+        "raise SystemExit(0)",
+    ),
     "remedies-in-steps": Fault(
         "test_refusals_have_one_line",
         detecting("return [*original(machine), Refusal(reason='no GPU', remedy='do this' + chr(10) + 'do that')]"),
@@ -130,7 +133,6 @@ IMPORT = {
             "return [Finding(severity='info', message='slow', remedy='do this' + chr(10) + 'do that')]",
         ),
     ),
-    "diagnoses-nothing": Fault("test_diagnose_answers", "@hookimpl\ndef diagnose(machine):\n    raise KeyError('x')\n"),
 }
 QUANTIZE = {
     "writes-nothing": Fault("test_quantize_fills_its_output", quantizing("progress('pretending')")),
@@ -406,15 +408,16 @@ GENERATE = {
             import random
             from attrs import evolve
             from phi3_core.backend import Sampler
-            if request.logprobs is not None or request.sampling.temperature == 0:
+            if request.sampling.temperature == 0:
                 yield from original(engine, request)
                 return
             random.seed(request.sampling.seed)
             ids = list(request.prompt_ids)
             for _ in range(request.max_new_tokens):
                 sampling = evolve(request.sampling, seed=random.getrandbits(32))
-                ids.append(Sampler(sampling, ids).pick(engine.row(ids)))
-                yield ids[-1]
+                row = engine.row(ids)
+                ids.append(Sampler(sampling, ids).pick(row))
+                yield ids[-1] if request.logprobs is None else scored(ids[-1], row, request.logprobs)
         """),
     ),
     "ignores-the-schema": Fault(
@@ -571,5 +574,12 @@ NUMBERS = {
         loading("assert not artifact.manifest.get('tools')\nreturn original(artifact, options)"),
     ),
 }
-FAULTS = {"import": IMPORT, "quantize": QUANTIZE, "generate": GENERATE, "sample": SAMPLE, "numbers": NUMBERS}
+FAULTS = {
+    "import": IMPORT,
+    "shown": SHOWN,
+    "quantize": QUANTIZE,
+    "generate": GENERATE,
+    "sample": SAMPLE,
+    "numbers": NUMBERS,
+}
 """The faults, by what they are about."""

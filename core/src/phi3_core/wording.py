@@ -17,7 +17,9 @@ def shortened(value: object, longest: int = 60) -> str:
 
 def described(value: object) -> str:
     """Return the type and the representation of a value, where its type is what is wrong."""
-    return "None" if value is None else f"a {type(value).__name__} ({shortened(value)})"
+    kind = type(value).__name__
+    article = "an" if kind[0] in "aeioAEIO" else "a"
+    return "None" if value is None else f"{article} {kind} ({shortened(value)})"
 
 
 def alternatives(words: Sequence[str]) -> str:

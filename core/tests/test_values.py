@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from attrs.exceptions import FrozenInstanceError
@@ -102,12 +103,12 @@ def test_nonsense_is_refused_when_it_is_made(make):
             "Device: kind must be cpu, gpu, dgpu or npu, not 'NPU'",
         ),
         (
-            lambda: Device(backend="a", id="0", kind="cpu", name="x", memory_bytes=cast(Any, 8e9)),
+            lambda: Device(backend="a", id="0", kind="cpu", name="x", memory_bytes=cast("Any", 8e9)),
             TypeError,
             "Device: memory_bytes must be an integer from 0, or None, not a float (8000000000.0)",
         ),
         (
-            lambda: Device(backend="a", id=cast(Any, 0), kind="cpu", name="x"),
+            lambda: Device(backend="a", id=cast("Any", 0), kind="cpu", name="x"),
             TypeError,
             "Device: id must be a string that is not empty, not an int (0)",
         ),

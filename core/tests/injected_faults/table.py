@@ -128,7 +128,7 @@ FAULTS: Mapping[str, Mapping[str, Fault]] = {
             changes=load(KILL + "  # as the system does"), **fails("its process died during load (SIGKILL)")
         ),
         "returns the wrong type": Fault(
-            changes=load("return 3"), **fails("load of phi3-acme 1.0 returned a int (3), not Engine")
+            changes=load("return 3"), **fails("load of phi3-acme 1.0 returned an int (3), not Engine")
         ),
     },
     "`generate`": {

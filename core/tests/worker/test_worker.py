@@ -169,7 +169,7 @@ def detect(machine):
         ),
         ("@hookimpl\ndef detect(machine): return 'GPU'", "detect returned a str"),
         ("@hookimpl\ndef detect(machine): return None", "detect returned None"),
-        ("@hookimpl\ndef detect(machine): return [1]", "detect returned a int"),
+        ("@hookimpl\ndef detect(machine): return [1]", "detect returned an int"),
         (OTHERS, "not a device of bad"),
         (TWICE, "detect offered a device twice, in whatever case: bad:gpu, bad:GPU$"),
         ("@hookimpl\ndef detect(machine): return [Offer(device=1, precisions=['int4'])]", "TypeError"),

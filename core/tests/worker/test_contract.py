@@ -154,7 +154,7 @@ def test_an_engine_with_a_wrong_attribute_is_named_and_the_user_not_blamed(plugi
     ("engine", "words"),
     [
         ("None", "returned None, not Engine"),
-        ("object()", "returned a object (<object objec"),
+        ("object()", "returned an object (<object objec"),
         ("{'context_length': 64}", "returned a dict ({'context_length': 64}), not Engine"),
         ("type('E', (), {'context_length': 64})()", "returned an engine without max_concurrency, capabilities, close"),
         ("Half()", "returned an engine without close"),

@@ -371,9 +371,10 @@ GENERATE = {
             for token in original(engine, request):
                 if counter[0] != mine:
                     return
+                time.sleep(0.01)  # others begin before the end
                 yield token
         """)
-        + "counter = [0]\n",
+        + "import time\ncounter = [0]\n",
     ),
     "has-the-settings-of-the-latest": Fault(
         "test_each_of_several_answers_at_once_has_its_own_settings",

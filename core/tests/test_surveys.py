@@ -143,6 +143,12 @@ def test_a_name_that_means_something_else_is_no_backends(plugins, name, reason):
     ]
 
 
+def test_the_backend_of_phi3_npu_has_its_name(plugins):
+    plugins.add("npu")
+    assert [backend.name for backend in installed()[0]] == ["npu"]
+    assert installed()[1] == ()
+
+
 def test_a_name_in_another_case_is_taken_too(plugins):
     plugins.add("good", distribution="phi3-good")
     plugins.add("GOOD", distribution="phi3-loud")

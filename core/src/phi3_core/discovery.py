@@ -16,6 +16,8 @@ from .values import KINDS
 ENTRY_POINT_GROUP = "phi3"
 RESERVED_NAMES = frozenset({"auto", "core", *KINDS})
 """Names that no backend has, in any case: what they mean for ``--device``, and core's own."""
+_EXCEPTED = "npu"
+"""The backend of phi3-npu had its name before. ``--device npu`` means the kind, of which its device is one."""
 _LOWER_BOUND = re.compile(r"(?:>=|~=|===?|>)\s*v?(\d+(?:\.\d+)*)")
 
 
@@ -66,7 +68,7 @@ def installed() -> tuple[tuple[Backend, ...], tuple[Broken, ...]]:
         needed = newer_core(each.requires)
         for name, target in each.entry_points:
             found = Backend(name=name, target=target, distribution=each.name, version=each.version)
-            error = name_problem(name)
+            error = "" if name == _EXCEPTED else name_problem(name)
             if needed is not None:
                 error = f"it needs {needed}, and this phi3-core is {__version__}: upgrade phi3-core"
             elif not error and (known := backends.setdefault(name.casefold(), found)) != found:

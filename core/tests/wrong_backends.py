@@ -379,11 +379,13 @@ GENERATE = {
     "has-the-settings-of-the-latest": Fault(
         "test_each_of_several_answers_at_once_has_its_own_settings",
         generating("""
+            import time
             from phi3_core.backend import Sampler
             if request.json_schema is not None or request.logprobs is not None:
                 yield from original(engine, request)
                 return
             engine.sampler, ids = Sampler(request.sampling, request.prompt_ids), list(request.prompt_ids)
+            time.sleep(0.1)  # others begin
             for _ in range(request.max_new_tokens):
                 token = engine.sampler.pick(engine.row(ids))
                 if token in request.stop_ids:
@@ -395,8 +397,10 @@ GENERATE = {
     "has-the-stop-ids-of-the-latest": Fault(
         "test_each_of_several_answers_at_once_has_its_own_settings",
         generating("""
+            import time
             from attrs import evolve
             engine.stop_ids = request.stop_ids
+            time.sleep(0.1)  # others begin
             for token in original(engine, evolve(request, stop_ids=())):
                 if token in engine.stop_ids:
                     return
@@ -406,13 +410,14 @@ GENERATE = {
     "has-one-generator": Fault(
         "test_each_of_several_answers_at_once_has_its_own_settings",
         generating("""
-            import random
+            import random, time
             from attrs import evolve
             from phi3_core.backend import Sampler
             if request.sampling.temperature == 0:
                 yield from original(engine, request)
                 return
             random.seed(request.sampling.seed)
+            time.sleep(0.1)  # others begin
             ids = list(request.prompt_ids)
             for _ in range(request.max_new_tokens):
                 sampling = evolve(request.sampling, seed=random.getrandbits(32))

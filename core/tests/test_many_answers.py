@@ -208,7 +208,9 @@ if __name__ == "__main__":
     begun.wait(30)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    # On Windows, CPython itself may tell of the read that the end of the program breaks off.
+    assert not [name for name in ("song", "other", "Traceback") if name in done.stderr], done.stderr
     assert list((home / "failures").rglob("*.json")) == []
 
 

@@ -29,11 +29,10 @@ def must_be(words: str, kind: type | tuple[type, ...], accepts: Callable[[Any], 
     """
 
     def check(made: Any, attribute: attrs.Attribute[Any], given: Any) -> None:
-        must = f"{type(made).__name__}: {attribute.name} must be {words}"
         if not isinstance(given, kind):
-            raise TypeError(f"{must}, not {described(given)}")
+            raise TypeError(f"{type(made).__name__}: {attribute.name} must be {words}, not {described(given)}")
         if accepts is not None and not accepts(given):
-            raise ValueError(f"{must}, not {shortened(given)}")
+            raise ValueError(f"{type(made).__name__}: {attribute.name} must be {words}, not {shortened(given)}")
 
     return check
 

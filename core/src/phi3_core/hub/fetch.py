@@ -102,17 +102,15 @@ def _snapshot(address: Address, *, offline: bool, update: bool) -> Snapshot:
     lacking = held.lacks(address.path)
     if lacking:
         what = f"{held.path} is not whole: {contents.shown(lacking)} {'is' if len(lacking) == 1 else 'are'} missing"
-        older = _older(address, held)
+        failure = ModelError(f"{what}, and offline mode is on", hint=hint)
         if hint is None:
             logger.info("%s; completing it from the hub", what)
             try:
                 return take_snapshot(address.repository, address.revision, address.path)
             except ModelError as error:
-                if older is None:
-                    raise
-                what = error.message
-        elif older is None:
-            raise ModelError(f"{what}, and offline mode is on", hint=hint)
+                what, failure = error.message, error
+        if (older := _older(address, held)) is None:
+            raise failure
         logger.info("%s; using the hub's cache in %s", what, older.path)
         return older.snapshot(address.path)
     if hint is None:
@@ -178,12 +176,12 @@ def _settings_file(snapshot: Snapshot) -> RemoteFile | None:
 
 
 @contextlib.contextmanager
-def _fetched(snapshot: Snapshot, file: RemoteFile, *, offline: bool) -> Iterator[Path]:
-    """Download a small file, and yield where it is until the end of the ``with`` block."""
+def _fetched(snapshot: Snapshot, files: Sequence[RemoteFile], *, offline: bool) -> Iterator[Path]:
+    """Download small files, and yield the folder that has them until the end of the ``with`` block."""
     folder = Path(tempfile.mkdtemp(prefix="phi3-"))
     try:
-        download.download(snapshot, [file], folder, lambda *_: None, offline=offline)
-        yield folder / snapshot.local_name(file)
+        download.download(snapshot, files, folder, lambda *_: None, offline=offline)
+        yield folder
     finally:
         discard_tree(folder)
 
@@ -214,8 +212,8 @@ def check_loadable(
     file = _settings_file(snapshot)
     settings: dict[str, Any] = {}
     if file is not None:
-        with _fetched(snapshot, file, offline=offline) as path:
-            content = read_json(path)
+        with _fetched(snapshot, [file], offline=offline) as folder:
+            content = read_json(folder / snapshot.local_name(file))
         settings = content if isinstance(content, dict) else {}
     kind = settings.get("model_type")
     needs_settings = any(file.name.endswith(".safetensors") for file in files)
@@ -306,8 +304,8 @@ def _places(
         raise shards.without_index(where, min(weights), hint=_OTHER)
     if not 0 <= index.size < _LARGEST_INDEX:
         return {}
-    with _fetched(snapshot, index, offline=offline) as path:
-        content = path.read_bytes()
+    with _fetched(snapshot, [index], offline=offline) as folder:
+        content = (folder / snapshot.local_name(index)).read_bytes()
     name = PurePosixPath(snapshot.repository, index.name)
     places = shards.read_index(name, content)
     shards.check_present(name, places, weights, hint=_OTHER)
@@ -331,14 +329,10 @@ def preview(snapshot: Snapshot, files: Sequence[RemoteFile], check: Callable[[Pa
     if snapshot.gguf or any(file.name.endswith(".safetensors") for file in files):
         return
     small = [file for file in files if 0 <= file.size < _SMALL and not contents.is_weights(file.name)]
-    folder = Path(tempfile.mkdtemp(prefix="phi3-"))
-    try:
-        download.download(snapshot, small, folder, lambda *_: None, offline=offline)
+    with _fetched(snapshot, small, offline=offline) as folder:
         for file in files:
             (folder / snapshot.local_name(file)).touch()
         check(folder)
-    finally:
-        discard_tree(folder)
 
 
 def from_hub(entry: Entry) -> bool:
